@@ -1,0 +1,113 @@
+"""The table of heads: one row a task, the same for base and XL and for every backend.
+
+To add a head: a row here, its rows in ``parameters.py``, a class in each backend's ``modeling_*`` files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from xlmr_core.config import XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core.errors import XLMRError
+from xlmr_core.outputs import (
+    BaseModelOutputWithPoolingAndCrossAttentions,
+    CausalLMOutputWithCrossAttentions,
+    MaskedLMOutput,
+    ModelOutput,
+    MultipleChoiceModelOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+
+__all__ = ["HEADS", "FAMILIES", "Head", "LossKind", "head_of_class", "model_class_name"]
+
+
+class LossKind(Enum):
+    """What ``labels`` mean to a head; ``losses.py`` has the details."""
+
+    NONE = "none"
+    TOKENS = "tokens"  # an id per token, -100 ignored
+    NEXT_TOKENS = "next tokens"  # as TOKENS, each position predicting its successor
+    SEQUENCE = "sequence"  # a class, several classes or numbers per sequence
+    CHOICE = "choice"  # the index of the right choice
+    SPAN = "span"  # start_positions and end_positions
+
+
+@dataclass(frozen=True)
+class Head:
+    """A task head.
+
+    Attributes:
+        suffix: end of the class name; ``XLMRoberta`` + suffix and ``XLMRobertaXL`` + suffix are the classes.
+        auto: name of the Auto class that builds it.
+        output: what its forward returns.
+        loss: what its labels mean.
+        pooler: whether the encoder below it has a pooler.
+        labels: input names that carry labels.
+        reads_first_token: whether the answer depends on the state of position 0 alone.
+    """
+
+    suffix: str
+    auto: str
+    output: type[ModelOutput[Any]]
+    loss: LossKind
+    pooler: bool = False
+    labels: tuple[str, ...] = ("labels",)
+    reads_first_token: bool = False
+
+
+_ROWS = (
+    Head("Model", "AutoModel", BaseModelOutputWithPoolingAndCrossAttentions, LossKind.NONE, pooler=True, labels=()),
+    Head("ForMaskedLM", "AutoModelForMaskedLM", MaskedLMOutput, LossKind.TOKENS),
+    Head("ForCausalLM", "AutoModelForCausalLM", CausalLMOutputWithCrossAttentions, LossKind.NEXT_TOKENS),
+    Head(
+        "ForSequenceClassification",
+        "AutoModelForSequenceClassification",
+        SequenceClassifierOutput,
+        LossKind.SEQUENCE,
+        reads_first_token=True,
+    ),
+    Head(
+        "ForMultipleChoice",
+        "AutoModelForMultipleChoice",
+        MultipleChoiceModelOutput,
+        LossKind.CHOICE,
+        pooler=True,
+        reads_first_token=True,
+    ),
+    Head("ForTokenClassification", "AutoModelForTokenClassification", TokenClassifierOutput, LossKind.TOKENS),
+    Head(
+        "ForQuestionAnswering",
+        "AutoModelForQuestionAnswering",
+        QuestionAnsweringModelOutput,
+        LossKind.SPAN,
+        labels=("start_positions", "end_positions"),
+    ),
+)
+
+HEADS: dict[str, Head] = {head.suffix: head for head in _ROWS}
+
+# A family is a variant of the graph: its class prefix and its configuration.
+FAMILIES: dict[str, type[XLMRobertaConfig]] = {"XLMRoberta": XLMRobertaConfig, "XLMRobertaXL": XLMRobertaXLConfig}
+
+
+def model_class_name(config: XLMRobertaConfig, head: str) -> str:
+    """The published class name, e.g. ``XLMRobertaXLForMaskedLM`` for an XL config and the head ``ForMaskedLM``."""
+    prefix = "XLMRobertaXL" if isinstance(config, XLMRobertaXLConfig) else "XLMRoberta"
+    return prefix + HEADS[head].suffix
+
+
+def head_of_class(name: str) -> Head:
+    """The head that a published class name means: ``TFXLMRobertaForMaskedLM``, ``RobertaForMaskedLM``, ``CamembertModel``, ...
+
+    Raises:
+        XLMRError: for a name that is no head of this family.
+    """
+    for prefix in ("XLMRobertaXL", "XLMRoberta", "Roberta", "Camembert"):
+        rest = name.removeprefix("TF").removeprefix("Flax")
+        if rest.startswith(prefix) and rest.removeprefix(prefix) in HEADS:
+            return HEADS[rest.removeprefix(prefix)]
+    raise XLMRError(f"expected a class such as {', '.join('XLMRoberta' + suffix for suffix in HEADS)}, received {name!r}")

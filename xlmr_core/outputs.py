@@ -1,0 +1,171 @@
+"""Output types, generic over the array type, the same in every backend.
+
+An output is a dictionary that leaves out what was not computed, and that can also be read by attribute and by index::
+
+    output.logits, output["logits"], output[0], output[:2], output.to_tuple()
+
+It is a plain ``dict`` subclass because that is the one kind of object that every framework carries through unharmed
+(``fit`` and ``predict`` of Keras, JAX pytrees, PyTorch's compiler, export and data-parallel wrappers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Generic, TypeVar
+
+__all__ = [
+    "OUTPUT_TYPES",
+    "BaseModelOutputWithPoolingAndCrossAttentions",
+    "CausalLMOutputWithCrossAttentions",
+    "MaskedLMOutput",
+    "ModelOutput",
+    "MultipleChoiceModelOutput",
+    "QuestionAnsweringModelOutput",
+    "SequenceClassifierOutput",
+    "TokenClassifierOutput",
+]
+
+ArrayT = TypeVar("ArrayT")
+
+
+class ModelOutput(dict[str, Any], Generic[ArrayT]):
+    """Base of all outputs: fields in a fixed order, ``None`` fields left out.
+
+    Args:
+        values: fields by name, as a mapping or as keyword arguments. A field that is ``None`` reads as ``None`` by attribute and does not
+            count for indices, keys and ``to_tuple``.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+        given = {**(values or {}), **more}
+        for name in given:
+            if name not in self.fields:
+                raise TypeError(f"{type(self).__name__} has the fields {', '.join(self.fields)}, received {name!r}")
+        super().__init__({name: given[name] for name in self.fields if given.get(name) is not None})
+
+    def __getattr__(self, name: str) -> Any:
+        if name in type(self).fields:
+            return self.get(name)
+        raise AttributeError(f"{type(self).__name__} has the fields {', '.join(self.fields)}, not {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name not in self.fields:
+            raise KeyError(f"{type(self).__name__} has the fields {', '.join(self.fields)}, not {name!r}")
+        values = {**self, name: value}
+        super().clear()
+        super().update({field: values[field] for field in self.fields if values.get(field) is not None})
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            return super().__getitem__(key)
+        return self.to_tuple()[key]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """All computed fields, in the order of their declaration."""
+        return tuple(self.values())
+
+
+class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput[ArrayT]):
+    """What the bare encoder returns.
+
+    Attributes:
+        last_hidden_state: (B, S, D), the last layer's output.
+        pooler_output: (B, D), the first token's state through the pooler; absent without one.
+        past_key_values: the decoder's cache.
+        hidden_states: one (B, S, D) for the embeddings and one for each layer.
+        attentions: one (B, N, S, S) a layer, after the softmax.
+        cross_attentions: one (B, N, S, S') a layer.
+    """
+
+    fields = ("last_hidden_state", "pooler_output", "past_key_values", "hidden_states", "attentions", "cross_attentions")
+
+
+class MaskedLMOutput(ModelOutput[ArrayT]):
+    """Masked language modelling.
+
+    Attributes:
+        loss: scalar cross-entropy over the labels that are not -100.
+        logits: (B, S, V); (B, P, V) with ``masked_positions``; (number labelled, V) with ``sparse_prediction``.
+        hidden_states, attentions: as in the bare encoder.
+    """
+
+    fields = ("loss", "logits", "hidden_states", "attentions")
+
+
+class CausalLMOutputWithCrossAttentions(ModelOutput[ArrayT]):
+    """Left-to-right language modelling.
+
+    Attributes:
+        loss: scalar cross-entropy of each next token.
+        logits: (B, S, V), or the last positions only with ``logits_to_keep``.
+        past_key_values, hidden_states, attentions, cross_attentions: as in the bare encoder.
+    """
+
+    fields = ("loss", "logits", "past_key_values", "hidden_states", "attentions", "cross_attentions")
+
+
+class SequenceClassifierOutput(ModelOutput[ArrayT]):
+    """Classification or regression of a whole sequence.
+
+    Attributes:
+        loss: scalar.
+        logits: (B, K), before softmax or sigmoid.
+        hidden_states, attentions: as in the bare encoder.
+    """
+
+    fields = ("loss", "logits", "hidden_states", "attentions")
+
+
+class MultipleChoiceModelOutput(ModelOutput[ArrayT]):
+    """Choice between several continuations.
+
+    Attributes:
+        loss: scalar.
+        logits: (B, C), before the softmax over choices.
+        hidden_states, attentions: of the B * C flattened sequences.
+    """
+
+    fields = ("loss", "logits", "hidden_states", "attentions")
+
+
+class TokenClassifierOutput(ModelOutput[ArrayT]):
+    """Classification of every token.
+
+    Attributes:
+        loss: scalar over the labels that are not -100.
+        logits: (B, S, K), before the softmax.
+        hidden_states, attentions: as in the bare encoder.
+    """
+
+    fields = ("loss", "logits", "hidden_states", "attentions")
+
+
+class QuestionAnsweringModelOutput(ModelOutput[ArrayT]):
+    """Extractive question answering.
+
+    Attributes:
+        loss: scalar, the mean of the start and the end loss.
+        start_logits, end_logits: (B, S), before the softmax over positions.
+        hidden_states, attentions: as in the bare encoder.
+    """
+
+    fields = ("loss", "start_logits", "end_logits", "hidden_states", "attentions")
+
+
+OUTPUT_TYPES: tuple[type[ModelOutput[Any]], ...] = (
+    BaseModelOutputWithPoolingAndCrossAttentions,
+    MaskedLMOutput,
+    CausalLMOutputWithCrossAttentions,
+    SequenceClassifierOutput,
+    MultipleChoiceModelOutput,
+    TokenClassifierOutput,
+    QuestionAnsweringModelOutput,
+)

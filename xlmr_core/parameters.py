@@ -1,0 +1,234 @@
+"""The parameter table: which parameters a (config, head) has, with canonical name, shape, role and initial value.
+
+The canonical name is the published PyTorch name, the canonical layout PyTorch's (out, in). How a role is stored elsewhere is a property of
+the checkpoint format (``formats/``), not of the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+from xlmr_core.config import XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core.heads import HEADS
+
+__all__ = ["Init", "Parameter", "ParamSpec", "Role", "dim_sizes", "num_parameters", "parameters"]
+
+
+class Role(Enum):
+    """What a parameter is, hence how formats lay it out."""
+
+    EMBEDDING = "embedding"  # (rows, width)
+    LINEAR_WEIGHT = "linear weight"  # (out, in)
+    LINEAR_BIAS = "linear bias"  # (out,)
+    NORM_SCALE = "norm scale"  # (width,)
+    NORM_BIAS = "norm bias"  # (width,)
+
+
+class Init(Enum):
+    """How a fresh parameter starts."""
+
+    NORMAL = "normal"  # mean 0, standard deviation config.initializer_range
+    NORMAL_PADDED = "normal, padding row zero"  # the row of pad_token_id starts at 0
+    ZEROS = "zeros"
+    ONES = "ones"
+
+
+When: TypeAlias = Callable[[XLMRobertaConfig], bool]
+
+
+def _always(config: XLMRobertaConfig) -> bool:
+    return True
+
+
+def _is_xl(config: XLMRobertaConfig) -> bool:
+    return isinstance(config, XLMRobertaXLConfig)
+
+
+def _is_base(config: XLMRobertaConfig) -> bool:
+    return not _is_xl(config)
+
+
+def _is_relative(config: XLMRobertaConfig) -> bool:
+    return config.position_embedding_type != "absolute"
+
+
+def _has_cross_attention(config: XLMRobertaConfig) -> bool:
+    return config.add_cross_attention
+
+
+def _both(first: When, second: When) -> When:
+    return lambda config: first(config) and second(config)
+
+
+@dataclass(frozen=True)
+class ParamSpec:
+    """A row of the table.
+
+    Attributes:
+        name: canonical name; ``{layer}`` stands for the number of the layer.
+        dims: symbols of the shape, resolved by :func:`dim_sizes`; also the logical axes for sharding.
+        role: what it is.
+        init: how it starts.
+        tied_to: canonical name of the parameter it shares its values with, if the config ties them.
+        when: whether a config has it.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    role: Role
+    init: Init
+    tied_to: str | None = None
+    when: When = _always
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A row resolved for one config: see :class:`ParamSpec`; ``shape`` is concrete."""
+
+    name: str
+    shape: tuple[int, ...]
+    dims: tuple[str, ...]
+    role: Role
+    init: Init
+    tied_to: str | None = None
+
+
+def _linear(name: str, out: str, into: str, when: When = _always) -> tuple[ParamSpec, ...]:
+    return (
+        ParamSpec(f"{name}.weight", (out, into), Role.LINEAR_WEIGHT, Init.NORMAL, when=when),
+        ParamSpec(f"{name}.bias", (out,), Role.LINEAR_BIAS, Init.ZEROS, when=when),
+    )
+
+
+def _norm(name: str, when: When = _always) -> tuple[ParamSpec, ...]:
+    return (
+        ParamSpec(f"{name}.weight", ("hidden",), Role.NORM_SCALE, Init.ONES, when=when),
+        ParamSpec(f"{name}.bias", ("hidden",), Role.NORM_BIAS, Init.ZEROS, when=when),
+    )
+
+
+def _embedding(name: str, rows: str, width: str = "hidden", init: Init = Init.NORMAL, when: When = _always) -> tuple[ParamSpec, ...]:
+    return (ParamSpec(f"{name}.weight", (rows, width), Role.EMBEDDING, init, when=when),)
+
+
+def _attention(name: str, when: When = _always) -> tuple[ParamSpec, ...]:
+    return (
+        *_norm(f"{name}.self_attn_layer_norm", _both(when, _is_xl)),
+        *_linear(f"{name}.self.query", "attention", "hidden", when),
+        *_linear(f"{name}.self.key", "attention", "hidden", when),
+        *_linear(f"{name}.self.value", "attention", "hidden", when),
+        *(
+            _embedding(f"{name}.self.distance_embedding", "distances", "head_size", when=_both(when, _is_relative))
+            if name == "attention"
+            else ()
+        ),
+        *_linear(f"{name}.output.dense", "hidden", "attention", when),
+        *_norm(f"{name}.output.LayerNorm", _both(when, _is_base)),
+    )
+
+
+EMBEDDINGS = (
+    *_embedding("embeddings.word_embeddings", "vocab", init=Init.NORMAL_PADDED),
+    *_embedding("embeddings.position_embeddings", "positions", init=Init.NORMAL_PADDED),
+    *_embedding("embeddings.token_type_embeddings", "types"),
+    *_norm("embeddings.LayerNorm", _is_base),
+)
+LAYER = (
+    *_attention("attention"),
+    *_attention("crossattention", _has_cross_attention),
+    *_linear("intermediate.dense", "ffn", "hidden"),
+    *_linear("output.dense", "hidden", "ffn"),
+    *_norm("output.LayerNorm", _is_base),
+    *_norm("LayerNorm", _is_xl),
+)
+ENCODER_END = _norm("encoder.LayerNorm", _is_xl)
+POOLER = _linear("pooler.dense", "hidden", "hidden")
+
+WORD_EMBEDDINGS = "roberta.embeddings.word_embeddings.weight"
+_LM_HEAD = (
+    ParamSpec("lm_head.bias", ("vocab",), Role.LINEAR_BIAS, Init.ZEROS),
+    *_linear("lm_head.dense", "hidden", "hidden"),
+    *_norm("lm_head.layer_norm"),
+    ParamSpec("lm_head.decoder.weight", ("vocab", "hidden"), Role.LINEAR_WEIGHT, Init.NORMAL, tied_to=WORD_EMBEDDINGS),
+    ParamSpec("lm_head.decoder.bias", ("vocab",), Role.LINEAR_BIAS, Init.ZEROS, tied_to="lm_head.bias"),
+)
+
+# By head suffix, in the order of the published state dict.
+HEAD_PARAMETERS: dict[str, tuple[ParamSpec, ...]] = {
+    "Model": (),
+    "ForMaskedLM": _LM_HEAD,
+    "ForCausalLM": _LM_HEAD,
+    "ForSequenceClassification": (
+        *_linear("classifier.dense", "hidden", "hidden"),
+        *_linear("classifier.out_proj", "labels", "hidden"),
+    ),
+    "ForMultipleChoice": _linear("classifier", "one", "hidden"),
+    "ForTokenClassification": _linear("classifier", "labels", "hidden"),
+    "ForQuestionAnswering": _linear("qa_outputs", "labels", "hidden"),
+}
+
+
+def dim_sizes(config: XLMRobertaConfig, layer: int | None = None) -> dict[str, int]:
+    """The size of every dim symbol. ``attention`` depends on the layer where heads were pruned."""
+    heads = config.num_attention_heads if layer is None else config.heads_in_layer(layer)
+    return {
+        "vocab": config.vocab_size,
+        "hidden": config.hidden_size,
+        "ffn": config.intermediate_size,
+        "positions": config.max_position_embeddings,
+        "types": config.type_vocab_size,
+        "labels": config.num_labels,
+        "attention": heads * config.head_size,
+        "head_size": config.head_size,
+        "distances": 2 * config.max_position_embeddings - 1,
+        "one": 1,
+    }
+
+
+def parameters(config: XLMRobertaConfig, head: str, *, pooler: bool | None = None) -> dict[str, Parameter]:
+    """All parameters of a model, by canonical name, in the order of the published state dict.
+
+    Args:
+        config: the model's configuration.
+        head: a suffix of ``HEADS``. The bare ``Model`` has names without the ``roberta.`` prefix, as published.
+        pooler: overrides whether there is a pooler (``add_pooling_layer``).
+    """
+    has_pooler = HEADS[head].pooler if pooler is None else pooler
+    prefix = "" if head == "Model" else "roberta."
+    rows: dict[str, Parameter] = {}
+
+    def add(specs: tuple[ParamSpec, ...], before: str, layer: int | None = None) -> None:
+        sizes = dim_sizes(config, layer)
+        for spec in specs:
+            if spec.when(config):
+                tied_to = spec.tied_to
+                if tied_to == WORD_EMBEDDINGS and not config.tie_word_embeddings:
+                    tied_to = None
+                # Pruning removes heads of self-attention; cross-attention keeps all of its own.
+                dims = sizes if not spec.name.startswith("crossattention") else dim_sizes(config)
+                shape = tuple(dims[dim] for dim in spec.dims)
+                rows[before + spec.name] = Parameter(before + spec.name, shape, spec.dims, spec.role, spec.init, tied_to)
+
+    add(EMBEDDINGS, prefix)
+    for layer in range(config.num_hidden_layers):
+        add(LAYER, f"{prefix}encoder.layer.{layer}.", layer)
+    add(ENCODER_END, prefix)
+    if has_pooler:
+        add(POOLER, prefix)
+    add(HEAD_PARAMETERS[head], "")
+    return rows
+
+
+def num_parameters(config: XLMRobertaConfig, head: str, *, pooler: bool | None = None, embeddings: bool = True) -> int:
+    """Number of values in a model, tied ones counted once; ``embeddings=False`` leaves the embedding tables out."""
+    total = 0
+    for row in parameters(config, head, pooler=pooler).values():
+        if row.tied_to is None and (embeddings or row.role is not Role.EMBEDDING):
+            size = 1
+            for dim in row.shape:
+                size *= dim
+            total += size
+    return total
