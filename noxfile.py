@@ -1,0 +1,133 @@
+"""The checks of this project. ``nox`` runs the default ones, ``nox -s NAME`` one of them, ``nox -l`` lists all.
+
+Most sessions run in the environment that nox itself is installed in (``pip install -c constraints.txt -e
+'.[all,dev]'``), so that three frameworks are installed once. ``package`` and the oracles make their own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).resolve().parent
+SHARED = Path(os.environ.get("XLMR_SHARED", ROOT.parent / "shared")).resolve()
+ENV = {"XLMR_SHARED": str(SHARED), "HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONUTF8": "1"}
+# Checked by `types` in strict mode; the backends are typed too, but their frameworks are not.
+CORE = "xlmr_core"
+SENTENCES = (
+    "Plants create <mask> through a process known as photosynthesis.",
+    "Bonjour, je suis un modèle <mask>.",
+)
+
+nox.needs_version = ">=2025.2"
+nox.options.default_venv_backend = "none"
+nox.options.error_on_missing_interpreters = True
+nox.options.sessions = ["lint", "types", "core", "torch", "tf", "flax", "parity", "examples", "package"]
+
+
+def python(session: nox.Session, *arguments: str) -> None:
+    """Run this environment's Python, whether or not the environment is activated."""
+    session.run(sys.executable, *arguments, env=ENV, external=True)
+
+
+def pytest(session: nox.Session, *folders: str) -> None:
+    """One process for the tests of one backend; arguments after ``--`` go to pytest."""
+    python(session, "-m", "pytest", *folders, *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and layout."""
+    python(session, "-m", "ruff", "check", ".")
+    python(session, "-m", "ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types of the core, strictly."""
+    python(session, "-m", "mypy", "-p", CORE)
+
+
+@nox.session
+def core(session: nox.Session) -> None:
+    """The core, and the rules between the packages."""
+    pytest(session, "tests/core", "tests/structure")
+
+
+@nox.session
+def torch(session: nox.Session) -> None:
+    """The PyTorch backend."""
+    pytest(session, "tests/torch")
+
+
+@nox.session
+def tf(session: nox.Session) -> None:
+    """The Keras backend."""
+    pytest(session, "tests/tf")
+
+
+@nox.session
+def flax(session: nox.Session) -> None:
+    """The Flax backend."""
+    pytest(session, "tests/flax")
+
+
+@nox.session
+def parity(session: nox.Session) -> None:
+    """Every backend against the reference, and the reference against other people's recorded numbers."""
+    pytest(session, "tests/parity", "--ignore=tests/parity/oracle")
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Every script of examples/, as a reader would start it."""
+    for script in sorted((ROOT / "examples").glob("*.py")):
+        python(session, str(script.relative_to(ROOT)))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks; not part of the default run, because figures need a quiet machine."""
+    for script in sorted((ROOT / "benchmarks").glob("bench_*.py")):
+        python(session, str(script.relative_to(ROOT)), *session.posargs)
+
+
+@nox.session(venv_backend="venv")
+def package(session: nox.Session) -> None:
+    """Build, install away from the source, and do the main job there, offline and from another folder."""
+    with tempfile.TemporaryDirectory(prefix="xlmr-package-") as name:
+        away = Path(name).resolve()
+        python(session, "-m", "hatchling", "build", "-t", "sdist", "-d", str(away / "dist"))
+        (sdist,) = (away / "dist").glob("*.tar.gz")
+        # The wheel comes from the sdist, so both are seen to be complete.
+        wheel_options = ("-q", "--no-deps", "--no-build-isolation", "-w", str(away / "dist"))
+        python(session, "-m", "pip", "wheel", *wheel_options, str(sdist))
+        (wheel,) = (away / "dist").glob("*.whl")
+        session.install("-q", "-c", "constraints.txt", f"{wheel}[torch]", "pytest")
+        shutil.copytree(ROOT / "tests" / "package", away / "checks", ignore=shutil.ignore_patterns("__pycache__"))
+        with session.chdir(away):
+            session.run("python", "-P", "-m", "pytest", "checks", env={**ENV, "XLMR_SOURCE": str(ROOT)})
+            session.run("xlmr", "run", "--task", "fill-mask", *SENTENCES, env=ENV)
+
+
+@nox.session(name="oracle-4", venv_backend="venv", reuse_venv=True)
+def oracle_4(session: nox.Session) -> None:
+    """Live comparison with transformers 4.57.6 on freshly drawn configurations."""
+    oracle(session, "transformers==4.57.6")
+
+
+@nox.session(name="oracle-5", venv_backend="venv", reuse_venv=True)
+def oracle_5(session: nox.Session) -> None:
+    """Live comparison with transformers 5."""
+    oracle(session, "transformers>=5,<6")
+
+
+def oracle(session: nox.Session, transformers: str) -> None:
+    # Not constrained: transformers 4 needs older companions than we do.
+    session.install("-q", "-e", ".[torch]", "torch==2.13.0", transformers, "pytest", "pytest-timeout")
+    session.run("python", "-m", "pytest", "tests/parity/oracle", *session.posargs, env=ENV)
