@@ -1,0 +1,371 @@
+"""What a load does with each tensor of a checkpoint: read it, start fresh, or leave it, and what to say about that.
+
+The rule: a missing encoder weight or a wrong shape is an error; a part that has to be trained before it is of use is one warning; known
+leftovers of older writers are silent.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import CheckpointError
+from xlmr_core.formats.safetensors_file import RawTensor, TensorInfo
+from xlmr_core.heads import model_class_name
+from xlmr_core.parameters import WORD_EMBEDDINGS, Parameter, parameters
+
+__all__ = ["Dropped", "LoadPlan", "LoadReport", "LoadWarning", "Mismatched", "Tied", "plan_load"]
+
+PREFIX = "roberta."
+DECODER, DECODER_BIAS, LM_BIAS = "lm_head.decoder.weight", "lm_head.decoder.bias", "lm_head.bias"
+
+# Parts that a pretrained checkpoint need not have; everything else is the encoder.
+HEAD_PARTS = ("lm_head.", "classifier.", "qa_outputs.")
+FRESH_PARTS = re.compile(r"^(lm_head|classifier|qa_outputs|pooler)\.|\.crossattention\.")
+
+FLOATS = ("F16", "BF16", "F32", "F64")
+
+# The config field that implies the size of a dim (see ParamSpec.dims).
+FIELD_OF_DIM = {
+    "vocab": "vocab_size",
+    "hidden": "hidden_size",
+    "ffn": "intermediate_size",
+    "positions": "max_position_embeddings",
+    "types": "type_vocab_size",
+    "labels": "num_labels",
+    "attention": "num_attention_heads and pruned_heads",
+    "head_size": "hidden_size and num_attention_heads",
+    "distances": "max_position_embeddings",
+    "one": "a single score",
+}
+
+
+class LoadWarning(UserWarning):
+    """Something about a load that is worth a look: weights that start fresh, or that were not used."""
+
+
+class Dropped(NamedTuple):
+    """A tensor of the file that is left alone on purpose."""
+
+    name: str
+    why: str
+
+
+class Mismatched(NamedTuple):
+    """A parameter whose shape in the file is another one."""
+
+    name: str
+    expected: tuple[int, ...]
+    received: tuple[int, ...]
+
+
+class Tied(NamedTuple):
+    """A parameter that shares the values of another one and is not read."""
+
+    name: str
+    to: str
+
+
+class DropRule(NamedTuple):
+    """Tensors, by bare name, that are left alone; ``when`` sees the config and whether there is a pooler."""
+
+    pattern: re.Pattern[str]
+    why: str
+    when: Callable[[XLMRobertaConfig, bool], bool] = lambda config, pooler: True
+
+
+DROPS = (
+    DropRule(re.compile(r"embeddings\.(position_ids|token_type_ids)$"), "a buffer in old checkpoints"),
+    DropRule(
+        re.compile(r"lm_head\.decoder\.weight$"),
+        "tied to the word embeddings",
+        lambda config, _: config.tie_word_embeddings,
+    ),
+    DropRule(re.compile(r"pooler\."), "this model has no pooler", lambda _, pooler: not pooler),
+    DropRule(re.compile(r"(lm_head|classifier|qa_outputs)\."), "the head of another task"),
+)
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load did.
+
+    Attributes:
+        file: the file or index that was read.
+        model: the class that was loaded.
+        loaded: canonical names read from the file.
+        missing: canonical names that start fresh because the file lacks them.
+        unexpected: names in the file that the model has no place for.
+        mismatched: parameters of another shape, which start fresh (``ignore_mismatched_sizes=True``).
+        dropped: names in the file that were left alone, and why.
+        tied: parameters that share another one's values.
+        notes: further things worth a look.
+    """
+
+    file: str
+    model: str
+    loaded: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mismatched: tuple[Mismatched, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    tied: tuple[Tied, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fresh(self) -> tuple[str, ...]:
+        """Canonical names of the parameters to initialise."""
+        return (*self.missing, *(row.name for row in self.mismatched))
+
+    @property
+    def message(self) -> str:
+        """What a user should know, in a few sentences; empty if everything is as expected."""
+        sentences = []
+        if self.missing:
+            sentences.append(
+                f"{_listed(self.missing)} not in {self.file} and start with fresh values: train the model before use."
+            )
+        sentences += [
+            f"{row.name} has the shape {row.received} in {self.file}, not {row.expected}, and starts with fresh values: train the model before use."
+            for row in self.mismatched
+        ]
+        if self.unexpected:
+            sentences.append(
+                f"{_listed(self.unexpected)} in {self.file} but have no place in {self.model}: they are not used."
+            )
+        sentences.extend(self.notes)
+        return f"{self.model}: " + " ".join(sentences) if sentences else ""
+
+    def warn(self) -> None:
+        """Say the message, if there is one, as a single warning."""
+        if self.message:
+            warnings.warn(self.message, LoadWarning, stacklevel=2)
+
+    def __str__(self) -> str:
+        lines = [f"{self.model} from {self.file}", f"  loaded      {len(self.loaded)}"]
+        lines += [f"  missing     {name}" for name in self.missing]
+        lines += [f"  unexpected  {name}" for name in self.unexpected]
+        lines += [
+            f"  mismatched  {row.name}: expected {row.expected}, received {row.received}" for row in self.mismatched
+        ]
+        lines += [f"  dropped     {row.name}: {row.why}" for row in self.dropped]
+        lines += [f"  tied        {row.name} = {row.to}" for row in self.tied]
+        lines += [f"  note        {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def _listed(names: tuple[str, ...], most: int = 12) -> str:
+    shown = ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return f"{shown} {'is' if len(names) == 1 else 'are'}"
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """Where every parameter of a model comes from.
+
+    Attributes:
+        sources: canonical name -> name in the file. Tied parameters are not in it.
+        fresh: canonical names to initialise. Tied parameters are not in it either.
+        report: the account of the load.
+    """
+
+    sources: dict[str, str]
+    fresh: tuple[str, ...]
+    report: LoadReport
+
+
+class TensorFile(Protocol):
+    """The part of a ``Checkpoint`` that planning needs."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def path(self) -> object: ...
+    def info(self, name: str) -> TensorInfo: ...
+    def tensor(self, name: str) -> RawTensor: ...
+
+
+def plan_load(
+    config: XLMRobertaConfig,
+    head: str,
+    checkpoint: TensorFile,
+    *,
+    pooler: bool | None = None,
+    ignore_mismatched_sizes: bool = False,
+) -> LoadPlan:
+    """Decide where each parameter of a model comes from; nothing is read yet.
+
+    Names with and without the ``roberta.`` prefix are the same, and so are ``gamma`` and ``weight``, ``beta`` and ``bias``.
+
+    Args:
+        config: the model's configuration.
+        head: a suffix of ``HEADS``.
+        checkpoint: the open file.
+        pooler: overrides whether there is a pooler (``add_pooling_layer``).
+        ignore_mismatched_sizes: let parameters of another shape start fresh.
+
+    Warns:
+        LoadWarning: one, naming what starts fresh and has to be trained, and what has no place in the model.
+
+    Raises:
+        CheckpointError: for a missing encoder weight, a wrong shape, or weights that are not floating point.
+    """
+    rows = parameters(config, head, pooler=pooler)
+    has_pooler = any(_bare(name).startswith("pooler.") for name in rows)
+    in_file = _by_bare_name(checkpoint.names, rows)
+    sources: dict[str, str] = {}
+    missing: list[Parameter] = []
+    mismatched: list[Parameter] = []
+    for name, row in rows.items():
+        if row.tied_to is not None:
+            continue
+        source = next((in_file[bare] for bare in _candidates(name, config) if bare in in_file), None)
+        if source is None:
+            missing.append(row)
+        elif checkpoint.info(source).shape != row.shape:
+            mismatched.append(row)
+            sources[name] = source
+        else:
+            sources[name] = source
+
+    _refuse_missing(missing, rows, sources, checkpoint)
+    for name, source in sources.items():
+        _refuse_dtype(name, checkpoint.info(source))
+    received = {row.name: checkpoint.info(sources[row.name]) for row in mismatched}
+    if mismatched and not ignore_mismatched_sizes:
+        raise CheckpointError(
+            "\n".join(_mismatch_message(config, row, sources[row.name], received[row.name]) for row in mismatched)
+        )
+    used = set(sources.values())
+    for row in mismatched:
+        del sources[row.name]
+
+    dropped, unexpected = [], []
+    for name in checkpoint.names:
+        if name in used:
+            continue
+        bare = _bare(_renamed(name))
+        rule = next((rule for rule in DROPS if rule.pattern.match(bare) and rule.when(config, has_pooler)), None)
+        if bare in (LM_BIAS, DECODER_BIAS) and LM_BIAS in rows:
+            dropped.append(Dropped(name, "the other name of the same bias"))
+        elif rule is not None:
+            dropped.append(Dropped(name, rule.why))
+        else:
+            unexpected.append(name)
+
+    report = LoadReport(
+        file=str(checkpoint.path),
+        model=model_class_name(config, head),
+        loaded=tuple(sources),
+        missing=tuple(row.name for row in missing),
+        unexpected=tuple(unexpected),
+        mismatched=tuple(Mismatched(row.name, row.shape, received[row.name].shape) for row in mismatched),
+        dropped=tuple(dropped),
+        tied=tuple(Tied(row.name, row.tied_to) for row in rows.values() if row.tied_to is not None),
+        notes=_differing_decoder(rows, sources, in_file, checkpoint),
+    )
+    report.warn()
+    return LoadPlan(sources, report.fresh, report)
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix(PREFIX)
+
+
+def _renamed(name: str) -> str:
+    """The name with what TensorFlow once called the weights of a norm in today's words."""
+    return re.sub(
+        r"(?<=LayerNorm\.|ayer_norm\.)(gamma|beta)$", lambda old: {"gamma": "weight", "beta": "bias"}[old[0]], name
+    )
+
+
+def _by_bare_name(names: tuple[str, ...], rows: dict[str, Parameter]) -> dict[str, str]:
+    in_file: dict[str, str] = {}
+    for name in names:
+        # Should a file hold an encoder under both names, the one that the model itself uses counts.
+        if _bare(_renamed(name)) not in in_file or name in rows:
+            in_file[_bare(_renamed(name))] = name
+    return in_file
+
+
+def _candidates(name: str, config: XLMRobertaConfig) -> tuple[str, ...]:
+    """The bare names under which a parameter may be stored, best first."""
+    if name == LM_BIAS:
+        # Writers keep one of the two, and where there are both, the original loads the decoder's.
+        return (DECODER_BIAS, LM_BIAS)
+    if _bare(name) == _bare(WORD_EMBEDDINGS) and config.tie_word_embeddings:
+        # Writers that keep one name for shared values may have kept this one.
+        return (_bare(name), DECODER)
+    return (_bare(name),)
+
+
+def _refuse_missing(
+    missing: list[Parameter], rows: dict[str, Parameter], sources: dict[str, str], checkpoint: TensorFile
+) -> None:
+    needed = [row for row in missing if not FRESH_PARTS.search(_bare(row.name))]
+    if not needed:
+        return
+    row = needed[0]
+    unused = [name for name in checkpoint.names if name not in sources.values()]
+    nearest = difflib.get_close_matches(row.name, unused, n=1, cutoff=0.0)
+    encoder = [name for name in rows if not FRESH_PARTS.search(_bare(name))]
+    count = f", the first of {len(needed)} missing of {len(encoder)}" if len(needed) > 1 else ""
+    raise CheckpointError(
+        f"expected the encoder weight {row.name} of shape {row.shape} in {checkpoint.path}{count}; "
+        + (f"the nearest unused name there is {nearest[0]!r}; " if nearest else "")
+        + "load a checkpoint that fits the config (num_hidden_layers, position_embedding_type), or correct the config"
+    )
+
+
+def _refuse_dtype(name: str, info: TensorInfo) -> None:
+    if info.dtype not in FLOATS:
+        raise CheckpointError(
+            f"{name} in {info.file} has the dtype {info.dtype}, expected one of {', '.join(FLOATS)}; "
+            "quantized weights do not load here, use the original checkpoint"
+        )
+
+
+def _mismatch_message(config: XLMRobertaConfig, row: Parameter, source: str, info: TensorInfo) -> str:
+    fields = []
+    for axis, dim in enumerate(row.dims):
+        if len(info.shape) != len(row.shape) or info.shape[axis] != row.shape[axis]:
+            fields.append(FIELD_OF_DIM[dim])
+    remedy = (
+        "pass ignore_mismatched_sizes=True to start with a new one and train it"
+        if FRESH_PARTS.search(_bare(row.name))
+        else "correct the config, or pass ignore_mismatched_sizes=True to start with fresh values"
+    )
+    stored = "" if source == row.name else f" (stored as {source})"
+    return (
+        f"{row.name}{stored} must have the shape {row.shape}, received {info.shape} from {info.file}; "
+        f"the size follows from the config's {', '.join(dict.fromkeys(fields))}; {remedy}"
+    )
+
+
+def _differing_decoder(
+    rows: dict[str, Parameter], sources: dict[str, str], in_file: dict[str, str], checkpoint: TensorFile
+) -> tuple[str, ...]:
+    """A word about a stored decoder that is no copy of the embedding it is tied to. Looks at some rows, to leave the rest unread."""
+    decoder, embedding = in_file.get(DECODER), sources.get(WORD_EMBEDDINGS)
+    if DECODER not in rows or rows[DECODER].tied_to is None or None in (decoder, embedding) or decoder == embedding:
+        return ()
+    assert decoder is not None and embedding is not None
+    one, other = checkpoint.tensor(decoder), checkpoint.tensor(embedding)
+    same = one.shape == other.shape
+    if same:
+        step = max(1, one.shape[0] // 64)
+        first, second = one.every(step).to_numpy(), other.every(step).to_numpy()
+        same = np.array_equal(first, second, equal_nan=True)
+    if same:
+        return ()
+    return (
+        f"{decoder} in {checkpoint.path} differs from {embedding}, to which tie_word_embeddings ties it: it is not used; "
+        "set tie_word_embeddings=False to keep it.",
+    )
