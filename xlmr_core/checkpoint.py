@@ -228,6 +228,8 @@ def save_tensors(
             new.clear()
             # While a single file is there it is the checkpoint: its removal makes the index count.
             (folder / SINGLE).unlink(missing_ok=True)
+    except CheckpointError:
+        raise
     except OSError as error:
         raise CheckpointError(
             f"cannot save {sum(sizes.values())} bytes to {folder}: {error.strerror or error}; make room or choose another folder "

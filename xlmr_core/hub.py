@@ -24,6 +24,7 @@ MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt")
 _HERE = Path(__file__).resolve().parent
 # The wheel carries the built-in models as package data; a checkout keeps them where they are made.
 _BUILT_IN_FOLDERS = (_HERE / "data", _HERE.parent / "weights")
+_EXPECTED = f"a folder, a built-in model ({', '.join(BUILT_IN)}) or a name on the hub"
 _HUB_NAME = re.compile(r"[A-Za-z0-9]([\w.-]*[\w])?(/[A-Za-z0-9]([\w.-]*[\w])?)?", re.ASCII)
 
 
@@ -57,7 +58,7 @@ def resolve(
     """
     name = os.fspath(name_or_path)
     if not name:
-        raise ModelNotFoundError(f"expected a folder, {_built_in_names()} or a name on the hub, received an empty name")
+        raise ModelNotFoundError(f"expected {_EXPECTED}, received an empty name")
     local = Path(name).expanduser()
     if local.is_dir():
         return _inside(local, subfolder)
@@ -74,18 +75,12 @@ def resolve(
         )
     for built_in in BUILT_IN:
         if _one_edit_apart(name, built_in):
-            raise ModelNotFoundError(
-                f"expected a folder, {_built_in_names()} or a name on the hub, received {name!r}; did you mean {built_in!r}?"
-            )
+            raise ModelNotFoundError(f"expected {_EXPECTED}, received {name!r}; did you mean {built_in!r}?")
     wanted = MODEL_FILES if patterns is None else patterns
     if subfolder:
         wanted = tuple(f"{subfolder}/{pattern}" for pattern in wanted)
     folder = _fetch(name, revision, cache_dir, local_files_only, token, force_download, wanted)
     return _inside(folder, subfolder)
-
-
-def _built_in_names() -> str:
-    return f"a built-in model ({', '.join(BUILT_IN)})"
 
 
 def _built_in_folder(name: str) -> Path:
@@ -131,20 +126,19 @@ def _fetch(
     force_download: bool,
     patterns: Iterable[str],
 ) -> Path:
-    looked_for = f"{name!r} is no folder here and not {_built_in_names()}"
+    looked_for = f"{name!r} is no folder here and no built-in model ({', '.join(BUILT_IN)})"
     try:
-        import huggingface_hub
-        from huggingface_hub import errors
+        from huggingface_hub import constants, errors, snapshot_download
     except ImportError as error:
         raise MissingBackendError(
             f"{looked_for}; names on the hub need huggingface_hub, which is not installed: pip install 'xlmr[hub]'"
         ) from error
-    offline = local_files_only or bool(huggingface_hub.constants.HF_HUB_OFFLINE)
+    offline = local_files_only or bool(constants.HF_HUB_OFFLINE)
     patterns = list(patterns)
     at = f" at revision {revision!r}" if revision else ""
     try:
         folder = Path(
-            huggingface_hub.snapshot_download(
+            snapshot_download(
                 name,
                 revision=revision,
                 cache_dir=None if cache_dir is None else Path(cache_dir),
@@ -156,29 +150,24 @@ def _fetch(
         )
     except errors.GatedRepoError as error:
         raise ModelNotFoundError(
-            f"{name!r} on the hub asks for an agreement; accept it on its page and pass token=..."
+            f"{name!r} on the hub wants an agreement; accept it on its page, pass token=..."
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise ModelNotFoundError(
-            f"{name!r} on the hub has no revision {revision!r}; check the branch, tag or commit"
-        ) from error
+        raise ModelNotFoundError(f"{name!r} on the hub has no revision {revision!r}; check the spelling") from error
     except errors.RepositoryNotFoundError as error:
         raise ModelNotFoundError(
-            f"{looked_for}, and the hub has no model of that name{at}; check the spelling, or pass token=... if it is private"
+            f"{looked_for}, and the hub has none of that name{at}; check the spelling, or pass token=... if it is private"
         ) from error
     except errors.LocalEntryNotFoundError as error:
         why = "the hub is switched off (local_files_only or HF_HUB_OFFLINE)" if offline else "the hub cannot be reached"
         raise ModelNotFoundError(
-            f"{looked_for}, it was not downloaded before{at}, and {why}; download it once with a connection, "
-            "or pass the folder that holds it"
+            f"{looked_for}, it was not (or not wholly) downloaded before{at}, and {why}; "
+            "download it once with a connection, or pass the folder that holds it"
         ) from error
     except (errors.HfHubHTTPError, OSError, ValueError) as error:
         raise ModelNotFoundError(f"{looked_for}, and fetching it from the hub failed: {error}") from error
-    if not any(fnmatch(str(file.relative_to(folder)), pattern) for file in folder.rglob("*") for pattern in patterns):
-        have = (
-            ", ".join(sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())[:8])
-            or "nothing"
-        )
-        remedy = "download it once with a connection" if offline else "this library reads safetensors weights"
-        raise ModelNotFoundError(f"{name!r} has no {' or '.join(patterns)}{at}; here are {have}; {remedy}")
+    files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    if not any(fnmatch(file, pattern) for file in files for pattern in patterns):
+        remedy = "download it once with a connection" if offline else "check that it is a model in safetensors"
+        raise ModelNotFoundError(f"{name!r} on the hub has no {' or '.join(patterns)}{at}; {remedy}")
     return folder

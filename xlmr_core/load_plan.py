@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,11 +27,13 @@ __all__ = ["Dropped", "LoadPlan", "LoadReport", "LoadWarning", "Mismatched", "Ti
 PREFIX = "roberta."
 DECODER, DECODER_BIAS, LM_BIAS = "lm_head.decoder.weight", "lm_head.decoder.bias", "lm_head.bias"
 
-# Parts that a pretrained checkpoint need not have; everything else is the encoder.
-HEAD_PARTS = ("lm_head.", "classifier.", "qa_outputs.")
+# Parts that a pretrained checkpoint need not have; everything else has to be there.
 FRESH_PARTS = re.compile(r"^(lm_head|classifier|qa_outputs|pooler)\.|\.crossattention\.")
 
 FLOATS = ("F16", "BF16", "F32", "F64")
+
+# By the ``format`` that a file's metadata names: who writes other names and layouts than the published ones.
+OTHER_NAMING = {"tf": "TensorFlow", "flax": "Flax"}
 
 # The config field that implies the size of a dim (see ParamSpec.dims).
 FIELD_OF_DIM = {
@@ -133,7 +136,8 @@ class LoadReport:
                 f"{_listed(self.missing)} not in {self.file} and start with fresh values: train the model before use."
             )
         sentences += [
-            f"{row.name} has the shape {row.received} in {self.file}, not {row.expected}, and starts with fresh values: train the model before use."
+            f"{row.name} has the shape {row.received} in {self.file}, not {row.expected}, and starts with fresh values: "
+            "train the model before use."
             for row in self.mismatched
         ]
         if self.unexpected:
@@ -146,7 +150,7 @@ class LoadReport:
     def warn(self) -> None:
         """Say the message, if there is one, as a single warning."""
         if self.message:
-            warnings.warn(self.message, LoadWarning, stacklevel=2)
+            warnings.warn(self.message, LoadWarning, stacklevel=_callers_depth())
 
     def __str__(self) -> str:
         lines = [f"{self.model} from {self.file}", f"  loaded      {len(self.loaded)}"]
@@ -159,6 +163,14 @@ class LoadReport:
         lines += [f"  tied        {row.name} = {row.to}" for row in self.tied]
         lines += [f"  note        {note}" for note in self.notes]
         return "\n".join(lines)
+
+
+def _callers_depth() -> int:
+    """The stack level of the line outside this library that asked for the load."""
+    depth, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("xlmr_"):
+        depth, frame = depth + 1, frame.f_back
+    return depth
 
 
 def _listed(names: tuple[str, ...], most: int = 12) -> str:
@@ -188,6 +200,8 @@ class TensorFile(Protocol):
     def names(self) -> tuple[str, ...]: ...
     @property
     def path(self) -> object: ...
+    @property
+    def metadata(self) -> Mapping[str, Any]: ...
     def info(self, name: str) -> TensorInfo: ...
     def tensor(self, name: str) -> RawTensor: ...
 
@@ -316,6 +330,12 @@ def _refuse_missing(
     unused = [name for name in checkpoint.names if name not in sources.values()]
     nearest = difflib.get_close_matches(row.name, unused, n=1, cutoff=0.0)
     encoder = [name for name in rows if not FRESH_PARTS.search(_bare(name))]
+    written_by = OTHER_NAMING.get(checkpoint.metadata.get("format", ""))
+    if written_by is not None:
+        raise CheckpointError(
+            f"{checkpoint.path} was written by {written_by} and has its names and layouts; "
+            "convert it to the published PyTorch names (load it in the original library with from_tf or from_flax and save it)"
+        )
     count = f", the first of {len(needed)} missing of {len(encoder)}" if len(needed) > 1 else ""
     raise CheckpointError(
         f"expected the encoder weight {row.name} of shape {row.shape} in {checkpoint.path}{count}; "
