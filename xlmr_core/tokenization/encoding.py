@@ -1,0 +1,236 @@
+"""``BatchEncoding``: what calling a tokenizer returns."""
+
+from __future__ import annotations
+
+from collections import UserDict
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xlmr_core.errors import TokenizerError
+
+__all__ = ["BatchEncoding", "CharSpan", "TokenSpan"]
+
+
+class CharSpan(NamedTuple):
+    """A half-open range of characters in the user's string."""
+
+    start: int
+    end: int
+
+
+class TokenSpan(NamedTuple):
+    """A half-open range of tokens."""
+
+    start: int
+    end: int
+
+
+class BatchEncoding(UserDict[str, Any]):
+    """A dict of model inputs that also gives its keys as attributes, and aligns tokens with words and characters.
+
+    Args:
+        data: model inputs by name.
+        encodings: the tokenizers library's encodings, one a row (fast class only); the alignment helpers read them.
+        tensor_type: 'np', 'pt', 'tf' or 'jax' to convert the values.
+        prepend_batch_axis: add a leading axis of one while converting.
+        n_sequences: 1 for texts, 2 for pairs.
+    """
+
+    def __init__(
+        self,
+        data: dict[str, Any] | None = None,
+        encodings: Any = None,
+        tensor_type: str | None = None,
+        prepend_batch_axis: bool = False,
+        n_sequences: int | None = None,
+    ) -> None:
+        # Not super().__init__(data): that would copy the dict key by key on every call.
+        self.data = dict(data or {})
+        if encodings is not None and not isinstance(encodings, list | tuple):
+            encodings = [encodings]
+        self._encodings: list[Any] | None = None if encodings is None else list(encodings)
+        self._n_sequences = n_sequences
+        if n_sequences is None and self._encodings:
+            self._n_sequences = self._encodings[0].n_sequences
+        self.convert_to_tensors(tensor_type, prepend_batch_axis)
+
+    @property
+    def n_sequences(self) -> int | None:
+        """1 for a text, 2 for a pair, None where unknown."""
+        return self._n_sequences
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether the fast class made it, so that the alignment helpers work."""
+        return self._encodings is not None
+
+    @property
+    def encodings(self) -> list[Any] | None:
+        """The tokenizers library's encodings, one a row; None from the sentencepiece class."""
+        return self._encodings
+
+    def __getitem__(self, item: Any) -> Any:
+        if isinstance(item, str):
+            return self.data[item]
+        if isinstance(item, slice):
+            return {key: value[item] for key, value in self.data.items()}
+        if isinstance(item, int) and self._encodings is not None:
+            return self._encodings[item]
+        raise KeyError(
+            f"expected a key of {sorted(self.data)} or a slice, got {item!r}; rows by number exist for the fast class only"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "data" and name in self.__dict__.get("data", {}):
+            return self.data[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    # -- alignment -----------------------------------------------------------------------------------------------------
+
+    def _row(self, row: int, what: str) -> Any:
+        if self._encodings is None:
+            raise TokenizerError(f"{what}() is not available from the sentencepiece class; use XLMRobertaTokenizerFast")
+        if not -len(self._encodings) <= row < len(self._encodings):
+            raise TokenizerError(f"expected a row below {len(self._encodings)}, got {row}")
+        return self._encodings[row]
+
+    def tokens(self, batch_index: int = 0) -> list[str]:
+        """The tokens of a row, as the model sees them."""
+        return list(self._row(batch_index, "tokens").tokens)
+
+    def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
+        """For each token 0 (text), 1 (pair) or None (special token)."""
+        return list(self._row(batch_index, "sequence_ids").sequence_ids)
+
+    def word_ids(self, batch_index: int = 0) -> list[int | None]:
+        """For each token the number of its word, or None (special token)."""
+        return list(self._row(batch_index, "word_ids").word_ids)
+
+    def words(self, batch_index: int = 0) -> list[int | None]:
+        """The older name of ``word_ids``."""
+        return list(self._row(batch_index, "words").word_ids)
+
+    def token_to_sequence(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
+        """Which text (0 or 1) a token comes from: ``(token)`` for a single row or ``(row, token)``."""
+        encoding, token = self._token(batch_or_token_index, token_index, "token_to_sequence")
+        return encoding.token_to_sequence(token)  # type: ignore[no-any-return]
+
+    def token_to_word(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
+        """The word of a token, or None: ``(token)`` or ``(row, token)``."""
+        encoding, token = self._token(batch_or_token_index, token_index, "token_to_word")
+        return encoding.token_to_word(token)  # type: ignore[no-any-return]
+
+    def token_to_chars(self, batch_or_token_index: int, token_index: int | None = None) -> CharSpan | None:
+        """Where in its text a token stands, or None for a special token: ``(token)`` or ``(row, token)``."""
+        encoding, token = self._token(batch_or_token_index, token_index, "token_to_chars")
+        span = encoding.token_to_chars(token)
+        return None if span is None else CharSpan(*span)
+
+    def word_to_tokens(
+        self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
+    ) -> TokenSpan | None:
+        """The tokens of a word, or None: ``(word)`` or ``(row, word)``."""
+        row, word = _row_and_index(batch_or_word_index, word_index)
+        span = _unsigned(self._row(row, "word_to_tokens").word_to_tokens, word, sequence_index)
+        return None if span is None else TokenSpan(*span)
+
+    def word_to_chars(
+        self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
+    ) -> CharSpan | None:
+        """Where in its text a word stands, or None: ``(word)`` or ``(row, word)``."""
+        row, word = _row_and_index(batch_or_word_index, word_index)
+        span = _unsigned(self._row(row, "word_to_chars").word_to_chars, word, sequence_index)
+        return None if span is None else CharSpan(*span)
+
+    def char_to_token(
+        self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
+    ) -> int | None:
+        """The token that covers a character, or None: ``(char)`` or ``(row, char)``."""
+        row, char = _row_and_index(batch_or_char_index, char_index)
+        return _unsigned(self._row(row, "char_to_token").char_to_token, char, sequence_index)  # type: ignore[no-any-return]
+
+    def char_to_word(
+        self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
+    ) -> int | None:
+        """The word that covers a character, or None: ``(char)`` or ``(row, char)``."""
+        row, char = _row_and_index(batch_or_char_index, char_index)
+        return _unsigned(self._row(row, "char_to_word").char_to_word, char, sequence_index)  # type: ignore[no-any-return]
+
+    def _token(self, first: int, second: int | None, what: str) -> tuple[Any, int]:
+        row, token = _row_and_index(first, second)
+        encoding = self._row(row, what)
+        size = len(encoding.ids)
+        if not -size <= token < size:
+            raise TokenizerError(f"expected a token index below {size}, got {token}")
+        return encoding, token % size
+
+    # -- tensors -------------------------------------------------------------------------------------------------------
+
+    def convert_to_tensors(self, tensor_type: str | None = None, prepend_batch_axis: bool = False) -> BatchEncoding:
+        """Turn every value into an array of the named framework, in place.
+
+        Args:
+            tensor_type: 'np', 'pt', 'tf' or 'jax'; None does nothing.
+            prepend_batch_axis: add a leading axis of one.
+
+        Raises:
+            TokenizerError: rows of different lengths, or an unknown name.
+            MissingBackendError: the framework is not installed.
+        """
+        if tensor_type is None:
+            return self
+        name = str(getattr(tensor_type, "value", tensor_type))
+        if name not in ("np", "pt", "tf", "jax"):
+            raise TokenizerError(f"expected return_tensors 'np', 'pt', 'tf' or 'jax', got {tensor_type!r}")
+        for key, value in self.data.items():
+            array = _rectangular(key, [value] if prepend_batch_axis else value)
+            if array is not None:
+                self.data[key] = _to_framework(name, array)
+        return self
+
+    def to(self, device: Any, **kwargs: Any) -> BatchEncoding:
+        """Move every value that can move (torch tensors) to a device, in place; the rest stays."""
+        self.data = {key: value.to(device, **kwargs) if hasattr(value, "to") else value for key, value in self.data.items()}
+        return self
+
+
+def _row_and_index(first: int, second: int | None) -> tuple[int, int]:
+    return (0, first) if second is None else (first, second)
+
+
+def _unsigned(function: Any, index: int, sequence_index: int) -> Any:
+    if index < 0 or sequence_index not in (0, 1):
+        raise TokenizerError(f"expected a position of at least 0 and a sequence index 0 or 1, got {index} and {sequence_index}")
+    return function(index, sequence_index)
+
+
+def _rectangular(key: str, value: Any) -> np.ndarray[Any, Any] | None:
+    """The value as an array, or None where it is a tensor of some framework already."""
+    if hasattr(value, "shape") and not isinstance(value, np.ndarray):
+        return None
+    if isinstance(value, list) and not value:
+        return np.zeros((0, 0), dtype=np.int64)
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError) as error:
+        raise _ragged(key) from error
+    if array.dtype == object:
+        raise _ragged(key)
+    return array.astype(np.int64) if array.size == 0 else array
+
+
+def _ragged(key: str) -> TokenizerError:
+    return TokenizerError(
+        f"expected rows of one length to make a tensor of {key!r}, got rows of different lengths or missing values; pass "
+        "padding=True and truncation=True"
+        + (" and drop return_overflowing_tokens" if key == "overflowing_tokens" else "")
+    )
+
+
+def _to_framework(name: str, array: np.ndarray[Any, Any]) -> Any:
+    if name == "np":
+        return array
+    from xlmr_core.backends import to_tensor
+
+    return to_tensor(name, array)

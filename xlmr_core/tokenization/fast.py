@@ -1,0 +1,410 @@
+"""``XLMRobertaTokenizerFast``: XLM-R's tokenizer on the tokenizers library."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from xlmr_core.errors import TokenizerError
+from xlmr_core.tokenization import files, spm
+from xlmr_core.tokenization.base import CallOptions, PreTrainedTokenizerBase, Sample, check_text
+from xlmr_core.tokenization.batching import PaddingStrategy
+from xlmr_core.tokenization.encoding import BatchEncoding
+from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
+
+__all__ = ["XLMRobertaTokenizerFast", "tokenizer_json_from_model"]
+
+_SAMPLES = 512  # pieces compared between a tokenizer.json and the sentencepiece model beside it
+
+
+class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
+    """XLM-R's tokenizer on the tokenizers library: exact offsets, words, and windows over long texts.
+
+    Built from ``tokenizer_file`` where given (its content decides), else from ``vocab_file``.
+
+    Args:
+        vocab_file: path of ``sentencepiece.bpe.model``.
+        tokenizer_file: path of ``tokenizer.json``.
+        bos_token ... mask_token: the special tokens, str or AddedToken.
+        tokenizer_object: a ``tokenizers.Tokenizer`` instead of a file.
+        added_tokens_decoder: id to token, as ``tokenizer_config.json`` holds it.
+        kwargs: see ``PreTrainedTokenizerBase``.
+
+    Raises:
+        TokenizerError: a file is missing, damaged, not XLM-R's, or the two disagree.
+    """
+
+    is_fast = True
+
+    def __init__(
+        self,
+        vocab_file: str | os.PathLike[str] | None = None,
+        tokenizer_file: str | os.PathLike[str] | None = None,
+        bos_token: Any = "<s>",
+        eos_token: Any = "</s>",
+        sep_token: Any = "</s>",
+        cls_token: Any = "<s>",
+        unk_token: Any = "<unk>",
+        pad_token: Any = "<pad>",
+        mask_token: Any = "<mask>",
+        tokenizer_object: Any = None,
+        added_tokens_decoder: Mapping[Any, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if mask_token == DEFAULT_TOKENS["mask_token"]:
+            mask_token = AddedToken("<mask>", lstrip=True, normalized=True, special=True)
+        special = dict(zip(DEFAULT_TOKENS, (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token), strict=True))
+        if vocab_file is not None and tokenizer_file is None and str(vocab_file).endswith(".json"):
+            vocab_file, tokenizer_file = None, vocab_file
+        self.vocab_file = None if vocab_file is None else str(vocab_file)
+        self._lock = threading.Lock()
+        if tokenizer_object is not None:
+            self._tokenizer = _checked(_copy(tokenizer_object), "tokenizer_object")
+        elif tokenizer_file is not None:
+            self._tokenizer = _checked(_read(tokenizer_file), str(tokenizer_file))
+            if self.vocab_file is not None:
+                _check_agreement(self._tokenizer, str(tokenizer_file), self.vocab_file)
+        elif self.vocab_file is not None:
+            self._tokenizer = _from_model(spm.read_model_file(self.vocab_file), self.vocab_file)
+        else:
+            raise TokenizerError("expected a vocabulary, got none; pass vocab_file= (.model) or tokenizer_file= (tokenizer.json)")
+        # Some published files were saved in the middle of use; only the sides are worth keeping.
+        padding, truncation = self._tokenizer.padding, self._tokenizer.truncation
+        if padding:
+            kwargs.setdefault("padding_side", padding["direction"])
+        if truncation:
+            kwargs.setdefault("truncation_side", truncation["direction"])
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        kwargs.setdefault("sp_model_kwargs", {})
+        super().__init__(special=special, **kwargs)
+        self._add_missing(added_tokens_decoder or {})
+
+    def _add_missing(self, listed: Mapping[Any, Any]) -> None:
+        """Add the tokens that the vocabulary's file does not mark as added: those listed with their ids, then special ones."""
+        known = self.added_tokens_encoder
+        tokens = {int(index): AddedToken.of(token) for index, token in listed.items()}
+        fresh = [token for _, token in sorted(tokens.items()) if token.content not in known]
+        have = known.keys() | {token.content for token in fresh}
+        special = [token for token in self.all_special_tokens_extended if token.content not in have]
+        # In id order, because new ids are given in the order of adding; those in the vocabulary have theirs.
+        special.sort(key=lambda token: _unknown_last(self._tokenizer.token_to_id(token.content)))
+        self._add_tokens([*fresh, *special])
+        for index, token in tokens.items():
+            actual = self._tokenizer.token_to_id(token.content)
+            if actual != index:
+                raise TokenizerError(
+                    f"expected {token.content!r} to have id {index} as the tokenizer's configuration says, but in "
+                    f"the vocabulary it is {actual}; the files belong to different vocabularies, so use files from one place"
+                )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+    # -- vocabulary ----------------------------------------------------------------------------------------------------
+
+    @property
+    def backend_tokenizer(self) -> Any:
+        """The ``tokenizers.Tokenizer`` underneath."""
+        return self._tokenizer
+
+    @property
+    def decoder(self) -> Any:
+        """The decoder of the tokenizers library."""
+        return self._tokenizer.decoder
+
+    @property
+    def can_save_slow_tokenizer(self) -> bool:
+        """Whether the sentencepiece model is there, to be saved too."""
+        return self.vocab_file is not None and os.path.isfile(self.vocab_file)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids without added tokens (``<mask>`` is not an added one)."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=False))
+
+    def __len__(self) -> int:
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
+    def get_vocab(self) -> dict[str, int]:
+        """Token to id, added tokens included."""
+        return dict(self._tokenizer.get_vocab(with_added_tokens=True))
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """Id to token, of every token that is cut out of the text before the model (special tokens too), by id."""
+        return {index: AddedToken.of(token) for index, token in sorted(self._tokenizer.get_added_tokens_decoder().items())}
+
+    def _add_tokens(self, tokens: list[AddedToken]) -> int:
+        import tokenizers
+
+        before = len(self)
+        for special, group in groupby(tokens, key=lambda token: token.special):
+            add = self._tokenizer.add_special_tokens if special else self._tokenizer.add_tokens
+            add([tokenizers.AddedToken(**token.to_json()) for token in group])
+        return len(self) - before
+
+    def _token_id(self, token: Any) -> int | None:
+        if token is None:
+            return None
+        if not isinstance(token, str):
+            raise TokenizerError(f"expected a token (str), got {type(token).__name__} {token!r}")
+        check_text(token)
+        index = self._tokenizer.token_to_id(token)
+        if index is None and self._special.get("unk_token") is not None:
+            index = self._tokenizer.token_to_id(self._special["unk_token"].content)
+        return None if index is None else int(index)
+
+    def _id_token(self, index: int) -> str | None:
+        return None if index >= 2**32 else self._tokenizer.id_to_token(index)
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """How many special tokens a text or a pair gets."""
+        return int(self._tokenizer.num_special_tokens_to_add(pair))
+
+    # -- text to ids ---------------------------------------------------------------------------------------------------
+
+    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any) -> list[str]:
+        """Split a text (and a pair, appended) into tokens, each as it stands in the normalized text."""
+        return self.encode_plus(text, pair, add_special_tokens=add_special_tokens, **kwargs).tokens()
+
+    def _encode_batch(self, samples: list[Sample], options: CallOptions, single: bool) -> BatchEncoding:
+        # An empty second text of a single call is no second text; in a batch of pairs it is one. So it was recorded.
+        inputs = [_input(text, (pair or None) if single else pair, options.is_split_into_words) for text, pair in samples]
+        paired = any(isinstance(item, tuple) for item in inputs)
+        special = self.num_special_tokens_to_add(paired) if options.add_special_tokens else 0
+        options.plan.check(special, stride_matters=True)
+        encodings = self._run(inputs, options)
+        rows: list[Any] = []
+        owner: list[int] = []
+        for number, encoding in enumerate(encodings):
+            windows = [encoding, *encoding.overflowing] if options.return_overflowing_tokens else [encoding]
+            rows += windows
+            owner += [number] * len(windows)
+        data = _columns(rows, options)
+        if options.return_overflowing_tokens:
+            data["overflow_to_sample_mapping"] = owner
+        for ids in data["input_ids"]:
+            self._warn_if_too_long(len(ids), options.plan.max_length, options.verbose)
+        if single and options.return_tensors is None and not options.return_overflowing_tokens:
+            data = {key: value[0] if isinstance(value[0], list) else value for key, value in data.items()}
+        return BatchEncoding(data, encodings=rows, tensor_type=options.return_tensors)
+
+    def _run(self, inputs: list[Any], options: CallOptions) -> list[Any]:
+        plan = options.plan
+        # Lengths are settings of the tokenizers object, so another thread must not change them in between.
+        with self._lock:
+            if plan.truncates:
+                self._tokenizer.enable_truncation(
+                    max_length=plan.max_length, stride=plan.stride, strategy=plan.truncation.value, direction=plan.truncation_side
+                )
+            else:
+                self._tokenizer.no_truncation()
+            if plan.pads:
+                self._tokenizer.enable_padding(
+                    length=plan.max_length if plan.padding is PaddingStrategy.MAX_LENGTH else None,
+                    direction=plan.padding_side,
+                    pad_id=self.pad_token_id,
+                    pad_token=self.pad_token,
+                    pad_type_id=self.pad_token_type_id,
+                    pad_to_multiple_of=plan.multiple_of,
+                )
+            else:
+                self._tokenizer.no_padding()
+            self._tokenizer.encode_special_tokens = options.split_special_tokens
+            try:
+                return list(
+                    self._tokenizer.encode_batch(
+                        inputs, add_special_tokens=options.add_special_tokens, is_pretokenized=options.is_split_into_words
+                    )
+                )
+            except BaseException as error:
+                _explain(error, inputs)
+                raise
+
+    # -- ids to text ---------------------------------------------------------------------------------------------------
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """Join pieces into a text."""
+        return str(self._tokenizer.decoder.decode(tokens))
+
+    def _decode(self, ids: list[int], skip_special_tokens: bool, **kwargs: Any) -> str:
+        return str(self._tokenizer.decode([index for index in ids if index < 2**32], skip_special_tokens=skip_special_tokens))
+
+    # -- files ---------------------------------------------------------------------------------------------------------
+
+    def save_vocabulary(self, save_directory: str | os.PathLike[str], filename_prefix: str | None = None) -> tuple[str, ...]:
+        """Write ``sentencepiece.bpe.model`` into an existing folder; returns its path.
+
+        Raises:
+            TokenizerError: this tokenizer was built from a ``tokenizer.json`` alone.
+        """
+        if not self.can_save_slow_tokenizer:
+            raise TokenizerError("expected a sentencepiece model to save, but this tokenizer came from tokenizer.json; use save_pretrained")
+        assert self.vocab_file is not None
+        contents = {files.VOCAB_FILE: spm.read_model_file(self.vocab_file)}
+        return files.write_files(Path(save_directory), contents, filename_prefix)
+
+    def _vocabulary_contents(self, legacy_format: bool | None) -> dict[str, str | bytes]:
+        contents: dict[str, str | bytes] = {}
+        if legacy_format is not False and self.vocab_file is not None and self.can_save_slow_tokenizer:
+            contents[files.VOCAB_FILE] = spm.read_model_file(self.vocab_file)
+        elif legacy_format:
+            raise TokenizerError("expected a sentencepiece model for legacy_format=True, but this tokenizer came from tokenizer.json")
+        if not legacy_format:
+            with self._lock:
+                self._tokenizer.no_padding()
+                self._tokenizer.no_truncation()
+                contents[files.TOKENIZER_FILE] = self._tokenizer.to_str(pretty=True)
+        return contents
+
+
+def tokenizer_json_from_model(vocab_file: str | os.PathLike[str]) -> str:
+    """The content of the ``tokenizer.json`` that belongs to a ``sentencepiece.bpe.model``.
+
+    Args:
+        vocab_file: path of the sentencepiece model.
+
+    Returns:
+        JSON, as the tokenizers library reads it.
+
+    Raises:
+        TokenizerError: the file is missing, damaged, or not XLM-R's.
+    """
+    return str(XLMRobertaTokenizerFast(vocab_file=vocab_file).backend_tokenizer.to_str(pretty=True))
+
+
+def _from_model(data: bytes, source: str) -> Any:
+    """Build the tokenizers object that the original library converts a sentencepiece model into."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    model = spm.SentencePieceModel.from_bytes(data, source)
+    vocabulary = spm.xlmr_vocabulary(model)
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=spm.FAIRSEQ_SPECIAL.index("<unk>"), byte_fallback=False))
+    steps: list[Any] = [normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(" {2,}"), "▁")]
+    if model.charsmap:
+        try:
+            steps.insert(0, normalizers.Precompiled(model.charsmap))
+        except Exception as error:
+            raise TokenizerError(f"expected a normalization table in {source}, got a damaged one; copy the file again") from error
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return tokenizer
+
+
+def _read(path: str | os.PathLike[str]) -> Any:
+    from tokenizers import Tokenizer
+
+    if not os.path.isfile(path):
+        raise TokenizerError(f"expected a tokenizer.json at {path}, found no file; check the path")
+    try:
+        return Tokenizer.from_file(os.fspath(path))
+    except Exception as error:
+        raise TokenizerError(f"expected a tokenizer.json at {path}, but it is damaged or of another kind: {error}") from error
+
+
+def _copy(tokenizer: Any) -> Any:
+    return type(tokenizer).from_str(tokenizer.to_str())
+
+
+def _checked(tokenizer: Any, source: str) -> Any:
+    """Refuse what is not XLM-R's: another model type, other first ids, another template of special tokens."""
+    kind = type(tokenizer.model).__name__
+    if kind != "Unigram":
+        raise TokenizerError(f"expected a Unigram model in {source}, got {kind}; this is not an XLM-R tokenizer")
+    first = tuple(tokenizer.id_to_token(index) for index in range(len(spm.FAIRSEQ_SPECIAL)))
+    if first != spm.FAIRSEQ_SPECIAL:
+        raise TokenizerError(f"expected ids 0 to 3 of {source} to be {spm.FAIRSEQ_SPECIAL}, got {first}; this is not an XLM-R tokenizer")
+    padding, truncation = tokenizer.padding, tokenizer.truncation
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    template = tokenizer.encode("", "").ids
+    if padding:
+        tokenizer.enable_padding(**padding)
+    if truncation:
+        tokenizer.enable_truncation(**truncation)
+    if template != [0, 2, 2, 2]:
+        raise TokenizerError(
+            f"expected {source} to put <s> A </s></s> B </s> around a pair, got ids {template} around nothing; "
+            "this is not an XLM-R tokenizer"
+        )
+    return tokenizer
+
+
+def _check_agreement(tokenizer: Any, tokenizer_file: str, vocab_file: str) -> None:
+    """Refuse a tokenizer.json and a sentencepiece model of different vocabularies (their sizes, and some of their pieces)."""
+    data = spm.read_model_file(vocab_file)
+    spans, _ = spm.scan_model(data, vocab_file)
+    expected = len(spans) + 2  # <pad> and <mask>
+    actual = tokenizer.get_vocab_size(with_added_tokens=False)
+    # Some converters keep <mask> among the added tokens only.
+    if actual not in (expected, expected - 1):
+        raise _disagreement(tokenizer_file, vocab_file, f"{actual} entries and {expected - 2} pieces")
+    numbers = range(len(spm.FAIRSEQ_SPECIAL) - 1, len(spans), max(1, len(spans) // _SAMPLES))
+    pieces, _ = spm.read_pieces(data, [spans[number] for number in numbers])
+    for number, piece in zip(numbers, pieces, strict=True):
+        if tokenizer.id_to_token(number + 1) != piece:
+            raise _disagreement(tokenizer_file, vocab_file, f"id {number + 1} is {tokenizer.id_to_token(number + 1)!r} and {piece!r}")
+
+
+def _disagreement(tokenizer_file: str, vocab_file: str, what: str) -> TokenizerError:
+    return TokenizerError(
+        f"expected one vocabulary in {tokenizer_file} and {vocab_file}, got different ones ({what}); remove the one that does not "
+        "belong to the model"
+    )
+
+
+def _unknown_last(index: int | None) -> float:
+    return float("inf") if index is None else index
+
+
+def _input(text: Any, pair: Any, words: bool) -> Any:
+    """What the tokenizers library takes for a row: a text or a (text, pair) tuple."""
+    for side in (text,) if pair is None else (text, pair):
+        good = isinstance(side, list | tuple) and all(isinstance(word, str) for word in side) if words else isinstance(side, str)
+        if not good:
+            wanted = "a list of words (is_split_into_words=True)" if words else "a text (str)"
+            shown = repr(side)
+            shown = shown if len(shown) <= 60 else shown[:57] + "..."
+            raise TokenizerError(f"expected {wanted}, got {type(side).__name__} {shown}; check the items of the batch")
+    if words:
+        text, pair = list(text), None if pair is None else list(pair)
+    return text if pair is None else (text, pair)
+
+
+def _columns(rows: list[Any], options: CallOptions) -> dict[str, Any]:
+    data: dict[str, Any] = {"input_ids": [row.ids for row in rows]}
+    if options.return_token_type_ids:
+        data["token_type_ids"] = [row.type_ids for row in rows]
+    if options.return_attention_mask:
+        data["attention_mask"] = [row.attention_mask for row in rows]
+    if options.return_special_tokens_mask:
+        data["special_tokens_mask"] = [row.special_tokens_mask for row in rows]
+    if options.return_offsets_mapping:
+        data["offset_mapping"] = [row.offsets for row in rows]
+    if options.return_length:
+        data["length"] = [len(ids) for ids in data["input_ids"]]
+    return data
+
+
+def _explain(error: BaseException, inputs: list[Any]) -> None:
+    """Turn an error of the tokenizers library into one of ours; anything else (an interrupt) is left alone."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        return
+    for item in inputs:
+        for side in item if isinstance(item, tuple) else (item,):
+            for text in side if isinstance(side, list) else (side,):
+                check_text(text)
+    raise TokenizerError(f"the tokenizers library refused the text: {error}; pass other lengths or another truncation") from error

@@ -1,0 +1,237 @@
+"""A tokenizer's files: finding and reading those of every version of the original library, and writing ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xlmr_core.errors import TokenizerError
+from xlmr_core.files import write_atomically
+from xlmr_core.hub import HUB_ARGUMENTS
+from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
+
+if TYPE_CHECKING:
+    from xlmr_core.tokenization.base import PreTrainedTokenizerBase
+
+__all__ = ["ADDED_FILE", "CONFIG_FILE", "SPECIAL_FILE", "TOKENIZER_FILE", "VOCAB_FILE", "TokenizerFiles", "find_files"]
+
+VOCAB_FILE = "sentencepiece.bpe.model"
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+SPECIAL_FILE = "special_tokens_map.json"
+ADDED_FILE = "added_tokens.json"
+
+# Arguments of the original's from_pretrained that say nothing about the tokenizer itself.
+_IGNORED_ARGUMENTS = ("trust_remote_code", "_from_auto", "_commit_hash", "config", "tokenizer_type", "use_auth_token", "resume_download")
+# Written by some versions as a matter of bookkeeping; written again by us, or wrong once the files moved.
+_BOOKKEEPING = ("tokenizer_class", "added_tokens_decoder", "name_or_path", "tokenizer_file", "vocab_file", "special_tokens_map_file")
+# A tokenizer class in tokenizer_config.json that says nothing against XLM-R's ids.
+_NEUTRAL_CLASSES = ("PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend", "SentencePieceBackend")
+_ADDED_TOKENS_KEY = re.compile(r'"added_tokens"\s*:\s*(?=\[)')
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """The files of one folder: paths of the two that hold a vocabulary, contents of the others."""
+
+    folder: str
+    vocab_file: Path | None = None
+    tokenizer_file: Path | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    special_tokens: dict[str, Any] = field(default_factory=dict)
+    added_tokens: dict[str, int] = field(default_factory=dict)
+
+
+def find_files(name_or_path: str | os.PathLike[str], arguments: dict[str, Any]) -> TokenizerFiles:
+    """Find a tokenizer's files; takes what says where to look out of ``arguments``.
+
+    Raises:
+        ModelNotFoundError: no such folder or name.
+        TokenizerError: a folder without a vocabulary, or a damaged JSON file.
+    """
+    where = {name: arguments.pop(name) for name in HUB_ARGUMENTS if name in arguments}
+    for name in _IGNORED_ARGUMENTS:
+        arguments.pop(name, None)
+    path = Path(name_or_path)
+    if path.is_file():
+        kind = "tokenizer_file" if path.suffix == ".json" else "vocab_file"
+        return TokenizerFiles(str(path), **{kind: path})  # type: ignore[arg-type]
+    # Imported here: the hub is needed for names only, and pulls in more than a tokenizer needs.
+    from xlmr_core.hub import resolve
+
+    wanted = (VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE)
+    folder = resolve(name_or_path, **where, patterns=wanted)
+    vocab_file, tokenizer_file = folder / VOCAB_FILE, folder / TOKENIZER_FILE
+    if not vocab_file.is_file() and not tokenizer_file.is_file():
+        found = ", ".join(sorted(item.name for item in folder.iterdir())[:12]) or "nothing"
+        raise TokenizerError(f"expected {TOKENIZER_FILE} or {VOCAB_FILE} in {folder}, found {found}; copy one of them there")
+    return TokenizerFiles(
+        str(name_or_path),
+        vocab_file if vocab_file.is_file() else None,
+        tokenizer_file if tokenizer_file.is_file() else None,
+        _read_json(folder / CONFIG_FILE),
+        _read_json(folder / SPECIAL_FILE),
+        _read_json(folder / ADDED_FILE),
+    )
+
+
+def init_arguments(files: TokenizerFiles, overrides: Mapping[str, Any], *, fast: bool) -> dict[str, Any]:
+    """The constructor's arguments: the files' content, overridden by the caller's.
+
+    Raises:
+        TokenizerError: the class cannot be built from these files.
+    """
+    overrides = dict(overrides)
+    use_json = fast and files.tokenizer_file is not None and not overrides.pop("from_slow", False)
+    overrides.pop("from_slow", None)
+    if not use_json:
+        _check_sentencepiece(files)
+    arguments: dict[str, Any] = {key: value for key, value in files.config.items() if key not in _BOOKKEEPING}
+    arguments["name_or_path"] = files.folder
+    arguments["vocab_file"] = files.vocab_file
+    if use_json:
+        arguments["tokenizer_file"] = files.tokenizer_file
+    added = _added_tokens(files)
+    if added:
+        arguments["added_tokens_decoder"] = added
+    for name in (*DEFAULT_TOKENS, "additional_special_tokens"):
+        if not arguments.get(name) and files.special_tokens.get(name):
+            arguments[name] = files.special_tokens[name]
+    arguments.update(overrides)
+    flags = {token.content: token for token in added.values()}
+    for name in DEFAULT_TOKENS:
+        value = arguments.get(name)
+        if isinstance(value, str) and value in flags:
+            arguments[name] = flags[value]
+        elif isinstance(value, Mapping):
+            arguments[name] = AddedToken.of(value, special=True)
+    return arguments
+
+
+def _check_sentencepiece(files: TokenizerFiles) -> None:
+    if files.vocab_file is None:
+        raise TokenizerError(
+            f"expected {VOCAB_FILE} in {files.folder}, found {TOKENIZER_FILE} only; use XLMRobertaTokenizerFast "
+            "(AutoTokenizer with use_fast=True), or copy the sentencepiece model there"
+        )
+    name = files.config.get("tokenizer_class")
+    if isinstance(name, str) and not name.startswith("XLMRoberta") and name not in _NEUTRAL_CLASSES:
+        raise TokenizerError(
+            f"expected an XLM-R tokenizer in {files.folder}, but its {CONFIG_FILE} names {name}, which numbers the pieces "
+            f"differently; use that library, or correct tokenizer_class if the vocabulary is XLM-R's"
+        )
+
+
+def _added_tokens(files: TokenizerFiles) -> dict[int, AddedToken]:
+    """Id to token, from the first place that lists them: the config (4.34 and later), tokenizer.json, added_tokens.json."""
+    try:
+        listed = files.config.get("added_tokens_decoder")
+        if listed:
+            return {int(index): AddedToken.of(token) for index, token in listed.items()}
+        tokens: dict[int, AddedToken] = {}
+        if files.tokenizer_file is not None:
+            tokens.update((item["id"], AddedToken.of(item)) for item in _added_tokens_of_json(files.tokenizer_file))
+        special = {str(AddedToken.of(token)) for name, token in files.special_tokens.items() if name in DEFAULT_TOKENS}
+        special |= {str(AddedToken.of(token)) for token in files.special_tokens.get("additional_special_tokens", [])}
+        for content, index in files.added_tokens.items():
+            # <mask> has flags of its own, which this oldest format did not keep.
+            if content != DEFAULT_TOKENS["mask_token"]:
+                tokens.setdefault(int(index), AddedToken(content, special=content in special))
+        return tokens
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise TokenizerError(f"expected lists of added tokens in the files of {files.folder}, got something else: {error}") from error
+
+
+def _added_tokens_of_json(path: Path) -> list[dict[str, Any]]:
+    """The ``added_tokens`` of a tokenizer.json, without parsing the vocabulary (17 MB in published files)."""
+    text = _read_text(path)
+    match = _ADDED_TOKENS_KEY.search(text)
+    if match is None:
+        return []
+    try:
+        return json.JSONDecoder().raw_decode(text, match.end())[0]  # type: ignore[no-any-return]
+    except json.JSONDecodeError as error:
+        raise TokenizerError(f"expected JSON in {path}, but it is damaged ({error}); download or copy it again") from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenizerError(f"expected a JSON file at {path}, but it cannot be read ({error})") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise TokenizerError(f"expected JSON in {path}, but it is damaged ({error}); download or copy it again") from error
+    if not isinstance(content, dict):
+        raise TokenizerError(f"expected a JSON object in {path}, got {type(content).__name__}")
+    return content
+
+
+def save(
+    tokenizer: PreTrainedTokenizerBase,
+    directory: str | os.PathLike[str],
+    legacy_format: bool | None = None,
+    prefix: str | None = None,
+) -> tuple[str, ...]:
+    """Write every file of a tokenizer; see ``PreTrainedTokenizerBase.save_pretrained``."""
+    folder = Path(directory)
+    if folder.is_file():
+        raise TokenizerError(f"expected a folder to save into, got the file {folder}; pass a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    added = {token: index for token, index in tokenizer.added_tokens_encoder.items() if index >= tokenizer.vocab_size}
+    contents = {CONFIG_FILE: _dump(config_content(tokenizer)), SPECIAL_FILE: tokenizer.special_tokens_json()}
+    if added:
+        contents[ADDED_FILE] = _dump(added)
+    contents |= tokenizer._vocabulary_contents(legacy_format)  # type: ignore[assignment]
+    return write_files(folder, contents, prefix)
+
+
+def write_files(folder: Path, contents: Mapping[str, str | bytes], prefix: str | None) -> tuple[str, ...]:
+    """Write files by name, each all or nothing; returns their paths."""
+    paths = []
+    for name, content in contents.items():
+        path = folder / (f"{prefix}-{name}" if prefix else name)
+        write_atomically(path, content.encode() if isinstance(content, str) else content)
+        paths.append(str(path))
+    return tuple(paths)
+
+
+def config_content(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """The content of ``tokenizer_config.json``: unknown keys as they came, everything known as it is now."""
+    own = set(tokenizer._own_names)
+    content: dict[str, Any] = {
+        **tokenizer.init_kwargs,
+        "added_tokens_decoder": {str(index): token.to_json() for index, token in tokenizer.added_tokens_decoder.items()},
+        **{name: token.content for name, token in tokenizer._special.items() if name not in own},
+        "clean_up_tokenization_spaces": tokenizer.clean_up_tokenization_spaces,
+        "extra_special_tokens": {name: tokenizer._special[name].content for name in tokenizer._own_names},
+        "model_max_length": tokenizer.model_max_length,
+        "tokenizer_class": "XLMRobertaTokenizer",
+    }
+    if tokenizer.additional_special_tokens:
+        content["additional_special_tokens"] = tokenizer.additional_special_tokens
+    usual = {
+        "padding_side": "right",
+        "truncation_side": "right",
+        "split_special_tokens": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
+    return content | {name: getattr(tokenizer, name) for name, value in usual.items() if getattr(tokenizer, name) != value}
+
+
+def _dump(content: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    except TypeError as error:
+        raise TokenizerError(f"expected settings that JSON can hold, got one that it cannot: {error}") from error
