@@ -1,0 +1,164 @@
+"""``pipeline``: a task on a model, from texts to plain Python.
+
+What goes in and comes out is decided in ``xlmr_core/tasks``; here the model is found, put on its device and run.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xlmr_core.errors import InputError
+from xlmr_core.tasks import find_task
+from xlmr_core.tasks.fill_mask import FillMask, FillMaskOptions
+from xlmr_core.tokenization import AutoTokenizer
+from xlmr_torch import auto
+
+__all__ = ["PIPELINES", "FillMaskPipeline", "find_device", "pipeline"]
+
+DEFAULT_MODEL = "xlmr-mini"
+
+
+class FillMaskPipeline:
+    """The most likely tokens at each mask of a text.
+
+    Args:
+        model: a masked language model; it is used as it is, in evaluation mode.
+        tokenizer: its tokenizer.
+        **options: defaults of every call: ``top_k`` (5), ``targets``, ``tokenizer_kwargs``, ``batch_size`` (1); see
+            :class:`~xlmr_core.tasks.fill_mask.FillMaskOptions`.
+    """
+
+    task = "fill-mask"
+
+    def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self._fill_mask = FillMask(tokenizer, model.config.max_tokens, FillMaskOptions().updated(options))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def __call__(self, inputs: str | list[str], **options: Any) -> Any:
+        """Answer a text or a list of texts, each with at least one mask token.
+
+        Args:
+            inputs: the text or texts.
+            **options: as of the constructor, for this call.
+
+        Returns:
+            For a text with one mask (or a list of one such text) the candidates, best first, as dicts of ``score``, ``token``,
+            ``token_str`` and ``sequence``; with several masks a list of candidates for each; for a list of texts a list of these.
+
+        Raises:
+            InputError: for a text without a mask or over the model's length, or for an option that makes no sense.
+        """
+        return self._fill_mask(inputs, self._forward, **options)
+
+    @torch.inference_mode()
+    def _forward(
+        self, input_ids_BS: NDArray[np.int64], attention_mask_BS: NDArray[np.int64], masked_positions_BP: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        device = self.device
+        logits_BPV = self.model(
+            input_ids=torch.from_numpy(input_ids_BS).to(device),
+            attention_mask=torch.from_numpy(attention_mask_BS).to(device),
+            masked_positions=torch.from_numpy(masked_positions_BP).to(device),
+            return_dict=True,
+        ).logits
+        return logits_BPV.float().cpu().numpy()
+
+
+PIPELINES = {"fill-mask": FillMaskPipeline}
+
+
+def pipeline(
+    task: str,
+    model: Any = None,
+    tokenizer: Any = None,
+    *,
+    device: int | str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    torch_dtype: str | torch.dtype | None = None,
+    framework: str = "pt",
+    use_fast: bool = True,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    model_kwargs: dict[str, Any] | None = None,
+    **options: Any,
+) -> Any:
+    """Make the callable that does a task.
+
+    Args:
+        task: ``fill-mask``.
+        model: a folder, a built-in model, a name on the hub, or a model; by default the built-in ``xlmr-mini``.
+        tokenizer: the same for the tokenizer; by default the model's own.
+        device: a GPU's number, -1 for the CPU, a name such as ``cuda:1``, or a device; by default the CPU, or where a given model is.
+        dtype: the model's dtype, by name or as a ``torch.dtype``; by default what ``from_pretrained`` gives, or what a given model has.
+        torch_dtype: the older name of ``dtype``.
+        framework: ``pt``; the other backends have a ``pipeline`` of their own.
+        use_fast: whether the tokenizer is the one of the ``tokenizers`` library.
+        revision, token: which version on the hub, and the access token for it.
+        model_kwargs: further arguments of the model's ``from_pretrained``.
+        **options: the task's options, e.g. ``top_k`` or ``batch_size``.
+
+    Raises:
+        XLMRError: for an unknown task, a model that does not exist or lacks a tokenizer, a device that is not there.
+    """
+    row = find_task(task)
+    if framework != "pt":
+        raise InputError(f"this is the PyTorch backend, framework must be 'pt', received {framework!r}; import the other backend's pipeline")
+    dtype = torch_dtype if dtype is None else dtype
+    hub = {name: value for name, value in (("revision", revision), ("token", token)) if value is not None}
+    place = None if device is None else find_device(device)
+    model = DEFAULT_MODEL if model is None else model
+    if tokenizer is None:
+        tokenizer = model if isinstance(model, str | os.PathLike) else getattr(model, "name_or_path", "")
+        if not tokenizer:
+            raise InputError(f"the model ({type(model).__name__}) does not say where its tokenizer is; pass tokenizer=")
+    if isinstance(tokenizer, str | os.PathLike):
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer, use_fast=use_fast, **hub)
+    if isinstance(model, str | os.PathLike):
+        wanted = {} if dtype is None else {"dtype": dtype}
+        model = getattr(auto, row.auto).from_pretrained(model, **wanted, **hub, **(model_kwargs or {}))
+    elif dtype is not None:
+        model = model.to(find_dtype(dtype))
+    if place is not None:
+        model = model.to(place)
+    return PIPELINES[task](model, tokenizer, **options)
+
+
+def find_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """A floating point dtype by name (``float16``, ``torch.float16``) or as it is."""
+    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise InputError(f"dtype must be float32, float16, bfloat16 or another floating point type, received {dtype!r}")
+    return found
+
+
+def find_device(device: int | str | torch.device) -> torch.device:
+    """A device by number (0 is the first GPU, -1 the CPU), by name, or as it is.
+
+    Raises:
+        InputError: if there is no such device on this machine.
+    """
+    if isinstance(device, int):
+        device = "cpu" if device < 0 else f"cuda:{device}"
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device must be a GPU's number, -1, 'cpu' or a name such as 'cuda:0', received {device!r}") from error
+    if found.type == "cuda":
+        count = torch.cuda.device_count()
+        if (found.index or 0) >= count:
+            have = f"{count} of them" if count else "none"
+            raise InputError(f"device {str(found)!r} asks for a CUDA GPU, PyTorch sees {have} here; use device='cpu'")
+    elif found.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device 'mps' asks for an Apple GPU, PyTorch sees none here; use device='cpu'")
+    return found
