@@ -1,0 +1,83 @@
+"""The core's checks, applied to tensors: shapes and dtypes always, values where they are concrete and on the host."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from xlmr_core.checks import IGNORE_INDEX, Extremes, check_extremes, check_input_shapes
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import InputError
+
+__all__ = ["check_encoder_inputs", "check_labels", "is_concrete"]
+
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def is_concrete(tensor: Tensor) -> bool:
+    """Whether reading a value is possible and free of a device synchronisation (not under a compiler, an export or a transform)."""
+    return not torch.compiler.is_compiling() and type(tensor) in (Tensor, torch.nn.Parameter) and tensor.device.type == "cpu"
+
+
+def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
+    return None if tensor is None else tuple(tensor.shape)
+
+
+def _extremes(name: str, tensor: Tensor | None) -> list[Extremes]:
+    if tensor is None or tensor.numel() == 0 or not is_concrete(tensor):
+        return []
+    low, high = tensor.aminmax() if tensor.dtype is not torch.bool else (tensor.any(), tensor.any())
+    return [Extremes(name, low.item(), high.item())]
+
+
+def check_encoder_inputs(
+    config: XLMRobertaConfig,
+    *,
+    input_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+    attention_mask: Tensor | None,
+    token_type_ids: Tensor | None,
+    position_ids: Tensor | None,
+) -> tuple[int, int]:
+    """Check the inputs of an encoder and return (batch, length).
+
+    Raises:
+        InputError: see ``xlmr_core.checks``; also for ids that are not integers.
+    """
+    for name, tensor in (("input_ids", input_ids), ("token_type_ids", token_type_ids), ("position_ids", position_ids)):
+        if tensor is not None and tensor.dtype not in INTEGERS:
+            raise InputError(f"{name} must hold integers, received {tensor.dtype}; pass the tokenizer's output, or inputs_embeds for vectors")
+    if inputs_embeds is not None and not inputs_embeds.is_floating_point():
+        raise InputError(f"inputs_embeds must hold floating point numbers, received {inputs_embeds.dtype}; pass ids as input_ids")
+    batch, length = check_input_shapes(
+        config,
+        input_ids=_shape(input_ids),
+        inputs_embeds=_shape(inputs_embeds),
+        attention_mask=_shape(attention_mask),
+        token_type_ids=_shape(token_type_ids),
+        position_ids=_shape(position_ids),
+    )
+    found = [
+        *_extremes("input_ids", input_ids),
+        *_extremes("token_type_ids", token_type_ids),
+        *_extremes("position_ids", position_ids),
+        *_extremes("attention_mask", attention_mask),
+    ]
+    check_extremes(config, found)
+    if attention_mask is not None and attention_mask.is_floating_point() and is_concrete(attention_mask):
+        between = attention_mask[(attention_mask != 0) & (attention_mask != 1)]
+        if between.numel():
+            raise InputError(f"attention_mask must hold 0 and 1 only, received {between[0].item()}; round it, or scale the scores elsewhere")
+    return batch, length
+
+
+def check_labels(config: XLMRobertaConfig, labels: Tensor, classes: int) -> None:
+    """Refuse class labels that are not integers in [0, classes) or -100.
+
+    Raises:
+        InputError: naming the range and the value.
+    """
+    if labels.dtype not in INTEGERS:
+        raise InputError(f"labels must hold integers here, received {labels.dtype}; convert them, or set config.problem_type")
+    if is_concrete(labels):
+        check_extremes(config, _extremes("labels", labels[labels != IGNORE_INDEX]), labels=classes)

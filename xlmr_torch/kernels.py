@@ -1,0 +1,149 @@
+"""Attention kernels: functions of one signature, chosen by ``attn_implementation``.
+
+==================  =========================================================================================================
+kernel              when it is legal
+==================  =========================================================================================================
+``eager``           always on padded tokens; the only one that returns probabilities and takes a head mask
+``sdpa``            padded tokens, no probabilities, no head mask
+``packed_sdpa``     packed tokens without a bias; chosen by the encoder in place of ``sdpa`` when the batch is packed
+==================  =========================================================================================================
+
+Shapes: queries, keys and values are ``(..., N, H)`` with ``...`` either (B, S) padded or (T,) packed; the context has the queries' shape.
+The bias is additive: ``(B | 1, N | 1, S | 1, S')``, a masked key holds the most negative number of the dtype. Not minus infinity: a fully
+masked row then attends uniformly and stays finite, as published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xlmr_core.errors import InputError
+from xlmr_torch.packing import Packing
+
+__all__ = ["ATTN_IMPLEMENTATIONS", "AttentionPlan", "attend", "check_attn_implementation"]
+
+ATTN_IMPLEMENTATIONS = ("sdpa", "eager")
+
+
+def check_attn_implementation(name: str) -> str:
+    """Return ``name`` if there is such an implementation, else say which there are."""
+    if name not in ATTN_IMPLEMENTATIONS:
+        raise InputError(f"attn_implementation must be one of {', '.join(map(repr, ATTN_IMPLEMENTATIONS))}, received {name!r}")
+    return name
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """How every layer of one call attends.
+
+    Attributes:
+        implementation: ``eager`` or ``sdpa``.
+        bias: additive bias of the mask, or ``None`` if all keys are attended.
+        causal: a query sees its predecessors only; already part of ``bias`` where there is one.
+        packing: set if tokens are packed.
+        return_weights: probabilities are wanted.
+    """
+
+    implementation: str
+    bias: Tensor | None = None
+    causal: bool = False
+    packing: Packing | None = None
+    return_weights: bool = False
+
+
+def attend(
+    plan: AttentionPlan,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scale: float,
+    dropout: float,
+    extra_bias: Tensor | None = None,
+    head_mask_N: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Scaled dot-product attention by the plan's kernel (Vaswani et al. 2017).
+
+    Args:
+        plan: which kernel, which mask.
+        query, key, value: ``(..., N, H)``.
+        scale: factor of the scores.
+        dropout: probability of dropping an attention weight; 0 outside training.
+        extra_bias: (B, N, S, S') added to the scaled scores, for relative positions.
+        head_mask_N: (N,) factor of each head's probabilities.
+
+    Returns:
+        The context ``(..., N, H)``, and the probabilities (B, N, S, S') if the plan wants them.
+    """
+    if plan.packing is not None:
+        return packed_sdpa(query, key, value, plan.packing, scale=scale, dropout=dropout, causal=plan.causal), None
+    bias = plan.bias
+    if extra_bias is not None:
+        bias = extra_bias if bias is None else bias + extra_bias
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+    if plan.implementation == "eager" or head_mask_N is not None:
+        if plan.causal and bias is None:
+            bias = causal_bias(query.shape[-2], query.dtype, query.device)
+        context, weights = eager(query, key, value, bias, scale=scale, dropout=dropout, head_mask_N=head_mask_N)
+        return context.transpose(1, 2), weights if plan.return_weights else None
+    causal = plan.causal and bias is None
+    context = F.scaled_dot_product_attention(query, key, value, bias, dropout, is_causal=causal, scale=scale)
+    return context.transpose(1, 2), None
+
+
+def eager(
+    q_BNSH: Tensor,
+    k_BNTH: Tensor,
+    v_BNTH: Tensor,
+    bias: Tensor | None,
+    *,
+    scale: float,
+    dropout: float,
+    head_mask_N: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The formula as it stands in the paper, softmax in float32 at least; returns (context, probabilities)."""
+    scores_BNST = (q_BNSH @ k_BNTH.transpose(-1, -2)) * scale
+    compute_dtype = torch.promote_types(scores_BNST.dtype, torch.float32)
+    scores_BNST = scores_BNST.to(compute_dtype)
+    if bias is not None:
+        # The half dtypes' most negative numbers do not swallow a float32 score, so a fully masked row would not be uniform.
+        masked = bias <= torch.finfo(bias.dtype).min / 2
+        scores_BNST = scores_BNST + bias.to(compute_dtype).masked_fill(masked, torch.finfo(compute_dtype).min)
+    probs_BNST = scores_BNST.softmax(-1).to(v_BNTH.dtype)
+    probs_BNST = F.dropout(probs_BNST, dropout, training=dropout > 0)
+    if head_mask_N is not None:
+        probs_BNST = probs_BNST * head_mask_N.to(probs_BNST.dtype).view(1, -1, 1, 1)
+    return probs_BNST @ v_BNTH, probs_BNST
+
+
+def packed_sdpa(
+    q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, packing: Packing, *, scale: float, dropout: float, causal: bool
+) -> Tensor:
+    """Attention within each packed sequence, one after the other; no bias, no padding, no wasted scores."""
+    lengths = list(packing.lengths)
+    contexts = []
+    for q_LNH, k_LNH, v_LNH in zip(q_TNH.split(lengths), k_TNH.split(lengths), v_TNH.split(lengths), strict=True):
+        q_1NLH, k_1NLH, v_1NLH = (x.transpose(0, 1).unsqueeze(0) for x in (q_LNH, k_LNH, v_LNH))
+        context_1NLH = F.scaled_dot_product_attention(q_1NLH, k_1NLH, v_1NLH, None, dropout, is_causal=causal, scale=scale)
+        contexts.append(context_1NLH.squeeze(0).transpose(0, 1))
+    return torch.cat(contexts)
+
+
+def mask_bias(keep: Tensor, dtype: torch.dtype) -> Tensor:
+    """A boolean mask (true: attend), already broadcastable to (B, N, S, S'), as an additive bias."""
+    zeros = torch.zeros(keep.shape, dtype=dtype, device=keep.device)
+    return zeros.masked_fill(~keep, torch.finfo(dtype).min)
+
+
+def causal_keep(length: int, device: torch.device) -> Tensor:
+    """(S, S) boolean: a position sees itself and its predecessors."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
+def causal_bias(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The causal mask as an additive bias (1, 1, S, S)."""
+    return mask_bias(causal_keep(length, device)[None, None], dtype)

@@ -1,0 +1,128 @@
+"""The losses that ``xlmr_core/losses.py`` describes, in float32 whatever the logits' dtype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xlmr_core.checks import IGNORE_INDEX, check_label_shape
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import InputError
+from xlmr_core.losses import Problem, sequence_problem
+from xlmr_torch.checks import INTEGERS, check_labels
+
+__all__ = ["cross_entropy", "sequence_loss", "span_loss"]
+
+# Rows of logits whose float32 copy exists at a time; at 250 002 classes some 64 MB.
+CHUNK_VALUES = 1 << 24
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Sum of the negative log-likelihoods, a chunk of rows at a time.
+
+    The usual formula keeps the log-probabilities of all rows in float32 for the backward pass. This one keeps the logits, which exist
+    anyway, and one number a row.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits_nV: Tensor, labels_n: Tensor) -> Tensor:
+        rows = max(1, CHUNK_VALUES // logits_nV.shape[1])
+        total = logits_nV.new_zeros((), dtype=torch.float32)
+        normalisers = []
+        for logits, labels in zip(logits_nV.split(rows), labels_n.split(rows), strict=True):
+            logits = logits.float()
+            normaliser = logits.logsumexp(-1)
+            total += (normaliser - logits.gather(1, labels[:, None]).squeeze(1)).sum()
+            normalisers.append(normaliser)
+        ctx.save_for_backward(logits_nV, labels_n, torch.cat(normalisers))
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        logits_nV, labels_n, normaliser_n = ctx.saved_tensors
+        result = torch.empty_like(logits_nV)
+        rows = max(1, CHUNK_VALUES // logits_nV.shape[1])
+        for start in range(0, len(labels_n), rows):
+            part = slice(start, start + rows)
+            probabilities = (logits_nV[part].float() - normaliser_n[part, None]).exp_()
+            probabilities.scatter_add_(1, labels_n[part, None], probabilities.new_full((len(probabilities), 1), -1.0))
+            result[part] = probabilities.mul_(gradient)
+        return result, None
+
+
+def cross_entropy(logits_nV: Tensor, labels_n: Tensor) -> Tensor:
+    """Mean negative log-likelihood of the labels that are not -100.
+
+    Args:
+        logits_nV: (n, V), any floating dtype.
+        labels_n: integers (n,).
+
+    Returns:
+        A float32 scalar; NaN if no label counts.
+    """
+    labels_n = labels_n.long()
+    if torch.compiler.is_compiling():
+        return F.cross_entropy(logits_nV.float(), labels_n, ignore_index=IGNORE_INDEX)
+    if logits_nV.dtype is torch.float64:  # gradient checks
+        return F.cross_entropy(logits_nV, labels_n, ignore_index=IGNORE_INDEX)
+    counted = labels_n != IGNORE_INDEX
+    if not bool(counted.all()):
+        logits_nV, labels_n = logits_nV[counted], labels_n[counted]
+    if len(labels_n) == 0:
+        return logits_nV.float().sum() * torch.nan
+    return _ChunkedCrossEntropy.apply(logits_nV, labels_n) / len(labels_n)
+
+
+def sequence_loss(config: XLMRobertaConfig, logits_BK: Tensor, labels: Tensor) -> Tensor:
+    """The loss of a sequence classifier, by the problem that config and labels mean.
+
+    Args:
+        logits_BK: (B, K).
+        labels: integers (B,) for one class; (B, K) for several classes or regression; (B,) or (B, 1) for regression of one number.
+
+    Raises:
+        InputError: for labels of a wrong shape, dtype or range.
+    """
+    batch, classes = logits_BK.shape
+    problem = sequence_problem(config, labels_are_integers=labels.dtype in INTEGERS)
+    if problem is Problem.SINGLE_LABEL:
+        check_label_shape("labels", labels.shape, (batch,), (batch, 1))
+        check_labels(config, labels, classes)
+        return cross_entropy(logits_BK, labels.flatten())
+    if labels.dtype is torch.bool or labels.dtype in INTEGERS:
+        labels = labels.float()
+    if not labels.is_floating_point():
+        raise InputError(f"labels must hold numbers, received {labels.dtype}")
+    logits_BK = logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
+    labels = labels.to(logits_BK.dtype)
+    if problem is Problem.MULTI_LABEL:
+        check_label_shape("labels", labels.shape, (batch, classes))
+        return F.binary_cross_entropy_with_logits(logits_BK, labels)
+    shapes = [(batch,), (batch, 1)] if classes == 1 else [(batch, classes)]
+    check_label_shape("labels", labels.shape, *shapes)
+    return F.mse_loss(logits_BK.flatten(), labels.flatten())
+
+
+def span_loss(start_logits_BS: Tensor, end_logits_BS: Tensor, start_B: Tensor, end_B: Tensor) -> Tensor:
+    """Mean of the start's and the end's cross-entropy over positions; a position outside the sequence is ignored.
+
+    Args:
+        start_logits_BS, end_logits_BS: (B, S).
+        start_B, end_B: integers (B,) or (B, 1).
+    """
+    batch, length = start_logits_BS.shape
+    losses = []
+    for name, logits_BS, positions in (
+        ("start_positions", start_logits_BS, start_B),
+        ("end_positions", end_logits_BS, end_B),
+    ):
+        check_label_shape(name, positions.shape, (batch,), (batch, 1))
+        if positions.dtype not in INTEGERS:
+            raise InputError(f"{name} must hold integers, received {positions.dtype}")
+        positions = positions.flatten().long().clamp(0, length)
+        losses.append(cross_entropy(logits_BS, positions.masked_fill(positions == length, IGNORE_INDEX)))
+    return (losses[0] + losses[1]) / 2

@@ -1,0 +1,273 @@
+"""What every model can do besides computing: load, save, resize, prune, tie, count, choose its kernel."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import ConfigError, InputError
+from xlmr_core.heads import Head
+from xlmr_core.outputs import ModelOutput
+from xlmr_core.parameters import Init, Parameter, parameters
+from xlmr_torch.kernels import check_attn_implementation
+from xlmr_torch.packing import PACKING_MODES
+
+__all__ = ["PreTrainedModel"]
+
+
+class PreTrainedModel(nn.Module):
+    """Base class of all models.
+
+    Args:
+        config: the model's configuration, kept as ``model.config``.
+
+    Raises:
+        ConfigError: for the configuration of another family, or one that no model can be built from.
+    """
+
+    config_class: type[XLMRobertaConfig]
+    head: ClassVar[Head]
+    base_model_prefix: ClassVar[str] = "roberta"
+    main_input_name: ClassVar[str] = "input_ids"
+    supports_gradient_checkpointing: ClassVar[bool] = True
+
+    def __init__(self, config: XLMRobertaConfig) -> None:
+        super().__init__()
+        accepted = self.config_class.accepted_model_types
+        if not isinstance(config, XLMRobertaConfig) or config.model_type not in accepted:
+            raise ConfigError(
+                f"{type(self).__name__} expects a {self.config_class.__name__}, received {type(config).__name__}"
+                f" (model_type {getattr(config, 'model_type', None)!r}); build one with {self.config_class.__name__}.from_dict(...)"
+            )
+        config.validate()
+        self.config = config
+        self.name_or_path = config.name_or_path
+
+    # ---- The parts
+
+    @property
+    def base_model(self) -> Any:
+        """The encoder below a head; the model itself if it is the encoder."""
+        return getattr(self, self.base_model_prefix, self)
+
+    def parameter_table(self) -> dict[str, Parameter]:
+        """The rows of the parameter table that this model has, by canonical name (the keys of its state dict)."""
+        return parameters(self.config, self.head.suffix, pooler=self.base_model.pooler is not None)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The word embedding."""
+        return self.base_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the word embedding."""
+        self.base_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """The vocabulary projection, if there is one."""
+        return None
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the floating point parameters."""
+        return next(parameter.dtype for parameter in self.parameters() if parameter.is_floating_point())
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Number of values, tied ones counted once."""
+        left_out = {id(module.weight) for module in self.modules() if isinstance(module, nn.Embedding) and exclude_embeddings}
+        return sum(
+            parameter.numel()
+            for parameter in self.parameters()
+            if id(parameter) not in left_out and (parameter.requires_grad or not only_trainable)
+        )
+
+    def get_memory_footprint(self, return_buffers: bool = True) -> int:
+        """Bytes of parameters (and buffers)."""
+        tensors: list[Tensor] = [*self.parameters(), *(self.buffers() if return_buffers else ())]
+        return sum(tensor.nbytes for tensor in tensors)
+
+    # ---- Values
+
+    def post_init(self, names: Iterable[str] | None = None) -> None:
+        """Tie what the config ties and draw fresh values; the end of every constructor. Nothing is drawn on the meta device."""
+        self.tie_weights()
+        self.init_weights(names)
+
+    @torch.no_grad()
+    def init_weights(self, names: Iterable[str] | None = None) -> None:
+        """Draw fresh values by the parameter table, for all parameters or for some canonical names."""
+        rows = self.parameter_table()
+        for name in rows if names is None else names:
+            row, parameter = rows[name], self.get_parameter(name)
+            if row.tied_to is not None or parameter.is_meta:
+                continue
+            if row.init in (Init.NORMAL, Init.NORMAL_PADDED):
+                parameter.normal_(0.0, self.config.initializer_range)
+                if row.init is Init.NORMAL_PADDED:
+                    parameter[self.config.pad_token_id] = 0
+            else:
+                parameter.fill_(1.0 if row.init is Init.ONES else 0.0)
+
+    def tie_weights(self) -> None:
+        """Make tied parameters the same tensor again, as the parameter table says."""
+        for row in self.parameter_table().values():
+            if row.tied_to is not None:
+                module, _, attribute = row.name.rpartition(".")
+                setattr(self.get_submodule(module), attribute, self.get_parameter(row.tied_to))
+
+    # ---- Running
+
+    def finish(self, output: ModelOutput[Tensor], return_dict: bool | None) -> ModelOutput[Tensor] | tuple[Any, ...]:
+        """The output object, or its tuple if the call or the config says so."""
+        return output if (self.config.use_return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+    @property
+    def attn_implementation(self) -> str:
+        """Name of the attention kernel."""
+        return str(self.base_model._attn_implementation)
+
+    def set_attn_implementation(self, name: str) -> Self:
+        """Choose the attention kernel: ``sdpa`` or ``eager``."""
+        self.base_model._attn_implementation = check_attn_implementation(name)
+        return self
+
+    @property
+    def packing(self) -> str:
+        """When batches are packed: ``auto``, ``always`` or ``never``."""
+        return str(self.base_model._packing)
+
+    def set_packing(self, mode: str) -> Self:
+        """Choose when batches are packed.
+
+        Args:
+            mode: ``auto`` where it pays, ``always`` wherever it promises the padded path's answer, ``never``.
+        """
+        if mode not in PACKING_MODES:
+            raise InputError(f"packing must be one of {', '.join(map(repr, PACKING_MODES))}, received {mode!r}")
+        self.base_model._packing = mode
+        return self
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """Recompute each layer in the backward pass in place of keeping its activations.
+
+        Args:
+            gradient_checkpointing_kwargs: passed to ``torch.utils.checkpoint.checkpoint``.
+        """
+        encoder = self.base_model.encoder
+        encoder.gradient_checkpointing = True
+        encoder.gradient_checkpointing_kwargs = {"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep activations again."""
+        self.base_model.encoder.gradient_checkpointing = False
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether layers are recomputed in the backward pass."""
+        return bool(self.base_model.encoder.gradient_checkpointing)
+
+    def enable_input_require_grads(self) -> None:
+        """Let the embeddings' output require a gradient, so that adapters can train over frozen weights with checkpointing."""
+
+        def require_grad(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            output.requires_grad_(True)
+
+        self._require_grads_hook = self.get_input_embeddings().register_forward_hook(require_grad)
+
+    def disable_input_require_grads(self) -> None:
+        """Undo :meth:`enable_input_require_grads`."""
+        self._require_grads_hook.remove()
+
+    # ---- Changing the shape
+
+    def prune_heads(self, heads_to_prune: dict[int, list[int]]) -> None:
+        """Remove attention heads for good: lists of heads by layer, by their original numbers."""
+        self.base_model.prune_heads(heads_to_prune)
+
+    @torch.no_grad()
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """Change the number of rows of the word embedding, and of the vocabulary projection and its bias.
+
+        Rows that stay keep their values. New rows of the embedding start at the mean of the old ones, or are drawn afresh with
+        ``mean_resizing=False``; new biases start at 0.
+
+        Args:
+            new_num_tokens: rows wanted; ``None`` keeps the number (before rounding).
+            pad_to_multiple_of: round the number of rows up to a multiple.
+
+        Returns:
+            The word embedding.
+
+        Raises:
+            InputError: for a number that is not positive or cuts off the padding token.
+        """
+        embeddings = self.get_input_embeddings()
+        assert isinstance(embeddings, nn.Embedding)
+        old = embeddings.num_embeddings
+        rows = old if new_num_tokens is None else new_num_tokens
+        if pad_to_multiple_of is not None:
+            if isinstance(pad_to_multiple_of, bool) or not isinstance(pad_to_multiple_of, int) or pad_to_multiple_of < 1:
+                raise InputError(f"pad_to_multiple_of must be a positive integer, received {pad_to_multiple_of!r}")
+            rows = -(-rows // pad_to_multiple_of) * pad_to_multiple_of
+        if isinstance(rows, bool) or not isinstance(rows, int) or rows <= self.config.pad_token_id:
+            raise InputError(
+                f"new_num_tokens must be an integer above pad_token_id ({self.config.pad_token_id}), received {new_num_tokens!r}"
+            )
+        if rows == old:
+            return embeddings
+        embeddings.weight = self._resized(embeddings.weight, rows, mean_resizing)
+        embeddings.num_embeddings = rows
+        self.config.vocab_size = rows
+        self.base_model.config.vocab_size = rows
+        decoder = self.get_output_embeddings()
+        if isinstance(decoder, nn.Linear):
+            if not self.config.tie_word_embeddings:
+                decoder.weight = self._resized(decoder.weight, rows, mean_resizing)
+            bias = decoder.bias
+            resized = bias.new_zeros(rows)
+            resized[: min(old, rows)] = bias[: min(old, rows)]
+            self.set_output_bias(nn.Parameter(resized, requires_grad=bias.requires_grad))
+            decoder.out_features = rows
+        self.tie_weights()
+        return embeddings
+
+    def _resized(self, weight: Tensor, rows: int, mean_resizing: bool) -> nn.Parameter:
+        old = weight.shape[0]
+        resized = weight.new_empty((rows, *weight.shape[1:]))
+        resized[: min(old, rows)] = weight[: min(old, rows)]
+        if rows > old and mean_resizing:
+            resized[old:] = weight.float().mean(0).to(weight.dtype)
+        elif rows > old:
+            resized[old:].normal_(0.0, self.config.initializer_range)
+        return nn.Parameter(resized, requires_grad=weight.requires_grad)
+
+    def set_output_bias(self, bias: nn.Parameter) -> None:
+        """Replace the bias of the vocabulary projection; models with one override this."""
+        raise AssertionError(f"{type(self).__name__} has no vocabulary projection")
+
+    # ---- Files
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any) -> Any:
+        """Load a checkpoint; see :func:`xlmr_torch.loading.from_pretrained` for the arguments."""
+        from xlmr_torch.loading import from_pretrained
+
+        return from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Save config and weights; see :func:`xlmr_torch.loading.save_pretrained` for the arguments."""
+        from xlmr_torch.loading import save_pretrained
+
+        save_pretrained(self, Path(save_directory), **kwargs)
