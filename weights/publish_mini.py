@@ -1,0 +1,182 @@
+"""Make the checkpoint of a finished training run: `python -m weights.publish_mini` from the repository root.
+
+Writes into `weights/xlmr-mini`: config, float16 weights, tokenizer files, `evaluation.json`, `SOURCES.md` and the model card;
+and `weights/manifest.json` with the hash of every file. The sentencepiece file is there already (`weights.make_vocab`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import re
+import string
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from weights import evaluate_mini, make_mini
+from weights.maker import corpus, rows
+from xlmr_core.tokenization import XLMRobertaTokenizerFast
+
+HERE = Path(__file__).parent
+MODEL = make_mini.MODEL
+TEMPLATE = HERE / "maker" / "card.md"
+DROPOUT = 0.1  # XLM-R's, for those who fine-tune; it was trained with none
+
+
+def export(state: dict[str, Any], folder: Path) -> int:
+    """Write config, weights and tokenizer files; the number of parameters comes back."""
+    from xlmr_torch import XLMRobertaForMaskedLM
+
+    config = make_mini.architecture(rows.vocabulary_size(folder / "sentencepiece.bpe.model"))
+    model = XLMRobertaForMaskedLM(config)
+    model.load_state_dict(state["model"])
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = DROPOUT
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    model.half().save_pretrained(folder)
+    tokenizer = XLMRobertaTokenizerFast(
+        vocab_file=str(folder / "sentencepiece.bpe.model"), model_max_length=config.max_position_embeddings - 2
+    )
+    tokenizer.save_pretrained(folder)
+    return parameters
+
+
+def sources(data: Path) -> str:
+    """The page of attributions: the rows of the data folder's licence table that went into the training text."""
+    table = re.findall(r"^\|.+\|$", (data / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in table]
+    used = [row for row in cells if len(row) == 5 and "pretrain" in re.split(r",\s*", row[3])]
+    lines = [f"| {repository} | {commit} | {licence} | {credit} |" for repository, commit, licence, _, credit in used]
+    return "\n".join(
+        [
+            "# Sources of the training text",
+            "",
+            "Public repositories, the commit that was read, its licence, and whom to credit. Parts under CC BY-SA stay under it.",
+            "",
+            "| repository | commit | licence | attribution |",
+            "| --- | --- | --- | --- |",
+            *lines,
+            "",
+        ]
+    )
+
+
+def _language_table(figures: dict[str, Any], counts: dict[str, int]) -> str:
+    enough = {code: row for code, row in figures["languages"].items() if row["masked"] >= figures["enough"]}
+    head = "| language | training characters | masked tokens | accuracy | baseline | loss |\n| --- | --- | --- | --- | --- | --- |"
+    body = [
+        f"| {code} | {counts[code]:,} | {row['masked']} | {row['accuracy']:.3f} | {row['baseline']:.3f} | {row['loss']:.2f} |"
+        for code, row in enough.items()
+    ]
+    return "\n".join([head, *body])
+
+
+def card(
+    training: dict[str, Any], figures: dict[str, Any], config: dict[str, Any], parameters: int, counts: dict[str, int]
+) -> str:
+    """The model card, with every figure taken from the run and its evaluation."""
+    recipe = training["recipe"]
+    languages = figures["languages"]
+    few = [f"{code} ({row['masked']})" for code, row in languages.items() if row["masked"] < figures["enough"]]
+    examples = [
+        f"- `{text}` → {', '.join(f'`{piece}`' for piece in top)}" for text, top in figures["sentences"].items()
+    ]
+    return string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        codes=", ".join(f'"{code}"' for code in counts),
+        parameters=f"{parameters / 1e6:.1f} M",
+        languages=len(counts),
+        megabytes=round((MODEL / "model.safetensors").stat().st_size / 1e6, 1),
+        examples="\n".join(["What it answers (five most likely tokens; `▁` begins a word):", "", *examples]),
+        layers=config["num_hidden_layers"],
+        hidden=config["hidden_size"],
+        heads=config["num_attention_heads"],
+        intermediate=config["intermediate_size"],
+        vocabulary=f"{config['vocab_size']:,}".replace(",", " "),
+        positions=config["max_position_embeddings"] - 2,
+        characters=round(sum(counts.values()) / 1e6),
+        power=corpus.SAMPLING_POWER,
+        most=f"{corpus.MOST_PASSES:g}",
+        minutes=f"{recipe['minutes']:g}",
+        steps=training["steps"],
+        spent=training["minutes"],
+        cpus=training["workers"],
+        tokens=round(training["tokens"] / 1e6, 1),
+        passes=f"{100 * training['share_of_rows']:.0f} %",
+        plan=f"at most {training['largest']:g} passes over the largest language",
+        masking=round(100 * recipe["masking"]),
+        batch=recipe["part_tokens"] * recipe["parts"],
+        muon=recipe["muon_rate"],
+        adam=recipe["adam_rate"],
+        warmup=round(100 * recipe["warmup"]),
+        seed=recipe["seed"],
+        loss=training["loss"],
+        draws=figures["draws"],
+        uniform=round(math.log(config["vocab_size"]), 2),
+        accuracy=f"{figures['all']['accuracy']:.3f}",
+        baseline=f"{figures['all']['baseline']:.3f}",
+        all_loss=f"{figures['all']['loss']:.2f}",
+        table=_language_table(figures, counts),
+        enough=figures["enough"],
+        few=", ".join(few) or "none",
+        without=", ".join(code for code in counts if code not in languages) or "none",
+    )
+
+
+def history(work: Path, state: dict[str, Any]) -> dict[str, Any]:
+    """How the run went: its recipe, length, data and last loss (mean of the last twentieth of the run)."""
+    log = [json.loads(line) for line in (work / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    last = [line["loss"] for line in log if line["loss"] is not None and line["progress"] >= 0.95]
+    settings = json.loads((work / "rows" / "settings.json").read_text(encoding="utf-8"))
+    return {
+        "recipe": state["recipe"],
+        "steps": state["step"],
+        "minutes": round(state["seconds"] / 60, 1),
+        "tokens": state["tokens"],
+        "share_of_rows": round(state["tokens"] / state["planned_tokens"], 3),
+        "largest": settings["largest"],
+        "workers": state["workers"],
+        "loss": round(sum(last) / len(last), 3),
+        "torch": torch.__version__.split("+")[0],
+        "text_manifest_sha256": settings["text"],
+    }
+
+
+def manifest(folder: Path, parameters: int, training: dict[str, Any]) -> dict[str, Any]:
+    """Hash and size of every file of the checkpoint, and how it was trained."""
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in sorted(folder.iterdir())
+    }
+    return {folder.name: {"parameters": parameters, "training": training, "files": files}}
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a text file at once, so that an interrupted call leaves the old one."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=corpus.PRETRAIN, help="the folder pretrain of the data")
+    parser.add_argument("--work", type=Path, default=make_mini.WORK, help="the folder of the training run")
+    options = parser.parse_args()
+    state = torch.load(options.work / "run" / "state.pt", weights_only=True)
+    training = history(options.work, state)
+    parameters = export(state, MODEL)
+    figures = evaluate_mini.evaluate(MODEL, options.data)
+    config = json.loads((MODEL / "config.json").read_text(encoding="utf-8"))
+    write(MODEL / "evaluation.json", json.dumps(figures, ensure_ascii=False, indent=1) + "\n")
+    write(MODEL / "SOURCES.md", sources(options.data.parent))
+    write(MODEL / "README.md", card(training, figures, config, parameters, corpus.characters(options.data)))
+    write(HERE / "manifest.json", json.dumps(manifest(MODEL, parameters, training), indent=1) + "\n")
+    print(json.dumps({"all": figures["all"], "sentences": figures["sentences"]}, ensure_ascii=False, indent=1))
+
+
+if __name__ == "__main__":
+    main()
