@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-import xlmr_flax
 
+import xlmr_flax
 from xlmr_core import backends
 from xlmr_core.errors import InputError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-import xlmr_tf
 
+import xlmr_tf
 from xlmr_core import backends
 
 

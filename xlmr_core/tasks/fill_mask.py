@@ -133,7 +133,7 @@ class FillMask:
                 raise InputError(f"expected texts, received {type(text).__name__} {text!r} at index {index}")
         if not texts:
             return []
-        encoded = self.tokenizer(list(texts), **{"return_attention_mask": True, **tokenizer_kwargs})
+        encoded = self.tokenizer(list(texts), **{"return_attention_mask": True, "verbose": False, **tokenizer_kwargs})
         rows = []
         for index, (ids, attention) in enumerate(zip(encoded["input_ids"], encoded["attention_mask"], strict=True)):
             row = Row(np.asarray(ids, np.int64), np.asarray(attention, np.int64), np.flatnonzero(np.equal(ids, self.mask_id)))

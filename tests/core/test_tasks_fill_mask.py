@@ -1,0 +1,204 @@
+"""Fill-mask without a framework: the recorded calls on the NumPy reference, then each rule on hand-made logits."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+from tests.recorded_calls import assert_same, read_calls
+from xlmr_core import reference
+from xlmr_core.checkpoint import open_checkpoint
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import InputError, XLMRError
+from xlmr_core.tasks import TASKS, find_task
+from xlmr_core.tasks.fill_mask import FillMask, FillMaskOptions, rank, target_ids
+from xlmr_core.tokenization import AutoTokenizer
+
+MASK, PAD, EOS = 1001, 1, 2
+
+
+@pytest.fixture(scope="module")
+def folder(shared):
+    return shared / "fixtures" / "tasks" / "fill_mask"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder):
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def calls(folder):
+    calls = read_calls(folder)
+    assert len(calls) == 50
+    return calls
+
+
+@pytest.fixture(scope="module")
+def reference_forward(folder):
+    config = XLMRobertaConfig.from_pretrained(folder)
+    with open_checkpoint(folder) as checkpoint:
+        params = {name: checkpoint.tensor(name).to_numpy() for name in checkpoint.names}
+
+    def forward(input_ids, attention_mask, masked_positions):
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "masked_positions": masked_positions}
+        return reference.forward(config, "ForMaskedLM", params, **inputs).logits
+
+    return forward
+
+
+@pytest.mark.parametrize("number", range(50))
+def test_recorded_call(number, calls, tokenizer, reference_forward):
+    call = calls[number]
+    task = FillMask(tokenizer, 64, FillMaskOptions().updated(call["kwargs_init"]))
+    if isinstance(call["output"], dict):
+        with pytest.raises(InputError, match="expected|top_k"):
+            task(*call["args"], reference_forward, **call["kwargs_call"])
+    else:
+        assert_same(task(*call["args"], reference_forward, **call["kwargs_call"]), call["output"])
+
+
+@pytest.fixture
+def seen():
+    """What the fake model below was called with."""
+    return []
+
+
+@pytest.fixture
+def forward(seen):
+    """Logits that prefer the id 10 + (position of the mask), then the one after it."""
+
+    def forward(ids_BS, attention_BS, masks_BP):
+        seen.append((ids_BS, attention_BS, masks_BP))
+        logits_BPV = np.zeros((*masks_BP.shape, 1002), np.float32)
+        for place, position in np.ndenumerate(masks_BP):
+            if position >= 0:
+                logits_BPV[place][[10 + position, 11 + position]] = 9.0, 8.0
+        return logits_BPV
+
+    return forward
+
+
+def best(answer):
+    return [candidate["token"] for candidate in answer]
+
+
+def make(tokenizer, **options):
+    return FillMask(tokenizer, 64, FillMaskOptions(**options))
+
+
+def test_a_batch_is_padded_on_the_right_and_sorted_by_length(tokenizer, forward, seen):
+    texts = ["<mask>", "a <mask> b c <mask>", "the <mask>"]
+    answers = make(tokenizer, batch_size=2, top_k=2)(texts, forward)
+    (ids, attention, masks), (last_ids, _, last_masks) = seen
+    assert ids[0].tolist() == tokenizer(texts[1])["input_ids"]
+    assert ids[1].tolist() == [0, 17, MASK, EOS] + [PAD] * (len(ids[0]) - 4)
+    assert attention[1].tolist() == [1, 1, 1, 1] + [0] * (len(ids[0]) - 4)
+    assert masks.tolist() == [np.flatnonzero(ids[0] == MASK).tolist(), [2, -1]]
+    assert last_ids.tolist() == [[0, MASK, EOS]]
+    assert last_masks.tolist() == [[1]]
+    assert best(answers[0]) == [11, 12]
+    assert [best(mask) for mask in answers[1]] == [[10 + p, 11 + p] for p in masks[0]]
+    assert best(answers[2]) == [12, 13]
+
+
+@pytest.mark.parametrize("texts", ["the <mask>", ["the <mask>"], ("the <mask>",)])
+def test_a_list_of_one_text_is_answered_like_the_text(tokenizer, forward, texts):
+    assert best(make(tokenizer, top_k=1)(texts, forward)) == [12]
+
+
+def test_no_text_no_call(tokenizer, forward, seen):
+    assert make(tokenizer)([], forward) == []
+    assert seen == []
+
+
+def test_options_of_a_call_win_over_those_of_the_pipeline_and_do_not_stay(tokenizer, forward):
+    task = make(tokenizer, top_k=3)
+    assert len(task("<mask>", forward, top_k=1)) == 1
+    assert len(task("<mask>", forward)) == 3
+    assert len(task("<mask>", forward, top_k=None)) == 3
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "message"),
+    [
+        ("no blank", {}, "at least one <mask>, found none.*'no blank'"),
+        (["<mask>", "no blank"], {}, r"found none.*'no blank' \(index 1\)"),
+        ("x " * 80 + "<mask>", {}, r"at most 64 tokens.*received 163.*truncation"),
+        (
+            "x " * 80 + "<mask>",
+            {"tokenizer_kwargs": {"truncation": True}},
+            "truncation cut it off.*'x x x .*\\.\\.\\.'",
+        ),
+        (["the <mask>", None], {}, "expected texts, received NoneType None at index 1"),
+        (7, {}, "expected a text or a list of texts, received int"),
+        ("<mask>", {"top_k": 0}, "top_k must be an integer of at least 1, received 0"),
+        ("<mask>", {"top_k": True}, "top_k .* received True"),
+        ("<mask>", {"top_k": 1003}, "top_k must be at most 1002"),
+        ("<mask>", {"batch_size": -1}, "batch_size must be an integer of at least 1"),
+        ("<mask>", {"topk": 3}, "takes the options top_k, .*received topk"),
+        ("<mask>", {"targets": []}, "at least one target"),
+        ("<mask>", {"targets": [3]}, "targets must be tokens or words, received int 3"),
+        ("<mask>", {"tokenizer_kwargs": {"return_tensors": "np"}}, "tokenizer_kwargs cannot set return_tensors"),
+    ],
+)
+def test_mistakes_are_named(tokenizer, forward, inputs, options, message):
+    with pytest.raises(InputError, match=message):
+        make(tokenizer)(inputs, forward, **options)
+
+
+def test_logits_that_are_not_finite_are_refused(tokenizer):
+    def forward(ids_BS, attention_BS, masks_BP):
+        return np.full((1, 1, 1002), np.nan, np.float16)
+
+    with pytest.raises(InputError, match="finite logits, the model gave nan"):
+        make(tokenizer)("<mask>", forward)
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected", "warning"),
+    [
+        ("▁the", [17], None),
+        (["▁the", "▁de", "▁the"], [17, 23], None),
+        ("<unk>", [3], None),
+        (["lighthouse"], [126], "'lighthouse' is no piece"),
+        (["", "▁the"], [17], "'' has no tokens"),
+    ],
+)
+def test_targets(tokenizer, caplog, targets, expected, warning):
+    with caplog.at_level(logging.WARNING, "xlmr_core.tasks"):
+        assert target_ids(tokenizer, targets).tolist() == expected
+    assert len(caplog.records) == (warning is not None)
+    assert (warning or "") in caplog.text
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
+def test_rank_is_a_softmax(dtype):
+    logits = np.array([1.0, 3.0, 2.0, -100.0], dtype)
+    ranked = list(rank(logits, 4))
+    exact = np.exp(logits.astype(np.float64)) / np.exp(logits.astype(np.float64)).sum()
+    assert [token for token, _ in ranked] == [1, 2, 0, 3]
+    np.testing.assert_allclose([score for _, score in ranked], exact[[1, 2, 0, 3]], atol=1e-6)
+
+
+@pytest.mark.parametrize(("top_k", "expected"), [(1, [1]), (2, [1, 3]), (3, [1, 3, 4]), (5, [1, 3, 4, 0, 2])])
+def test_rank_decides_ties_by_id(top_k, expected):
+    assert [token for token, _ in rank(np.array([0.0, 5, 0, 5, 5], np.float32), top_k)] == expected
+
+
+def test_rank_among_targets_keeps_probabilities_of_the_whole_vocabulary():
+    everything = dict(rank(np.array([1.0, 3, 2, 0], np.float32), 4))
+    among = list(rank(np.array([1.0, 3, 2, 0], np.float32), 9, np.array([3, 0])))
+    assert among == [(0, everything[0]), (3, everything[3])]
+
+
+def test_rank_survives_large_logits():
+    assert list(rank(np.array([5e4, 0.0], np.float32), 1)) == [(0, 1.0)]
+
+
+def test_tasks_are_found_by_name():
+    assert find_task("fill-mask") is TASKS["fill-mask"]
+    with pytest.raises(XLMRError, match="expected a task of 'fill-mask', received 'fillmask'"):
+        find_task("fillmask")
