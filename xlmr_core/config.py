@@ -156,9 +156,7 @@ class XLMRobertaConfig:
                 self.model_type = model_type
         torch_dtype = kwargs.pop("torch_dtype", None)
         dtype = kwargs.pop("dtype", None)
-        # A framework's dtype object prints as "torch.float16" or as the plain name.
-        dtype = torch_dtype if dtype is None else dtype
-        self.dtype = None if dtype is None else str(getattr(dtype, "name", dtype)).removeprefix("torch.")
+        self.dtype = dtype_name(torch_dtype if dtype is None else dtype)
         for key, default in SHARED_DEFAULTS.items():
             if key != "dtype":
                 setattr(self, key, copy.deepcopy(kwargs.pop(key, default)))
@@ -168,19 +166,22 @@ class XLMRobertaConfig:
         label2id = kwargs.pop("label2id", None)
         if id2label is None and label2id is not None and num_labels in (None, len(label2id)):
             id2label = {index: label for label, index in label2id.items()}
-        if id2label is None or (num_labels is not None and len(id2label) != num_labels):
+        if id2label is not None and num_labels not in (None, len(id2label)):
+            raise ConfigError(f"num_labels={num_labels} disagrees with id2label of {len(id2label)} labels; pass one of them")
+        if id2label is None:
             self.num_labels = 2 if num_labels is None else num_labels
         else:
             self.id2label = {int(index): label for index, label in id2label.items()}
             self.label2id = dict(label2id) if label2id else {label: index for index, label in self.id2label.items()}
-        for key, value in kwargs.items():
-            setattr(self, key, value)
+        # An unknown key may have the name of a property here: it is kept for the round trip and does not replace the property.
+        self.__dict__.update(kwargs)
 
     @classmethod
     def _check_model_type(cls, model_type: str) -> None:
         if model_type not in cls.accepted_model_types:
             hint = CONFIG_CLASSES.get(model_type)
-            remedy = f"load it with {hint.__name__} and its models" if hint else "only XLM-RoBERTa, XLM-RoBERTa-XL, RoBERTa and CamemBERT load here"
+            others = "only XLM-RoBERTa, XLM-RoBERTa-XL, RoBERTa and CamemBERT load here"
+            remedy = f"load it with {hint.__name__} and its models" if hint else others
             raise ConfigError(
                 f"{cls.__name__} expects a config.json with model_type {' or '.join(map(repr, cls.accepted_model_types))}, "
                 f"received {model_type!r}; {remedy}"
@@ -222,6 +223,10 @@ class XLMRobertaConfig:
     def torch_dtype(self) -> str | None:
         """The older name of ``dtype``."""
         return self.dtype
+
+    @torch_dtype.setter
+    def torch_dtype(self, dtype: Any) -> None:
+        self.dtype = dtype_name(dtype)
 
     @property
     def head_size(self) -> int:
@@ -314,11 +319,11 @@ class XLMRobertaConfig:
         Raises:
             ConfigError: for another architecture, or for ``num_labels`` and ``id2label`` that disagree.
         """
-        if "num_labels" in overrides and "id2label" in overrides and len(overrides["id2label"]) != overrides["num_labels"]:
-            raise ConfigError(
-                f"num_labels={overrides['num_labels']} disagrees with id2label of {len(overrides['id2label'])} labels; pass one of them"
-            )
         merged = dict(values)
+        if merged.get("id2label"):
+            # A file's labels count for more than a number that older versions left beside them.
+            for key in ("num_labels", "_num_labels"):
+                merged.pop(key, None)
         if "num_labels" in overrides or "id2label" in overrides or "label2id" in overrides:
             same_size = overrides.get("num_labels") == len(merged.get("id2label") or {})
             for key in ("num_labels", "_num_labels"):
@@ -367,6 +372,7 @@ class XLMRobertaConfig:
         """Every value as plain Python, ready for ``from_dict``."""
         values = copy.deepcopy(self.__dict__)
         values["model_type"] = self.model_type
+        values["dtype"] = dtype_name(self.dtype)
         return dict(sorted(values.items()))
 
     def to_diff_dict(self) -> dict[str, Any]:
@@ -422,7 +428,10 @@ class XLMRobertaConfig:
         return type(self).from_dict(self.to_dict(), **overrides)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, XLMRobertaConfig) and type(self) is type(other) and self.to_dict() == other.to_dict()
+        if not isinstance(other, XLMRobertaConfig) or type(self) is not type(other):
+            return False
+        # Where a configuration came from is no part of it.
+        return {**self.to_dict(), "name_or_path": None} == {**other.to_dict(), "name_or_path": None}
 
     __hash__ = None  # type: ignore[assignment]  # mutable, as published scripts expect
 
@@ -513,6 +522,13 @@ CONFIG_CLASSES: dict[str, type[XLMRobertaConfig]] = {
     for config_class in (XLMRobertaConfig, XLMRobertaXLConfig)
     for model_type in config_class.accepted_model_types
 }
+
+
+def dtype_name(dtype: Any) -> str | None:
+    """The plain name of a dtype: a framework's own object carries it as a name, or prints as ``torch.float16``."""
+    if dtype is None:
+        return None
+    return str(getattr(dtype, "name", None) or getattr(dtype, "__name__", dtype)).removeprefix("torch.")
 
 
 def read_config_json(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -65,6 +65,11 @@ class ModelOutput(dict[str, Any], Generic[ArrayT]):
             return super().__getitem__(key)
         return self.to_tuple()[key]
 
+    def update(self, *values: Any, **more: Any) -> None:
+        """Set several fields; their order stays that of the declaration."""
+        for name, value in dict(*values, **more).items():
+            self[name] = value
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (dict(self),)
 

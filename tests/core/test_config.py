@@ -1,0 +1,573 @@
+"""Configurations: published defaults, files of every writer, and refusals."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xlmr_core.config import ACTIVATIONS, AutoConfig, XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core.errors import CheckpointError, ConfigError, ModelNotFoundError
+
+# The documented defaults of the original library, literally.
+BASE_DEFAULTS = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "position_embedding_type": "absolute",
+    "use_cache": True,
+    "classifier_dropout": None,
+}
+XL_DEFAULTS = {
+    **BASE_DEFAULTS,
+    "vocab_size": 250880,
+    "hidden_size": 2560,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "intermediate_size": 10240,
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+    "layer_norm_eps": 1e-05,
+}
+SHARED_DEFAULTS = {
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "return_dict": True,
+    "use_return_dict": True,
+    "chunk_size_feed_forward": 0,
+    "pruned_heads": {},
+    "problem_type": None,
+    "num_labels": 2,
+    "id2label": {0: "LABEL_0", 1: "LABEL_1"},
+    "label2id": {"LABEL_0": 0, "LABEL_1": 1},
+    "architectures": None,
+    "dtype": None,
+    "torch_dtype": None,
+    "name_or_path": "",
+}
+RELEASED = {"vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-05}
+
+
+def read(config: XLMRobertaConfig, keys: Any) -> dict[str, Any]:
+    return {key: getattr(config, key) for key in keys}
+
+
+# Defaults and sizes
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [(XLMRobertaConfig(), BASE_DEFAULTS), (XLMRobertaXLConfig(), XL_DEFAULTS)],
+    ids=["base", "xl"],
+)
+def test_the_defaults_are_the_documented_ones(config: XLMRobertaConfig, expected: dict[str, Any]) -> None:
+    assert read(config, expected) == expected
+    assert read(config, SHARED_DEFAULTS) == SHARED_DEFAULTS
+    written = {key: value for key, value in json.loads(config.to_json_string()).items() if key != "model_type"}
+    assert written == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (
+            XLMRobertaConfig.base(),
+            {
+                **RELEASED,
+                "hidden_size": 768,
+                "num_hidden_layers": 12,
+                "num_attention_heads": 12,
+                "intermediate_size": 3072,
+            },
+        ),
+        (
+            XLMRobertaConfig.large(),
+            {
+                **RELEASED,
+                "hidden_size": 1024,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 16,
+                "intermediate_size": 4096,
+            },
+        ),
+        (XLMRobertaXLConfig.xl(), XL_DEFAULTS),
+        (
+            XLMRobertaXLConfig.xxl(),
+            {
+                **XL_DEFAULTS,
+                "hidden_size": 4096,
+                "num_hidden_layers": 48,
+                "num_attention_heads": 32,
+                "intermediate_size": 16384,
+            },
+        ),
+    ],
+    ids=["base", "large", "xl", "xxl"],
+)
+def test_the_sizes_are_the_published_ones(config: XLMRobertaConfig, expected: dict[str, Any]) -> None:
+    assert read(config, expected) == expected
+    assert config.max_tokens == 512
+
+
+def test_a_size_takes_overrides_and_the_other_family_has_none() -> None:
+    assert XLMRobertaConfig.base(vocab_size=99, num_labels=7).vocab_size == 99
+    for size in ("base", "large"):
+        with pytest.raises(ConfigError, match="has no"):
+            getattr(XLMRobertaXLConfig, size)()
+
+
+def test_positional_arguments_follow_the_published_order() -> None:
+    config = XLMRobertaConfig(*BASE_DEFAULTS.values())
+    assert read(config, BASE_DEFAULTS) == BASE_DEFAULTS
+
+
+def test_derived_numbers() -> None:
+    config = XLMRobertaConfig(
+        hidden_size=48, num_attention_heads=4, max_position_embeddings=70, pruned_heads={"0": [3, 1]}
+    )
+    assert (config.head_size, config.max_tokens) == (12, 68)
+    assert config.pruned_heads == {0: [1, 3]}
+    assert (config.heads_in_layer(0), config.heads_in_layer(1)) == (2, 4)
+
+
+# Files
+
+
+def fixture_configs(shared: Path) -> list[Path]:
+    return [
+        path
+        for path in sorted((shared / "fixtures").glob("**/config.json"))
+        if "model_type" in json.loads(path.read_text())
+    ]
+
+
+def test_every_recorded_config_survives_a_round_trip(shared: Path, tmp_path: Path) -> None:
+    paths = fixture_configs(shared)
+    assert len(paths) > 40
+    for path in paths:
+        original = json.loads(path.read_text())
+        config = AutoConfig.from_pretrained(path.parent)
+        config.save_pretrained(tmp_path)
+        written = json.loads((tmp_path / "config.json").read_text())
+        if "torch_dtype" in original:
+            original["dtype"] = original.pop("torch_dtype")
+        for key, value in original.items():
+            if key in written:
+                assert written[key] == value, (path, key)
+            elif key == "id2label":
+                assert value == {"0": "LABEL_0", "1": "LABEL_1"}, path
+            elif key == "label2id":
+                assert value == {"LABEL_0": 0, "LABEL_1": 1}, path
+            elif key in SHARED_DEFAULTS:
+                assert value == SHARED_DEFAULTS[key], (path, key)
+            else:
+                assert value is None, (path, key)
+        again = AutoConfig.from_pretrained(tmp_path)
+        assert again == config
+        assert type(again) is type(config)
+        assert again.to_json_string() == config.to_json_string()
+
+
+# A file of transformers 2.x (2019): no model_type, keys that later versions dropped, bools as 0 and 1.
+OLD_FILE = {
+    "architectures": ["XLMRobertaForMaskedLM"],
+    "attention_probs_dropout_prob": 0.1,
+    "bos_token_id": 0,
+    "do_sample": False,
+    "eos_token_ids": 0,
+    "finetuning_task": None,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "hidden_size": 768,
+    "id2label": {"0": "LABEL_0", "1": "LABEL_1"},
+    "initializer_range": 0.02,
+    "intermediate_size": 3072,
+    "is_decoder": False,
+    "label2id": {"LABEL_0": 0, "LABEL_1": 1},
+    "layer_norm_eps": 1e-05,
+    "length_penalty": 1.0,
+    "max_length": 20,
+    "max_position_embeddings": 514,
+    "num_attention_heads": 12,
+    "num_beams": 1,
+    "num_hidden_layers": 12,
+    "num_labels": 2,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "output_past": True,
+    "pruned_heads": {},
+    "torchscript": False,
+    "type_vocab_size": 1,
+    "use_bfloat16": False,
+    "vocab_size": 250002,
+}
+
+
+def test_a_file_older_than_model_type_reads_by_its_architecture(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(OLD_FILE))
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert type(config) is XLMRobertaConfig
+    assert read(config, BASE_DEFAULTS) == {**BASE_DEFAULTS, **RELEASED}
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["XLMRobertaXLModel"]}))
+    assert type(AutoConfig.from_pretrained(tmp_path)) is XLMRobertaXLConfig
+
+
+UNKNOWN = {
+    "adapters": {"a": [1, {"b": None}]},
+    "my_key": "ü",
+    "transformers_version": "4.2",
+    "max_tokens": 9,
+    "use_return_dict": 0,
+}
+
+
+def test_unknown_keys_survive_a_round_trip(tmp_path: Path) -> None:
+    config = XLMRobertaConfig.from_dict({**UNKNOWN, "hidden_size": 24})
+    assert config.adapters == UNKNOWN["adapters"]  # type: ignore[attr-defined]
+    config.save_pretrained(tmp_path / "new" / "folder")
+    written = json.loads((tmp_path / "new" / "folder" / "config.json").read_text(encoding="utf-8"))
+    assert {key: written[key] for key in UNKNOWN} == UNKNOWN
+    again = XLMRobertaConfig.from_pretrained(tmp_path / "new" / "folder")
+    assert {key: again.to_dict()[key] for key in UNKNOWN} == UNKNOWN
+    assert again.max_tokens == 510, "a key of the file must not replace what is computed"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "expected"),
+    [
+        ("xlm-roberta", XLMRobertaConfig),
+        ("roberta", XLMRobertaConfig),
+        ("camembert", XLMRobertaConfig),
+        ("xlm-roberta-xl", XLMRobertaXLConfig),
+    ],
+)
+def test_auto_config_chooses_by_model_type_and_keeps_it(model_type: str, expected: type, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, "hidden_size": 96}))
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert (type(config), config.model_type, config.hidden_size) == (expected, model_type, 96)
+    config.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == model_type
+    assert type(AutoConfig.for_model(model_type)) is expected
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+@pytest.mark.parametrize(
+    "values", [{"model_type": "bert"}, {}, {"architectures": ["BertModel"]}, {"architectures": []}]
+)
+def test_auto_config_refuses_other_architectures(values: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match=r"expected a config.json with model_type 'xlm-roberta'.*received"):
+        AutoConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config_class", "model_type", "remedy"),
+    [
+        (XLMRobertaConfig, "xlm-roberta-xl", "XLMRobertaXLConfig"),
+        (XLMRobertaXLConfig, "roberta", "XLMRobertaConfig"),
+        (XLMRobertaConfig, "bert", "only XLM-RoBERTa"),
+    ],
+)
+def test_a_config_class_refuses_another_family(
+    config_class: type, model_type: str, remedy: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    with pytest.raises(ConfigError, match=f"received '{model_type}'.*{remedy}"):
+        config_class.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "not valid JSON"),
+        (b"\xff", "not valid JSON"),
+        (b"[1]", "must hold a JSON object, it holds list"),
+        (b"", "not valid JSON"),
+    ],
+)
+def test_a_broken_file_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    for load in (XLMRobertaConfig.from_pretrained, AutoConfig.from_pretrained):
+        with pytest.raises(CheckpointError, match=message):
+            load(tmp_path)
+    with pytest.raises(CheckpointError, match=message):
+        XLMRobertaConfig.from_json_file(tmp_path / "config.json")
+
+
+def test_a_folder_without_config_and_a_missing_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"expected a config.json at .*found none"):
+        XLMRobertaConfig.from_pretrained(tmp_path)
+    with pytest.raises(ModelNotFoundError):
+        XLMRobertaConfig.from_pretrained(tmp_path / "nowhere" / "at all")
+
+
+def test_from_pretrained_takes_a_file_a_folder_and_overrides(tmp_path: Path) -> None:
+    XLMRobertaConfig(hidden_size=24, num_labels=3).save_pretrained(tmp_path)
+    for where in (tmp_path, str(tmp_path), tmp_path / "config.json"):
+        config = XLMRobertaConfig.from_pretrained(
+            where, output_attentions=True, num_labels=5, local_files_only=True, foo="bar"
+        )
+        assert (config.hidden_size, config.output_attentions, config.num_labels) == (24, True, 5)
+        assert config.foo == "bar"  # type: ignore[attr-defined]
+        assert config.name_or_path == str(where)
+        assert "local_files_only" not in config.to_dict()
+    assert "name_or_path" not in json.loads(config.to_json_string())
+
+
+def test_saving_is_refused_into_a_file_and_leaves_it(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(CheckpointError, match="expects a folder, received the file"):
+        XLMRobertaConfig().save_pretrained(file)
+    assert file.read_text() == "mine"
+
+
+# Labels
+
+
+def test_labels_by_number_by_name_and_set_later() -> None:
+    three = XLMRobertaConfig(num_labels=3)
+    assert three.id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
+    assert three.label2id == {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}
+    named = XLMRobertaConfig(id2label={"0": "no", "1": "yes"})
+    assert (named.num_labels, named.id2label, named.label2id) == (2, {0: "no", 1: "yes"}, {"no": 0, "yes": 1})
+    by_label = XLMRobertaConfig(label2id={"no": 0, "yes": 1, "maybe": 2})
+    assert by_label.id2label == {0: "no", 1: "yes", 2: "maybe"}
+    named.num_labels = 2
+    assert named.id2label == {0: "no", 1: "yes"}, "the same number keeps the names"
+    named.num_labels = 1
+    assert (named.id2label, named.label2id) == ({0: "LABEL_0"}, {"LABEL_0": 0})
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.0, "3", True, None])
+def test_num_labels_must_be_a_positive_integer(number: Any) -> None:
+    config = XLMRobertaConfig()
+    with pytest.raises(ConfigError, match="num_labels must be a positive integer"):
+        config.num_labels = number
+    if number is not None:
+        with pytest.raises(ConfigError, match="num_labels must be a positive integer"):
+            XLMRobertaConfig(num_labels=number)
+
+
+@pytest.mark.parametrize("build", [XLMRobertaConfig, lambda **values: XLMRobertaConfig.from_dict({}, **values)])
+def test_labels_that_disagree_are_refused(build: Any) -> None:
+    with pytest.raises(ConfigError, match="num_labels=5 disagrees with id2label of 2 labels"):
+        build(num_labels=5, id2label={0: "a", 1: "b"})
+
+
+def test_labels_of_a_file_and_of_overrides() -> None:
+    file = {"id2label": {"0": "x", "1": "y", "2": "z"}, "label2id": {"x": 0, "y": 1, "z": 2}}
+    # Recorded from transformers 4.57.6: a file's labels count for more than the number beside them.
+    for key in ("num_labels", "_num_labels"):
+        assert XLMRobertaConfig.from_dict({**file, key: 2}).id2label == {0: "x", 1: "y", 2: "z"}
+    assert XLMRobertaConfig.from_dict({"_num_labels": 4}).num_labels == 4
+    assert XLMRobertaConfig.from_dict(file, num_labels=3).id2label == {0: "x", 1: "y", 2: "z"}
+    renumbered = XLMRobertaConfig.from_dict(file, num_labels=4)
+    assert renumbered.label2id == {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2, "LABEL_3": 3}
+    renamed = XLMRobertaConfig.from_dict(file, id2label={0: "no", 1: "yes"})
+    assert (renamed.num_labels, renamed.label2id) == (2, {"no": 0, "yes": 1})
+    assert XLMRobertaConfig.from_dict(file, label2id={"n": 0}).id2label == {0: "n"}
+
+
+def test_the_callers_dictionaries_stay_as_they_are() -> None:
+    values = {"id2label": {"0": "a"}, "pruned_heads": {"0": [1]}, "num_labels": 1, "torch_dtype": "float16"}
+    before = json.dumps(values)
+    config = XLMRobertaConfig.from_dict(values, num_labels=3)
+    config.pruned_heads[0].append(2)
+    config.id2label[0] = "changed"
+    assert json.dumps(values) == before
+    assert XLMRobertaConfig().pruned_heads == {}, "defaults are never shared between configurations"
+
+
+# dtype
+
+
+class PrintsAsTorch:
+    def __repr__(self) -> str:
+        return "torch.bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("float16", "float16"),
+        ("torch.float16", "float16"),
+        (PrintsAsTorch(), "bfloat16"),
+        (np.dtype("float32"), "float32"),
+        (np.float64, "float64"),
+        ("auto", "auto"),
+        (None, None),
+    ],
+)
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_dtype_is_kept_by_name_under_either_key(key: str, given: Any, expected: str | None) -> None:
+    config = XLMRobertaConfig(**{key: given})
+    assert (config.dtype, config.torch_dtype) == (expected, expected)
+    setattr(later := XLMRobertaConfig(), key, given)
+    for one in (config, later):
+        written = json.loads(one.to_json_string())
+        assert written.get("dtype") == expected
+        assert "torch_dtype" not in written
+
+
+def test_the_dtype_of_an_override_wins_over_the_file() -> None:
+    assert XLMRobertaConfig.from_dict({"dtype": "float32"}, torch_dtype="float16").dtype == "float16"
+    assert XLMRobertaConfig.from_dict({"torch_dtype": "float32"}, dtype="float16").dtype == "float16"
+    assert XLMRobertaConfig.from_dict({"torch_dtype": "float32"}).dtype == "float32"
+
+
+# Refusals
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    *(
+        ({key: value}, f"{key} must be a positive integer, received {value!r}")
+        for key in (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+            "type_vocab_size",
+        )
+        for value in (-1, 1.5, "12", True, None)
+    ),
+    ({"vocab_size": 0}, "vocab_size must be a positive integer"),
+    ({"num_attention_heads": 0}, "num_attention_heads must be a positive integer"),
+    *(
+        ({key: value}, f"{key} must be a probability")
+        for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+        for value in (-0.1, 1.1, float("nan"), "0.1", True)
+    ),
+    ({"hidden_dropout_prob": None}, "hidden_dropout_prob must be a probability"),
+    ({"hidden_size": 770}, "hidden_size (770) must be a multiple of num_attention_heads (12)"),
+    ({"hidden_act": "swiglu"}, "hidden_act must be one of gelu, relu, silu, gelu_new"),
+    ({"hidden_act": None}, "hidden_act must be one of"),
+    (
+        {"position_embedding_type": "rotary"},
+        "position_embedding_type must be one of absolute, relative_key, relative_key_query",
+    ),
+    ({"problem_type": "ranking"}, "problem_type must be one of None, regression"),
+    ({"pad_token_id": -1}, "pad_token_id must lie in the vocabulary of 30522 ids, received -1"),
+    ({"pad_token_id": 30522}, "pad_token_id must lie in the vocabulary"),
+    ({"pad_token_id": None}, "pad_token_id must lie in the vocabulary"),
+    ({"max_position_embeddings": 2}, "max_position_embeddings (2) leaves no room for a token"),
+    ({"layer_norm_eps": 0}, "layer_norm_eps must be positive"),
+    ({"layer_norm_eps": float("nan")}, "layer_norm_eps must be positive"),
+    ({"layer_norm_eps": "1e-5"}, "layer_norm_eps must be positive"),
+    ({"initializer_range": -0.02}, "initializer_range must not be negative"),
+    ({"add_cross_attention": True}, "add_cross_attention=True needs is_decoder=True"),
+    ({"chunk_size_feed_forward": -1}, "chunk_size_feed_forward must be 0"),
+    ({"pruned_heads": {12: [0]}}, "pruned_heads names heads [0] of layer 12, which this model does not have"),
+    ({"pruned_heads": {0: [12]}}, "pruned_heads names heads [12] of layer 0"),
+    ({"pruned_heads": {3: list(range(12))}}, "pruned_heads leaves no attention head in layer 3"),
+]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"), REFUSED, ids=lambda value: str(value) if isinstance(value, dict) else ""
+)
+def test_impossible_values_are_refused_at_once_and_after_they_were_set(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        XLMRobertaConfig(**values)
+    assert isinstance(caught.value, ValueError)
+    config = XLMRobertaConfig()
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        config.update(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_hidden_layers": 0},
+        {"hidden_dropout_prob": 0},
+        {"hidden_dropout_prob": 1.0},
+        {"classifier_dropout": 0.3},
+        {"initializer_range": 0.0},
+        {"is_decoder": True, "add_cross_attention": True},
+        {"bos_token_id": None},
+        *({"hidden_act": name} for name in ACTIVATIONS),
+    ],
+    ids=str,
+)
+def test_odd_but_possible_values_are_taken(values: dict[str, Any]) -> None:
+    assert read(XLMRobertaConfig(**values), values) == values
+
+
+# Changing and copying
+
+
+def test_is_decoder_can_be_set_after_loading(tmp_path: Path) -> None:
+    XLMRobertaConfig().save_pretrained(tmp_path)
+    config = XLMRobertaConfig.from_pretrained(tmp_path)
+    config.is_decoder = True
+    config.validate()
+    config.save_pretrained(tmp_path)
+    assert XLMRobertaConfig.from_pretrained(tmp_path).is_decoder is True
+
+
+def test_copies_are_equal_and_independent() -> None:
+    config = XLMRobertaXLConfig(num_labels=3, extra=[1])
+    copy = config.copy()
+    assert copy == config
+    assert type(copy) is XLMRobertaXLConfig
+    copy.extra.append(2)  # type: ignore[attr-defined]
+    copy.id2label[0] = "other"
+    assert config.extra == [1]  # type: ignore[attr-defined]
+    assert config.id2label[0] == "LABEL_0"
+    assert copy != config
+    assert config.copy(num_labels=4).num_labels == 4
+    assert config != XLMRobertaConfig()
+    assert XLMRobertaConfig() != "XLMRobertaConfig"
+
+
+def test_where_a_config_came_from_is_no_part_of_its_equality(tmp_path: Path) -> None:
+    config = XLMRobertaConfig(hidden_size=24)
+    config.save_pretrained(tmp_path)
+    loaded = XLMRobertaConfig.from_pretrained(tmp_path)
+    assert loaded == config
+    assert loaded != config.copy(hidden_size=36)
+
+
+def test_a_callable_activation_is_used_but_not_written(tmp_path: Path) -> None:
+    def double(x: Any) -> Any:
+        return 2 * x
+
+    XLMRobertaConfig().save_pretrained(tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    config = XLMRobertaConfig(hidden_act=double)
+    assert config.copy().hidden_act is double
+    assert "double" in repr(config)
+    with pytest.raises(ConfigError, match=r"hidden_act is the callable .*double.*set config.hidden_act to one of gelu"):
+        config.save_pretrained(tmp_path)
+    assert (tmp_path / "config.json").read_bytes() == before
+    with pytest.raises(ConfigError, match="cannot be written as JSON"):
+        XLMRobertaConfig(extra=object()).save_pretrained(tmp_path / "never made")
+    assert not (tmp_path / "never made").exists()
+
+
+def test_repr_is_the_file() -> None:
+    name, _, text = repr(XLMRobertaConfig(num_labels=3)).partition(" ")
+    assert name == "XLMRobertaConfig"
+    assert json.loads(text)["id2label"] == {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}
