@@ -24,7 +24,7 @@ def draw(row: Parameter, seed: int, head_size: int) -> NDArray[np.float32]:
     would hide a wrong epsilon."""
     x = uniform(seed, row.name, row.shape)
     if row.role is Role.EMBEDDING:
-        x = x * (head_size**-0.5 if "distance_embedding" in row.name else 0.05)
+        x = x * (head_size**-0.5 if "distance_embedding" in row.name else 0.1)
     elif row.role is Role.LINEAR_WEIGHT:
         x = x / row.shape[1] ** 0.5
     elif row.role is Role.NORM_SCALE:

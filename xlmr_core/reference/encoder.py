@@ -32,13 +32,12 @@ class Inputs:
         head_mask: (N,) or (L, N), 1 = keep.
         inputs_embeds: (B, S, D), in place of the word embeddings.
         encoder_hidden_states: (B, E, D), for a decoder with cross-attention.
-        encoder_attention_mask: (B, E) or (B, S, E).
+        encoder_attention_mask: (B, E), 1 = attend, 0 = ignore; absent means ones.
         labels: what the head's ``LossKind`` says.
         start_positions, end_positions: (B,), for question answering.
         masked_positions: (B, P), padded with -1: masked language modelling at these positions only.
         sparse_prediction: with labels, language modelling logits at labelled positions only.
-        logits_to_keep: causal language modelling logits of the last so many positions only; 0 means all. The loss is
-            over all positions.
+        logits_to_keep: causal language modelling logits of the last so many positions only; 0 means all. Not with labels.
     """
 
     input_ids: Integers | None = None

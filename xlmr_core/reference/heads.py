@@ -78,8 +78,10 @@ def causal_lm(config: XLMRobertaConfig, params: Params, encoded: Encoded, given:
     kept_BSV = logits_BSV[:, -given.logits_to_keep :] if given.logits_to_keep else logits_BSV
     if given.labels is None:
         return {"logits": kept_BSV}
+    if given.logits_to_keep:
+        raise InputError("labels need the logits of every position; leave logits_to_keep out")
     check_label_shape("labels", given.labels.shape, logits_BSV.shape[:2])
-    return {"loss": cross_entropy(config, logits_BSV[:, :-1], given.labels[:, 1:]), "logits": kept_BSV}
+    return {"loss": cross_entropy(config, logits_BSV[:, :-1], given.labels[:, 1:]), "logits": logits_BSV}
 
 
 def sequence_classification(config: XLMRobertaConfig, params: Params, encoded: Encoded, given: Inputs) -> Fields:

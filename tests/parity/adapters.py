@@ -1,0 +1,89 @@
+"""One adapter a backend: the whole of what parity asks of it.
+
+To add a backend: its modes in the table below, and ``adapter_<backend>.py`` with ``build`` and ``load``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from numpy.typing import NDArray
+
+from xlmr_core.backends import installed
+from xlmr_core.config import XLMRobertaConfig
+
+__all__ = ["MODES", "Adapter", "Mode", "Model", "adapter", "modes"]
+
+Array = NDArray[Any]
+
+
+class Model(Protocol):
+    """A model of a backend, spoken to in NumPy. Outputs are flat (see ``compare.flatten``) and float64 or float32."""
+
+    def forward(self, inputs: Mapping[str, Any], *, training: bool = False) -> dict[str, Array]:
+        """Run a call by published argument names, with all hidden states, and attentions where the mode gives them."""
+        ...
+
+    def gradients(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        """Gradient of the loss by canonical name, in evaluation mode; tied parameters once, under the name of the first."""
+        ...
+
+
+class Adapter(Protocol):
+    """An adapter module."""
+
+    def build(self, config: XLMRobertaConfig, head: str, params: Mapping[str, Array], mode: Mode, dtype: str) -> Model: ...
+
+    def load(self, folder: Path, class_name: str, mode: Mode, dtype: str) -> Model: ...
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way through a backend that must give the same numbers.
+
+    Attributes:
+        backend: short name, as in ``adapter_<backend>.py``.
+        kernel: ``attn_implementation``.
+        packed: whether batches are packed wherever that promises the answer, or never.
+    """
+
+    backend: str
+    kernel: str
+    packed: bool
+
+    def __str__(self) -> str:
+        return f"{self.backend}-{'packed' if self.packed else self.kernel}"
+
+
+MODES = (
+    Mode("torch", "eager", packed=False),
+    Mode("torch", "sdpa", packed=False),
+    Mode("torch", "sdpa", packed=True),
+)
+
+# The name under which xlmr_core.backends knows each.
+SHORT_NAMES = {"torch": "pt"}
+
+
+def adapter(mode: Mode) -> Adapter:
+    """The adapter of a mode's backend, imported only now."""
+    module: Any = importlib.import_module(f"tests.parity.adapter_{mode.backend}")
+    return module
+
+
+def modes(*, padded: bool = True, packed: bool = True) -> list[Any]:
+    """Test parameters: the modes, skipped with a word where the framework is not installed."""
+    chosen = [mode for mode in MODES if (packed if mode.packed else padded)]
+    absent = {mode.backend for mode in chosen if not installed(SHORT_NAMES[mode.backend])}
+    return [
+        pytest.param(
+            mode, id=str(mode), marks=pytest.mark.skipif(mode.backend in absent, reason=f"{mode.backend} is not installed")
+        )
+        for mode in chosen
+    ]
+
