@@ -64,14 +64,14 @@ def check_input_shapes(
         raise InputError(f"expected at least one sequence of at least one token, received the shape {(batch, length)}; skip empty batches")
     if position_ids is None:
         check_length(config, length)
-    if attention_mask is not None and tuple(attention_mask) not in {(batch, length), (batch, length, length)}:
+    if attention_mask is not None and tuple(attention_mask) not in ((batch, length), (batch, length, length)):
         raise InputError(
             f"attention_mask must have the shape {(batch, length)} or {(batch, length, length)} to fit the input, "
             f"received {tuple(attention_mask)}; pass the tokenizer's own mask"
         )
-    if token_type_ids is not None and tuple(token_type_ids) not in {(batch, length), (1, length)}:
+    if token_type_ids is not None and tuple(token_type_ids) not in ((batch, length), (1, length)):
         raise InputError(f"token_type_ids must have the shape {(batch, length)}, received {tuple(token_type_ids)}")
-    if position_ids is not None and tuple(position_ids) not in {(batch, length), (1, length)}:
+    if position_ids is not None and tuple(position_ids) not in ((batch, length), (1, length)):
         raise InputError(f"position_ids must have the shape {(batch, length)} or {(1, length)}, received {tuple(position_ids)}")
     return batch, length
 
@@ -88,8 +88,9 @@ def check_length(config: XLMRobertaConfig, length: int) -> None:
 
 def check_label_shape(name: str, labels: Shape, *allowed: Shape) -> None:
     """Refuse labels that fit none of the ``allowed`` shapes."""
-    if tuple(labels) not in {tuple(shape) for shape in allowed}:
-        expected = " or ".join(str(tuple(shape)) for shape in dict.fromkeys(map(tuple, allowed)))
+    # Compared one by one and not as a set: under an export sizes are symbols, which have no hash.
+    if not any(tuple(labels) == tuple(shape) for shape in allowed):
+        expected = " or ".join(dict.fromkeys(str(tuple(shape)) for shape in allowed))
         raise InputError(f"{name} must have the shape {expected}, received {tuple(labels)}")
 
 

@@ -242,7 +242,7 @@ class EncoderModel(PreTrainedModel):
             if causal and mask.dim() == 2:
                 assert length is not None
                 keep = keep & causal_keep(length, mask.device)
-                empty_rows = empty_rows or is_concrete(mask) and not bool((mask[:, 0] != 0).all())
+                empty_rows = empty_rows or (is_concrete(mask) and not bool((mask[:, 0] != 0).all()))
             dtype = x.dtype
             if torch.is_autocast_enabled(x.device.type):
                 dtype = torch.get_autocast_dtype(x.device.type)
@@ -256,7 +256,7 @@ class EncoderModel(PreTrainedModel):
         if head_mask is None:
             return None
         layers, heads = self.config.num_hidden_layers, self.config.num_attention_heads
-        if head_mask.shape not in {(heads,), (layers, heads)}:
+        if tuple(head_mask.shape) not in ((heads,), (layers, heads)):
             raise InputError(f"head_mask must have the shape {(heads,)} or {(layers, heads)}, received {tuple(head_mask.shape)}")
         return head_mask.expand(layers, heads)
 

@@ -17,8 +17,9 @@ from xlmr_core.tasks import find_task
 from xlmr_core.tasks.fill_mask import FillMask, FillMaskOptions
 from xlmr_core.tokenization import AutoTokenizer
 from xlmr_torch import auto
+from xlmr_torch.placement import find_device, find_dtype
 
-__all__ = ["PIPELINES", "FillMaskPipeline", "find_device", "pipeline"]
+__all__ = ["PIPELINES", "FillMaskPipeline", "pipeline"]
 
 DEFAULT_MODEL = "xlmr-mini"
 
@@ -125,40 +126,7 @@ def pipeline(
     if isinstance(tokenizer, str | os.PathLike):
         tokenizer = AutoTokenizer.from_pretrained(tokenizer, use_fast=use_fast, **hub)
     if isinstance(model, str | os.PathLike):
-        wanted = {} if dtype is None else {"dtype": dtype}
-        model = getattr(auto, row.auto).from_pretrained(model, **wanted, **hub, **(model_kwargs or {}))
-    elif dtype is not None:
-        model = model.to(find_dtype(dtype))
-    if place is not None:
-        model = model.to(place)
+        model = getattr(auto, row.auto).from_pretrained(model, dtype=dtype, device=place, **hub, **(model_kwargs or {}))
+    else:
+        model = model.to(device=place, dtype=None if dtype in (None, "auto") else find_dtype(dtype))
     return PIPELINES[task](model, tokenizer, **options)
-
-
-def find_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """A floating point dtype by name (``float16``, ``torch.float16``) or as it is."""
-    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise InputError(f"dtype must be float32, float16, bfloat16 or another floating point type, received {dtype!r}")
-    return found
-
-
-def find_device(device: int | str | torch.device) -> torch.device:
-    """A device by number (0 is the first GPU, -1 the CPU), by name, or as it is.
-
-    Raises:
-        InputError: if there is no such device on this machine.
-    """
-    if isinstance(device, int):
-        device = "cpu" if device < 0 else f"cuda:{device}"
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"device must be a GPU's number, -1, 'cpu' or a name such as 'cuda:0', received {device!r}") from error
-    if found.type == "cuda":
-        count = torch.cuda.device_count()
-        if (found.index or 0) >= count:
-            have = f"{count} of them" if count else "none"
-            raise InputError(f"device {str(found)!r} asks for a CUDA GPU, PyTorch sees {have} here; use device='cpu'")
-    elif found.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("device 'mps' asks for an Apple GPU, PyTorch sees none here; use device='cpu'")
-    return found

@@ -1,0 +1,43 @@
+"""Devices and dtypes as users name them, checked before anything is loaded or moved."""
+
+from __future__ import annotations
+
+import torch
+
+from xlmr_core.errors import InputError
+
+__all__ = ["find_device", "find_dtype"]
+
+
+def find_device(device: int | str | torch.device) -> torch.device:
+    """A device by number (0 is the first GPU, -1 the CPU), by name, or as it is.
+
+    Raises:
+        InputError: if there is no such device on this machine.
+    """
+    if isinstance(device, int):
+        device = "cpu" if device < 0 else f"cuda:{device}"
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device must be a GPU's number, -1, or a name such as 'cpu' or 'cuda:0', received {device!r}") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        here = torch.cuda.device_count()
+        raise InputError(
+            f"device {str(found)!r} asks for a CUDA GPU, PyTorch sees {here or 'none'} here; pass device='cpu', or install a CUDA build of torch"
+        )
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device 'mps' asks for an Apple GPU, PyTorch sees none here; pass device='cpu'")
+    return found
+
+
+def find_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """A floating point dtype by name (``bfloat16``, ``torch.bfloat16``) or as it is.
+
+    Raises:
+        InputError: for anything else.
+    """
+    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise InputError(f"dtype must be float32, float16, bfloat16 or another floating point type, received {dtype!r}")
+    return found
