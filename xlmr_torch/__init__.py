@@ -1,6 +1,6 @@
 """XLM-RoBERTa and XLM-RoBERTa-XL for PyTorch, under the published names.
 
-    from xlmr_torch import AutoTokenizer, XLMRobertaForSequenceClassification, pipeline
+from xlmr_torch import AutoTokenizer, XLMRobertaForSequenceClassification, pipeline
 """
 
 from __future__ import annotations

@@ -37,7 +37,9 @@ class _AutoModel:
     head: ClassVar[str]
 
     def __init__(self) -> None:
-        raise XLMRError(f"{type(self).__name__} is not built itself; use its from_pretrained(name_or_path) or from_config(config)")
+        raise XLMRError(
+            f"{type(self).__name__} is not built itself; use its from_pretrained(name_or_path) or from_config(config)"
+        )
 
     @classmethod
     def from_config(cls, config: XLMRobertaConfig, **kwargs: Any) -> Any:
@@ -45,7 +47,9 @@ class _AutoModel:
         return model_class(config, cls.head)(config, **kwargs)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
+    ) -> Any:
         """Load a checkpoint; arguments as in :func:`xlmr_torch.loading.from_pretrained`."""
         from xlmr_core.hub import HUB_ARGUMENTS
 

@@ -16,7 +16,11 @@ INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 def is_concrete(tensor: Tensor) -> bool:
     """Whether reading a value is possible and free of a device synchronisation (not under a compiler, an export or a transform)."""
-    return not torch.compiler.is_compiling() and type(tensor) in (Tensor, torch.nn.Parameter) and tensor.device.type == "cpu"
+    return (
+        not torch.compiler.is_compiling()
+        and type(tensor) in (Tensor, torch.nn.Parameter)
+        and tensor.device.type == "cpu"
+    )
 
 
 def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
@@ -46,9 +50,13 @@ def check_encoder_inputs(
     """
     for name, tensor in (("input_ids", input_ids), ("token_type_ids", token_type_ids), ("position_ids", position_ids)):
         if tensor is not None and tensor.dtype not in INTEGERS:
-            raise InputError(f"{name} must hold integers, received {tensor.dtype}; pass the tokenizer's output, or inputs_embeds for vectors")
+            raise InputError(
+                f"{name} must hold integers, received {tensor.dtype}; pass the tokenizer's output, or inputs_embeds for vectors"
+            )
     if inputs_embeds is not None and not inputs_embeds.is_floating_point():
-        raise InputError(f"inputs_embeds must hold floating point numbers, received {inputs_embeds.dtype}; pass ids as input_ids")
+        raise InputError(
+            f"inputs_embeds must hold floating point numbers, received {inputs_embeds.dtype}; pass ids as input_ids"
+        )
     batch, length = check_input_shapes(
         config,
         input_ids=_shape(input_ids),
@@ -67,7 +75,9 @@ def check_encoder_inputs(
     if attention_mask is not None and attention_mask.is_floating_point() and is_concrete(attention_mask):
         between = attention_mask[(attention_mask != 0) & (attention_mask != 1)]
         if between.numel():
-            raise InputError(f"attention_mask must hold 0 and 1 only, received {between[0].item()}; round it, or scale the scores elsewhere")
+            raise InputError(
+                f"attention_mask must hold 0 and 1 only, received {between[0].item()}; round it, or scale the scores elsewhere"
+            )
     return batch, length
 
 
@@ -78,6 +88,8 @@ def check_labels(config: XLMRobertaConfig, labels: Tensor, classes: int) -> None
         InputError: naming the range and the value.
     """
     if labels.dtype not in INTEGERS:
-        raise InputError(f"labels must hold integers here, received {labels.dtype}; convert them, or set config.problem_type")
+        raise InputError(
+            f"labels must hold integers here, received {labels.dtype}; convert them, or set config.problem_type"
+        )
     if is_concrete(labels):
         check_extremes(config, _extremes("labels", labels[labels != IGNORE_INDEX]), labels=classes)

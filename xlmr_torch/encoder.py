@@ -72,7 +72,9 @@ class Encoder(nn.Module):
     def __init__(self, config: XLMRobertaConfig, *, pre_norm: bool) -> None:
         super().__init__()
         # ---- Layers
-        self.layer = nn.ModuleList(Layer(config, number, pre_norm=pre_norm) for number in range(config.num_hidden_layers))
+        self.layer = nn.ModuleList(
+            Layer(config, number, pre_norm=pre_norm) for number in range(config.num_hidden_layers)
+        )
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if pre_norm else None
         self.gradient_checkpointing = False
         self.gradient_checkpointing_kwargs: dict[str, Any] = {}
@@ -185,7 +187,9 @@ class EncoderModel(PreTrainedModel):
             position_ids=position_ids,
         )
         if config.position_embedding_type != "absolute" and length > config.max_position_embeddings:
-            raise InputError(f"sequence has {length} tokens, relative positions reach {config.max_position_embeddings}; shorten it")
+            raise InputError(
+                f"sequence has {length} tokens, relative positions reach {config.max_position_embeddings}; shorten it"
+            )
         self._check_decoder_inputs(batch, encoder_hidden_states, encoder_attention_mask, past_key_values)
         if attention_mask is None and input_ids is not None:
             _warn_of_attended_padding(input_ids, config.pad_token_id)
@@ -247,7 +251,9 @@ class EncoderModel(PreTrainedModel):
             if torch.is_autocast_enabled(x.device.type):
                 dtype = torch.get_autocast_dtype(x.device.type)
             if dtype is torch.float16 and empty_rows:
-                implementation = "eager"  # float16's range is too small for a bias that makes a fully masked row uniform
+                implementation = (
+                    "eager"  # float16's range is too small for a bias that makes a fully masked row uniform
+                )
             bias = mask_bias(keep, dtype)
         return AttentionPlan(implementation, bias, causal, return_weights=return_weights)
 
@@ -257,7 +263,9 @@ class EncoderModel(PreTrainedModel):
             return None
         layers, heads = self.config.num_hidden_layers, self.config.num_attention_heads
         if tuple(head_mask.shape) not in ((heads,), (layers, heads)):
-            raise InputError(f"head_mask must have the shape {(heads,)} or {(layers, heads)}, received {tuple(head_mask.shape)}")
+            raise InputError(
+                f"head_mask must have the shape {(heads,)} or {(layers, heads)}, received {tuple(head_mask.shape)}"
+            )
         return head_mask.expand(layers, heads)
 
     def _check_decoder_inputs(self, batch: int, states: Tensor | None, mask: Tensor | None, cache: Any) -> None:
@@ -277,7 +285,9 @@ class EncoderModel(PreTrainedModel):
                 f"encoder_hidden_states must have the shape ({batch}, source length, {config.hidden_size}), received {tuple(states.shape)}"
             )
         if mask is not None and mask.shape != states.shape[:2]:
-            raise InputError(f"encoder_attention_mask must have the shape {tuple(states.shape[:2])}, received {tuple(mask.shape)}")
+            raise InputError(
+                f"encoder_attention_mask must have the shape {tuple(states.shape[:2])}, received {tuple(mask.shape)}"
+            )
 
     def prune_heads(self, heads_to_prune: dict[int, list[int]]) -> None:
         """Remove attention heads for good (Michel et al. 2019).

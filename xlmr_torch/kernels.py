@@ -32,7 +32,9 @@ ATTN_IMPLEMENTATIONS = ("sdpa", "eager")
 def check_attn_implementation(name: str) -> str:
     """Return ``name`` if there is such an implementation, else say which there are."""
     if name not in ATTN_IMPLEMENTATIONS:
-        raise InputError(f"attn_implementation must be one of {', '.join(map(repr, ATTN_IMPLEMENTATIONS))}, received {name!r}")
+        raise InputError(
+            f"attn_implementation must be one of {', '.join(map(repr, ATTN_IMPLEMENTATIONS))}, received {name!r}"
+        )
     return name
 
 
@@ -128,7 +130,9 @@ def packed_sdpa(
     contexts = []
     for q_LNH, k_LNH, v_LNH in zip(q_TNH.split(lengths), k_TNH.split(lengths), v_TNH.split(lengths), strict=True):
         q_1NLH, k_1NLH, v_1NLH = (x.transpose(0, 1).unsqueeze(0) for x in (q_LNH, k_LNH, v_LNH))
-        context_1NLH = F.scaled_dot_product_attention(q_1NLH, k_1NLH, v_1NLH, None, dropout, is_causal=causal, scale=scale)
+        context_1NLH = F.scaled_dot_product_attention(
+            q_1NLH, k_1NLH, v_1NLH, None, dropout, is_causal=causal, scale=scale
+        )
         contexts.append(context_1NLH.squeeze(0).transpose(0, 1))
     return torch.cat(contexts)
 

@@ -20,6 +20,7 @@ from xlmr_core.config import SHARED_DEFAULTS, XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.hub import HUB_ARGUMENTS, resolve
 from xlmr_core.load_plan import LoadReport, plan_load
+from xlmr_torch.placement import find_device, find_dtype
 
 if TYPE_CHECKING:
     from xlmr_torch.pretrained import PreTrainedModel
@@ -42,7 +43,6 @@ DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 TAGS = {dtype: tag for tag, dtype in DTYPES.items()}
-FLOATS = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values() if dtype.is_floating_point}
 
 # Files of a checkpoint that from_pretrained fetches from the hub.
 PATTERNS = ("config.json", "*.safetensors", "*.safetensors.index.json")
@@ -94,8 +94,8 @@ def from_pretrained(
         attn_implementation: ``sdpa`` (default) or ``eager``.
         packing: see :meth:`PreTrainedModel.set_packing`.
         ignore_mismatched_sizes: let parameters of another shape start fresh.
-        output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.load_plan.LoadReport` as ``info["report"]`` and its lists under
-            their published names.
+        output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.load_plan.LoadReport` as ``info["report"]`` and its
+            lists under their published names.
         **kwargs: the hub's ``revision``, ``cache_dir``, ``local_files_only``, ``token``, ...; everything else sets a value of the config.
 
     Raises:
@@ -110,8 +110,9 @@ def from_pretrained(
     for key in ACCEPTED:
         kwargs.pop(key, None)
     model_kwargs = {key: kwargs.pop(key) for key in ("add_pooling_layer",) if key in kwargs}
-    target = _device(device if device is not None else device_map)
-    _check_dtype(dtype)
+    target = _one_device(device if device is not None else device_map)
+    if dtype not in (None, "auto"):
+        dtype = find_dtype(dtype)
 
     folder = resolve(name_or_path, patterns=PATTERNS, **where)
     config = _config(cls, folder, config, kwargs)
@@ -144,7 +145,10 @@ def from_pretrained(
 
 
 def _config(
-    cls: type[PreTrainedModel], folder: Path, config: XLMRobertaConfig | str | os.PathLike[str] | None, overrides: dict[str, Any]
+    cls: type[PreTrainedModel],
+    folder: Path,
+    config: XLMRobertaConfig | str | os.PathLike[str] | None,
+    overrides: dict[str, Any],
 ) -> XLMRobertaConfig:
     if isinstance(config, XLMRobertaConfig):
         known = config
@@ -153,7 +157,9 @@ def _config(
         config = known = cls.config_class.from_pretrained(folder if config is None else config)
     for key in overrides:
         if not hasattr(known, key) and key not in SHARED_DEFAULTS:
-            raise TypeError(f"{cls.__name__}.from_pretrained() does not know the argument {key!r}, and neither does its config; check the spelling")
+            raise TypeError(
+                f"{cls.__name__}.from_pretrained() does not know the argument {key!r}, and neither does its config; check the spelling"
+            )
     return config.copy(**overrides) if overrides else config
 
 
@@ -162,44 +168,30 @@ def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
     setattr(model.get_submodule(module), attribute, nn.Parameter(tensor))
 
 
-def _check_dtype(dtype: torch.dtype | str | None) -> None:
-    known = dtype is None or dtype == "auto" or (dtype in FLOATS if isinstance(dtype, str) else dtype in FLOATS.values())
-    if not known:
-        raise InputError(f"dtype must be 'auto', {', '.join(map(repr, FLOATS))} or the torch.dtype itself, received {dtype!r}")
-
-
 def _wanted_dtype(dtype: torch.dtype | str | None, config: XLMRobertaConfig, source: Any, names: Any) -> torch.dtype:
     """One dtype for all parameters. Without a wish it is the default one (float32), as in the 4.x releases of the original library."""
     if dtype is None:
         return torch.get_default_dtype()
-    if isinstance(dtype, torch.dtype):
-        return dtype
     if dtype != "auto":
-        return FLOATS[dtype]
-    if config.dtype in FLOATS:
-        return FLOATS[config.dtype]
+        return find_dtype(dtype)
+    if config.dtype is not None:
+        return find_dtype(config.dtype)
     return next((DTYPES[source.info(name).dtype] for name in names), torch.get_default_dtype())
 
 
-def _device(device: str | int | torch.device | dict[str, Any] | None) -> torch.device:
+def _one_device(device: str | int | torch.device | dict[str, Any] | None) -> torch.device:
+    """The device that ``device`` or ``device_map`` mean; a model is never spread over several."""
     if isinstance(device, dict):
-        places = set(map(str, device.values()))
-        if len(places) != 1:
-            raise InputError(f"device_map must put the whole model on one device, received {device!r}; pass device='cuda:0' or similar")
+        if len(set(map(str, device.values()))) != 1:
+            raise InputError(
+                f"device_map must put the whole model on one device, received {device!r}; pass device='cuda:0' or similar"
+            )
         device = next(iter(device.values()))
     if device is None:
         return torch.get_default_device()
     if device in ("auto", "balanced", "balanced_low_0", "sequential"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device == -1:
-        return torch.device("cpu")
-    try:
-        target = torch.device(f"cuda:{device}" if isinstance(device, int) else device)
-    except RuntimeError as error:
-        raise InputError(f"device must be such as 'cpu', 'cuda', 'cuda:0' or 0, received {device!r}") from error
-    if target.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {device!r} needs a CUDA device and there is none here; pass device='cpu', or install a CUDA build of torch")
-    return target
+    return find_device(device)
 
 
 class _StateDict:
@@ -258,11 +250,17 @@ def save_pretrained(
         CheckpointError: if the disk refuses.
         TypeError: for an argument that is not known.
     """
-    unknown = {key for key, value in kwargs.items() if not (key in ("push_to_hub", "variant", "token", "save_peft_format") and not value)}
+    unknown = {
+        key
+        for key, value in kwargs.items()
+        if not (key in ("push_to_hub", "variant", "token", "save_peft_format") and not value)
+    }
     if unknown:
         raise TypeError(f"save_pretrained() does not know {', '.join(sorted(unknown))}")
     if not safe_serialization:
-        raise InputError("safe_serialization=False would write a pickle, which can run code when it is read; leave it True")
+        raise InputError(
+            "safe_serialization=False would write a pickle, which can run code when it is read; leave it True"
+        )
     if not is_main_process:
         return
     values = dict(state_dict) if state_dict is not None else model.state_dict()
@@ -272,12 +270,12 @@ def save_pretrained(
         raise InputError(f"the state_dict passed lacks {', '.join(absent[:8])}; pass the model's whole state dict")
     empty = [name for name, tensor in values.items() if tensor.is_meta]
     if empty:
-        raise InputError(f"{empty[0]} is on the meta device and holds no values; load or initialise the model before saving")
+        raise InputError(
+            f"{empty[0]} is on the meta device and holds no values; load or initialise the model before saving"
+        )
     config = model.config.copy(architectures=[type(model).__name__], dtype=str(model.dtype).removeprefix("torch."))
     config.to_json_string()  # refuses before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: partial(to_raw, values[name]) for name, row in rows.items() if row.tied_to is None}
     save_tensors(folder, tensors, max_shard_size=max_shard_size, metadata={"format": "pt"})
     config.save_pretrained(folder)
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_torch import heads
+from xlmr_torch import heads, lm_heads
 from xlmr_torch.encoder import EncoderModel
 
 __all__ = [
@@ -23,14 +23,14 @@ class XLMRobertaModel(EncoderModel):
     pre_norm = False
 
 
-class XLMRobertaForMaskedLM(heads.MaskedLM):
+class XLMRobertaForMaskedLM(lm_heads.MaskedLM):
     """Masked language modelling with a base or large encoder."""
 
     config_class = XLMRobertaConfig
     encoder_class = XLMRobertaModel
 
 
-class XLMRobertaForCausalLM(heads.CausalLM):
+class XLMRobertaForCausalLM(lm_heads.CausalLM):
     """Left-to-right language modelling with a base or large encoder; set ``config.is_decoder = True``."""
 
     config_class = XLMRobertaConfig

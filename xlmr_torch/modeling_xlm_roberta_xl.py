@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xlmr_core.config import XLMRobertaXLConfig
-from xlmr_torch import heads
+from xlmr_torch import heads, lm_heads
 from xlmr_torch.encoder import EncoderModel
 
 __all__ = [
@@ -23,14 +23,14 @@ class XLMRobertaXLModel(EncoderModel):
     pre_norm = True
 
 
-class XLMRobertaXLForMaskedLM(heads.MaskedLM):
+class XLMRobertaXLForMaskedLM(lm_heads.MaskedLM):
     """Masked language modelling with an XL or XXL encoder."""
 
     config_class = XLMRobertaXLConfig
     encoder_class = XLMRobertaXLModel
 
 
-class XLMRobertaXLForCausalLM(heads.CausalLM):
+class XLMRobertaXLForCausalLM(lm_heads.CausalLM):
     """Left-to-right language modelling with an XL or XXL encoder; set ``config.is_decoder = True``."""
 
     config_class = XLMRobertaXLConfig

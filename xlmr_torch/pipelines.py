@@ -64,7 +64,10 @@ class FillMaskPipeline:
 
     @torch.inference_mode()
     def _forward(
-        self, input_ids_BS: NDArray[np.int64], attention_mask_BS: NDArray[np.int64], masked_positions_BP: NDArray[np.int64]
+        self,
+        input_ids_BS: NDArray[np.int64],
+        attention_mask_BS: NDArray[np.int64],
+        masked_positions_BP: NDArray[np.int64],
     ) -> NDArray[np.float32]:
         device = self.device
         logits_BPV = self.model(
@@ -114,7 +117,9 @@ def pipeline(
     """
     row = find_task(task)
     if framework != "pt":
-        raise InputError(f"this is the PyTorch backend, framework must be 'pt', received {framework!r}; import the other backend's pipeline")
+        raise InputError(
+            f"this is the PyTorch backend, framework must be 'pt', received {framework!r}; import the other backend's pipeline"
+        )
     dtype = torch_dtype if dtype is None else dtype
     hub = {name: value for name, value in (("revision", revision), ("token", token)) if value is not None}
     place = None if device is None else find_device(device)

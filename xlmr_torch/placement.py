@@ -20,11 +20,14 @@ def find_device(device: int | str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
     except RuntimeError as error:
-        raise InputError(f"device must be a GPU's number, -1, or a name such as 'cpu' or 'cuda:0', received {device!r}") from error
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        here = torch.cuda.device_count()
         raise InputError(
-            f"device {str(found)!r} asks for a CUDA GPU, PyTorch sees {here or 'none'} here; pass device='cpu', or install a CUDA build of torch"
+            f"device must be a GPU's number, -1, or a name such as 'cpu' or 'cuda:0', received {device!r}"
+        ) from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        here = torch.cuda.device_count() or "none"
+        raise InputError(
+            f"device {str(found)!r} asks for a CUDA GPU, PyTorch sees {here} here; "
+            "pass device='cpu', or install a CUDA build of torch"
         )
     if found.type == "mps" and not torch.backends.mps.is_available():
         raise InputError("device 'mps' asks for an Apple GPU, PyTorch sees none here; pass device='cpu'")

@@ -84,7 +84,9 @@ class PreTrainedModel(nn.Module):
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """Number of values, tied ones counted once."""
-        left_out = {id(module.weight) for module in self.modules() if isinstance(module, nn.Embedding) and exclude_embeddings}
+        left_out = {
+            id(module.weight) for module in self.modules() if isinstance(module, nn.Embedding) and exclude_embeddings
+        }
         return sum(
             parameter.numel()
             for parameter in self.parameters()
@@ -218,7 +220,11 @@ class PreTrainedModel(nn.Module):
         old = embeddings.num_embeddings
         rows = old if new_num_tokens is None else new_num_tokens
         if pad_to_multiple_of is not None:
-            if isinstance(pad_to_multiple_of, bool) or not isinstance(pad_to_multiple_of, int) or pad_to_multiple_of < 1:
+            if (
+                isinstance(pad_to_multiple_of, bool)
+                or not isinstance(pad_to_multiple_of, int)
+                or pad_to_multiple_of < 1
+            ):
                 raise InputError(f"pad_to_multiple_of must be a positive integer, received {pad_to_multiple_of!r}")
             rows = -(-rows // pad_to_multiple_of) * pad_to_multiple_of
         if isinstance(rows, bool) or not isinstance(rows, int) or rows <= self.config.pad_token_id:
@@ -260,7 +266,9 @@ class PreTrainedModel(nn.Module):
     # ---- Files
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
+    ) -> Any:
         """Load a checkpoint; see :func:`xlmr_torch.loading.from_pretrained` for the arguments."""
         from xlmr_torch.loading import from_pretrained
 
