@@ -34,14 +34,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="text to answer; without any, lines of standard input")
     parser.add_argument("--task", required=True, metavar="TASK", help=tasks)
     parser.add_argument(
-        "--model", default="xlmr-mini", help="a folder, a built-in model or a name on the Hugging Face hub (default: %(default)s)"
+        "--model",
+        default="xlmr-mini",
+        help="a folder, a built-in model or a name on the Hugging Face hub (default: %(default)s)",
     )
     parser.add_argument("--device", help="cpu or -1, a GPU's number such as 0, or a name such as cuda:1 (default: cpu)")
-    parser.add_argument("--dtype", help="float32, float16, bfloat16, or auto for the checkpoint's own (default: float32)")
-    parser.add_argument("--top-k", type=_positive, default=5, metavar="K", help="candidates for each mask (default: %(default)s)")
-    parser.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="texts that run together (default: %(default)s)")
-    parser.add_argument("--format", choices=sorted(FORMATS), default="text", help="json prints an object a line (default: %(default)s)")
-    parser.add_argument("--framework", choices=sorted(BACKENDS), help="which backend runs the model (default: the one that is installed)")
+    parser.add_argument(
+        "--dtype", help="float32, float16, bfloat16, or auto for the checkpoint's own (default: float32)"
+    )
+    parser.add_argument(
+        "--top-k", type=_positive, default=5, metavar="K", help="candidates for each mask (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch-size", type=_positive, default=8, metavar="N", help="texts that run together (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--format", choices=sorted(FORMATS), default="text", help="json prints an object a line (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--framework",
+        choices=sorted(BACKENDS),
+        help="which backend runs the model (default: the one that is installed)",
+    )
 
 
 def _positive(value: str) -> int:
@@ -75,7 +89,9 @@ def _pipeline(arguments: argparse.Namespace) -> Any:
         raise MissingBackendError(f"a model needs a framework and none is installed; pip install one of {extras}")
     backend = load_backend(name)
     if not hasattr(backend, "pipeline"):
-        raise MissingBackendError(f"the backend {name!r} has no {arguments.task} yet; use --framework pt (pip install 'xlmr[torch]')")
+        raise MissingBackendError(
+            f"the backend {name!r} has no {arguments.task} yet; use --framework pt (pip install 'xlmr[torch]')"
+        )
     device = arguments.device
     if device is not None and device.lstrip("-").isdecimal():
         device = int(device)

@@ -57,14 +57,18 @@ class FillMaskOptions:
                 raise InputError(f"{name} must be an integer of at least 1, received {value!r}")
         reserved = {"return_tensors", "return_overflowing_tokens"} & set(self.tokenizer_kwargs or ())
         if reserved:
-            raise InputError(f"tokenizer_kwargs cannot set {', '.join(sorted(reserved))}, fill-mask needs its own; leave it out")
+            raise InputError(
+                f"tokenizer_kwargs cannot set {', '.join(sorted(reserved))}, fill-mask needs its own; leave it out"
+            )
 
     def updated(self, changes: Mapping[str, Any]) -> FillMaskOptions:
         """These options with some of them replaced; ``None`` leaves an option as it is."""
         known = [field.name for field in fields(self)]
         unknown = sorted(set(changes) - set(known))
         if unknown:
-            raise InputError(f"fill-mask takes the options {', '.join(known)}, received {', '.join(unknown)}; check the spelling")
+            raise InputError(
+                f"fill-mask takes the options {', '.join(known)}, received {', '.join(unknown)}; check the spelling"
+            )
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
 
@@ -88,7 +92,9 @@ class FillMask:
 
     def __init__(self, tokenizer: Any, max_tokens: int, options: FillMaskOptions) -> None:
         if tokenizer.mask_token_id is None:
-            raise InputError("fill-mask needs a tokenizer with a mask token, received one without; set tokenizer.mask_token")
+            raise InputError(
+                "fill-mask needs a tokenizer with a mask token, received one without; set tokenizer.mask_token"
+            )
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.options = options
@@ -110,7 +116,9 @@ class FillMask:
         options = self.options.updated(changes)
         texts = [inputs] if isinstance(inputs, str) else inputs
         if not isinstance(texts, list | tuple):
-            raise InputError(f"expected a text or a list of texts, received {type(inputs).__name__}; pass list(...) of it")
+            raise InputError(
+                f"expected a text or a list of texts, received {type(inputs).__name__}; pass list(...) of it"
+            )
         targets = None if options.targets is None else target_ids(self.tokenizer, options.targets)
         rows = self.encode(texts, options.tokenizer_kwargs or {})
         answers: list[Answer] = [[] for _ in rows]
@@ -136,7 +144,9 @@ class FillMask:
         encoded = self.tokenizer(list(texts), **{"return_attention_mask": True, "verbose": False, **tokenizer_kwargs})
         rows = []
         for index, (ids, attention) in enumerate(zip(encoded["input_ids"], encoded["attention_mask"], strict=True)):
-            row = Row(np.asarray(ids, np.int64), np.asarray(attention, np.int64), np.flatnonzero(np.equal(ids, self.mask_id)))
+            row = Row(
+                np.asarray(ids, np.int64), np.asarray(attention, np.int64), np.flatnonzero(np.equal(ids, self.mask_id))
+            )
             self._check(row, _shown(texts, index), self.tokenizer.mask_token in texts[index])
             rows.append(row)
         return rows
@@ -149,9 +159,13 @@ class FillMask:
     def _check(self, row: Row, shown: str, has_mask: bool) -> None:
         mask = self.tokenizer.mask_token
         if len(row.masks) == 0 and has_mask:
-            raise InputError(f"expected a {mask} among the tokens that are kept, truncation cut it off; shorten {shown}")
+            raise InputError(
+                f"expected a {mask} among the tokens that are kept, truncation cut it off; shorten {shown}"
+            )
         if len(row.masks) == 0:
-            raise InputError(f"expected at least one {mask}, found none; put {mask} where a word is to be found in {shown}")
+            raise InputError(
+                f"expected at least one {mask}, found none; put {mask} where a word is to be found in {shown}"
+            )
         if len(row.ids) > self.max_tokens:
             raise InputError(
                 f"expected at most {self.max_tokens} tokens, which is what this checkpoint takes, received {len(row.ids)}; "
@@ -207,10 +221,14 @@ def target_ids(tokenizer: Any, targets: str | Sequence[str]) -> Ids:
                 continue
             token = pieces[0]
             piece = tokenizer.convert_ids_to_tokens(token)
-            logger.warning("the target %r is no piece of the vocabulary; its first piece %r takes its place", target, piece)
+            logger.warning(
+                "the target %r is no piece of the vocabulary; its first piece %r takes its place", target, piece
+            )
         chosen[int(token)] = None
     if not chosen:
-        raise InputError(f"expected at least one target with a token, received {targets!r}; leave targets out to choose from all tokens")
+        raise InputError(
+            f"expected at least one target with a token, received {targets!r}; leave targets out to choose from all tokens"
+        )
     return np.fromiter(chosen, np.int64)
 
 
@@ -232,7 +250,9 @@ def rank(logits_V: Logits, top_k: int, targets: Ids | None = None) -> Iterator[t
         raise InputError(f"top_k must be at most {size}, the size of the vocabulary, received {top_k}")
     highest = np.float32(np.max(logits_V))
     if not np.isfinite(highest):
-        raise InputError(f"expected finite logits, the model gave {highest}; check the checkpoint, or load it with dtype='float32'")
+        raise InputError(
+            f"expected finite logits, the model gave {highest}; check the checkpoint, or load it with dtype='float32'"
+        )
     # float32 as the published pipeline; the sum is taken in float64, for 250 002 addends.
     scaled_V = np.exp(np.asarray(logits_V, np.float32) - highest)
     probabilities_V = scaled_V / np.sum(scaled_V, dtype=np.float64)

@@ -1,0 +1,287 @@
+"""The command line: in this process with a stand-in for the backend, and in a process of its own where that matters."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from xlmr_core import __version__, cli
+from xlmr_core.cli import lines, run
+from xlmr_core.cli.text import write_text
+from xlmr_core.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class EchoPipeline:
+    """Answers ``token i`` for i below top_k; refuses texts without a mask, all at once, as the real one does."""
+
+    tokenizer = SimpleNamespace(mask_token="<mask>")
+
+    def __init__(self, task, **options):
+        self.options = options
+        self.calls = []
+
+    def __call__(self, texts):
+        self.calls.append(texts)
+        if any("<mask>" not in text for text in texts):
+            raise InputError("expected at least one <mask>, found none")
+        answers = [self.answer(text) for text in texts]
+        return answers[0] if len(answers) == 1 else answers
+
+    def answer(self, text):
+        candidates = [
+            {"score": 0.5**i, "token": i, "token_str": f"tökén{i}", "sequence": text.replace("<mask>", "x")}
+            for i in range(1, self.options["top_k"] + 1)
+        ]
+        masks = text.count("<mask>")
+        return candidates if masks == 1 else [candidates] * masks
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The pipelines that the command made."""
+    made = []
+
+    def pipeline(task, **options):
+        made.append(EchoPipeline(task, **options))
+        return made[-1]
+
+    monkeypatch.setattr(run, "load_backend", lambda name: SimpleNamespace(pipeline=pipeline))
+    monkeypatch.setattr(run, "installed", lambda name: name == "pt")
+    return made
+
+
+@pytest.fixture
+def stdin(monkeypatch, tmp_path):
+    """Sets the bytes on standard input."""
+    files = []
+
+    def set_bytes(content):
+        path = tmp_path / "stdin"
+        path.write_bytes(content)
+        files.append(path.open("rb"))
+        monkeypatch.setattr(sys, "stdin", files[-1])
+
+    yield set_bytes
+    for file in files:
+        file.close()
+
+
+FILL = ("run", "--task", "fill-mask")
+
+
+def test_texts_as_arguments(made, capsys):
+    assert cli.main([*FILL, "--top-k", "2", "Bonjour <mask>.", "<mask> und <mask>"]) == 0
+    assert capsys.readouterr().out == (
+        "Bonjour <mask>.\n  0.5000  tökén1\n  0.2500  tökén2\n\n"
+        "<mask> und <mask>\n  <mask> 1\n  0.5000  tökén1\n  0.2500  tökén2\n  <mask> 2\n  0.5000  tökén1\n  0.2500  tökén2\n\n"
+    )
+
+
+def test_lines_of_standard_input(made, stdin, capsys):
+    stdin("\ufeffa <mask>\r\n\n   \nb <mask> é\nc <mask>".encode())
+    assert cli.main([*FILL, "--format", "json", "--top-k", "1"]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(answer["line"], answer["text"]) for answer in answers] == [
+        (1, "a <mask>"),
+        (4, "b <mask> é"),
+        (5, "c <mask>"),
+    ]
+    assert answers[1]["answer"] == [{"score": 0.5, "token": 1, "token_str": "tökén1", "sequence": "b x é"}]
+
+
+def test_json_is_readable_utf8(made, capsys):
+    cli.main([*FILL, "--format", "json", "日本 <mask>"])
+    assert '"text": "日本 <mask>"' in capsys.readouterr().out
+
+
+def test_a_faulty_line_is_named_and_the_others_are_answered(made, stdin, capsys):
+    stdin(b"a <mask>\nno blank\n\xff\xfe <mask>\nb <mask>\n")
+    assert cli.main([*FILL, "--format", "json"]) == 2
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["line"] for line in out.splitlines()] == [1, 4]
+    assert err.splitlines() == [
+        "xlmr: error: line 2: expected at least one <mask>, found none",
+        "xlmr: error: line 3: expected UTF-8, received other bytes; convert the input",
+    ]
+
+
+@pytest.mark.parametrize(("size", "calls"), [("2", [2, 2, 1]), ("8", [5])])
+def test_lines_run_in_batches(made, stdin, size, calls):
+    stdin(b"<mask>\n" * 5)
+    assert cli.main([*FILL, "--batch-size", size]) == 0
+    assert [len(texts) for texts in made[0].calls] == calls
+
+
+def test_no_input_no_output(made, stdin, capsys):
+    stdin(b"\n\n")
+    assert cli.main([*FILL]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ((), {"model": "xlmr-mini", "device": None, "dtype": None, "top_k": 5, "batch_size": 8}),
+        (("--device", "0"), {"device": 0}),
+        (("--device=-1",), {"device": -1}),
+        (("--device", "-1"), {"device": -1}),
+        (("--device", "cuda:1"), {"device": "cuda:1"}),
+        (
+            ("--model", "FacebookAI/xlm-roberta-base", "--dtype", "bfloat16"),
+            {"model": "FacebookAI/xlm-roberta-base", "dtype": "bfloat16"},
+        ),
+    ],
+)
+def test_arguments_reach_the_pipeline(made, arguments, options):
+    assert cli.main([*FILL, *arguments, "<mask>"]) == 0
+    assert options.items() <= made[0].options.items()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "--task", "translate", "x"), "expected a task of 'fill-mask', received 'translate'"),
+        (("run", "x"), "required: --task"),
+        ((*FILL, "--top-k", "0", "<mask>"), "expected an integer of at least 1, received '0'"),
+        ((*FILL, "--batch-size", "many", "<mask>"), "expected an integer of at least 1, received 'many'"),
+        ((*FILL, "--format", "xml", "<mask>"), "invalid choice: 'xml'"),
+        ((*FILL, "--framework", "torch", "<mask>"), "invalid choice: 'torch'"),
+        (("fly",), "invalid choice: 'fly'"),
+        ((), "required: COMMAND"),
+    ],
+)
+def test_mistakes_end_with_status_2_and_no_traceback(made, capsys, arguments, message):
+    try:
+        status = cli.main(arguments)
+    except SystemExit as exit:
+        status = exit.code
+    out, err = capsys.readouterr()
+    assert status == 2
+    assert message in err
+    assert out == ""
+    assert "Traceback" not in err
+
+
+def test_without_a_framework_the_error_says_what_to_install(made, monkeypatch, capsys):
+    monkeypatch.setattr(run, "installed", lambda name: False)
+    assert cli.main([*FILL, "<mask>"]) == 2
+    assert "none is installed; pip install one of 'xlmr[torch]', 'xlmr[tf]', 'xlmr[flax]'" in capsys.readouterr().err
+
+
+def test_a_backend_without_pipelines_is_named(made, monkeypatch, capsys):
+    monkeypatch.setattr(run, "load_backend", lambda name: SimpleNamespace())
+    assert cli.main([*FILL, "--framework", "tf", "<mask>"]) == 2
+    assert "the backend 'tf' has no fill-mask yet; use --framework pt" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_quiet(made, monkeypatch, capsys):
+    def interrupt(task, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "load_backend", lambda name: SimpleNamespace(pipeline=interrupt))
+    assert cli.main([*FILL, "<mask>"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("token", "shown"),
+    [
+        ("energy", "energy"),
+        ("能量", "能量"),
+        ("طاقة", "طاقة"),
+        ("", "''"),
+        (" ", "' '"),
+        ("\u200b", "'\\u200b'"),
+        ("\n", "'\\n'"),
+    ],
+)
+def test_a_token_that_would_not_be_seen_is_quoted(token, shown):
+    out = io.StringIO()
+    write_text(out, lines.Line(1, "<mask>"), [{"score": 0.25, "token_str": token}], "<mask>")
+    assert out.getvalue() == f"<mask>\n  0.2500  {shown}\n\n"
+
+
+def test_an_answer_does_not_wait_for_a_full_batch():
+    def slow():
+        for number in range(3):
+            yield lines.Line(number, "x")
+            time.sleep(4 * lines.PATIENCE_S)
+
+    assert [len(batch) for batch in lines.batches(slow(), 100)] == [1, 1, 1]
+
+
+def test_an_error_while_reading_arrives():
+    def broken():
+        yield lines.Line(1, "x")
+        raise OSError("disk gone")
+
+    with pytest.raises(OSError, match="disk gone"):
+        list(lines.batches(broken(), 1))
+
+
+def xlmr(*arguments, **options):
+    command = [sys.executable, "-m", "xlmr_core", *arguments]
+    return subprocess.run(command, capture_output=True, timeout=60, check=False, **options)
+
+
+def test_version():
+    done = xlmr("--version")
+    assert (done.returncode, done.stdout) == (0, f"xlmr {__version__}\n".encode())
+
+
+def test_help_shows_the_published_idiom():
+    done = xlmr("run", "--help")
+    assert done.returncode == 0
+    assert b"| xlmr run --task fill-mask" in done.stdout
+
+
+def test_nothing_heavy_is_imported_before_the_arguments_are_known():
+    heavy = {"torch", "tensorflow", "jax", "sentencepiece", "tokenizers", "huggingface_hub"}
+    code = (
+        "import sys; from xlmr_core.cli import main\n"
+        "try: main(['run', '--help'])\n"
+        "except SystemExit: pass\n"
+        f"print(*{heavy} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=True)
+    assert done.stderr.strip() == b""
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path):
+    """A pipe closed by its reader, with the stand-in backend in a process of its own."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, types\n"
+        "from xlmr_core import cli\n"
+        "from xlmr_core.cli import run\n"
+        "from tests.core.test_cli import EchoPipeline\n"
+        "run.load_backend = lambda name: types.SimpleNamespace(pipeline=EchoPipeline)\n"
+        "run.installed = lambda name: True\n"
+        "sys.exit(cli.main(['run', '--task', 'fill-mask']))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    ) as process:
+        process.stdin.write(b"a <mask>\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"a <mask>\n"  # an answer comes while standard input is still open
+        process.stdout.close()
+        try:
+            process.stdin.write(b"b <mask>\n" * 20_000)
+            process.stdin.close()
+        except BrokenPipeError:
+            pass
+        assert process.wait(timeout=60) == 141
+        assert process.stderr.read() == b""
