@@ -20,7 +20,11 @@ class AutoTokenizer:
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], *init_inputs: Any, use_fast: bool = True, **kwargs: Any
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *init_inputs: Any,
+        use_fast: bool = True,
+        **kwargs: Any,
     ) -> XLMRobertaTokenizer | XLMRobertaTokenizerFast:
         """Read a tokenizer from a folder, a built-in name or a hub name.
 

@@ -116,14 +116,24 @@ def plan_lengths(
     Raises:
         TokenizerError: unknown names, negative lengths, or padding without a padding token.
     """
-    for name, number, least in (("max_length", max_length, 0), ("stride", stride, 0), ("pad_to_multiple_of", multiple_of, 1)):
-        if number is not None and (not isinstance(number, int | np.integer) or isinstance(number, bool) or number < least):
+    for name, number, least in (
+        ("max_length", max_length, 0),
+        ("stride", stride, 0),
+        ("pad_to_multiple_of", multiple_of, 1),
+    ):
+        if number is not None and (
+            not isinstance(number, int | np.integer) or isinstance(number, bool) or number < least
+        ):
             raise TokenizerError(f"expected {name} to be an integer of at least {least}, got {number!r}")
     for name, side in (("padding_side", padding_side), ("truncation_side", truncation_side)):
         check_side(name, side)
     pad = _strategy("padding", padding, PaddingStrategy, PaddingStrategy.LONGEST, PaddingStrategy.DO_NOT_PAD)
     cut = _strategy(
-        "truncation", truncation, TruncationStrategy, TruncationStrategy.LONGEST_FIRST, TruncationStrategy.DO_NOT_TRUNCATE
+        "truncation",
+        truncation,
+        TruncationStrategy,
+        TruncationStrategy.LONGEST_FIRST,
+        TruncationStrategy.DO_NOT_TRUNCATE,
     )
     if truncation is None and max_length is not None and pad is PaddingStrategy.DO_NOT_PAD:
         if verbose:
@@ -132,7 +142,9 @@ def plan_lengths(
     if max_length is None and (pad is PaddingStrategy.MAX_LENGTH or cut is not TruncationStrategy.DO_NOT_TRUNCATE):
         if model_max_length > _LARGE:
             if verbose:
-                logger.warning("this tokenizer has no model_max_length; pass max_length= to pad or truncate to a length")
+                logger.warning(
+                    "this tokenizer has no model_max_length; pass max_length= to pad or truncate to a length"
+                )
             pad = PaddingStrategy.DO_NOT_PAD if pad is PaddingStrategy.MAX_LENGTH else pad
             cut = TruncationStrategy.DO_NOT_TRUNCATE
         else:
@@ -239,7 +251,10 @@ def as_lists(value: Any) -> Any:
         value = value.numpy()
     if hasattr(value, "tolist"):
         return value.tolist()
-    if isinstance(value, list | tuple) and value and (hasattr(value[0], "tolist") or isinstance(value[0], list | tuple)):
+    if (
+        isinstance(value, list | tuple)
+        and value
+        and (hasattr(value[0], "tolist") or isinstance(value[0], list | tuple))
+    ):
         return [as_lists(item) for item in value]
     return list(value) if isinstance(value, tuple) else value
-

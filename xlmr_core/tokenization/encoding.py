@@ -191,7 +191,9 @@ class BatchEncoding(UserDict[str, Any]):
 
     def to(self, device: Any, **kwargs: Any) -> BatchEncoding:
         """Move every value that can move (torch tensors) to a device, in place; the rest stays."""
-        self.data = {key: value.to(device, **kwargs) if hasattr(value, "to") else value for key, value in self.data.items()}
+        self.data = {
+            key: value.to(device, **kwargs) if hasattr(value, "to") else value for key, value in self.data.items()
+        }
         return self
 
 
@@ -201,7 +203,9 @@ def _row_and_index(first: int, second: int | None) -> tuple[int, int]:
 
 def _unsigned(function: Any, index: int, sequence_index: int) -> Any:
     if index < 0 or sequence_index not in (0, 1):
-        raise TokenizerError(f"expected a position of at least 0 and a sequence index 0 or 1, got {index} and {sequence_index}")
+        raise TokenizerError(
+            f"expected a position of at least 0 and a sequence index 0 or 1, got {index} and {sequence_index}"
+        )
     return function(index, sequence_index)
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization import files, spm
-from xlmr_core.tokenization.base import CallOptions, PreTrainedTokenizerBase, Sample, check_text
+from xlmr_core.tokenization.base import PreTrainedTokenizerBase
 from xlmr_core.tokenization.batching import PaddingStrategy
+from xlmr_core.tokenization.calling import CallOptions, Sample
+from xlmr_core.tokenization.checks import check_text, describe
 from xlmr_core.tokenization.encoding import BatchEncoding
+from xlmr_core.tokenization.slow import XLMRobertaTokenizer
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 
 __all__ = ["XLMRobertaTokenizerFast", "tokenizer_json_from_model"]
@@ -39,6 +43,7 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
     """
 
     is_fast = True
+    slow_tokenizer_class = XLMRobertaTokenizer
 
     def __init__(
         self,
@@ -57,7 +62,13 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
     ) -> None:
         if mask_token == DEFAULT_TOKENS["mask_token"]:
             mask_token = AddedToken("<mask>", lstrip=True, normalized=True, special=True)
-        special = dict(zip(DEFAULT_TOKENS, (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token), strict=True))
+        special = dict(
+            zip(
+                DEFAULT_TOKENS,
+                (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token),
+                strict=True,
+            )
+        )
         if vocab_file is not None and tokenizer_file is None and str(vocab_file).endswith(".json"):
             vocab_file, tokenizer_file = None, vocab_file
         self.vocab_file = None if vocab_file is None else str(vocab_file)
@@ -71,7 +82,9 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         elif self.vocab_file is not None:
             self._tokenizer = _from_model(spm.read_model_file(self.vocab_file), self.vocab_file)
         else:
-            raise TokenizerError("expected a vocabulary, got none; pass vocab_file= (.model) or tokenizer_file= (tokenizer.json)")
+            raise TokenizerError(
+                "expected a vocabulary, got none; pass vocab_file= (.model) or tokenizer_file= (tokenizer.json)"
+            )
         # Some published files were saved in the middle of use; only the sides are worth keeping.
         padding, truncation = self._tokenizer.padding, self._tokenizer.truncation
         if padding:
@@ -141,7 +154,9 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
     @property
     def added_tokens_decoder(self) -> dict[int, AddedToken]:
         """Id to token, of every token that is cut out of the text before the model (special tokens too), by id."""
-        return {index: AddedToken.of(token) for index, token in sorted(self._tokenizer.get_added_tokens_decoder().items())}
+        return {
+            index: AddedToken.of(token) for index, token in sorted(self._tokenizer.get_added_tokens_decoder().items())
+        }
 
     def _add_tokens(self, tokens: list[AddedToken]) -> int:
         import tokenizers
@@ -172,13 +187,17 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
 
     # -- text to ids ---------------------------------------------------------------------------------------------------
 
-    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any) -> list[str]:
+    def tokenize(
+        self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any
+    ) -> list[str]:
         """Split a text (and a pair, appended) into tokens, each as it stands in the normalized text."""
         return self.encode_plus(text, pair, add_special_tokens=add_special_tokens, **kwargs).tokens()
 
     def _encode_batch(self, samples: list[Sample], options: CallOptions, single: bool) -> BatchEncoding:
         # An empty second text of a single call is no second text; in a batch of pairs it is one. So it was recorded.
-        inputs = [_input(text, (pair or None) if single else pair, options.is_split_into_words) for text, pair in samples]
+        inputs = [
+            _input(text, (pair or None) if single else pair, options.is_split_into_words) for text, pair in samples
+        ]
         paired = any(isinstance(item, tuple) for item in inputs)
         special = self.num_special_tokens_to_add(paired) if options.add_special_tokens else 0
         options.plan.check(special, stride_matters=True)
@@ -204,7 +223,10 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         with self._lock:
             if plan.truncates:
                 self._tokenizer.enable_truncation(
-                    max_length=plan.max_length, stride=plan.stride, strategy=plan.truncation.value, direction=plan.truncation_side
+                    max_length=plan.max_length,
+                    stride=plan.stride,
+                    strategy=plan.truncation.value,
+                    direction=plan.truncation_side,
                 )
             else:
                 self._tokenizer.no_truncation()
@@ -220,15 +242,14 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
             else:
                 self._tokenizer.no_padding()
             self._tokenizer.encode_special_tokens = options.split_special_tokens
-            try:
+            with _refusing("the tokenizers library refused the text; pass other lengths or another truncation", inputs):
                 return list(
                     self._tokenizer.encode_batch(
-                        inputs, add_special_tokens=options.add_special_tokens, is_pretokenized=options.is_split_into_words
+                        inputs,
+                        add_special_tokens=options.add_special_tokens,
+                        is_pretokenized=options.is_split_into_words,
                     )
                 )
-            except BaseException as error:
-                _explain(error, inputs)
-                raise
 
     # -- ids to text ---------------------------------------------------------------------------------------------------
 
@@ -237,18 +258,24 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         return str(self._tokenizer.decoder.decode(tokens))
 
     def _decode(self, ids: list[int], skip_special_tokens: bool, **kwargs: Any) -> str:
-        return str(self._tokenizer.decode([index for index in ids if index < 2**32], skip_special_tokens=skip_special_tokens))
+        return str(
+            self._tokenizer.decode([index for index in ids if index < 2**32], skip_special_tokens=skip_special_tokens)
+        )
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
-    def save_vocabulary(self, save_directory: str | os.PathLike[str], filename_prefix: str | None = None) -> tuple[str, ...]:
+    def save_vocabulary(
+        self, save_directory: str | os.PathLike[str], filename_prefix: str | None = None
+    ) -> tuple[str, ...]:
         """Write ``sentencepiece.bpe.model`` into an existing folder; returns its path.
 
         Raises:
             TokenizerError: this tokenizer was built from a ``tokenizer.json`` alone.
         """
         if not self.can_save_slow_tokenizer:
-            raise TokenizerError("expected a sentencepiece model to save, but this tokenizer came from tokenizer.json; use save_pretrained")
+            raise TokenizerError(
+                "expected a sentencepiece model to save, but this tokenizer came from tokenizer.json; use save_pretrained"
+            )
         assert self.vocab_file is not None
         contents = {files.VOCAB_FILE: spm.read_model_file(self.vocab_file)}
         return files.write_files(Path(save_directory), contents, filename_prefix)
@@ -258,7 +285,9 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         if legacy_format is not False and self.vocab_file is not None and self.can_save_slow_tokenizer:
             contents[files.VOCAB_FILE] = spm.read_model_file(self.vocab_file)
         elif legacy_format:
-            raise TokenizerError("expected a sentencepiece model for legacy_format=True, but this tokenizer came from tokenizer.json")
+            raise TokenizerError(
+                "expected a sentencepiece model for legacy_format=True, but this tokenizer came from tokenizer.json"
+            )
         if not legacy_format:
             with self._lock:
                 self._tokenizer.no_padding()
@@ -291,10 +320,8 @@ def _from_model(data: bytes, source: str) -> Any:
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=spm.FAIRSEQ_SPECIAL.index("<unk>"), byte_fallback=False))
     steps: list[Any] = [normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(" {2,}"), "▁")]
     if model.charsmap:
-        try:
+        with _refusing(f"expected a normalization table in {source}, got a damaged one; copy the file again"):
             steps.insert(0, normalizers.Precompiled(model.charsmap))
-        except Exception as error:
-            raise TokenizerError(f"expected a normalization table in {source}, got a damaged one; copy the file again") from error
     tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
@@ -309,10 +336,8 @@ def _read(path: str | os.PathLike[str]) -> Any:
 
     if not os.path.isfile(path):
         raise TokenizerError(f"expected a tokenizer.json at {path}, found no file; check the path")
-    try:
+    with _refusing(f"expected a tokenizer.json at {path}, but it is damaged or of another kind"):
         return Tokenizer.from_file(os.fspath(path))
-    except Exception as error:
-        raise TokenizerError(f"expected a tokenizer.json at {path}, but it is damaged or of another kind: {error}") from error
 
 
 def _copy(tokenizer: Any) -> Any:
@@ -326,7 +351,9 @@ def _checked(tokenizer: Any, source: str) -> Any:
         raise TokenizerError(f"expected a Unigram model in {source}, got {kind}; this is not an XLM-R tokenizer")
     first = tuple(tokenizer.id_to_token(index) for index in range(len(spm.FAIRSEQ_SPECIAL)))
     if first != spm.FAIRSEQ_SPECIAL:
-        raise TokenizerError(f"expected ids 0 to 3 of {source} to be {spm.FAIRSEQ_SPECIAL}, got {first}; this is not an XLM-R tokenizer")
+        raise TokenizerError(
+            f"expected ids 0 to 3 of {source} to be {spm.FAIRSEQ_SPECIAL}, got {first}; this is not an XLM-R tokenizer"
+        )
     padding, truncation = tokenizer.padding, tokenizer.truncation
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -356,7 +383,9 @@ def _check_agreement(tokenizer: Any, tokenizer_file: str, vocab_file: str) -> No
     pieces, _ = spm.read_pieces(data, [spans[number] for number in numbers])
     for number, piece in zip(numbers, pieces, strict=True):
         if tokenizer.id_to_token(number + 1) != piece:
-            raise _disagreement(tokenizer_file, vocab_file, f"id {number + 1} is {tokenizer.id_to_token(number + 1)!r} and {piece!r}")
+            raise _disagreement(
+                tokenizer_file, vocab_file, f"id {number + 1} is {tokenizer.id_to_token(number + 1)!r} and {piece!r}"
+            )
 
 
 def _disagreement(tokenizer_file: str, vocab_file: str, what: str) -> TokenizerError:
@@ -373,12 +402,14 @@ def _unknown_last(index: int | None) -> float:
 def _input(text: Any, pair: Any, words: bool) -> Any:
     """What the tokenizers library takes for a row: a text or a (text, pair) tuple."""
     for side in (text,) if pair is None else (text, pair):
-        good = isinstance(side, list | tuple) and all(isinstance(word, str) for word in side) if words else isinstance(side, str)
+        good = (
+            isinstance(side, list | tuple) and all(isinstance(word, str) for word in side)
+            if words
+            else isinstance(side, str)
+        )
         if not good:
             wanted = "a list of words (is_split_into_words=True)" if words else "a text (str)"
-            shown = repr(side)
-            shown = shown if len(shown) <= 60 else shown[:57] + "..."
-            raise TokenizerError(f"expected {wanted}, got {type(side).__name__} {shown}; check the items of the batch")
+            raise TokenizerError(f"expected {wanted}, got {describe(side)}; check the items of the batch")
     if words:
         text, pair = list(text), None if pair is None else list(pair)
     return text if pair is None else (text, pair)
@@ -399,12 +430,16 @@ def _columns(rows: list[Any], options: CallOptions) -> dict[str, Any]:
     return data
 
 
-def _explain(error: BaseException, inputs: list[Any]) -> None:
-    """Turn an error of the tokenizers library into one of ours; anything else (an interrupt) is left alone."""
-    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-        return
-    for item in inputs:
-        for side in item if isinstance(item, tuple) else (item,):
-            for text in side if isinstance(side, list) else (side,):
-                check_text(text)
-    raise TokenizerError(f"the tokenizers library refused the text: {error}; pass other lengths or another truncation") from error
+@contextlib.contextmanager
+def _refusing(message: str, inputs: Sequence[Any] = ()) -> Iterator[None]:
+    """Turn an error of the tokenizers library into ours; a panic of its Rust code is a BaseException, as an interrupt is."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        for item in inputs:
+            for side in item if isinstance(item, tuple) else (item,):
+                for text in side if isinstance(side, list) else (side,):
+                    check_text(text)
+        raise TokenizerError(f"{message} ({error})") from error

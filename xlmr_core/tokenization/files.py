@@ -27,9 +27,24 @@ SPECIAL_FILE = "special_tokens_map.json"
 ADDED_FILE = "added_tokens.json"
 
 # Arguments of the original's from_pretrained that say nothing about the tokenizer itself.
-_IGNORED_ARGUMENTS = ("trust_remote_code", "_from_auto", "_commit_hash", "config", "tokenizer_type", "use_auth_token", "resume_download")
+_IGNORED_ARGUMENTS = (
+    "trust_remote_code",
+    "_from_auto",
+    "_commit_hash",
+    "config",
+    "tokenizer_type",
+    "use_auth_token",
+    "resume_download",
+)
 # Written by some versions as a matter of bookkeeping; written again by us, or wrong once the files moved.
-_BOOKKEEPING = ("tokenizer_class", "added_tokens_decoder", "name_or_path", "tokenizer_file", "vocab_file", "special_tokens_map_file")
+_BOOKKEEPING = (
+    "tokenizer_class",
+    "added_tokens_decoder",
+    "name_or_path",
+    "tokenizer_file",
+    "vocab_file",
+    "special_tokens_map_file",
+)
 # A tokenizer class in tokenizer_config.json that says nothing against XLM-R's ids.
 _NEUTRAL_CLASSES = ("PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend", "SentencePieceBackend")
 _ADDED_TOKENS_KEY = re.compile(r'"added_tokens"\s*:\s*(?=\[)')
@@ -69,7 +84,9 @@ def find_files(name_or_path: str | os.PathLike[str], arguments: dict[str, Any]) 
     vocab_file, tokenizer_file = folder / VOCAB_FILE, folder / TOKENIZER_FILE
     if not vocab_file.is_file() and not tokenizer_file.is_file():
         found = ", ".join(sorted(item.name for item in folder.iterdir())[:12]) or "nothing"
-        raise TokenizerError(f"expected {TOKENIZER_FILE} or {VOCAB_FILE} in {folder}, found {found}; copy one of them there")
+        raise TokenizerError(
+            f"expected {TOKENIZER_FILE} or {VOCAB_FILE} in {folder}, found {found}; copy one of them there"
+        )
     return TokenizerFiles(
         str(name_or_path),
         vocab_file if vocab_file.is_file() else None,
@@ -144,7 +161,9 @@ def _added_tokens(files: TokenizerFiles) -> dict[int, AddedToken]:
                 tokens.setdefault(int(index), AddedToken(content, special=content in special))
         return tokens
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise TokenizerError(f"expected lists of added tokens in the files of {files.folder}, got something else: {error}") from error
+        raise TokenizerError(
+            f"expected lists of added tokens in the files of {files.folder}, got something else: {error}"
+        ) from error
 
 
 def _added_tokens_of_json(path: Path) -> list[dict[str, Any]]:
@@ -156,7 +175,9 @@ def _added_tokens_of_json(path: Path) -> list[dict[str, Any]]:
     try:
         return json.JSONDecoder().raw_decode(text, match.end())[0]  # type: ignore[no-any-return]
     except json.JSONDecodeError as error:
-        raise TokenizerError(f"expected JSON in {path}, but it is damaged ({error}); download or copy it again") from error
+        raise TokenizerError(
+            f"expected JSON in {path}, but it is damaged ({error}); download or copy it again"
+        ) from error
 
 
 def _read_text(path: Path) -> str:
@@ -172,7 +193,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(_read_text(path))
     except json.JSONDecodeError as error:
-        raise TokenizerError(f"expected JSON in {path}, but it is damaged ({error}); download or copy it again") from error
+        raise TokenizerError(
+            f"expected JSON in {path}, but it is damaged ({error}); download or copy it again"
+        ) from error
     if not isinstance(content, dict):
         raise TokenizerError(f"expected a JSON object in {path}, got {type(content).__name__}")
     return content
@@ -193,7 +216,7 @@ def save(
     contents = {CONFIG_FILE: _dump(config_content(tokenizer)), SPECIAL_FILE: tokenizer.special_tokens_json()}
     if added:
         contents[ADDED_FILE] = _dump(added)
-    contents |= tokenizer._vocabulary_contents(legacy_format)  # type: ignore[assignment]
+    contents |= tokenizer._vocabulary_contents(legacy_format)
     return write_files(folder, contents, prefix)
 
 
@@ -212,7 +235,9 @@ def config_content(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     own = set(tokenizer._own_names)
     content: dict[str, Any] = {
         **tokenizer.init_kwargs,
-        "added_tokens_decoder": {str(index): token.to_json() for index, token in tokenizer.added_tokens_decoder.items()},
+        "added_tokens_decoder": {
+            str(index): token.to_json() for index, token in tokenizer.added_tokens_decoder.items()
+        },
         **{name: token.content for name, token in tokenizer._special.items() if name not in own},
         "clean_up_tokenization_spaces": tokenizer.clean_up_tokenization_spaces,
         "extra_special_tokens": {name: tokenizer._special[name].content for name in tokenizer._own_names},
@@ -227,7 +252,9 @@ def config_content(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         "split_special_tokens": False,
         "model_input_names": ["input_ids", "attention_mask"],
     }
-    return content | {name: getattr(tokenizer, name) for name, value in usual.items() if getattr(tokenizer, name) != value}
+    return content | {
+        name: getattr(tokenizer, name) for name, value in usual.items() if getattr(tokenizer, name) != value
+    }
 
 
 def _dump(content: Mapping[str, Any]) -> str:

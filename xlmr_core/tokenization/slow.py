@@ -10,7 +10,9 @@ from typing import Any
 
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization import files, spm
-from xlmr_core.tokenization.base import CallOptions, PreTrainedTokenizerBase, Sample, check_text
+from xlmr_core.tokenization.base import PreTrainedTokenizerBase
+from xlmr_core.tokenization.calling import CallOptions, Sample
+from xlmr_core.tokenization.checks import check_text, describe
 from xlmr_core.tokenization.encoding import BatchEncoding
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 
@@ -58,16 +60,26 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
     ) -> None:
         if mask_token == DEFAULT_TOKENS["mask_token"]:
             mask_token = AddedToken("<mask>", lstrip=True, special=True)
-        special = dict(zip(DEFAULT_TOKENS, (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token), strict=True))
+        special = dict(
+            zip(
+                DEFAULT_TOKENS,
+                (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token),
+                strict=True,
+            )
+        )
         super().__init__(special=special, **kwargs)
         self.vocab_file = str(vocab_file)
         self.sp_model_kwargs = dict(sp_model_kwargs or {})
         self.init_kwargs["sp_model_kwargs"] = self.sp_model_kwargs
         self._load(spm.read_model_file(vocab_file), self.vocab_file)
         self._added: dict[int, AddedToken] = {}
-        for index, token in sorted((int(index), AddedToken.of(token)) for index, token in (added_tokens_decoder or {}).items()):
+        for index, token in sorted(
+            (int(index), AddedToken.of(token)) for index, token in (added_tokens_decoder or {}).items()
+        ):
             self._place(index, token)
-        self.add_tokens([t for t in self.all_special_tokens_extended if t.content not in self._added_ids], special_tokens=True)
+        self.add_tokens(
+            [t for t in self.all_special_tokens_extended if t.content not in self._added_ids], special_tokens=True
+        )
 
     def _load(self, model: bytes, source: str) -> None:
         import sentencepiece
@@ -76,7 +88,9 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         try:
             self.sp_model = sentencepiece.SentencePieceProcessor(model_proto=model, **self.sp_model_kwargs)
         except TypeError as error:
-            raise TokenizerError(f"expected sp_model_kwargs that sentencepiece knows, got {self.sp_model_kwargs}: {error}") from error
+            raise TokenizerError(
+                f"expected sp_model_kwargs that sentencepiece knows, got {self.sp_model_kwargs}: {error}"
+            ) from error
         except (RuntimeError, OSError, ValueError) as error:
             raise TokenizerError(f"expected a sentencepiece model in {source}, got: {error}") from error
         self.fairseq_offset = _OFFSET
@@ -167,7 +181,9 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         if index in self._added:
             return self._added[index].content
         if index >= self.vocab_size:
-            raise TokenizerError(f"expected a token id below {len(self)}, got {index}; these ids are of another vocabulary")
+            raise TokenizerError(
+                f"expected a token id below {len(self)}, got {index}; these ids are of another vocabulary"
+            )
         return self._piece(index)
 
     def _piece(self, index: int) -> str:
@@ -176,7 +192,9 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
 
     # -- text to ids ---------------------------------------------------------------------------------------------------
 
-    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any) -> list[str]:
+    def tokenize(
+        self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any
+    ) -> list[str]:
         """Split a text into tokens: pieces as they stand in the normalized text, also where they have no id.
 
         Args:
@@ -218,7 +236,9 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         return [part for part in parts if part[0]]
 
     @staticmethod
-    def _strip_around(parts: list[tuple[str, int, int | None]], number: int, content: str, start: int, token: AddedToken) -> None:
+    def _strip_around(
+        parts: list[tuple[str, int, int | None]], number: int, content: str, start: int, token: AddedToken
+    ) -> None:
         left = parts[number - 1] if number and parts[number - 1][2] is None else None
         right = parts[number + 1] if number + 1 < len(parts) and parts[number + 1][2] is None else None
         if token.rstrip and right:
@@ -248,10 +268,12 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
                     parts.append(~index)
             layout.append(parts)
         threads = min(os.cpu_count() or 1, len(plain)) if len(plain) >= _THREADED_FROM else 1
-        encoded = [self._ids_of(numbers) for numbers in self.sp_model.encode(plain, out_type=int, num_threads=threads)] if plain else []
-        return [
-            encoded[parts[0]] if len(parts) == 1 and parts[0] >= 0 else _joined(encoded, parts) for parts in layout
-        ]
+        encoded = (
+            [self._ids_of(numbers) for numbers in self.sp_model.encode(plain, out_type=int, num_threads=threads)]
+            if plain
+            else []
+        )
+        return [encoded[parts[0]] if len(parts) == 1 and parts[0] >= 0 else _joined(encoded, parts) for parts in layout]
 
     def _with_offsets(self, text: str, whole: bool) -> tuple[list[int], Offsets]:
         """Ids of a text, and where in it each token stands (sentencepiece's own code-point positions)."""
@@ -333,8 +355,10 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
                 return list(text) if words else _Ids(self.convert_tokens_to_ids(text))
             if not words and all(isinstance(item, int) for item in text):
                 return _Ids(text)
-        wanted = "a list of words (is_split_into_words=True)" if words else "a text (str), a list of tokens or a list of ids"
-        raise TokenizerError(f"expected {wanted}, got {_describe(text)}; check the items of the batch")
+        wanted = (
+            "a list of words (is_split_into_words=True)" if words else "a text (str), a list of tokens or a list of ids"
+        )
+        raise TokenizerError(f"expected {wanted}, got {describe(text)}; check the items of the batch")
 
     # -- ids to text ---------------------------------------------------------------------------------------------------
 
@@ -363,7 +387,9 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
-    def save_vocabulary(self, save_directory: str | os.PathLike[str], filename_prefix: str | None = None) -> tuple[str, ...]:
+    def save_vocabulary(
+        self, save_directory: str | os.PathLike[str], filename_prefix: str | None = None
+    ) -> tuple[str, ...]:
         """Write ``sentencepiece.bpe.model`` into an existing folder; returns its path."""
         return files.write_files(Path(save_directory), self._vocabulary_contents(None), filename_prefix)
 
@@ -387,10 +413,5 @@ def _joined(encoded: list[list[int]], parts: list[int]) -> list[int]:
 
 def _require_text(text: Any) -> str:
     if not isinstance(text, str):
-        raise TokenizerError(f"expected a text (str), got {_describe(text)}")
+        raise TokenizerError(f"expected a text (str), got {describe(text)}")
     return text
-
-
-def _describe(value: Any) -> str:
-    shown = repr(value)
-    return f"{type(value).__name__} {shown if len(shown) <= 60 else shown[:57] + '...'}"

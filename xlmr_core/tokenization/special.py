@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, overload
 
 from xlmr_core.errors import TokenizerError
+from xlmr_core.tokenization.batching import as_lists
+from xlmr_core.tokenization.checks import as_id
 
 __all__ = ["DEFAULT_TOKENS", "AddedToken", "SpecialTokens"]
 
@@ -264,6 +266,43 @@ class SpecialTokens:
             self._additional = list({token.content: token for token in [*known, *tokens]}.values())
             to_add += tokens
         return self.add_tokens(to_add, special_tokens=True)
+
+    # -- special tokens around a text ----------------------------------------------------------------------------------
+
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        """``<s> A </s>`` or ``<s> A </s></s> B </s>``."""
+        cls, sep = [as_id(self.cls_token_id)], [as_id(self.sep_token_id)]
+        if token_ids_1 is None:
+            return cls + token_ids_0 + sep
+        return cls + token_ids_0 + sep + sep + token_ids_1 + sep
+
+    def get_special_tokens_mask(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None, already_has_special_tokens: bool = False
+    ) -> list[int]:
+        """1 where a special token stands, or would stand once they are added; 0 elsewhere."""
+        if already_has_special_tokens:
+            if token_ids_1 is not None:
+                raise TokenizerError("expected one list of ids that has its special tokens already, got a second one")
+            special = set(self.all_special_ids)
+            return [int(index in special) for index in as_lists(token_ids_0)]
+        mask = [1] + [0] * len(token_ids_0) + [1]
+        return mask if token_ids_1 is None else mask + [1] + [0] * len(token_ids_1) + [1]
+
+    def create_token_type_ids_from_sequences(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        """Zeros: XLM-R has one token type."""
+        return [0] * (
+            len(token_ids_0) + len(token_ids_1 or []) + self.num_special_tokens_to_add(token_ids_1 is not None)
+        )
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """How many special tokens a text (2) or a pair (4) gets."""
+        return 4 if pair else 2
+
+    # -- as JSON -----------------------------------------------------------------------------------------------------
 
     def special_tokens_json(self) -> str:
         """The content of ``special_tokens_map.json``."""

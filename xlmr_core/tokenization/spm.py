@@ -110,8 +110,9 @@ def scan_model(data: bytes, source: str) -> tuple[list[tuple[int, int]], bytes]:
     except (IndexError, TypeError, UnicodeDecodeError) as error:
         raise _damaged(source) from error
     if model_type != _UNIGRAM:
-        raise TokenizerError(f"expected a unigram sentencepiece model in {source}, got model type {model_type}; "
-                             "XLM-R's vocabulary is a unigram model")  # fmt: skip
+        raise TokenizerError(
+            f"expected a unigram sentencepiece model in {source}, got model type {model_type!r}; this is not an XLM-R vocabulary"
+        )
     if first != _SPM_SPECIAL:
         raise TokenizerError(
             f"expected the first pieces of {source} to be {' '.join(_SPM_SPECIAL)}, got {' '.join(first)!r}; "
