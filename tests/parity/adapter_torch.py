@@ -39,9 +39,10 @@ class TorchModel:
             arguments[name] = x
         return self.model(**arguments, output_hidden_states=True, output_attentions=self.output_attentions)
 
-    def forward(self, inputs: Mapping[str, Any], *, training: bool = False) -> dict[str, Array]:
-        self.model.train(training)
-        with torch.no_grad():
+    def forward(self, inputs: Mapping[str, Any], *, dropout_seed: int | None = None) -> dict[str, Array]:
+        self.model.train(dropout_seed is not None)
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(dropout_seed or 0)
             output = self.call(inputs)
         self.model.eval()
         assert isinstance(output, ModelOutput)

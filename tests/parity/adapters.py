@@ -25,8 +25,11 @@ Array = NDArray[Any]
 class Model(Protocol):
     """A model of a backend, spoken to in NumPy. Outputs are flat (see ``compare.flatten``) and float64 or float32."""
 
-    def forward(self, inputs: Mapping[str, Any], *, training: bool = False) -> dict[str, Array]:
-        """Run a call by published argument names, with all hidden states, and attentions where the mode gives them."""
+    def forward(self, inputs: Mapping[str, Any], *, dropout_seed: int | None = None) -> dict[str, Array]:
+        """Run a call by published argument names, with all hidden states, and attentions where the mode gives them.
+
+        With a seed in training mode, in which dropout acts; without one in evaluation mode.
+        """
         ...
 
     def gradients(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
@@ -37,7 +40,9 @@ class Model(Protocol):
 class Adapter(Protocol):
     """An adapter module."""
 
-    def build(self, config: XLMRobertaConfig, head: str, params: Mapping[str, Array], mode: Mode, dtype: str) -> Model: ...
+    def build(
+        self, config: XLMRobertaConfig, head: str, params: Mapping[str, Array], mode: Mode, dtype: str
+    ) -> Model: ...
 
     def load(self, folder: Path, class_name: str, mode: Mode, dtype: str) -> Model: ...
 
@@ -82,8 +87,9 @@ def modes(*, padded: bool = True, packed: bool = True) -> list[Any]:
     absent = {mode.backend for mode in chosen if not installed(SHORT_NAMES[mode.backend])}
     return [
         pytest.param(
-            mode, id=str(mode), marks=pytest.mark.skipif(mode.backend in absent, reason=f"{mode.backend} is not installed")
+            mode,
+            id=str(mode),
+            marks=pytest.mark.skipif(mode.backend in absent, reason=f"{mode.backend} is not installed"),
         )
         for mode in chosen
     ]
-

@@ -91,7 +91,9 @@ BOTH = (
     Case("MultipleChoice-left", "ForMultipleChoice", MIXED_CHOICES, extra=("labels",), packs=False),
     Case("TokenClassification-right", "ForTokenClassification", RIGHT, extra=("labels",)),
     Case("TokenClassification-inside", "ForTokenClassification", MIXED, extra=("labels",)),
-    Case("TokenClassification-label-at-masked", "ForTokenClassification", MIXED, extra=("labels_anywhere",), packs=False),
+    Case(
+        "TokenClassification-label-at-masked", "ForTokenClassification", MIXED, extra=("labels_anywhere",), packs=False
+    ),
     Case("QuestionAnswering-no-answer", "ForQuestionAnswering", MIXED, {"num_labels": 2}),
     # The loss is a softmax over all positions, masked ones too.
     Case("QuestionAnswering-answer", "ForQuestionAnswering", MIXED, {"num_labels": 2}, extra=("labels",), packs=False),
@@ -129,12 +131,21 @@ BOTH = (
         {**DECODER, "position_embedding_type": "relative_key_query", "use_cache": False},
         packs=False,
     ),
-    Case("relative-labels", "ForMaskedLM", PADDED, {"position_embedding_type": "relative_key_query"}, ("labels",), packs=False),
+    Case(
+        "relative-labels",
+        "ForMaskedLM",
+        PADDED,
+        {"position_embedding_type": "relative_key_query"},
+        ("labels",),
+        packs=False,
+    ),
     Case("relative-masked-rows", "Model", EMPTY, {"position_embedding_type": "relative_key"}, packs=False),
     # Cross-attention
     Case("cross", "ForCausalLM", RIGHT, CROSS, extra=("encoder", "labels"), packs=False),
     Case("cross-masked", "ForCausalLM", MIXED, CROSS, extra=("encoder", "encoder_mask"), packs=False),
-    Case("cross-head-mask", "Model", RIGHT, CROSS, extra=("encoder", "encoder_mask", "head_mask_by_layer"), packs=False),
+    Case(
+        "cross-head-mask", "Model", RIGHT, CROSS, extra=("encoder", "encoder_mask", "head_mask_by_layer"), packs=False
+    ),
     Case("cross-labels", "ForCausalLM", PADDED, CROSS, extra=("encoder", "encoder_mask", "labels"), packs=False),
     Case("cross-left-out", "ForCausalLM", RIGHT, CROSS, extra=("labels",)),
     Case(
@@ -154,21 +165,55 @@ BOTH = (
     Case("pruned", "ForMaskedLM", MIXED, {"pruned_heads": {0: [1], 1: [0, 2]}}, extra=("labels",), original=False),
     # New arguments of ours
     Case("masked-positions", "ForMaskedLM", RIGHT, extra=("masked_positions",), original=False),
-    Case("masked-positions-labels-right", "ForMaskedLM", RIGHT, extra=("masked_positions", "labels_at_positions"), original=False),
-    Case("masked-positions-labels", "ForMaskedLM", INSIDE, extra=("masked_positions", "labels_at_positions"), original=False),
+    Case(
+        "masked-positions-labels-right",
+        "ForMaskedLM",
+        RIGHT,
+        extra=("masked_positions", "labels_at_positions"),
+        original=False,
+    ),
+    Case(
+        "masked-positions-labels",
+        "ForMaskedLM",
+        INSIDE,
+        extra=("masked_positions", "labels_at_positions"),
+        original=False,
+    ),
     Case("masked-positions-all-labels", "ForMaskedLM", INSIDE, extra=("masked_positions", "labels"), original=False),
     Case("sparse-prediction", "ForMaskedLM", MIXED, extra=("labels", "sparse"), original=False),
-    Case("sparse-prediction-untied", "ForMaskedLM", RIGHT, {"tie_word_embeddings": False}, ("labels", "sparse"), original=False),
-    Case("sparse-prediction-at-masked", "ForMaskedLM", MIXED, extra=("labels_anywhere", "sparse"), packs=False, original=False),
+    Case(
+        "sparse-prediction-untied",
+        "ForMaskedLM",
+        RIGHT,
+        {"tie_word_embeddings": False},
+        ("labels", "sparse"),
+        original=False,
+    ),
+    Case(
+        "sparse-prediction-at-masked",
+        "ForMaskedLM",
+        MIXED,
+        extra=("labels_anywhere", "sparse"),
+        packs=False,
+        original=False,
+    ),
     Case("keep-last-logit", "ForCausalLM", ("tttttttttt", "....tttttt"), DECODER, ("keep_1",), original=False),
     Case("keep-three-logits", "ForCausalLM", FULL, DECODER, ("keep_3",), original=False),
     # Problems of a sequence classifier
     Case("regression-of-one", "ForSequenceClassification", RIGHT, {"num_labels": 1}, ("float_labels",)),
     Case("regression-of-one-column", "ForSequenceClassification", RIGHT, {"num_labels": 1}, ("float_column",)),
     Case("regression", "ForSequenceClassification", RIGHT, {"problem_type": "regression"}, ("float_rows",)),
-    Case("multi-label", "ForSequenceClassification", RIGHT, {"problem_type": "multi_label_classification"}, ("binary_rows",)),
+    Case(
+        "multi-label",
+        "ForSequenceClassification",
+        RIGHT,
+        {"problem_type": "multi_label_classification"},
+        ("binary_rows",),
+    ),
     Case("multi-label-by-dtype", "ForSequenceClassification", RIGHT, {}, ("binary_rows",)),
-    Case("single-label", "ForSequenceClassification", RIGHT, {"problem_type": "single_label_classification"}, ("labels",)),
+    Case(
+        "single-label", "ForSequenceClassification", RIGHT, {"problem_type": "single_label_classification"}, ("labels",)
+    ),
 )
 
 ACTIVATIONS = ("gelu", "relu", "silu", "gelu_new", "swish", "gelu_python", "gelu_pytorch_tanh", "gelu_fast", "tanh")
@@ -212,12 +257,19 @@ GRADIENTS: tuple[str, ...] = tuple(
 )
 
 # Dropout: configurations of which each has one place that drops, and a head that passes it.
-NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.0}
+NO_DROPOUT: dict[str, Any] = {
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "classifier_dropout": 0.0,
+}
 DROPOUT: dict[str, tuple[str, dict[str, Any]]] = {
     "hidden": ("MaskedLM-right", {**NO_DROPOUT, "hidden_dropout_prob": 0.5}),
     "attention": ("MaskedLM-right", {**NO_DROPOUT, "attention_probs_dropout_prob": 0.5}),
     "attention-decoder": ("CausalLM-right", {**NO_DROPOUT, "attention_probs_dropout_prob": 0.5}),
     "sequence-classifier": ("SequenceClassification-right", {**NO_DROPOUT, "classifier_dropout": 0.5}),
     "token-classifier": ("TokenClassification-right", {**NO_DROPOUT, "classifier_dropout": 0.5}),
-    "choice-without-classifier-dropout": ("MultipleChoice-right", {"hidden_dropout_prob": 0.5, "attention_probs_dropout_prob": 0.0}),
+    "choice-without-classifier-dropout": (
+        "MultipleChoice-right",
+        {"hidden_dropout_prob": 0.5, "attention_probs_dropout_prob": 0.0},
+    ),
 }

@@ -78,7 +78,9 @@ def labels(draw: Draw) -> None:
         attended_BS[:, 1:] &= attended_BS[:, :-1]
         draw.choose_labels(attended_BS)
     elif draw.head == "ForQuestionAnswering":
-        draw.inputs.update(start_positions=draw.integers(shape[1], shape[0]), end_positions=draw.integers(shape[1], shape[0]))
+        draw.inputs.update(
+            start_positions=draw.integers(shape[1], shape[0]), end_positions=draw.integers(shape[1], shape[0])
+        )
     elif draw.head == "ForMultipleChoice":
         draw.inputs["labels"] = draw.integers(CHOICES_A_QUESTION, draw.questions)
     else:
@@ -153,7 +155,9 @@ def encoder_mask(draw: Draw) -> None:
 def masked_positions(draw: Draw) -> None:
     """The second and the last attended position of each row, and padding in between."""
     positions = [np.flatnonzero(mask_S) for mask_S in draw.mask_BS]
-    draw.inputs["masked_positions"] = np.array([[where[1] if len(where) > 1 else -1, -1, where[-1]] for where in positions])
+    draw.inputs["masked_positions"] = np.array(
+        [[where[1] if len(where) > 1 else -1, -1, where[-1]] for where in positions]
+    )
 
 
 def labels_at_positions(draw: Draw) -> None:

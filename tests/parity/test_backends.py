@@ -40,7 +40,9 @@ def expected_of(name: str, dtype: str) -> tuple[Made, dict[str, NDArray[Any]]]:
     return made, flatten(reference.forward(made.config, case.head, made.params, **made.inputs))
 
 
-def compared(mode: Mode, case: Case, made: Made, expected: dict[str, NDArray[Any]]) -> tuple[dict[str, NDArray[Any]], Any]:
+def compared(
+    mode: Mode, case: Case, made: Made, expected: dict[str, NDArray[Any]]
+) -> tuple[dict[str, NDArray[Any]], Any]:
     """What of the expected outputs a mode gives, and where it counts."""
     if mode.kernel != "eager":
         expected = {name: x for name, x in expected.items() if not name.startswith(("attentions", "cross_attentions"))}
@@ -84,9 +86,17 @@ def test_base_size(mode: Mode) -> None:
 @lru_cache(maxsize=1)
 def base_size() -> tuple[Case, Made, dict[str, NDArray[Any]]]:
     rows = ("t" * 24, "t" * 16 + "." * 8)
-    sizes = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 514}
+    sizes = {
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "max_position_embeddings": 514,
+    }
     case = Case("base-size", "ForMaskedLM", rows, {**sizes, "vocab_size": 400}, extra=("labels",))
     made = make(case)
     expected = flatten(reference.forward(made.config, case.head, made.params, **made.inputs))
-    assert np.sqrt((expected["hidden_states_12"] ** 2).mean()) == pytest.approx(1.0, abs=0.2), "the promise is about states of scale 1"
+    assert np.sqrt((expected["hidden_states_12"] ** 2).mean()) == pytest.approx(1.0, abs=0.2), (
+        "the promise is about states of scale 1"
+    )
     return case, made, expected

@@ -39,6 +39,10 @@ def bare_model(config: XLMRobertaConfig, params: Params, encoded: Encoded, given
 
 def masked_lm(config: XLMRobertaConfig, params: Params, encoded: Encoded, given: Inputs) -> Fields:
     """Logits everywhere, at ``masked_positions`` only, or at labelled ones only; the loss is the same."""
+    if given.sparse_prediction and (given.labels is None or given.masked_positions is not None):
+        raise InputError(
+            "sparse_prediction=True needs labels, and no masked_positions: both choose where logits are computed"
+        )
     x_BSD, labels = encoded.last_hidden_state_BSD, given.labels
     batch, length, _ = x_BSD.shape
     if given.masked_positions is None:
