@@ -150,17 +150,17 @@ def _config(
     config: XLMRobertaConfig | str | os.PathLike[str] | None,
     overrides: dict[str, Any],
 ) -> XLMRobertaConfig:
-    if isinstance(config, XLMRobertaConfig):
-        known = config
-        config = config.copy() if overrides else config
-    else:
-        config = known = cls.config_class.from_pretrained(folder if config is None else config)
+    known = (
+        config
+        if isinstance(config, XLMRobertaConfig)
+        else cls.config_class.from_pretrained(folder if config is None else config)
+    )
     for key in overrides:
         if not hasattr(known, key) and key not in SHARED_DEFAULTS:
             raise TypeError(
                 f"{cls.__name__}.from_pretrained() does not know the argument {key!r}, and neither does its config; check the spelling"
             )
-    return config.copy(**overrides) if overrides else config
+    return known.copy(**overrides)  # the caller's own object stays as it is
 
 
 def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
