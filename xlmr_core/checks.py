@@ -50,7 +50,9 @@ def check_input_shapes(
         raise InputError(f"expected exactly one of input_ids and inputs_embeds, received {came}; pass one of them")
     if input_ids is not None:
         if len(input_ids) != 2:
-            raise InputError(f"input_ids must have the shape (batch, length), received {tuple(input_ids)}; add or remove an axis")
+            raise InputError(
+                f"input_ids must have the shape (batch, length), received {tuple(input_ids)}; add or remove an axis"
+            )
         batch, length = input_ids
     else:
         assert inputs_embeds is not None
@@ -61,7 +63,9 @@ def check_input_shapes(
             )
         batch, length, _ = inputs_embeds
     if batch == 0 or length == 0:
-        raise InputError(f"expected at least one sequence of at least one token, received the shape {(batch, length)}; skip empty batches")
+        raise InputError(
+            f"expected at least one sequence of at least one token, received the shape {(batch, length)}; skip empty batches"
+        )
     if position_ids is None:
         check_length(config, length)
     if attention_mask is not None and tuple(attention_mask) not in ((batch, length), (batch, length, length)):
@@ -72,7 +76,9 @@ def check_input_shapes(
     if token_type_ids is not None and tuple(token_type_ids) not in ((batch, length), (1, length)):
         raise InputError(f"token_type_ids must have the shape {(batch, length)}, received {tuple(token_type_ids)}")
     if position_ids is not None and tuple(position_ids) not in ((batch, length), (1, length)):
-        raise InputError(f"position_ids must have the shape {(batch, length)} or {(1, length)}, received {tuple(position_ids)}")
+        raise InputError(
+            f"position_ids must have the shape {(batch, length)} or {(1, length)}, received {tuple(position_ids)}"
+        )
     return batch, length
 
 
@@ -108,16 +114,26 @@ def check_extremes(config: XLMRobertaConfig, found: Sequence[Extremes], labels: 
         InputError: naming the input, its range and the value.
     """
     tables: dict[str, tuple[float, float, str]] = {
-        "input_ids": (0, config.vocab_size - 1, "the vocabulary (vocab_size); the tokenizer does not belong to this checkpoint"),
+        "input_ids": (
+            0,
+            config.vocab_size - 1,
+            "the vocabulary (vocab_size); the tokenizer does not belong to this checkpoint",
+        ),
         "token_type_ids": (0, config.type_vocab_size - 1, "type_vocab_size; leave token_type_ids out, or use zeros"),
         "position_ids": (0, config.max_position_embeddings - 1, "max_position_embeddings; shorten the input"),
         "attention_mask": (0, 1, "a mask, in which 1 means attend and 0 means ignore"),
     }
     if labels is not None:
-        tables["labels"] = (0, labels - 1, f"the number of classes, or {IGNORE_INDEX} to ignore; check num_labels and the labels' ids")
+        tables["labels"] = (
+            0,
+            labels - 1,
+            f"the number of classes, or {IGNORE_INDEX} to ignore; check num_labels and the labels' ids",
+        )
     for extreme in found:
         low, high, meaning = tables[extreme.name]
         if extreme.low < low or extreme.high > high:
             worst = extreme.low if extreme.low < low else extreme.high
             shown = int(worst) if float(worst).is_integer() else worst
-            raise InputError(f"{extreme.name} must lie between {int(low)} and {int(high)}, received {shown}; the range is given by {meaning}")
+            raise InputError(
+                f"{extreme.name} must lie between {int(low)} and {int(high)}, received {shown}; the range is given by {meaning}"
+            )

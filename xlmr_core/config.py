@@ -167,7 +167,9 @@ class XLMRobertaConfig:
         if id2label is None and label2id is not None and num_labels in (None, len(label2id)):
             id2label = {index: label for label, index in label2id.items()}
         if id2label is not None and num_labels not in (None, len(id2label)):
-            raise ConfigError(f"num_labels={num_labels} disagrees with id2label of {len(id2label)} labels; pass one of them")
+            raise ConfigError(
+                f"num_labels={num_labels} disagrees with id2label of {len(id2label)} labels; pass one of them"
+            )
         if id2label is None:
             self.num_labels = 2 if num_labels is None else num_labels
         else:
@@ -192,12 +194,30 @@ class XLMRobertaConfig:
     @classmethod
     def base(cls: type[ConfigT], **kwargs: Any) -> ConfigT:
         """The numbers of ``xlm-roberta-base``: 12 layers of 768, 278 M parameters."""
-        return cls(**{**RELEASED, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072, **kwargs})
+        return cls(
+            **{
+                **RELEASED,
+                "hidden_size": 768,
+                "num_hidden_layers": 12,
+                "num_attention_heads": 12,
+                "intermediate_size": 3072,
+                **kwargs,
+            }
+        )
 
     @classmethod
     def large(cls: type[ConfigT], **kwargs: Any) -> ConfigT:
         """The numbers of ``xlm-roberta-large``: 24 layers of 1024, 560 M parameters."""
-        return cls(**{**RELEASED, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096, **kwargs})
+        return cls(
+            **{
+                **RELEASED,
+                "hidden_size": 1024,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 16,
+                "intermediate_size": 4096,
+                **kwargs,
+            }
+        )
 
     # Derived values
 
@@ -250,7 +270,11 @@ class XLMRobertaConfig:
         """Refuse values that no model can be built from. Models call it again, because attributes may have been set since."""
         for key in SIZES:
             value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int) or value < (0 if key == "num_hidden_layers" else 1):
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int)
+                or value < (0 if key == "num_hidden_layers" else 1)
+            ):
                 raise ConfigError(f"{key} must be a positive integer, received {value!r}")
         for key in PROBABILITIES:
             value = getattr(self, key)
@@ -305,7 +329,9 @@ class XLMRobertaConfig:
         for layer, heads in self.pruned_heads.items():
             legal = 0 <= layer < self.num_hidden_layers and all(0 <= head < self.num_attention_heads for head in heads)
             checks.append((legal, f"pruned_heads names heads {heads} of layer {layer}, which this model does not have"))
-            checks.append((len(set(heads)) < self.num_attention_heads, f"pruned_heads leaves no attention head in layer {layer}"))
+            checks.append(
+                (len(set(heads)) < self.num_attention_heads, f"pruned_heads leaves no attention head in layer {layer}")
+            )
         for holds, message in checks:
             if not holds:
                 raise ConfigError(message)
@@ -356,7 +382,9 @@ class XLMRobertaConfig:
         return cls.from_dict(values, **overrides)
 
     @classmethod
-    def get_config_dict(cls, name_or_path: str | os.PathLike[str], **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def get_config_dict(
+        cls, name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the content of a checkpoint's ``config.json`` and the keyword arguments that are not about finding it."""
         from xlmr_core.hub import HUB_ARGUMENTS, resolve
 
@@ -381,7 +409,9 @@ class XLMRobertaConfig:
         values.pop("name_or_path")
         if self.id2label == {0: "LABEL_0", 1: "LABEL_1"} and self.label2id == {"LABEL_0": 0, "LABEL_1": 1}:
             del values["id2label"], values["label2id"]
-        return {key: value for key, value in values.items() if key not in SHARED_DEFAULTS or value != SHARED_DEFAULTS[key]}
+        return {
+            key: value for key, value in values.items() if key not in SHARED_DEFAULTS or value != SHARED_DEFAULTS[key]
+        }
 
     def to_json_string(self, use_diff: bool = True) -> str:
         """The content of ``config.json`` as text.
@@ -398,7 +428,9 @@ class XLMRobertaConfig:
         try:
             return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         except TypeError as error:
-            raise ConfigError(f"a config value cannot be written as JSON: {error}; remove it or make it plain") from error
+            raise ConfigError(
+                f"a config value cannot be written as JSON: {error}; remove it or make it plain"
+            ) from error
 
     def to_json_file(self, path: str | os.PathLike[str]) -> None:
         """Write ``config.json`` to ``path``, all or nothing."""
@@ -506,7 +538,15 @@ class XLMRobertaXLConfig(XLMRobertaConfig):
     @classmethod
     def xxl(cls, **kwargs: Any) -> XLMRobertaXLConfig:
         """The numbers of ``facebook/xlm-roberta-xxl``: 48 layers of 4096, 10.7 B parameters (Goyal et al. 2021)."""
-        return cls(**{"hidden_size": 4096, "num_hidden_layers": 48, "num_attention_heads": 32, "intermediate_size": 16384, **kwargs})
+        return cls(
+            **{
+                "hidden_size": 4096,
+                "num_hidden_layers": 48,
+                "num_attention_heads": 32,
+                "intermediate_size": 16384,
+                **kwargs,
+            }
+        )
 
 
 # What base and large share (Conneau et al. 2020, and the published config.json files).
@@ -540,11 +580,15 @@ def read_config_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"expected a config.json at {path}, found none; check the folder, or save the config there") from error
+        raise CheckpointError(
+            f"expected a config.json at {path}, found none; check the folder, or save the config there"
+        ) from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); fetch or save it again") from error
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, it holds {type(values).__name__}; fetch or save it again")
+        raise CheckpointError(
+            f"{path} must hold a JSON object, it holds {type(values).__name__}; fetch or save it again"
+        )
     return values
 
 

@@ -110,4 +110,6 @@ def head_of_class(name: str) -> Head:
         rest = name.removeprefix("TF").removeprefix("Flax")
         if rest.startswith(prefix) and rest.removeprefix(prefix) in HEADS:
             return HEADS[rest.removeprefix(prefix)]
-    raise XLMRError(f"expected a class such as {', '.join('XLMRoberta' + suffix for suffix in HEADS)}, received {name!r}")
+    raise XLMRError(
+        f"expected a class such as {', '.join('XLMRoberta' + suffix for suffix in HEADS)}, received {name!r}"
+    )

@@ -90,7 +90,14 @@ class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput[ArrayT]):
         cross_attentions: one (B, N, S, S') a layer.
     """
 
-    fields = ("last_hidden_state", "pooler_output", "past_key_values", "hidden_states", "attentions", "cross_attentions")
+    fields = (
+        "last_hidden_state",
+        "pooler_output",
+        "past_key_values",
+        "hidden_states",
+        "attentions",
+        "cross_attentions",
+    )
 
 
 class MaskedLMOutput(ModelOutput[ArrayT]):

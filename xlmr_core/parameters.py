@@ -110,7 +110,9 @@ def _norm(name: str, when: When = _always) -> tuple[ParamSpec, ...]:
     )
 
 
-def _embedding(name: str, rows: str, width: str = "hidden", init: Init = Init.NORMAL, when: When = _always) -> tuple[ParamSpec, ...]:
+def _embedding(
+    name: str, rows: str, width: str = "hidden", init: Init = Init.NORMAL, when: When = _always
+) -> tuple[ParamSpec, ...]:
     return (ParamSpec(f"{name}.weight", (rows, width), Role.EMBEDDING, init, when=when),)
 
 
@@ -210,7 +212,9 @@ def parameters(config: XLMRobertaConfig, head: str, *, pooler: bool | None = Non
                 # Pruning removes heads of self-attention; cross-attention keeps all of its own.
                 dims = sizes if not spec.name.startswith("crossattention") else dim_sizes(config)
                 shape = tuple(dims[dim] for dim in spec.dims)
-                rows[before + spec.name] = Parameter(before + spec.name, shape, spec.dims, spec.role, spec.init, tied_to)
+                rows[before + spec.name] = Parameter(
+                    before + spec.name, shape, spec.dims, spec.role, spec.init, tied_to
+                )
 
     add(EMBEDDINGS, prefix)
     for layer in range(config.num_hidden_layers):
