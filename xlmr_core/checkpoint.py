@@ -8,6 +8,7 @@ that no longer count are removed.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import json
 import math
 import os
@@ -22,10 +23,12 @@ from xlmr_core.config import read_config_json
 from xlmr_core.errors import CheckpointError
 from xlmr_core.files import atomic_path, write_atomically
 from xlmr_core.formats.safetensors_file import (
+    Layout,
     RawTensor,
     SafetensorsFile,
     TensorInfo,
     TensorSource,
+    layout_of,
     write_safetensors,
 )
 from xlmr_core.load_plan import LoadPlan, LoadReport, LoadWarning, plan_load
@@ -48,16 +51,16 @@ _TEMPORARY = re.compile(r"\.model.*\.safetensors(\.index\.json)?\..*\.tmp")
 _ABANDONED_AFTER = 3600.0  # seconds without a write, after which a temporary file belongs to a save that was killed
 
 # Weights of other formats, by file name, and what they are.
-OTHER_FORMATS = {
-    "*.bin": "PyTorch pickles",
-    "*.pt": "PyTorch pickles",
-    "*.ckpt": "PyTorch pickles",
-    "*.h5": "TensorFlow or Keras weights",
-    "*.keras": "a Keras model",
-    "*.msgpack": "Flax weights",
-    "*.onnx": "an ONNX graph",
-    "*.gguf": "GGUF weights",
-}
+OTHER_FORMATS = (
+    ("*.bin", "PyTorch pickles"),
+    ("*.pt", "PyTorch pickles"),
+    ("*.ckpt", "PyTorch pickles"),
+    ("*.h5", "TensorFlow or Keras weights"),
+    ("*.keras", "a Keras model"),
+    ("*.msgpack", "Flax weights"),
+    ("*.onnx", "an ONNX graph"),
+    ("*.gguf", "GGUF weights"),
+)
 
 
 class Checkpoint:
@@ -116,7 +119,7 @@ def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
     """
     path = Path(folder)
     if path.is_dir():
-        path = next((path / name for name in (SINGLE, INDEX) if (path / name).exists()), path)
+        path = next((path / name for name in (SINGLE, INDEX) if (path / name).is_file()), path)
         if path.is_dir():
             raise CheckpointError(_nothing_in(path))
     if path.name.endswith(".json"):
@@ -128,16 +131,19 @@ def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
 
 
 def _nothing_in(folder: Path) -> str:
-    other = {what: [file.name for file in sorted(folder.glob(pattern))] for pattern, what in OTHER_FORMATS.items()}
-    found = [f"{', '.join(files[:3])} ({what})" for what, files in other.items() if files]
-    named_otherwise = [file.name for file in sorted(folder.glob("*.safetensors"))]
+    files = sorted(file.name for file in folder.iterdir() if file.is_file())
+    expected = f"expected {SINGLE} or {INDEX} in {folder}"
+    named_otherwise = fnmatch.filter(files, "*.safetensors")
     if named_otherwise:
-        return f"expected {SINGLE} or {INDEX} in {folder}, found {', '.join(named_otherwise[:3])}; pass the path of the file itself"
-    if found:
-        return (
-            f"expected {SINGLE} or {INDEX} in {folder}; this folder holds {'; '.join(found)}: convert it to safetensors"
-        )
-    return f"expected {SINGLE} or {INDEX} in {folder}, found no weights; check the folder"
+        return f"{expected}, found {', '.join(named_otherwise[:3])}; pass the path of the file itself"
+    other = [
+        f"{', '.join(found[:3])} ({what})"
+        for pattern, what in OTHER_FORMATS
+        if (found := fnmatch.filter(files, pattern))
+    ]
+    if other:
+        return f"{expected}; this folder holds {'; '.join(other)}: convert it to safetensors"
+    return f"{expected}, found no weights; check the folder"
 
 
 def _open_shards(index: Path) -> Checkpoint:
@@ -203,23 +209,24 @@ def save_tensors(
     limit = _bytes_of(max_shard_size)
     if folder.is_file():
         raise CheckpointError(f"expected a folder to save to, received the file {folder}; name a folder")
-    sizes = {name: (source if isinstance(source, RawTensor) else source()).nbytes for name, source in tensors.items()}
-    groups = _split(sizes, limit)
+    layouts = {name: layout_of(source) for name, source in tensors.items()}
+    total = sum(layout.nbytes for layout in layouts.values())
+    groups = _split(layouts, limit)
     new: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if len(groups) <= 1:
             with atomic_path(folder / SINGLE) as temporary:
-                write_safetensors(temporary, tensors, metadata)
+                write_safetensors(temporary, tensors, layouts, metadata)
             names = [SINGLE]
         else:
             names = _free_shard_names(folder, len(groups))
             for name, group in zip(names, groups, strict=True):
                 new.append(folder / name)
                 with atomic_path(folder / name) as temporary:
-                    write_safetensors(temporary, {tensor: tensors[tensor] for tensor in group}, metadata)
+                    write_safetensors(temporary, {tensor: tensors[tensor] for tensor in group}, layouts, metadata)
             index = {
-                "metadata": {"total_size": sum(sizes.values())},
+                "metadata": {"total_size": total},
                 "weight_map": {tensor: name for name, group in zip(names, groups, strict=True) for tensor in group},
             }
             write_atomically(
@@ -232,7 +239,7 @@ def save_tensors(
         raise
     except OSError as error:
         raise CheckpointError(
-            f"cannot save {sum(sizes.values())} bytes to {folder}: {error.strerror or error}; make room or choose another folder "
+            f"cannot save {total} bytes to {folder}: {error.strerror or error}; make room or choose another folder "
             "(what was there before is intact)"
         ) from error
     finally:
@@ -258,15 +265,15 @@ def _bytes_of(size: int | str) -> int:
     return math.floor(float(match[1]) * _UNITS[match[2].upper()])
 
 
-def _split(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+def _split(layouts: Mapping[str, Layout], limit: int) -> list[list[str]]:
     groups: list[list[str]] = [[]]
     filled = 0
-    for name, size in sizes.items():
-        if groups[-1] and filled + size > limit:
+    for name, layout in layouts.items():
+        if groups[-1] and filled + layout.nbytes > limit:
             groups.append([])
             filled = 0
         groups[-1].append(name)
-        filled += size
+        filled += layout.nbytes
     return groups
 
 

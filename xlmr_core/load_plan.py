@@ -10,9 +10,9 @@ import difflib
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -27,13 +27,19 @@ __all__ = ["Dropped", "LoadPlan", "LoadReport", "LoadWarning", "Mismatched", "Ti
 PREFIX = "roberta."
 DECODER, DECODER_BIAS, LM_BIAS = "lm_head.decoder.weight", "lm_head.decoder.bias", "lm_head.bias"
 
+# What TensorFlow once called the weights of a norm.
+OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
+
 # Parts that a pretrained checkpoint need not have; everything else has to be there.
 FRESH_PARTS = re.compile(r"^(lm_head|classifier|qa_outputs|pooler)\.|\.crossattention\.")
 
 FLOATS = ("F16", "BF16", "F32", "F64")
 
-# By the ``format`` that a file's metadata names: who writes other names and layouts than the published ones.
-OTHER_NAMING = {"tf": "TensorFlow", "flax": "Flax"}
+# What betrays a file with other names and layouts than the published ones, and who writes it.
+OTHER_NAMING = {
+    "TensorFlow": re.compile(r":0$"),
+    "Flax": re.compile(r"\.(kernel|embedding|scale)$"),
+}
 
 # The config field that implies the size of a dim (see ParamSpec.dims).
 FIELD_OF_DIM = {
@@ -194,15 +200,13 @@ class LoadPlan:
 
 
 class TensorFile(Protocol):
-    """The part of a ``Checkpoint`` that planning needs."""
+    """The part of a ``Checkpoint`` that planning needs; tensors in memory can offer it too."""
 
     @property
     def names(self) -> tuple[str, ...]: ...
     @property
     def path(self) -> object: ...
-    @property
-    def metadata(self) -> Mapping[str, Any]: ...
-    def info(self, name: str) -> TensorInfo: ...
+    def info(self, name: str) -> TensorInfo | RawTensor: ...
     def tensor(self, name: str) -> RawTensor: ...
 
 
@@ -236,27 +240,23 @@ def plan_load(
     in_file = _by_bare_name(checkpoint.names, rows)
     sources: dict[str, str] = {}
     missing: list[Parameter] = []
-    mismatched: list[Parameter] = []
     for name, row in rows.items():
         if row.tied_to is not None:
             continue
         source = next((in_file[bare] for bare in _candidates(name, config) if bare in in_file), None)
         if source is None:
             missing.append(row)
-        elif checkpoint.info(source).shape != row.shape:
-            mismatched.append(row)
-            sources[name] = source
         else:
             sources[name] = source
+    mismatched = [rows[name] for name, source in sources.items() if checkpoint.info(source).shape != rows[name].shape]
 
     _refuse_missing(missing, rows, sources, checkpoint)
     for name, source in sources.items():
-        _refuse_dtype(name, checkpoint.info(source))
-    received = {row.name: checkpoint.info(sources[row.name]) for row in mismatched}
+        _refuse_dtype(name, source, checkpoint)
     if mismatched and not ignore_mismatched_sizes:
-        raise CheckpointError(
-            "\n".join(_mismatch_message(config, row, sources[row.name], received[row.name]) for row in mismatched)
-        )
+        raise CheckpointError("\n".join(_mismatch_message(row, sources[row.name], checkpoint) for row in mismatched))
+    wrong = tuple(Mismatched(row.name, row.shape, checkpoint.info(sources[row.name]).shape) for row in mismatched)
+
     used = set(sources.values())
     for row in mismatched:
         del sources[row.name]
@@ -280,7 +280,7 @@ def plan_load(
         loaded=tuple(sources),
         missing=tuple(row.name for row in missing),
         unexpected=tuple(unexpected),
-        mismatched=tuple(Mismatched(row.name, row.shape, received[row.name].shape) for row in mismatched),
+        mismatched=wrong,
         dropped=tuple(dropped),
         tied=tuple(Tied(row.name, row.tied_to) for row in rows.values() if row.tied_to is not None),
         notes=_differing_decoder(rows, sources, in_file, checkpoint),
@@ -294,10 +294,10 @@ def _bare(name: str) -> str:
 
 
 def _renamed(name: str) -> str:
-    """The name with what TensorFlow once called the weights of a norm in today's words."""
-    return re.sub(
-        r"(?<=LayerNorm\.|ayer_norm\.)(gamma|beta)$", lambda old: {"gamma": "weight", "beta": "bias"}[old[0]], name
-    )
+    for old, new in OLD_NAMES.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
 
 
 def _by_bare_name(names: tuple[str, ...], rows: dict[str, Parameter]) -> dict[str, str]:
@@ -330,12 +330,12 @@ def _refuse_missing(
     unused = [name for name in checkpoint.names if name not in sources.values()]
     nearest = difflib.get_close_matches(row.name, unused, n=1, cutoff=0.0)
     encoder = [name for name in rows if not FRESH_PARTS.search(_bare(name))]
-    written_by = OTHER_NAMING.get(checkpoint.metadata.get("format", ""))
-    if written_by is not None:
-        raise CheckpointError(
-            f"{checkpoint.path} was written by {written_by} and has its names and layouts; "
-            "convert it to the published PyTorch names (load it in the original library with from_tf or from_flax and save it)"
-        )
+    for writer, pattern in OTHER_NAMING.items():
+        if any(pattern.search(name) for name in checkpoint.names):
+            raise CheckpointError(
+                f"{checkpoint.path} was written by {writer} and has its names and layouts; convert it: "
+                "load it in the original library with from_tf=True or from_flax=True and save it again"
+            )
     count = f", the first of {len(needed)} missing of {len(encoder)}" if len(needed) > 1 else ""
     raise CheckpointError(
         f"expected the encoder weight {row.name} of shape {row.shape} in {checkpoint.path}{count}; "
@@ -344,15 +344,23 @@ def _refuse_missing(
     )
 
 
-def _refuse_dtype(name: str, info: TensorInfo) -> None:
+def _refuse_dtype(name: str, source: str, checkpoint: TensorFile) -> None:
+    info = checkpoint.info(source)
     if info.dtype not in FLOATS:
         raise CheckpointError(
-            f"{name} in {info.file} has the dtype {info.dtype}, expected one of {', '.join(FLOATS)}; "
+            f"{name} in {_file_of(source, checkpoint)} has the dtype {info.dtype}, expected one of {', '.join(FLOATS)}; "
             "quantized weights do not load here, use the original checkpoint"
         )
 
 
-def _mismatch_message(config: XLMRobertaConfig, row: Parameter, source: str, info: TensorInfo) -> str:
+def _file_of(source: str, checkpoint: TensorFile) -> object:
+    """The very file of a tensor, which for shards is not the checkpoint's path."""
+    info = checkpoint.info(source)
+    return info.file if isinstance(info, TensorInfo) else checkpoint.path
+
+
+def _mismatch_message(row: Parameter, source: str, checkpoint: TensorFile) -> str:
+    info = checkpoint.info(source)
     fields = []
     for axis, dim in enumerate(row.dims):
         if len(info.shape) != len(row.shape) or info.shape[axis] != row.shape[axis]:
@@ -364,7 +372,7 @@ def _mismatch_message(config: XLMRobertaConfig, row: Parameter, source: str, inf
     )
     stored = "" if source == row.name else f" (stored as {source})"
     return (
-        f"{row.name}{stored} must have the shape {row.shape}, received {info.shape} from {info.file}; "
+        f"{row.name}{stored} must have the shape {row.shape}, received {info.shape} from {_file_of(source, checkpoint)}; "
         f"the size follows from the config's {', '.join(dict.fromkeys(fields))}; {remedy}"
     )
 

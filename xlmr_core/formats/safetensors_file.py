@@ -21,7 +21,16 @@ from safetensors import SafetensorError, safe_open
 
 from xlmr_core.errors import CheckpointError
 
-__all__ = ["DTYPES", "RawTensor", "SafetensorsFile", "TensorInfo", "TensorSource", "write_safetensors"]
+__all__ = [
+    "DTYPES",
+    "Layout",
+    "RawTensor",
+    "SafetensorsFile",
+    "TensorInfo",
+    "TensorSource",
+    "layout_of",
+    "write_safetensors",
+]
 
 
 class DType(NamedTuple):
@@ -198,25 +207,37 @@ class SafetensorsFile:
         return RawTensor(info.dtype, info.shape, data)
 
 
+class Layout(NamedTuple):
+    """What a header says about a tensor that is yet to be written."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+def layout_of(source: TensorSource) -> Layout:
+    """Dtype, shape and size of a tensor to write; a function is called for them, and what it returns is not kept."""
+    raw = _produce(source)
+    return Layout(raw.dtype, tuple(raw.shape), raw.nbytes)
+
+
 def write_safetensors(
-    path: Path, tensors: Mapping[str, TensorSource], metadata: Mapping[str, str] | None = None
+    path: Path, tensors: Mapping[str, TensorSource], layouts: Mapping[str, Layout], metadata: Mapping[str, str]
 ) -> None:
     """Write tensors to ``path``, one in memory at a time.
 
     Args:
         path: the file, which is written in place: give a temporary path.
-        tensors: by name. A function is called twice, for the header and for the values.
-        metadata: texts for ``__metadata__``; ``{"format": "pt"}`` is what loaders of the original library ask for.
+        tensors: by name.
+        layouts: of the same names, see :func:`layout_of`.
+        metadata: texts for ``__metadata__``.
     """
-    shapes = {
-        name: (raw.dtype, raw.shape, raw.nbytes) for name, source in tensors.items() for raw in [_produce(source)]
-    }
     # Widest values first, as the safetensors library does: every tensor is then aligned to its own dtype.
-    order = sorted(shapes, key=lambda name: -DTYPES[shapes[name][0]].size)
+    order = sorted(tensors, key=lambda name: -DTYPES[layouts[name].dtype].size)
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name in order:
-        dtype, shape, nbytes = shapes[name]
+        dtype, shape, nbytes = layouts[name]
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + nbytes]}
         offset += nbytes
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
@@ -226,13 +247,11 @@ def write_safetensors(
         file.write(text)
         for name in order:
             raw = _produce(tensors[name])
-            assert (raw.dtype, raw.shape) == shapes[name][:2], f"{name} changed while it was saved"
-            if raw.nbytes:
-                data = memoryview(raw.data).cast("B")
-                assert data.nbytes == raw.nbytes, (
-                    f"{name} has {data.nbytes} bytes, its shape {raw.shape} needs {raw.nbytes}"
-                )
-                file.write(data)
+            data = memoryview(raw.data).cast("B") if raw.nbytes else memoryview(b"")
+            assert Layout(raw.dtype, tuple(raw.shape), data.nbytes) == layouts[name], (
+                f"{name} changed while it was saved"
+            )
+            file.write(data)
 
 
 def _produce(source: TensorSource) -> RawTensor:
