@@ -1,0 +1,164 @@
+"""Tiny models and inputs for the PyTorch tests: every head of both families from one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import xlmr_torch
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.heads import FAMILIES, HEADS, LossKind
+
+VOCABULARY, CLASSES, CHOICES = 41, 3, 2
+TOKENWISE = ("last_hidden_state", "logits", "start_logits", "end_logits")
+
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 24,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-5,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+
+# Four rows each; in multiple choice they are two questions of two choices.
+MASKS: dict[str, list[list[int]]] = {
+    "right": [[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0]],
+    "left": [[1, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 1], [0, 1, 1, 1, 1, 1]],
+    "inside": [[1, 1, 0, 0, 1, 1], [1, 0, 1, 0, 1, 0], [1, 1, 1, 1, 1, 1], [1, 0, 0, 0, 0, 1]],
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A head of a family."""
+
+    family: str
+    head: str
+
+    def __str__(self) -> str:
+        return self.family + self.head
+
+    @property
+    def model_class(self) -> Any:
+        return getattr(xlmr_torch, self.family + self.head)
+
+    @property
+    def first_token(self) -> bool:
+        """Whether the answer depends on the state at position 0."""
+        return HEADS[self.head].reads_first_token or self.head == "Model"
+
+    def config(self, **changes: Any) -> XLMRobertaConfig:
+        labels = 2 if self.head == "ForQuestionAnswering" else CLASSES
+        decoder = self.head == "ForCausalLM"
+        return FAMILIES[self.family](**{**SIZES, "num_labels": labels, "is_decoder": decoder, **changes})
+
+    def build(self, *, seed: int = 0, **changes: Any) -> Any:
+        """A model in evaluation mode in which every parameter is random, so that none can be forgotten unnoticed."""
+        torch.manual_seed(seed)
+        model = self.model_class(self.config(**changes)).eval()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.normal_(1.0 if "orm.weight" in name else 0.0, 0.3)
+        return model
+
+    def inputs(self, mask: str | Tensor = "right") -> dict[str, Tensor]:
+        """Ids with padding and masked tokens where the mask is 0, and the mask."""
+        mask_BS = torch.tensor(MASKS[mask]) if isinstance(mask, str) else mask
+        ids_BS = torch.randint(4, VOCABULARY, mask_BS.shape, generator=torch.Generator().manual_seed(1))
+        padding_BS = (mask_BS == 0) & (torch.arange(mask_BS.shape[1]) % 3 != 1)
+        inputs = {"input_ids": ids_BS.masked_fill(padding_BS, 1), "attention_mask": mask_BS}
+        return {name: self.grouped(x) for name, x in inputs.items()}
+
+    def grouped(self, x: Tensor) -> Tensor:
+        """(B, ...) as (B / C, C, ...) for multiple choice."""
+        return x.unflatten(0, (-1, CHOICES)) if self.head == "ForMultipleChoice" else x
+
+    def labels(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Labels for the inputs, at tokens that the mask keeps; nothing for the bare model."""
+        generator = torch.Generator().manual_seed(2)
+        mask_BS = inputs["attention_mask"].flatten(0, -2) == 1
+        batch, length = mask_BS.shape
+        match HEADS[self.head].loss:
+            case LossKind.TOKENS:
+                classes = VOCABULARY if self.head == "ForMaskedLM" else CLASSES
+                labels_BS = torch.randint(0, classes, (batch, length), generator=generator)
+                return {"labels": labels_BS.masked_fill(~mask_BS, -100).index_fill(1, torch.tensor([2]), -100)}
+            case LossKind.NEXT_TOKENS:
+                follows_BS = mask_BS & torch.nn.functional.pad(mask_BS[:, :-1], (1, 0))
+                labels_BS = torch.randint(0, VOCABULARY, (batch, length), generator=generator)
+                return {"labels": labels_BS.masked_fill(~follows_BS, -100)}
+            case LossKind.SEQUENCE:
+                return {"labels": torch.randint(0, CLASSES, (batch,), generator=generator)}
+            case LossKind.CHOICE:
+                return {"labels": torch.randint(0, CHOICES, (batch // CHOICES,), generator=generator)}
+            case LossKind.SPAN:
+                return {"start_positions": torch.arange(batch) % 2, "end_positions": torch.arange(batch) % 3 + 1}
+            case _:
+                return {}
+
+
+CASES = [Case(family, head) for family in FAMILIES for head in HEADS]
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
+each_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+def loss_of(case: Case, output: Any) -> Tensor:
+    """The loss, or for the bare model some number that depends on everything it gives."""
+    if case.head != "Model":
+        return output.loss
+    weights = torch.linspace(-1, 1, output.last_hidden_state.shape[-1])
+    return (output.last_hidden_state.float() * weights).mean() + (output.pooler_output.float() * weights).mean()
+
+
+def gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:
+    """Every parameter's gradient, by name."""
+    model.zero_grad()
+    loss.backward()
+    return {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
+
+
+def reached(case: Case, found: dict[str, Tensor]) -> bool:
+    """Whether every parameter has a gradient, but for those that a softmax over them cannot feel."""
+    unfelt = ("key.bias", "classifier.bias") if case.head == "ForMultipleChoice" else ("key.bias",)
+    return all(bool(gradient.any()) for name, gradient in found.items() if not name.endswith(unfelt))
+
+
+@contextmanager
+def packed_calls(model: Any) -> Iterator[list[bool]]:
+    """Watch whether calls are packed: one entry for each time the embeddings run."""
+    seen: list[bool] = []
+    handle = model.base_model.embeddings.register_forward_hook(
+        lambda module, inputs, output: seen.append(output.dim() == 2)
+    )
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def outputs_of(module: torch.nn.Module) -> Iterator[list[Tensor]]:
+    """Collect what a module returns, of tuples the first."""
+    seen: list[Tensor] = []
+    handle = module.register_forward_hook(lambda module, inputs, x: seen.append(x[0] if isinstance(x, tuple) else x))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def assert_close(actual: Tensor, expected: Tensor, *, tolerance: float = 1e-5, what: str = "") -> None:
+    """Equal shapes, dtypes and values; the tolerance is relative to the largest expected value."""
+    scale = max(1.0, float(expected.detach().abs().max())) if expected.numel() else 1.0
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance * scale, msg=lambda text: f"{what}: {text}")
