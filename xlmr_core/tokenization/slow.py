@@ -301,6 +301,8 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         return BatchEncoding({name: [row[name] for row in rows] for name in names}, tensor_type=options.return_tensors)
 
     def _rows(self, samples: list[Sample], options: CallOptions) -> list[dict[str, Any]]:
+        if any(text is None for text, _ in samples):
+            raise TokenizerError("expected a text (str), got None; check the items of the batch")
         sides = [self._encode_side([sample[side] for sample in samples], options) for side in (0, 1)]
         rows = []
         for (ids, offsets), (pair_ids, pair_offsets) in zip(*sides, strict=True):
