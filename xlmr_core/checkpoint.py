@@ -226,7 +226,10 @@ def save_tensors(
                 with atomic_path(folder / name) as temporary:
                     write_safetensors(temporary, {tensor: tensors[tensor] for tensor in group}, layouts, metadata)
             index = {
-                "metadata": {"total_size": total},
+                "metadata": {
+                    "total_parameters": sum(math.prod(row.shape) for row in layouts.values()),
+                    "total_size": total,
+                },
                 "weight_map": {tensor: name for name, group in zip(names, groups, strict=True) for tensor in group},
             }
             write_atomically(
@@ -257,7 +260,7 @@ for _power, _letter in enumerate("KMGT", 1):
 def _bytes_of(size: int | str) -> int:
     if isinstance(size, int) and not isinstance(size, bool) and size > 0:
         return size
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(size))
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size if isinstance(size, str) else "")
     if match is None or match[2].upper() not in _UNITS or float(match[1]) <= 0:
         raise CheckpointError(
             f"max_shard_size must be a number of bytes or a text such as '5GB' or '200MiB', received {size!r}"
