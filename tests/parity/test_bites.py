@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.parity.adapters import Mode, adapter, modes
-from tests.parity.cases import CASES
+from tests.parity.cases import CASES, FAMILIES
 from tests.parity.compare import assert_close, flatten
 from tests.parity.inputs import Made, make
 from tests.parity.tolerances import FLOAT32
@@ -153,9 +153,11 @@ FAMILY_MISTAKES: dict[str, tuple[Callable[[Made], Made], str]] = {
 }
 
 ALL = [
-    *(pytest.param(make_it, f"{family}-{name}", id=f"{family}-{mistake}") for family in ("XLMRoberta", "XLMRobertaXL") for mistake, (make_it, name) in MISTAKES.items()),
-    *(pytest.param(make_it, name, id=mistake) for mistake, (make_it, name) in FAMILY_MISTAKES.items()),
-]  # fmt: skip
+    pytest.param(make_it, f"{family}-{name}", id=f"{family}-{mistake}")
+    for family in FAMILIES
+    for mistake, (make_it, name) in MISTAKES.items()
+]
+ALL += [pytest.param(make_it, name, id=mistake) for mistake, (make_it, name) in FAMILY_MISTAKES.items()]
 
 
 def outputs_without_weights(made: Made, head: str) -> dict[str, Array]:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from xlmr_core.checks import IGNORE_INDEX, check_label_shape
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import XLMRobertaConfig, XLMRobertaXLConfig
 from xlmr_core.errors import InputError
 from xlmr_core.reference.encoder import Encoded, Inputs
 from xlmr_core.reference.mathematics import (
@@ -109,11 +109,15 @@ def multiple_choice(config: XLMRobertaConfig, params: Params, encoded: Encoded, 
 
 
 def token_classification(config: XLMRobertaConfig, params: Params, encoded: Encoded, given: Inputs) -> Fields:
+    """A class for each token. XL does not count labels at masked positions, base and large do, as published."""
     logits_BSK = linear(params, "classifier", encoded.last_hidden_state_BSD)
     if given.labels is None:
         return {"logits": logits_BSK}
-    check_label_shape("labels", given.labels.shape, logits_BSK.shape[:2])
-    return {"loss": cross_entropy(config, logits_BSK, given.labels), "logits": logits_BSK}
+    labels, mask = given.labels, given.attention_mask
+    check_label_shape("labels", labels.shape, logits_BSK.shape[:2])
+    if isinstance(config, XLMRobertaXLConfig) and mask is not None and mask.ndim == 2:
+        labels = np.where(mask == 1, labels, IGNORE_INDEX)
+    return {"loss": cross_entropy(config, logits_BSK, labels), "logits": logits_BSK}
 
 
 def question_answering(config: XLMRobertaConfig, params: Params, encoded: Encoded, given: Inputs) -> Fields:
