@@ -422,6 +422,17 @@ def test_slow_offsets_are_sentencepieces_own(slow: XLMRobertaTokenizer) -> None:
     assert cut == [(0, 0), *plain[:4], (0, 0)]
 
 
+def test_training_another_vocabulary(fast: XLMRobertaTokenizerFast, tmp_path: Path) -> None:
+    new = fast.train_new_from_iterator([TEXTS[:3], TEXTS[3:]], 110, new_special_tokens=["<q>"])
+    assert new.convert_ids_to_tokens([0, 1, 2, 3, 4, 5]) == ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "<q>"]
+    assert 6 < len(new) <= 110
+    assert new.additional_special_tokens == ["<q>"]
+    assert new("Paris <mask>")["input_ids"][-2:] == [4, 2]
+    assert new.decode(new.encode(TEXTS[0]), skip_special_tokens=True) == TEXTS[0]
+    new.save_pretrained(tmp_path)
+    assert XLMRobertaTokenizerFast.from_pretrained(tmp_path).encode(TEXTS[1]) == new.encode(TEXTS[1])
+
+
 def test_import_is_light(model_file: Path) -> None:
     program = (
         "import sys, xlmr_core.tokenization as t\n"

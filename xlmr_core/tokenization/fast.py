@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,55 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
     def _decode(self, ids: list[int], skip_special_tokens: bool, **kwargs: Any) -> str:
         return str(
             self._tokenizer.decode([index for index in ids if index < 2**32], skip_special_tokens=skip_special_tokens)
+        )
+
+    # -- a new vocabulary ----------------------------------------------------------------------------------------------
+
+    def train_new_from_iterator(
+        self,
+        text_iterator: Iterable[Any],
+        vocab_size: int,
+        length: int | None = None,
+        new_special_tokens: Any = None,
+        **kwargs: Any,
+    ) -> XLMRobertaTokenizerFast:
+        """Train a tokenizer with the same normalization and special tokens on other texts.
+
+        Args:
+            text_iterator: texts, or lists of texts.
+            vocab_size: how many ids, special tokens included.
+            length: how many items the iterator has, for the progress bar.
+            new_special_tokens: str or AddedToken, beside those there are.
+            kwargs: arguments of ``tokenizers.trainers.UnigramTrainer``.
+
+        Returns:
+            a new tokenizer; ``<mask>`` has id 4, so it has no sentencepiece counterpart.
+        """
+        import tokenizers
+
+        content = json.loads(self._tokenizer.to_str())
+        unknown = str(self.unk_token)
+        content |= {"added_tokens": [], "model": {**content["model"], "unk_id": 0, "vocab": [[unknown, 0.0]]}}
+        fresh = tokenizers.Tokenizer.from_str(json.dumps(content))
+        special = [token for token in self.added_tokens_decoder.values() if token.special]
+        special += [AddedToken.of(token, special=True) for token in new_special_tokens or []]
+        trainer = tokenizers.trainers.UnigramTrainer(
+            vocab_size=vocab_size,
+            special_tokens=[tokenizers.AddedToken(**token.to_json()) for token in special],
+            unk_token=unknown,
+            **{"show_progress": False, **kwargs},
+        )
+        with _refusing("training failed; pass more text or a smaller vocab_size"):
+            fresh.train_from_iterator(text_iterator, trainer=trainer, length=length)
+        known: dict[str, Any] = {name: token for name, token in self._special.items() if name in DEFAULT_TOKENS}
+        added = [*self._additional, *special[len(special) - len(new_special_tokens or []) :]]
+        return type(self)(
+            tokenizer_object=fresh,
+            model_max_length=self.model_max_length,
+            padding_side=self.padding_side,
+            truncation_side=self.truncation_side,
+            additional_special_tokens=added,
+            **known,
         )
 
     # -- files ---------------------------------------------------------------------------------------------------------
