@@ -9,18 +9,19 @@ from xlmr_core.checks import IGNORE_INDEX, Extremes, check_extremes, check_input
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 
-__all__ = ["check_encoder_inputs", "check_labels", "is_concrete"]
+__all__ = ["batch_shape", "check_encoder_inputs", "check_labels", "is_concrete", "is_traced"]
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
+def is_traced() -> bool:
+    """Whether a compiler, an export, a trace or a transform of ``torch.func`` is looking on: nothing may then depend on values."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
+
+
 def is_concrete(tensor: Tensor) -> bool:
-    """Whether reading a value is possible and free of a device synchronisation (not under a compiler, an export or a transform)."""
-    return (
-        not torch.compiler.is_compiling()
-        and type(tensor) in (Tensor, torch.nn.Parameter)
-        and tensor.device.type == "cpu"
-    )
+    """Whether reading a value is possible and free of a device synchronisation."""
+    return not is_traced() and type(tensor) in (Tensor, torch.nn.Parameter) and tensor.device.type == "cpu"
 
 
 def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
@@ -32,6 +33,19 @@ def _extremes(name: str, tensor: Tensor | None) -> list[Extremes]:
         return []
     low, high = tensor.aminmax() if tensor.dtype is not torch.bool else (tensor.any(), tensor.any())
     return [Extremes(name, low.item(), high.item())]
+
+
+def batch_shape(
+    config: XLMRobertaConfig, input_ids: Tensor | None, inputs_embeds: Tensor | None, position_ids: Tensor | None
+) -> tuple[int, int]:
+    """(B, S) of whichever of ids and embeddings is there, for heads that look at labels before the encoder runs.
+
+    Raises:
+        InputError: as in :func:`check_encoder_inputs`, by which everything else is checked.
+    """
+    return check_input_shapes(
+        config, input_ids=_shape(input_ids), inputs_embeds=_shape(inputs_embeds), position_ids=_shape(position_ids)
+    )
 
 
 def check_encoder_inputs(
@@ -81,8 +95,8 @@ def check_encoder_inputs(
     return batch, length
 
 
-def check_labels(config: XLMRobertaConfig, labels: Tensor, classes: int) -> None:
-    """Refuse class labels that are not integers in [0, classes) or -100.
+def check_labels(config: XLMRobertaConfig, labels: Tensor, classes: int) -> Tensor:
+    """Refuse class labels that are not integers in [0, classes) or -100, and return them as int64.
 
     Raises:
         InputError: naming the range and the value.
@@ -91,5 +105,7 @@ def check_labels(config: XLMRobertaConfig, labels: Tensor, classes: int) -> None
         raise InputError(
             f"labels must hold integers here, received {labels.dtype}; convert them, or set config.problem_type"
         )
+    labels = labels.long()
     if is_concrete(labels):
         check_extremes(config, _extremes("labels", labels[labels != IGNORE_INDEX]), labels=classes)
+    return labels

@@ -280,7 +280,7 @@ class EncoderModel(PreTrainedModel):
             raise InputError(
                 "encoder_hidden_states needs a decoder with cross-attention: set config.is_decoder = config.add_cross_attention = True"
             )
-        if states.dim() != 3 or states.shape[0] != batch or states.shape[2] != config.hidden_size:
+        if states.dim() != 3 or 0 in states.shape or (states.shape[0], states.shape[2]) != (batch, config.hidden_size):
             raise InputError(
                 f"encoder_hidden_states must have the shape ({batch}, source length, {config.hidden_size}), received {tuple(states.shape)}"
             )

@@ -17,10 +17,10 @@ from xlmr_core.outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from xlmr_torch.checks import check_labels, is_concrete
+from xlmr_torch.checks import batch_shape, check_labels, is_concrete
 from xlmr_torch.encoder import Encoded, EncoderModel, Needs
 from xlmr_torch.linear import linear
-from xlmr_torch.losses import cross_entropy, sequence_loss, span_loss
+from xlmr_torch.losses import check_sequence_labels, check_span, cross_entropy, sequence_loss, span_loss
 from xlmr_torch.pretrained import PreTrainedModel
 
 __all__ = [
@@ -102,7 +102,7 @@ class SequenceClassification(HeadModel):
 
         Args:
             input_ids ... return_dict: as in the bare model.
-            labels: see :func:`xlmr_torch.losses.sequence_loss`.
+            labels: see :func:`xlmr_torch.losses.check_sequence_labels`.
 
         Returns:
             :class:`~xlmr_core.outputs.SequenceClassifierOutput`; logits (B, K).
@@ -110,6 +110,9 @@ class SequenceClassification(HeadModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range.
         """
+        batch, _ = batch_shape(self.config, input_ids, inputs_embeds, position_ids)
+        if labels is not None:
+            check_sequence_labels(self.config, labels, batch, self.num_labels)
         encoded = self.encode(
             Needs(first_token=True),
             input_ids=input_ids,
@@ -168,22 +171,29 @@ class MultipleChoice(HeadModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range.
         """
+        if (input_ids is None) == (inputs_embeds is None):
+            batch_shape(self.config, input_ids, inputs_embeds, None)  # refuses, and says which of the two came
         source = inputs_embeds if input_ids is None else input_ids
-        axes = 3 if inputs_embeds is None else 4
-        if source is not None and source.dim() != axes:
+        assert source is not None
+        if source.dim() != (3 if inputs_embeds is None else 4):
             name, last = ("input_ids", "") if inputs_embeds is None else ("inputs_embeds", ", hidden")
             raise InputError(
                 f"{name} must have the shape (batch, choices, length{last}), received {tuple(source.shape)}"
             )
-        if source is not None and 0 in source.shape[:3]:
+        if 0 in source.shape[:3]:
             raise InputError(
                 f"expected at least one example, choice and token, received the shape {tuple(source.shape)}; skip empty batches"
             )
 
+        batch, choices, length = source.shape[:3]
+        if labels is not None:
+            check_label_shape("labels", labels.shape, (batch,), (batch, 1))
+            labels = check_labels(self.config, labels, choices)
+
         def flat(name: str, tensor: Tensor | None) -> Tensor | None:
-            if tensor is not None and source is not None and tensor.shape[:3] != source.shape[:3]:
+            if tensor is not None and tuple(tensor.shape[:3]) != (batch, choices, length):
                 raise InputError(
-                    f"{name} must have the shape {tuple(source.shape[:3])}, received {tuple(tensor.shape)}"
+                    f"{name} must have the shape {(batch, choices, length)}, received {tuple(tensor.shape)}"
                 )
             return None if tensor is None else tensor.flatten(0, 1)
 
@@ -198,14 +208,10 @@ class MultipleChoice(HeadModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        assert source is not None and self.roberta.pooler is not None
+        assert self.roberta.pooler is not None
         pooled = self.roberta.pooler(encoded.first_tokens())
-        logits = self.classifier(self.dropout(pooled)).view(source.shape[:2])
-        loss = None
-        if labels is not None:
-            check_label_shape("labels", labels.shape, logits.shape[:1], (logits.shape[0], 1))
-            check_labels(self.config, labels, logits.shape[1])
-            loss = cross_entropy(logits, labels.flatten())
+        logits = self.classifier(self.dropout(pooled)).view(batch, choices)
+        loss = None if labels is None else cross_entropy(logits, labels.flatten())
         output = MultipleChoiceModelOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
@@ -251,10 +257,10 @@ class TokenClassification(HeadModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range.
         """
-        shape = batch_shape(input_ids, inputs_embeds)
+        shape = batch_shape(self.config, input_ids, inputs_embeds, position_ids)
         if labels is not None:
             check_label_shape("labels", labels.shape, shape)
-            check_labels(self.config, labels, self.config.num_labels)
+            labels = check_labels(self.config, labels, self.num_labels)
         encoded = self.encode(
             Needs(positions_BS=needed_positions(shape, labels, None)),
             input_ids=input_ids,
@@ -321,10 +327,8 @@ class QuestionAnswering(HeadModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range; for one of the two positions without the other.
         """
-        if (start_positions is None) != (end_positions is None):
-            raise InputError(
-                "expected start_positions and end_positions together, received one of them; pass both or neither"
-            )
+        batch, _ = batch_shape(self.config, input_ids, inputs_embeds, position_ids)
+        check_span(start_positions, end_positions, batch)
         encoded = self.encode(
             Needs(every_position=start_positions is not None),
             input_ids=input_ids,
@@ -348,12 +352,6 @@ class QuestionAnswering(HeadModel):
             attentions=encoded.attentions,
         )
         return self.finish(output, return_dict)
-
-
-def batch_shape(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> tuple[int, int]:
-    """(B, S) of whichever input is there; the encoder checks that it is exactly one."""
-    source = inputs_embeds if input_ids is None else input_ids
-    return (0, 0) if source is None or source.dim() < 2 else (source.shape[0], source.shape[1])
 
 
 def needed_positions(shape: tuple[int, int], labels: Tensor | None, chosen_BP: Tensor | None) -> Tensor | None:

@@ -13,9 +13,9 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
-from xlmr_torch.checks import INTEGERS, check_labels, is_concrete
+from xlmr_torch.checks import INTEGERS, batch_shape, check_labels, is_concrete, is_traced
 from xlmr_torch.encoder import Encoded, Needs
-from xlmr_torch.heads import HeadModel, batch_shape, needed_positions
+from xlmr_torch.heads import HeadModel, needed_positions
 from xlmr_torch.linear import linear
 from xlmr_torch.losses import cross_entropy
 
@@ -102,7 +102,7 @@ class MaskedLM(VocabularyModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range.
         """
-        shape = batch_shape(input_ids, inputs_embeds)
+        shape = batch_shape(self.config, input_ids, inputs_embeds, position_ids)
         if sparse_prediction and labels is None:
             raise InputError(
                 "sparse_prediction=True computes logits at labelled positions and needs labels; pass labels, or masked_positions"
@@ -116,7 +116,7 @@ class MaskedLM(VocabularyModel):
         if labels is not None:
             shapes = [shape] if masked_positions is None else [shape, tuple(masked_positions.shape)]
             check_label_shape("labels", labels.shape, *shapes)
-            check_labels(self.config, labels, self.config.vocab_size)
+            labels = check_labels(self.config, labels, self.config.vocab_size)
             if masked_positions is not None and tuple(labels.shape) != tuple(masked_positions.shape):
                 labels = labels.gather(1, masked_positions.long().clamp(min=0))
             if masked_positions is not None:
@@ -162,7 +162,7 @@ class MaskedLM(VocabularyModel):
         valid_BP = masked_positions >= 0
         rows = torch.arange(shape[0], device=masked_positions.device)[:, None] * shape[1]
         flat_BP = rows + masked_positions.long().clamp(min=0)
-        if torch.compiler.is_compiling():
+        if is_traced():
             logits = self.lm_head(encoded.at(flat_BP.flatten())).unflatten(0, valid_BP.shape)
             return logits.masked_fill(~valid_BP[..., None], 0)
         logits_nV = self.lm_head(encoded.at(flat_BP[valid_BP]))
@@ -209,13 +209,13 @@ class CausalLM(VocabularyModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range; for labels with ``logits_to_keep``.
         """
-        shape = batch_shape(input_ids, inputs_embeds)
+        shape = batch_shape(self.config, input_ids, inputs_embeds, position_ids)
         keeps_all = isinstance(logits_to_keep, int) and logits_to_keep == 0
         if labels is not None:
             if not keeps_all:
                 raise InputError("labels need the logits of every position; leave logits_to_keep out")
             check_label_shape("labels", labels.shape, shape)
-            check_labels(self.config, labels, self.config.vocab_size)
+            labels = check_labels(self.config, labels, self.config.vocab_size)
             # The last position predicts nothing; all others predict their successor.
             labels = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
         kept = kept_columns(logits_to_keep, shape[1])

@@ -12,9 +12,9 @@ from xlmr_core.checks import IGNORE_INDEX, check_label_shape
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.losses import Problem, sequence_problem
-from xlmr_torch.checks import INTEGERS, check_labels
+from xlmr_torch.checks import INTEGERS, check_labels, is_concrete, is_traced
 
-__all__ = ["cross_entropy", "sequence_loss", "span_loss"]
+__all__ = ["check_sequence_labels", "check_span", "cross_entropy", "sequence_loss", "span_loss"]
 
 # Rows of logits whose float32 copy exists at a time; at 250 002 classes some 64 MB.
 CHUNK_VALUES = 1 << 24
@@ -65,7 +65,7 @@ def cross_entropy(logits_nV: Tensor, labels_n: Tensor) -> Tensor:
         A float32 scalar; NaN if no label counts.
     """
     labels_n = labels_n.long()
-    if torch.compiler.is_compiling():
+    if is_traced():
         return F.cross_entropy(logits_nV.float(), labels_n, ignore_index=IGNORE_INDEX)
     if logits_nV.dtype is torch.float64:  # gradient checks
         return F.cross_entropy(logits_nV, labels_n, ignore_index=IGNORE_INDEX)
@@ -77,34 +77,64 @@ def cross_entropy(logits_nV: Tensor, labels_n: Tensor) -> Tensor:
     return _ChunkedCrossEntropy.apply(logits_nV, labels_n) / len(labels_n)
 
 
+def check_sequence_labels(config: XLMRobertaConfig, labels: Tensor, batch: int, classes: int) -> None:
+    """Refuse labels that do not fit the problem that config and labels mean.
+
+    Args:
+        labels: integers (B,) or (B, 1) for one class; (B, K) of 0 to 1 for several classes; (B, K) for regression, of one number also (B,).
+
+    Raises:
+        InputError: for labels of a wrong shape, dtype or range.
+    """
+    problem = sequence_problem(config, labels_are_integers=labels.dtype in INTEGERS)
+    if problem is Problem.SINGLE_LABEL:
+        check_label_shape("labels", labels.shape, (batch,), (batch, 1))
+        check_labels(config, labels, classes)
+        return
+    if labels.is_complex():
+        raise InputError(f"labels must hold numbers, received {labels.dtype}")
+    shapes = [(batch,), (batch, 1)] if problem is Problem.REGRESSION and classes == 1 else [(batch, classes)]
+    check_label_shape("labels", labels.shape, *shapes)
+    if problem is Problem.MULTI_LABEL and is_concrete(labels):
+        outside = labels[(labels < 0) | (labels > 1)] if labels.dtype is not torch.bool else labels[:0]
+        if outside.numel():
+            raise InputError(
+                f"labels must lie between 0 and 1, received {outside[0].item()}; each says whether a class applies"
+            )
+
+
 def sequence_loss(config: XLMRobertaConfig, logits_BK: Tensor, labels: Tensor) -> Tensor:
     """The loss of a sequence classifier, by the problem that config and labels mean.
 
     Args:
         logits_BK: (B, K).
-        labels: integers (B,) for one class; (B, K) for several classes or regression; (B,) or (B, 1) for regression of one number.
-
-    Raises:
-        InputError: for labels of a wrong shape, dtype or range.
+        labels: as :func:`check_sequence_labels` lets them pass.
     """
-    batch, classes = logits_BK.shape
     problem = sequence_problem(config, labels_are_integers=labels.dtype in INTEGERS)
     if problem is Problem.SINGLE_LABEL:
-        check_label_shape("labels", labels.shape, (batch,), (batch, 1))
-        check_labels(config, labels, classes)
         return cross_entropy(logits_BK, labels.flatten())
-    if labels.dtype is torch.bool or labels.dtype in INTEGERS:
-        labels = labels.float()
-    if not labels.is_floating_point():
-        raise InputError(f"labels must hold numbers, received {labels.dtype}")
     logits_BK = logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
     labels = labels.to(logits_BK.dtype)
     if problem is Problem.MULTI_LABEL:
-        check_label_shape("labels", labels.shape, (batch, classes))
         return F.binary_cross_entropy_with_logits(logits_BK, labels)
-    shapes = [(batch,), (batch, 1)] if classes == 1 else [(batch, classes)]
-    check_label_shape("labels", labels.shape, *shapes)
     return F.mse_loss(logits_BK.flatten(), labels.flatten())
+
+
+def check_span(start: Tensor | None, end: Tensor | None, batch: int) -> None:
+    """Refuse answers of which the start or the end is missing, or not one integer a row.
+
+    Raises:
+        InputError: naming the shape or the dtype.
+    """
+    if (start is None) != (end is None):
+        raise InputError(
+            "expected start_positions and end_positions together, received one of them; pass both or neither"
+        )
+    for name, positions in (("start_positions", start), ("end_positions", end)):
+        if positions is not None:
+            check_label_shape(name, positions.shape, (batch,), (batch, 1))
+            if positions.dtype not in INTEGERS:
+                raise InputError(f"{name} must hold integers, received {positions.dtype}")
 
 
 def span_loss(start_logits_BS: Tensor, end_logits_BS: Tensor, start_B: Tensor, end_B: Tensor) -> Tensor:
@@ -114,15 +144,9 @@ def span_loss(start_logits_BS: Tensor, end_logits_BS: Tensor, start_B: Tensor, e
         start_logits_BS, end_logits_BS: (B, S).
         start_B, end_B: integers (B,) or (B, 1).
     """
-    batch, length = start_logits_BS.shape
+    length = start_logits_BS.shape[1]
     losses = []
-    for name, logits_BS, positions in (
-        ("start_positions", start_logits_BS, start_B),
-        ("end_positions", end_logits_BS, end_B),
-    ):
-        check_label_shape(name, positions.shape, (batch,), (batch, 1))
-        if positions.dtype not in INTEGERS:
-            raise InputError(f"{name} must hold integers, received {positions.dtype}")
+    for logits_BS, positions in ((start_logits_BS, start_B), (end_logits_BS, end_B)):
         positions = positions.flatten().long().clamp(0, length)
         losses.append(cross_entropy(logits_BS, positions.masked_fill(positions == length, IGNORE_INDEX)))
     return (losses[0] + losses[1]) / 2
