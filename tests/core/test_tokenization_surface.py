@@ -7,6 +7,7 @@ import logging
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,15 @@ def test_windows_cover_the_text(fast: XLMRobertaTokenizerFast) -> None:
         joined = joined + ids[4:-1]
     assert joined == whole
     assert windows["overflow_to_sample_mapping"] == [0] * len(windows["input_ids"])
+
+
+def test_threads_with_other_lengths_do_not_mix(tokenizer: PreTrainedTokenizerBase) -> None:
+    def widths(length: int) -> set[int]:
+        calls = [tokenizer(TEXTS, truncation=True, padding="max_length", max_length=length) for _ in range(40)]
+        return {len(ids) for call in calls for ids in call["input_ids"]}
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(widths, (5, 9, 80))) == [{5}, {9}, {80}]
 
 
 def test_what_was_cut_off(slow: XLMRobertaTokenizer) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from xlmr_core.errors import TokenizerError
 from xlmr_core.files import write_atomically
-from xlmr_core.hub import HUB_ARGUMENTS
+from xlmr_core.hub import HUB_ARGUMENTS, resolve
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 
 if TYPE_CHECKING:
@@ -76,9 +76,6 @@ def find_files(name_or_path: str | os.PathLike[str], arguments: dict[str, Any]) 
     if path.is_file():
         kind = "tokenizer_file" if path.suffix == ".json" else "vocab_file"
         return TokenizerFiles(str(path), **{kind: path})  # type: ignore[arg-type]
-    # Imported here: the hub is needed for names only, and pulls in more than a tokenizer needs.
-    from xlmr_core.hub import resolve
-
     wanted = (VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE)
     folder = resolve(name_or_path, **where, patterns=wanted)
     vocab_file, tokenizer_file = folder / VOCAB_FILE, folder / TOKENIZER_FILE
