@@ -92,25 +92,10 @@ def test_an_installation_without_the_built_in_model_says_so(tmp_path: Path, monk
 # Names that cannot be
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "./nowhere",
-        "../nowhere",
-        "/no/where",
-        "a/b/c",
-        "a\\b",
-        "C:\\models\\x",
-        "model/",
-        "~/nowhere",
-        "org/..",
-        "a b",
-        "ünï/x",
-        "-x",
-        "x" * 97,
-        "org/model--x",
-    ],
-)
+NO_NAMES = ["./nowhere", "../nowhere", "/no/where", "~/nowhere", "a/b/c", "a\\b", "C:\\models\\x", "model/", "org/.."]
+
+
+@pytest.mark.parametrize("name", [*NO_NAMES, "a b", "ünï/x", "-x", "x" * 97, "org/model--x"])
 def test_what_looks_like_a_path_is_refused_as_one(name: str) -> None:
     with pytest.raises(
         ModelNotFoundError, match="expected a folder with a model at .*found nothing there; check the path"
@@ -182,13 +167,13 @@ def in_a_process(code: str, **variables: str) -> str:
 
 
 ASK = """
-import sys
 from xlmr_core.errors import XLMRError
 from xlmr_core.hub import resolve
-try:
-    print(resolve({name!r}, **{arguments!r}))
-except XLMRError as error:
-    print(type(error).__name__, error)
+for name, arguments in {calls!r}:
+    try:
+        print(resolve(name, **arguments))
+    except XLMRError as error:
+        print(type(error).__name__, error)
 """
 
 
@@ -244,17 +229,12 @@ class Hub(BaseHTTPRequestHandler):
         if path.startswith("/api/") and "v9" in path:
             return self.answer(404, X_Error_Code="RevisionNotFound")
         if path.startswith("/api/"):
-            listing: Any = [
-                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                for name, data in FILES.items()
-            ]
-            if "/tree/" not in path:
-                listing = {
-                    "id": "org/model",
-                    "sha": COMMIT,
-                    "private": False,
-                    "siblings": [{"rfilename": name} for name in FILES],
-                }
+            listing: Any = {"id": "org/model", "sha": COMMIT, "siblings": [{"rfilename": name} for name in FILES]}
+            if "/tree/" in path:
+                listing = [
+                    {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                    for name, data in FILES.items()
+                ]
             return self.answer(200, json.dumps(listing).encode(), Content_Type="application/json")
         data = FILES[path.split(f"/resolve/{COMMIT}/")[1]]
         return self.answer(200, data, ETag=f'"{hashlib.sha1(data).hexdigest()}"', X_Repo_Commit=COMMIT)
@@ -275,75 +255,71 @@ def server() -> Iterator[str]:
         running.shutdown()
 
 
-def ask(server: str, name: str, cache: Path, offline: bool = False, **arguments: Any) -> str:
-    code = ASK.format(name=name, arguments={"cache_dir": str(cache), **arguments})
-    return in_a_process(code, HF_ENDPOINT=server, HF_HOME=str(cache / "home"), HF_HUB_OFFLINE="1" if offline else "0")
+def ask(server: str, cache: Path, *calls: tuple[str, dict[str, Any]], offline: bool = False) -> list[str]:
+    """What calls of ``resolve`` return or raise, all in one process."""
+    code = ASK.format(calls=[(name, {"cache_dir": str(cache), **arguments}) for name, arguments in calls])
+    variables = {"HF_ENDPOINT": server, "HF_HOME": str(cache / "home"), "HF_HUB_OFFLINE": "1" if offline else "0"}
+    return in_a_process(code, **variables).splitlines()
 
 
-def test_a_model_is_fetched_once_without_what_nobody_needs_and_found_offline_after(server: str, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    folder = Path(ask(server, "org/model", cache))
-    assert folder.is_relative_to(cache)
-    assert sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()) == [
-        "config.json",
-        "inner/config.json",
-        "model.safetensors",
-    ]
-    assert (folder / "model.safetensors").read_bytes() == b"weights"
+def files_in(folder: str | Path) -> list[str]:
+    return sorted(str(file.relative_to(folder)) for file in Path(folder).rglob("*") if file.is_file())
+
+
+def test_a_model_is_fetched_without_what_nobody_needs_and_found_offline_after(server: str, tmp_path: Path) -> None:
+    (folder,) = ask(server, tmp_path, ("org/model", {}))
+    assert Path(folder).is_relative_to(tmp_path)
+    assert files_in(folder) == ["config.json", "inner/config.json", "model.safetensors"]
+    assert (Path(folder) / "model.safetensors").read_bytes() == b"weights"
     assert AutoConfig.from_pretrained(folder).hidden_size == 24
-    asked = len(Hub.asked)
-    assert Path(ask(server, "org/model", cache, offline=True)) == folder
-    assert Path(ask(server, "org/model", cache, local_files_only=True)) == folder
-    assert Path(ask(server, "org/model", cache, offline=True, subfolder="inner")) == folder / "inner"
-    assert len(Hub.asked) == asked, "offline asks nobody"
-    assert Path(ask(server, "org/model", cache, revision="main")) == folder
+    Hub.asked = []
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("org/model", {}),
+        ("org/model", {"subfolder": "inner"}),
+        ("org/model", {"revision": "main"}),
+    ]
+    assert ask(server, tmp_path, *calls, offline=True) == [folder, f"{folder}/inner", folder]
+    assert ask(server, tmp_path, ("org/model", {"local_files_only": True})) == [folder]
+    assert Hub.asked == [], "offline asks nobody"
 
 
 def test_only_the_files_asked_for_are_fetched(server: str, tmp_path: Path) -> None:
-    folder = Path(ask(server, "org/model", tmp_path, patterns=("config.json",)))
-    assert [file.name for file in folder.iterdir()] == ["config.json"]
-    inner = Path(ask(server, "org/model", tmp_path / "b", patterns=("config.json",), subfolder="inner"))
-    assert (inner.name, [file.name for file in inner.iterdir()]) == ("inner", ["config.json"])
-    assert [file.name for file in inner.parent.iterdir()] == ["inner"]
-    assert not any("model.safetensors" in path or "pytorch" in path for path in Hub.asked)
-    missing = ask(server, "org/model", tmp_path, patterns=("*.onnx",))
+    config = {"patterns": ("config.json",)}
+    folder, missing = ask(server, tmp_path / "a", ("org/model", config), ("org/model", {"patterns": ("*.onnx",)}))
+    assert files_in(folder) == ["config.json"]
     assert missing.startswith("ModelNotFoundError 'org/model' on the hub has no *.onnx")
+    (inner,) = ask(server, tmp_path / "b", ("org/model", {**config, "subfolder": "inner"}))
+    assert (Path(inner).name, files_in(Path(inner).parent)) == ("inner", ["inner/config.json"])
+    assert not any("model.safetensors" in path or "pytorch" in path for path in Hub.asked)
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "message"),
-    [
-        (
-            "org/none",
-            {},
-            "ModelNotFoundError 'org/none' is no folder here and no built-in model (xlmr-mini), and the hub has none of that name",
-        ),
-        ("org/model", {"revision": "v9"}, "ModelNotFoundError 'org/model' on the hub has no revision 'v9'"),
-        ("org/gated", {}, "ModelNotFoundError 'org/gated' on the hub wants an agreement"),
-        ("org/model", {"subfolder": "outer"}, "ModelNotFoundError 'org/model' on the hub has no outer/*.json"),
-    ],
-)
-def test_what_the_hub_does_not_have(
-    name: str, arguments: dict[str, Any], message: str, server: str, tmp_path: Path
-) -> None:
-    assert ask(server, name, tmp_path, **arguments).startswith(message)
+LOOKED_FOR = "is no folder here and no built-in model (xlmr-mini)"
 
 
-@pytest.mark.parametrize("how", ["variable", "argument"])
-@pytest.mark.parametrize("name", ["org/model", "xlm-roberta-base", "nonsense"])
-def test_offline_without_a_download_says_what_to_do(how: str, name: str, server: str, tmp_path: Path) -> None:
-    message = ask(
-        server, name, tmp_path, offline=how == "variable", **({"local_files_only": True} if how == "argument" else {})
-    )
-    assert message.startswith(
-        f"ModelNotFoundError '{name}' is no folder here and no built-in model (xlmr-mini), it was not (or not wholly) downloaded before"
-    )
-    assert "the hub is switched off (local_files_only or HF_HUB_OFFLINE); download it once" in message
+def test_what_the_hub_does_not_have(server: str, tmp_path: Path) -> None:
+    expected: list[tuple[str, dict[str, Any], str]] = [
+        ("org/none", {}, f"'org/none' {LOOKED_FOR}, and the hub has none of that name; check the spelling"),
+        ("org/model", {"revision": "v9"}, "'org/model' on the hub has no revision 'v9'; check the spelling"),
+        ("org/gated", {}, "'org/gated' on the hub wants an agreement; accept it on its page"),
+        ("org/model", {"subfolder": "outer"}, "'org/model' on the hub has no outer/*.json"),
+    ]
+    answers = ask(server, tmp_path, *((name, arguments) for name, arguments, _ in expected))
+    for answer, (_, _, message) in zip(answers, expected, strict=True):
+        assert answer.startswith(f"ModelNotFoundError {message}")
+
+
+@pytest.mark.parametrize("offline", [True, False], ids=["variable", "argument"])
+def test_offline_without_a_download_says_what_to_do(offline: bool, server: str, tmp_path: Path) -> None:
+    names = ("org/model", "xlm-roberta-base", "nonsense")
+    calls: list[tuple[str, dict[str, Any]]] = [(name, {} if offline else {"local_files_only": True}) for name in names]
+    for name, answer in zip(names, ask(server, tmp_path, *calls, offline=offline), strict=True):
+        assert answer.startswith(f"ModelNotFoundError '{name}' {LOOKED_FOR}, it was not (or not wholly) downloaded")
+        assert "the hub is switched off (local_files_only or HF_HUB_OFFLINE); download it once" in answer
     assert Hub.asked == []
 
 
 def test_a_hub_that_cannot_be_reached_says_what_to_do(tmp_path: Path) -> None:
     pytest.importorskip("huggingface_hub")
-    message = ask("http://127.0.0.1:9", "org/model", tmp_path)
-    assert message.startswith("ModelNotFoundError 'org/model' is no folder here")
+    (message,) = ask("http://127.0.0.1:9", tmp_path, ("org/model", {}))
+    assert message.startswith(f"ModelNotFoundError 'org/model' {LOOKED_FOR}")
     assert "the hub cannot be reached; download it once with a connection, or pass the folder that holds it" in message
