@@ -222,6 +222,8 @@ class TokenClassification(HeadModel):
     """Classification of every token."""
 
     head = HEADS["ForTokenClassification"]
+    # Whether a label at a masked position counts: in base and large it does, in XL it does not, as published.
+    counts_masked_labels: ClassVar[bool] = True
 
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__(config)
@@ -261,6 +263,8 @@ class TokenClassification(HeadModel):
         if labels is not None:
             check_label_shape("labels", labels.shape, shape)
             labels = check_labels(self.config, labels, self.num_labels)
+            if not self.counts_masked_labels and attention_mask is not None and attention_mask.shape == labels.shape:
+                labels = labels.masked_fill(attention_mask == 0, IGNORE_INDEX)
         encoded = self.encode(
             Needs(positions_BS=needed_positions(shape, labels, None)),
             input_ids=input_ids,

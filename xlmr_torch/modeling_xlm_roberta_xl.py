@@ -56,6 +56,7 @@ class XLMRobertaXLForTokenClassification(heads.TokenClassification):
 
     config_class = XLMRobertaXLConfig
     encoder_class = XLMRobertaXLModel
+    counts_masked_labels = False
 
 
 class XLMRobertaXLForQuestionAnswering(heads.QuestionAnswering):

@@ -311,16 +311,15 @@ def label_after_masked(case: Case, inputs: dict[str, Any]) -> None:
     inputs["labels"] = labels
 
 
-TOKENS = ("ForMaskedLM", "ForTokenClassification")
 EVERY = tuple(case.head for case in CASES[:7])
+COUNTS_NO_MASKED_LABELS = Case("XLMRobertaXL", "ForTokenClassification")
 PADDED_PATH: list[tuple[Change, tuple[str, ...], dict[str, Any]]] = [
     (left_padding, ("Model", "ForSequenceClassification", "ForMultipleChoice"), {}),
     (fully_masked_row, EVERY, {}),
     (three_dimensional_mask, tuple(head for head in EVERY if head != "ForMultipleChoice"), {}),
     (head_mask, EVERY, {}),
     (attention_weights, EVERY, {}),
-    (label_at_masked, TOKENS, {}),
-    (label_at_masked, ("ForCausalLM",), {}),
+    (label_at_masked, ("ForMaskedLM", "ForCausalLM", "ForTokenClassification"), {}),
     (label_after_masked, ("ForCausalLM",), {}),
     (answer_positions, ("ForQuestionAnswering",), {}),
     (masked_positions_hit_padding, ("ForMaskedLM",), {}),
@@ -338,7 +337,7 @@ PADDED_PATH: list[tuple[Change, tuple[str, ...], dict[str, Any]]] = [
         pytest.param(case, change, config, id=f"{case}-{config.get('position_embedding_type', change.__name__)}")
         for change, heads, config in PADDED_PATH
         for case in CASES
-        if case.head in heads
+        if case.head in heads and not (change is label_at_masked and case == COUNTS_NO_MASKED_LABELS)
     ],
 )
 def test_padded_path_where_it_defines_the_answer(case: Case, change: Change, config: dict[str, Any]) -> None:
@@ -348,6 +347,23 @@ def test_padded_path_where_it_defines_the_answer(case: Case, change: Change, con
         padded, chosen, is_packed = both_ways(case, model, **inputs, output_hidden_states=True)
     assert not is_packed
     compare_outputs(case, padded, chosen, inputs["attention_mask"], is_packed=False, tolerance=0)
+
+
+@pytest.mark.parametrize("mode", ["always", "never"])
+def test_xl_counts_no_label_at_masked_positions(mode: str) -> None:
+    case = COUNTS_NO_MASKED_LABELS
+    model, inputs = case.build().set_packing(mode), case.inputs("right")
+    expected = model(**inputs, **case.labels(inputs)).loss
+    label_at_masked(case, inputs)
+    with packed_calls(model) as seen:
+        assert torch.equal(model(**inputs).loss, expected)
+    assert seen == [mode == "always"]
+    inputs["attention_mask"] = None
+    with pytest.warns(UserWarning, match="padding"):
+        counted = model(**inputs).loss
+    inputs["labels"][1, 4] = -100
+    with pytest.warns(UserWarning, match="padding"):
+        assert not torch.equal(counted, model(**inputs).loss)
 
 
 @each_family
