@@ -18,5 +18,5 @@ for text, candidates in zip(texts, fill_mask(texts, top_k=3), strict=True):
         print(f"  {candidate['score']:.3f}  {candidate['token_str']}")
 
 # Which of these words fits best? Scores are probabilities over the whole vocabulary.
-for candidate in fill_mask("I drink a cup of <mask>.", targets=["▁water", "▁music", "▁year"]):
+for candidate in fill_mask("It took many <mask>.", targets=["▁water", "▁people", "▁years"]):
     print(f"{candidate['score']:.2e}  {candidate['token_str']}")
