@@ -1,0 +1,230 @@
+"""Who may import whom: read from the source, and proved by a process that imports and looks."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CORE = "xlmr_core"
+
+# What a backend may import beside the standard library, the core and itself.
+BACKENDS = {
+    "xlmr_torch": {"torch", "numpy"},
+    "xlmr_tf": {"tensorflow", "keras", "optree", "numpy"},
+    "xlmr_flax": {"jax", "jaxlib", "flax", "optax", "numpy"},
+}
+# What the core may import: anywhere, and a single module only.
+CORE_ANYWHERE = {"numpy"}
+CORE_ONLY_IN = {
+    "safetensors": {"xlmr_core.formats.safetensors_file"},
+    "sentencepiece": {"xlmr_core.tokenization.slow"},
+    "tokenizers": {"xlmr_core.tokenization.fast"},
+    "huggingface_hub": {"xlmr_core.hub"},
+}
+# Inside the core a module imports from rows above its own, or from its own entry. Types for checkers only are exempt.
+LAYERS = (
+    ("errors",),
+    ("files", "hub", "positions"),
+    ("config", "outputs"),
+    ("heads",),
+    ("parameters", "checks", "losses"),
+    ("formats",),
+    ("load_plan",),
+    ("checkpoint",),
+    ("backends", "reference"),
+    ("tokenization",),
+    ("tasks",),
+    ("cli",),
+    ("__main__",),
+)
+# The one door from the core to a backend goes through importlib.
+DOOR = "xlmr_core.backends"
+
+
+class Import(NamedTuple):
+    module: str  # who imports
+    target: str  # what
+    line: int
+    for_types: bool  # under ``if TYPE_CHECKING``
+
+
+def modules(package: str) -> Iterator[tuple[str, Path]]:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        yield name.removesuffix(".__init__"), path
+
+
+def imports(package: str) -> list[Import]:
+    """Every import in the source, also those inside functions."""
+    found = []
+    for module, path in modules(package):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for_types = {
+            id(inner)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+            for statement in node.body
+            for inner in ast.walk(statement)
+        }
+        for node in ast.walk(tree):
+            targets = []
+            if isinstance(node, ast.Import):
+                targets = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: absolute imports only"
+                assert node.module is not None
+                # `from xlmr_core import cli` imports the module xlmr_core.cli.
+                modules_here = [f"{node.module}.{alias.name}" for alias in node.names]
+                targets = [name if is_module(name) else node.module for name in modules_here]
+            found += [Import(module, target, node.lineno, id(node) in for_types) for target in dict.fromkeys(targets)]
+    return found
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def root_of(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def layer_of(module: str) -> tuple[int, str]:
+    """The row of a core module in the table, and its entry there."""
+    entry = module.removeprefix(f"{CORE}.").partition(".")[0]
+    for row, entries in enumerate(LAYERS):
+        if entry in entries:
+            return row, entry
+    raise AssertionError(f"{module} has no place in LAYERS; say where it belongs")
+
+
+# From the source
+
+
+def test_every_package_is_seen() -> None:
+    packages = {path.parent.name for path in ROOT.glob("xlmr_*/__init__.py")}
+    assert packages == {CORE, *BACKENDS}
+    assert len(list(modules(CORE))) > 20
+
+
+def test_the_core_imports_no_framework_and_each_library_in_one_place() -> None:
+    for entry in imports(CORE):
+        root = root_of(entry.target)
+        if root in sys.stdlib_module_names or root in {CORE, *CORE_ANYWHERE}:
+            continue
+        assert root in CORE_ONLY_IN, f"{entry.module}:{entry.line} imports {entry.target}"
+        assert entry.module in CORE_ONLY_IN[root], (
+            f"{entry.module}:{entry.line}: {root} belongs in {CORE_ONLY_IN[root]}"
+        )
+
+
+@pytest.mark.parametrize("package", BACKENDS)
+def test_a_backend_imports_the_core_and_its_framework_only(package: str) -> None:
+    for entry in imports(package):
+        root = root_of(entry.target)
+        allowed = root in sys.stdlib_module_names or root in {CORE, package, *BACKENDS[package]}
+        assert allowed, f"{entry.module}:{entry.line} imports {entry.target}"
+
+
+def test_nothing_in_the_core_imports_upwards() -> None:
+    checked = 0
+    for entry in imports(CORE):
+        if root_of(entry.target) != CORE or entry.for_types or CORE in (entry.module, entry.target):
+            continue
+        (row, name), (target_row, target_name) = layer_of(entry.module), layer_of(entry.target)
+        below = target_row < row or target_name == name
+        assert below, f"{entry.module}:{entry.line} imports {entry.target}, which stands beside it or above it"
+        checked += 1
+    assert checked > 50
+
+
+def test_the_table_of_layers_names_what_there_is() -> None:
+    entries = [entry for row in LAYERS for entry in row]
+    there = {module.split(".")[1] for module, _ in modules(CORE) if module != CORE}
+    assert sorted(entries) == sorted(there)
+
+
+def test_the_core_reaches_backends_through_one_door() -> None:
+    for module, path in modules(CORE):
+        uses = {
+            ast.unparse(node.func)
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__"))
+        }
+        assert uses <= ({"importlib.import_module"} if module == DOOR else set()), module
+
+
+# From the process
+
+LOADED = """
+import json, sys
+before = set(sys.modules)
+{code}
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "jaxlib", "flax", "transformers", "optax"}
+PROTOBUF = "google.protobuf"
+
+
+def loaded_by(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED.format(code=code)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def third_party(names: set[str]) -> set[str]:
+    return {root_of(name) for name in names} - set(sys.stdlib_module_names) - {CORE}
+
+
+def test_importing_the_core_imports_no_other_package() -> None:
+    loaded = loaded_by("import xlmr_core")
+    assert third_party(loaded) == set()
+    assert len(loaded) < 100, "light: nothing but the configuration"
+
+
+def test_importing_everything_in_the_core_imports_no_framework_and_no_protobuf() -> None:
+    names = [module for module, _ in modules(CORE) if not module.endswith("__main__")]
+    loaded = loaded_by("\n".join(f"import {name}" for name in names))
+    assert set(names) <= loaded | {CORE}
+    assert not {root_of(name) for name in loaded} & {*FRAMEWORKS, *BACKENDS, "huggingface_hub"}
+    assert PROTOBUF not in loaded
+
+
+def test_using_the_core_imports_no_framework_and_no_protobuf(shared: Path) -> None:
+    model = shared / "fixtures" / "tasks" / "fill_mask"
+    code = f"""
+from xlmr_core.checkpoint import open_checkpoint, plan_load
+from xlmr_core.config import AutoConfig
+from xlmr_core.tokenization import XLMRobertaTokenizer, XLMRobertaTokenizerFast
+config = AutoConfig.from_pretrained({str(model)!r})
+plan_load(config, "ForMaskedLM", open_checkpoint({str(model)!r}))
+for kind in (XLMRobertaTokenizer, XLMRobertaTokenizerFast):
+    kind.from_pretrained({str(model)!r})("a text", return_tensors="np")
+"""
+    loaded = loaded_by(code)
+    assert not {root_of(name) for name in loaded} & {*FRAMEWORKS, *BACKENDS, "huggingface_hub"}
+    assert PROTOBUF not in loaded
+
+
+@pytest.mark.parametrize("package", BACKENDS)
+def test_importing_a_backend_imports_no_other_framework(package: str) -> None:
+    framework = {"xlmr_torch": "torch", "xlmr_tf": "tensorflow", "xlmr_flax": "jax"}[package]
+    if importlib.util.find_spec(framework) is None:
+        pytest.skip(f"{framework} is not installed")
+    # What the framework brings by itself is not ours to answer for.
+    loaded = {root_of(name) for name in loaded_by(f"import {package}") - loaded_by(f"import {framework}")}
+    assert package in loaded
+    assert CORE in loaded
+    others = FRAMEWORKS - BACKENDS[package]
+    assert not loaded & {*others, *(set(BACKENDS) - {package}), "huggingface_hub", "tokenizers", "sentencepiece"}
