@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["BFLOAT16", "FLOAT16", "FLOAT32", "FLOAT64", "GOLDEN", "GRADIENT", "HALF", "RECORDED", "Gradient", "Half"]
+__all__ = [
+    "BFLOAT16",
+    "FLOAT16",
+    "FLOAT32",
+    "FLOAT64",
+    "GOLDEN",
+    "GRADIENT",
+    "HALF",
+    "ORACLE",
+    "RECORDED",
+    "Gradient",
+    "Half",
+]
 
 # A backend in float32 on a CPU against the float64 reference: the promise to users, twelve layers of base size included. Float32 has a unit
 # roundoff of 6e-8; sums over 768 to 3072 products and a dozen residual additions cost some tens of them, kernels differ in order.
@@ -22,6 +34,10 @@ RECORDED = 1e-5
 
 # Golden files: the original computed in float64, stored as float32; half a unit in the last place of values up to ten, with room.
 GOLDEN = 1e-6
+
+
+# The original in float64 beside ours in float64: the order of sums, and the original's loss, parts of which it computes in float32.
+ORACLE = 1e-6
 
 
 @dataclass(frozen=True)
