@@ -80,7 +80,7 @@ def flax(session: nox.Session) -> None:
 @nox.session
 def parity(session: nox.Session) -> None:
     """Every backend against the reference, and the reference against other people's recorded numbers."""
-    pytest(session, "tests/parity", "--ignore=tests/parity/oracle")
+    pytest(session, "tests/parity")
 
 
 @nox.session
