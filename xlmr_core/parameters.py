@@ -6,7 +6,7 @@ the checkpoint format (``formats/``), not of the row.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
@@ -14,7 +14,7 @@ from typing import TypeAlias
 from xlmr_core.config import XLMRobertaConfig, XLMRobertaXLConfig
 from xlmr_core.heads import HEADS
 
-__all__ = ["Init", "Parameter", "ParamSpec", "Role", "dim_sizes", "num_parameters", "parameters"]
+__all__ = ["Init", "Parameter", "ParamSpec", "Role", "dim_sizes", "num_parameters", "parameters", "stored_names"]
 
 
 class Role(Enum):
@@ -236,3 +236,12 @@ def num_parameters(config: XLMRobertaConfig, head: str, *, pooler: bool | None =
                 size *= dim
             total += size
     return total
+
+
+def stored_names(rows: Mapping[str, Parameter]) -> list[str]:
+    """The parameters that a checkpoint stores: tied ones once.
+
+    An untied decoder's bias is the exception and stands under both of its names: transformers 5 reads only the one, 4 reads either.
+    """
+    untied = "lm_head.decoder.weight" in rows and rows["lm_head.decoder.weight"].tied_to is None
+    return [name for name, row in rows.items() if row.tied_to is None or (untied and name == "lm_head.decoder.bias")]

@@ -250,10 +250,10 @@ class EncoderModel(PreTrainedModel):
             dtype = x.dtype
             if torch.is_autocast_enabled(x.device.type):
                 dtype = torch.get_autocast_dtype(x.device.type)
-            if dtype is torch.float16 and empty_rows:
-                implementation = (
-                    "eager"  # float16's range is too small for a bias that makes a fully masked row uniform
-                )
+            # A query without keys attends uniformly. float16's range is too small for a bias that makes it so, and the fused kernel's
+            # backward pass loses the number of keys there (its gradients come out as many times too large).
+            if empty_rows and (dtype is torch.float16 or torch.is_grad_enabled()):
+                implementation = "eager"
             bias = mask_bias(keep, dtype)
         return AttentionPlan(implementation, bias, causal, return_weights=return_weights)
 

@@ -20,6 +20,7 @@ from xlmr_core.config import SHARED_DEFAULTS, XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.hub import HUB_ARGUMENTS, resolve
 from xlmr_core.load_plan import LoadReport, plan_load
+from xlmr_core.parameters import stored_names
 from xlmr_torch.placement import find_device, find_dtype
 
 if TYPE_CHECKING:
@@ -133,8 +134,9 @@ def from_pretrained(
         ignore_mismatched_sizes=ignore_mismatched_sizes,
     )
     wanted = _wanted_dtype(dtype, config, source, plan.sources.values())
+    copy = state_dict is not None  # a file's bytes are this model's own, the caller's tensors are not
     for name, stored in plan.sources.items():
-        _put(model, name, to_torch(source.tensor(stored)).to(device=target, dtype=wanted))
+        _put(model, name, to_torch(source.tensor(stored)).to(device=target, dtype=wanted, copy=copy))
     for name in plan.fresh:
         _put(model, name, torch.empty_like(model.get_parameter(name), device=target, dtype=wanted))
     model.tie_weights()
@@ -265,7 +267,8 @@ def save_pretrained(
         return
     values = dict(state_dict) if state_dict is not None else model.state_dict()
     rows = model.parameter_table()
-    absent = [name for name, row in rows.items() if row.tied_to is None and name not in values]
+    stored = stored_names(rows)
+    absent = [name for name in stored if name not in values and rows[name].tied_to is None]
     if absent:
         raise InputError(f"the state_dict passed lacks {', '.join(absent[:8])}; pass the model's whole state dict")
     empty = [name for name, tensor in values.items() if tensor.is_meta]
@@ -276,6 +279,6 @@ def save_pretrained(
     config = model.config.copy(architectures=[type(model).__name__], dtype=str(model.dtype).removeprefix("torch."))
     config.to_json_string()  # refuses before anything is written
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: partial(to_raw, values[name]) for name, row in rows.items() if row.tied_to is None}
+    tensors = {name: partial(to_raw, values[name if name in values else rows[name].tied_to]) for name in stored}
     save_tensors(folder, tensors, max_shard_size=max_shard_size, metadata={"format": "pt"})
     config.save_pretrained(folder)
