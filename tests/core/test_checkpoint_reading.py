@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,21 @@ def test_tensors_outlive_the_checkpoint_and_the_file(folder: Path) -> None:
     assert np.array_equal(array, TENSORS["f32"])
     with pytest.raises(CheckpointError, match="was closed"):
         checkpoint.tensor("f32")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="makes a sparse file")
+def test_a_file_larger_than_the_memory_opens(tmp_path: Path) -> None:
+    size = 2 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    write_raw(
+        tmp_path / "model.safetensors", {"x": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}, b"abc"
+    )
+    with (tmp_path / "model.safetensors").open("r+b") as file:
+        end = file.seek(0, 2)
+        file.truncate(end - 3 + size)
+    with open_checkpoint(tmp_path) as checkpoint:
+        raw = checkpoint.tensor("x")
+        raw.data[0] = 7
+        assert (bytes(raw.data[:3]), bytes(raw.data[-2:])) == (b"\x07bc", b"\0\0")
 
 
 def test_an_unknown_name_is_refused(folder: Path) -> None:

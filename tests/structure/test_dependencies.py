@@ -225,6 +225,5 @@ def test_importing_a_backend_imports_no_other_framework(package: str) -> None:
     # What the framework brings by itself is not ours to answer for.
     loaded = {root_of(name) for name in loaded_by(f"import {package}") - loaded_by(f"import {framework}")}
     assert package in loaded
-    assert CORE in loaded
     others = FRAMEWORKS - BACKENDS[package]
     assert not loaded & {*others, *(set(BACKENDS) - {package}), "huggingface_hub", "tokenizers", "sentencepiece"}

@@ -11,6 +11,7 @@ import json
 import math
 import mmap
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,15 @@ class TensorInfo(NamedTuple):
     file: Path
 
 
+def _map_privately(file: BinaryIO) -> mmap.mmap:
+    """Map a file copy on write: pages are read when touched, and what a user writes into them never reaches the file."""
+    if sys.platform == "linux" and os.uname().machine in ("x86_64", "aarch64"):
+        # Linux would refuse a file larger than the memory, as if every page were going to be written. MAP_NORESERVE (0x4000 on these
+        # machines, and not in the mmap module) takes pages into account when they are.
+        return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | 0x4000, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
 class SafetensorsFile:
     """An open file: its header, and its tensors as views of a private memory map.
 
@@ -144,8 +154,7 @@ class SafetensorsFile:
         try:
             with path.open("rb") as file:
                 self._read_header(file)
-                # Copy on write: pages are read when touched, and what a user writes into them never reaches the file.
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                self._map = _map_privately(file)
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"expected a safetensors file at {path}, found none; check the folder, or fetch it again"
@@ -154,7 +163,7 @@ class SafetensorsFile:
             raise
         except OSError as error:
             raise CheckpointError(
-                f"cannot read {path}: {error.strerror or error}; check the file and its permissions"
+                f"cannot read {path}: {error.strerror or error}; check the file, its permissions and the free memory"
             ) from error
 
     def _read_header(self, file: BinaryIO) -> None:
