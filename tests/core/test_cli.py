@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -257,8 +259,9 @@ def test_nothing_heavy_is_imported_before_the_arguments_are_known():
     assert done.stderr.strip() == b""
 
 
-def test_a_reader_that_goes_away_is_no_traceback(tmp_path):
-    """A pipe closed by its reader, with the stand-in backend in a process of its own."""
+@pytest.fixture
+def start(tmp_path):
+    """Starts the command in a process of its own, with the stand-in for the backend."""
     script = tmp_path / "script.py"
     script.write_text(
         "import sys, types\n"
@@ -267,21 +270,59 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path):
         "from tests.core.test_cli import EchoPipeline\n"
         "run.load_backend = lambda name: types.SimpleNamespace(pipeline=EchoPipeline)\n"
         "run.installed = lambda name: True\n"
-        "sys.exit(cli.main(['run', '--task', 'fill-mask']))\n"
+        "sys.exit(cli.main(['run', '--task', 'fill-mask', *sys.argv[1:]]))\n"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
-    command = [sys.executable, str(script)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
-    ) as process:
-        process.stdin.write(b"a <mask>\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == b"a <mask>\n"  # an answer comes while standard input is still open
-        process.stdout.close()
-        try:
-            process.stdin.write(b"b <mask>\n" * 20_000)
-            process.stdin.close()
-        except BrokenPipeError:
-            pass
-        assert process.wait(timeout=60) == 141
-        assert process.stderr.read() == b""
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments, **options):
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+            command = [sys.executable, str(script), *arguments]
+            process = stack.enter_context(subprocess.Popen(command, env=env, **pipes))
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+def ask(process, line):
+    """Write a line, and read the line that it is answered with while standard input is still open."""
+    process.stdin.write(line)
+    process.stdin.flush()
+    return process.stdout.readline()
+
+
+def test_a_reader_that_goes_away_is_no_traceback(start):
+    process = start()
+    assert ask(process, b"a <mask>\n") == b"a <mask>\n"
+    process.stdout.close()
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(b"b <mask>\n" * 20_000)
+        process.stdin.close()
+    assert process.wait(timeout=60) == 141
+    assert process.stderr.read() == b""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_ctrl_c_while_waiting_for_a_line_is_no_traceback(start):
+    # A test run in the background of a shell ignores the signal, and its children would inherit that.
+    process = start(preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    assert ask(process, b"a <mask>\n") == b"a <mask>\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert process.stderr.read() == b""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_one_line(start):
+    with open("/dev/full", "wb") as full:
+        process = start("a <mask>", stdout=full)
+        assert process.wait(timeout=60) == 2
+    assert process.stderr.read() == b"xlmr: error: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX file descriptors")
+def test_a_closed_standard_output_is_one_line(start):
+    process = start("a <mask>", stdout=None, preexec_fn=lambda: os.close(1))
+    assert process.wait(timeout=60) == 2
+    assert process.stderr.read().startswith(b"xlmr: error: expected a standard output")

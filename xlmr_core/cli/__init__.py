@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
     try:
         arguments = _parser().parse_args(argv)
+        if sys.stdout is None:
+            raise XLMRError("expected a standard output to write to, received a closed one; redirect it to a file")
         status: int = COMMANDS[arguments.command].execute(arguments)
         sys.stdout.flush()
         return status

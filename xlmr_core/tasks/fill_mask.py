@@ -169,7 +169,7 @@ class FillMask:
         if len(row.ids) > self.max_tokens:
             raise InputError(
                 f"expected at most {self.max_tokens} tokens, which is what this checkpoint takes, received {len(row.ids)}; "
-                f"pass tokenizer_kwargs={{'truncation': True, 'max_length': {self.max_tokens}}}, or shorten {shown}"
+                f"shorten {shown}, or pass tokenizer_kwargs={{'truncation': True, 'max_length': {self.max_tokens}}}"
             )
 
     def decode(self, row: Row, logits_PV: Logits, top_k: int, targets: Ids | None) -> Answer:
