@@ -65,13 +65,14 @@ class Embeddings(nn.Module):
             position_ids = packing.pack(position_ids.expand(batch, length))
             if token_type_ids is not None:
                 token_type_ids = packing.pack(token_type_ids.expand(batch, length))
-        x = self.word_embeddings(source) if input_ids is not None else source
+        # ``long`` because a look-up takes no integer narrower than 32 bits.
+        x = self.word_embeddings(source.long()) if input_ids is not None else source
         if token_type_ids is None:
             x = x + self.token_type_embeddings.weight[0]
         else:
-            x = x + self.token_type_embeddings(token_type_ids)
+            x = x + self.token_type_embeddings(token_type_ids.long())
         if self.absolute:
-            x = x + self.position_embeddings(position_ids)
+            x = x + self.position_embeddings(position_ids.long())
         if self.LayerNorm is not None:
             x = self.LayerNorm(x)
         return self.dropout(x)

@@ -278,7 +278,6 @@ def save_pretrained(
         )
     config = model.config.copy(architectures=[type(model).__name__], dtype=str(model.dtype).removeprefix("torch."))
     config.to_json_string()  # refuses before anything is written
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: partial(to_raw, values[name if name in values else rows[name].tied_to]) for name in stored}
     save_tensors(folder, tensors, max_shard_size=max_shard_size, metadata={"format": "pt"})
     config.save_pretrained(folder)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -127,6 +128,28 @@ class PreTrainedModel(nn.Module):
                 module, _, attribute = row.name.rpartition(".")
                 setattr(self.get_submodule(module), attribute, self.get_parameter(row.tied_to))
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As in any module; tied parameters stay tied with ``assign=True`` too."""
+        with self._sharing_kept():
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # Where ``to``, ``to_empty`` and the like make new parameters, nn.Module makes one for each place.
+        with self._sharing_kept():
+            return super()._apply(fn, recurse)
+
+    @contextmanager
+    def _sharing_kept(self) -> Iterator[None]:
+        """Places that share a parameter before share one afterwards: the first place's."""
+        places: dict[int, list[str]] = {}
+        for name, parameter in self.named_parameters(remove_duplicate=False):
+            places.setdefault(id(parameter), []).append(name)
+        yield
+        for first, *others in places.values():
+            for name in others:
+                module, _, attribute = name.rpartition(".")
+                setattr(self.get_submodule(module), attribute, self.get_parameter(first))
+
     # ---- Running
 
     def finish(self, output: ModelOutput[Tensor], return_dict: bool | None) -> ModelOutput[Tensor] | tuple[Any, ...]:
@@ -180,11 +203,7 @@ class PreTrainedModel(nn.Module):
 
     def enable_input_require_grads(self) -> None:
         """Let the embeddings' output require a gradient, so that adapters can train over frozen weights with checkpointing."""
-
-        def require_grad(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            output.requires_grad_(True)
-
-        self._require_grads_hook = self.get_input_embeddings().register_forward_hook(require_grad)
+        self._require_grads_hook = self.get_input_embeddings().register_forward_hook(_require_grad)
 
     def disable_input_require_grads(self) -> None:
         """Undo :meth:`enable_input_require_grads`."""
@@ -279,3 +298,7 @@ class PreTrainedModel(nn.Module):
         from xlmr_torch.loading import save_pretrained
 
         save_pretrained(self, Path(save_directory), **kwargs)
+
+
+def _require_grad(module: nn.Module, inputs: Any, output: Tensor) -> None:
+    output.requires_grad_(True)
