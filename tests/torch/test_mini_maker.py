@@ -66,7 +66,8 @@ def test_the_loss_starts_at_chance_and_falls(tmp_path: Path) -> None:
 def test_a_run_ends_with_its_rows(tmp_path: Path) -> None:
     run = small_run(tmp_path, steps=10_000)
     run.train(save_every=1e9)
-    assert len(run.batches) - 2 < run.step * 2 <= len(run.batches)
+    assert run.step == len(run.batches) // 2
+    assert run.progress == 1.0, "the learning rate has come down to zero"
 
 
 def test_the_number_of_workers_does_not_change_the_result(tmp_path: Path) -> None:
@@ -90,8 +91,9 @@ def test_another_recipe_is_refused(tmp_path: Path) -> None:
     run = small_run(tmp_path)
     run._step()
     run._save()
-    with pytest.raises(ValueError, match="another recipe"):
+    with pytest.raises(ValueError, match=r"another recipe.*masking was 0\.2, is now 0\.4"):
         small_run(tmp_path, masking=0.4)
+    assert small_run(tmp_path, steps=30).step == 1, "more time is no other recipe"
 
 
 KILLED = """

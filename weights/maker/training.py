@@ -22,6 +22,8 @@ from torch import nn
 from weights.maker import masking
 from weights.maker.rows import PAD, Rows
 
+LENGTH = ("minutes", "steps")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -41,13 +43,13 @@ class Recipe:
         seed: of the initial weights, the order of the rows and the masks.
     """
 
-    minutes: float = 50.0
+    minutes: float = 85.0
     steps: int = 0
     part_tokens: int = 2048
-    parts: int = 4
+    parts: int = 2
     masking: float = 0.2
-    adam_rate: float = 2e-3
-    muon_rate: float = 1e-2
+    adam_rate: float = 4e-3
+    muon_rate: float = 2e-2
     warmup: float = 0.03
     decay: float = 0.01
     bfloat16: bool = True
@@ -94,7 +96,8 @@ class Run:
         rows: the training rows.
         vocabulary: number of tokens.
         recipe: how to train.
-        folder: of the run; a state in it is resumed and must have the same recipe.
+        folder: of the run; a state in it is resumed. Its recipe must be the same, except that a run may be given more
+            or less time.
         workers: parts computed at the same time; sets torch's own threads to one.
     """
 
@@ -121,9 +124,9 @@ class Run:
 
     @property
     def progress(self) -> float:
-        """Share of the run that is done; a run also ends when it has read all its rows."""
+        """Share of the run that is done, by the clock (or the steps) or by its rows, whichever is further."""
         clock = self.step / self.recipe.steps if self.recipe.steps else self.seconds / (60 * self.recipe.minutes)
-        return 1.0 if (self.step + 1) * self.recipe.parts > len(self.batches) else clock
+        return max(clock, self.step / (len(self.batches) // self.recipe.parts))
 
     def train(self, save_every: float = 120.0, log_every: int = 50) -> None:
         """Train to the end of the schedule, saving the state every `save_every` seconds and at the end."""
@@ -218,12 +221,14 @@ class Run:
 
     def _resume(self) -> None:
         state = torch.load(self.state, weights_only=True)
-        expected = {"recipe": asdict(self.recipe), "rows": len(self.rows)}
-        found = {key: state[key] for key in expected}
-        if found != expected:
+        expected = {**asdict(self.recipe), "rows": len(self.rows)}
+        found = {**state["recipe"], "rows": state["rows"]}
+        differing = [name for name in expected if name not in LENGTH and found[name] != expected[name]]
+        if differing:
             raise ValueError(
-                f"the run in {self.folder} was started with another recipe or other rows: it has {found}, this call "
-                f"has {expected}; use the same options or another folder"
+                f"the run in {self.folder} was started with another recipe or other rows: "
+                + ", ".join(f"{name} was {found[name]}, is now {expected[name]}" for name in differing)
+                + "; use the same options or another folder"
             )
         self.model.load_state_dict(state["model"])
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
