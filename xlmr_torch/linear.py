@@ -14,28 +14,29 @@ __all__ = ["linear", "select_columns", "select_rows"]
 
 def linear(in_features: int, out_features: int) -> nn.Linear:
     """An ``nn.Linear`` with unset weight (out, in) and bias (out,), on the default device and dtype."""
-    layer = nn.Linear(1, 1, device="cpu")
-    layer.in_features, layer.out_features = in_features, out_features
-    layer.weight = nn.Parameter(torch.empty(out_features, in_features))
-    layer.bias = nn.Parameter(torch.empty(out_features))
-    return layer
-
-
-def _with_values(weight: Tensor, bias: Tensor, like: nn.Linear) -> nn.Linear:
-    layer = nn.Linear(1, 1, device="cpu")
-    layer.out_features, layer.in_features = weight.shape
-    layer.weight = nn.Parameter(weight.contiguous(), requires_grad=like.weight.requires_grad)
-    layer.bias = nn.Parameter(bias.clone(), requires_grad=like.bias.requires_grad)
-    return layer.train(like.training)
+    return _of(nn.Parameter(torch.empty(out_features, in_features)), nn.Parameter(torch.empty(out_features)))
 
 
 def select_rows(layer: nn.Linear, rows: Tensor) -> nn.Linear:
     """A copy with some of the outputs."""
     rows = rows.to(layer.weight.device)
-    return _with_values(layer.weight.detach()[rows], layer.bias.detach()[rows], layer)
+    return _like(layer, layer.weight.detach()[rows], layer.bias.detach()[rows])
 
 
 def select_columns(layer: nn.Linear, columns: Tensor) -> nn.Linear:
     """A copy with some of the inputs."""
     columns = columns.to(layer.weight.device)
-    return _with_values(layer.weight.detach()[:, columns], layer.bias.detach(), layer)
+    return _like(layer, layer.weight.detach()[:, columns], layer.bias.detach())
+
+
+def _of(weight: nn.Parameter, bias: nn.Parameter) -> nn.Linear:
+    layer = nn.Linear.__new__(nn.Linear)
+    nn.Module.__init__(layer)
+    layer.out_features, layer.in_features = weight.shape
+    layer.weight, layer.bias = weight, bias
+    return layer
+
+
+def _like(layer: nn.Linear, weight: Tensor, bias: Tensor) -> nn.Linear:
+    weight = nn.Parameter(weight.contiguous(), requires_grad=layer.weight.requires_grad)
+    return _of(weight, nn.Parameter(bias.clone(), requires_grad=layer.bias.requires_grad)).train(layer.training)

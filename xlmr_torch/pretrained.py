@@ -238,6 +238,10 @@ class PreTrainedModel(nn.Module):
         assert isinstance(embeddings, nn.Embedding)
         old = embeddings.num_embeddings
         rows = old if new_num_tokens is None else new_num_tokens
+        if isinstance(rows, bool) or not isinstance(rows, int) or rows <= self.config.pad_token_id:
+            raise InputError(
+                f"new_num_tokens must be an integer above pad_token_id ({self.config.pad_token_id}), received {new_num_tokens!r}"
+            )
         if pad_to_multiple_of is not None:
             if (
                 isinstance(pad_to_multiple_of, bool)
@@ -246,10 +250,6 @@ class PreTrainedModel(nn.Module):
             ):
                 raise InputError(f"pad_to_multiple_of must be a positive integer, received {pad_to_multiple_of!r}")
             rows = -(-rows // pad_to_multiple_of) * pad_to_multiple_of
-        if isinstance(rows, bool) or not isinstance(rows, int) or rows <= self.config.pad_token_id:
-            raise InputError(
-                f"new_num_tokens must be an integer above pad_token_id ({self.config.pad_token_id}), received {new_num_tokens!r}"
-            )
         if rows == old:
             return embeddings
         embeddings.weight = self._resized(embeddings.weight, rows, mean_resizing)
