@@ -245,7 +245,9 @@ def test_dropout_keeps_the_mean(family: str, mode: str, place: str) -> None:
         model.train()
         for _ in range(250):
             model(**inputs)
-    assert_close(torch.stack(drawn).mean(0), expected, tolerance=0.12)
+    assert_close(
+        torch.stack(drawn).mean(0), expected, tolerance=0.16
+    )  # five standard deviations; a forgotten scaling is 0.2 off
 
 
 # ---- When the padded path is taken: the answer is then its own, at masked positions too
