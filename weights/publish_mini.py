@@ -129,7 +129,8 @@ def card(
 def history(work: Path, state: dict[str, Any]) -> dict[str, Any]:
     """How the run went: its recipe, length, data and last loss (mean of the last twentieth of the run)."""
     log = [json.loads(line) for line in (work / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    last = [line["loss"] for line in log if line["loss"] is not None and line["progress"] >= 0.95]
+    losses = [line["loss"] for line in log if line["loss"] is not None]
+    last = losses[-max(1, len(losses) // 20) :]
     settings = json.loads((work / "rows" / "settings.json").read_text(encoding="utf-8"))
     return {
         "recipe": state["recipe"],
