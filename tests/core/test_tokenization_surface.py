@@ -396,11 +396,6 @@ def test_decoding(tokenizer: PreTrainedTokenizerBase) -> None:
     assert tokenizer.convert_tokens_to_string(["▁Par", "is"]) == "Paris"
 
 
-def test_tokenize_with_pair_and_special_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
-    tokens = tokenizer.tokenize("a", "b", add_special_tokens=True)
-    assert (tokens[0], tokens[-1], tokens.count("</s>")) == ("<s>", "</s>", 3)
-
-
 @pytest.mark.parametrize(
     "duplicate", [copy.deepcopy, lambda item: pickle.loads(pickle.dumps(item))], ids=["deepcopy", "pickle"]
 )

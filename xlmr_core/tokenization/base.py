@@ -27,8 +27,8 @@ class PreTrainedTokenizerBase(Calling):
 
     Args:
         model_max_length: the longest row the model takes, special tokens included; a longer one is reported once.
-        padding_side, truncation_side: 'right' or 'left'.
-        model_input_names: which inputs a call returns by default.
+        padding_side, truncation_side: 'right' or 'left'; by default the class's own, 'right'.
+        model_input_names: which inputs a call returns by default; by default the class's own.
         clean_up_tokenization_spaces: default of ``decode``.
         split_special_tokens: treat special tokens in a text as ordinary text.
         bos_token ... mask_token, additional_special_tokens, extra_special_tokens: the special tokens.
@@ -36,10 +36,9 @@ class PreTrainedTokenizerBase(Calling):
         kwargs: kept, and written again by ``save_pretrained``.
     """
 
-    vocab_files_names: ClassVar[dict[str, str]] = {
-        "vocab_file": files.VOCAB_FILE,
-        "tokenizer_file": files.TOKENIZER_FILE,
-    }
+    vocab_files_names: ClassVar[dict[str, str]]
+    pretrained_vocab_files_map: ClassVar[dict[str, dict[str, str]]] = {}
+    slow_tokenizer_class: ClassVar[type[PreTrainedTokenizerBase] | None] = None
     is_fast: ClassVar[bool]
 
     def __init__(
@@ -47,9 +46,9 @@ class PreTrainedTokenizerBase(Calling):
         *,
         special: Mapping[str, Any],
         model_max_length: int | None = None,
-        padding_side: str = "right",
-        truncation_side: str = "right",
-        model_input_names: Sequence[str] = ("input_ids", "attention_mask"),
+        padding_side: str | None = None,
+        truncation_side: str | None = None,
+        model_input_names: Sequence[str] | None = None,
         clean_up_tokenization_spaces: bool | None = False,
         split_special_tokens: bool = False,
         additional_special_tokens: Sequence[Any] | None = None,
@@ -57,16 +56,16 @@ class PreTrainedTokenizerBase(Calling):
         name_or_path: str = "",
         **kwargs: Any,
     ) -> None:
-        check_side("padding_side", padding_side)
-        check_side("truncation_side", truncation_side)
         self._special = {}
         self._additional = []
         self.init_kwargs = dict(kwargs)
         self.name_or_path = name_or_path
         self.model_max_length = NO_LIMIT if model_max_length is None else int(model_max_length)
-        self.padding_side = padding_side
-        self.truncation_side = truncation_side
-        self.model_input_names = list(model_input_names)
+        self.padding_side = self.padding_side if padding_side is None else padding_side
+        self.truncation_side = self.truncation_side if truncation_side is None else truncation_side
+        check_side("padding_side", self.padding_side)
+        check_side("truncation_side", self.truncation_side)
+        self.model_input_names = list(self.model_input_names if model_input_names is None else model_input_names)
         self.clean_up_tokenization_spaces = bool(clean_up_tokenization_spaces)
         self.split_special_tokens = split_special_tokens
         self.verbose = bool(kwargs.get("verbose", True))
@@ -109,9 +108,7 @@ class PreTrainedTokenizerBase(Calling):
         """Id to token, of every token that is cut out of the text before the model (special tokens too), by id."""
 
     @abstractmethod
-    def tokenize(
-        self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any
-    ) -> list[str]:
+    def tokenize(self, text: str, **kwargs: Any) -> list[str]:
         """Split a text into tokens."""
 
     @abstractmethod
@@ -245,19 +242,36 @@ class PreTrainedTokenizerBase(Calling):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], *init_inputs: Any, **kwargs: Any
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *init_inputs: Any,
+        cache_dir: str | os.PathLike[str] | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        revision: str | None = "main",
+        trust_remote_code: bool = False,
+        **kwargs: Any,
     ) -> Self:
         """Read a tokenizer from a folder, a built-in name or a hub name.
 
         Args:
             pretrained_model_name_or_path: the folder or name, or a single ``.model`` or ``tokenizer.json`` file.
-            kwargs: override what the files say; ``revision``, ``cache_dir``, ``token``, ``local_files_only``, ``subfolder``
-                say where to look.
+            cache_dir, force_download, local_files_only, token, revision: for names on the hub, see ``xlmr_core.hub.resolve``.
+            trust_remote_code: does nothing; no code is ever fetched.
+            kwargs: override what the files say; ``subfolder`` says where to look.
 
         Raises:
             ModelNotFoundError: no such folder or name.
             TokenizerError: files missing, damaged, or not XLM-R's.
         """
+        kwargs |= {
+            "cache_dir": cache_dir,
+            "force_download": force_download,
+            "local_files_only": local_files_only,
+            "token": token,
+            "revision": revision,
+        }
         found = files.find_files(pretrained_model_name_or_path, kwargs)
         return cls(*init_inputs, **files.init_arguments(found, kwargs, fast=cls.is_fast))
 
@@ -266,19 +280,24 @@ class PreTrainedTokenizerBase(Calling):
         save_directory: str | os.PathLike[str],
         legacy_format: bool | None = None,
         filename_prefix: str | None = None,
+        push_to_hub: bool = False,
         **kwargs: Any,
     ) -> tuple[str, ...]:
-        """Write the tokenizer's files into a folder, each to a temporary name first.
+        """Write the tokenizer's files into a folder: all are complete before the first takes its place.
+
+        Files of an earlier save that this one does not write (``tokenizer.json``, the sentencepiece model, ``added_tokens.json``) are
+        removed, because the next load would mix them with the new ones.
 
         Args:
             save_directory: made if it does not exist.
             legacy_format: fast class only: True without ``tokenizer.json``, False without the sentencepiece model.
             filename_prefix: put before each file name, with a dash.
+            push_to_hub: refused; upload the folder with huggingface_hub.
 
         Returns:
             the paths written.
         """
-        if kwargs.get("push_to_hub"):
+        if push_to_hub:
             raise TokenizerError(
                 "expected a local folder, got push_to_hub=True; upload the folder with huggingface_hub"
             )

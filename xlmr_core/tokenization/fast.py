@@ -9,15 +9,16 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization import files, spm
 from xlmr_core.tokenization.base import PreTrainedTokenizerBase
 from xlmr_core.tokenization.batching import PaddingStrategy
-from xlmr_core.tokenization.calling import CallOptions, Sample
+from xlmr_core.tokenization.calling import Sample
 from xlmr_core.tokenization.checks import check_text, describe
 from xlmr_core.tokenization.encoding import BatchEncoding
+from xlmr_core.tokenization.rows import CallOptions
 from xlmr_core.tokenization.slow import XLMRobertaTokenizer
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 
@@ -43,6 +44,10 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         TokenizerError: a file is missing, damaged, not XLM-R's, or the two disagree.
     """
 
+    vocab_files_names: ClassVar[dict[str, str]] = {
+        "vocab_file": files.VOCAB_FILE,
+        "tokenizer_file": files.TOKENIZER_FILE,
+    }
     is_fast = True
     slow_tokenizer_class = XLMRobertaTokenizer
 
@@ -57,6 +62,7 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         unk_token: Any = "<unk>",
         pad_token: Any = "<pad>",
         mask_token: Any = "<mask>",
+        *,
         tokenizer_object: Any = None,
         added_tokens_decoder: Mapping[Any, Any] | None = None,
         **kwargs: Any,
@@ -271,6 +277,7 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         vocab_size: int,
         length: int | None = None,
         new_special_tokens: Any = None,
+        special_tokens_map: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> XLMRobertaTokenizerFast:
         """Train a tokenizer with the same normalization and special tokens on other texts.
@@ -280,11 +287,21 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
             vocab_size: how many ids, special tokens included.
             length: how many items the iterator has, for the progress bar.
             new_special_tokens: str or AddedToken, beside those there are.
+            special_tokens_map: new names for special tokens; XLM-R's keep theirs, so only names that stay are taken.
             kwargs: arguments of ``tokenizers.trainers.UnigramTrainer``.
 
         Returns:
             a new tokenizer; ``<mask>`` has id 4, so it has no sentencepiece counterpart.
+
+        Raises:
+            TokenizerError: too little text for the vocabulary, or a renamed special token.
         """
+        renamed = {old: new for old, new in (special_tokens_map or {}).items() if old != new}
+        if renamed:
+            raise TokenizerError(
+                f"expected XLM-R's special tokens to keep their names, got special_tokens_map {renamed}; leave it out, and "
+                "add tokens of your own with new_special_tokens"
+            )
         import tokenizers
 
         content = json.loads(self._tokenizer.to_str())

@@ -6,14 +6,15 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization import files, spm
 from xlmr_core.tokenization.base import PreTrainedTokenizerBase
-from xlmr_core.tokenization.calling import CallOptions, Sample
+from xlmr_core.tokenization.calling import Sample
 from xlmr_core.tokenization.checks import check_text, describe
 from xlmr_core.tokenization.encoding import BatchEncoding
+from xlmr_core.tokenization.rows import CallOptions
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 
 __all__ = ["XLMRobertaTokenizer"]
@@ -42,6 +43,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         TokenizerError: the file is missing, damaged, or not XLM-R's.
     """
 
+    vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": files.VOCAB_FILE}
     is_fast = False
 
     def __init__(
@@ -55,6 +57,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         pad_token: Any = "<pad>",
         mask_token: Any = "<mask>",
         sp_model_kwargs: Mapping[str, Any] | None = None,
+        *,
         added_tokens_decoder: Mapping[Any, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -192,25 +195,19 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
 
     # -- text to ids ---------------------------------------------------------------------------------------------------
 
-    def tokenize(
-        self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any
-    ) -> list[str]:
+    def tokenize(self, text: str, **kwargs: Any) -> list[str]:
         """Split a text into tokens: pieces as they stand in the normalized text, also where they have no id.
 
         Args:
             text: the text.
-            pair: a second text, split and appended.
-            add_special_tokens: put ``<s>`` and ``</s>`` around.
+            kwargs: ``split_special_tokens``. Others, such as the fast class's ``add_special_tokens`` and ``pair``, are logged and
+                do nothing, as in the original.
         """
-        whole = bool(kwargs.get("split_special_tokens", self.split_special_tokens))
-        first = self._pieces(_require_text(text), whole)
-        second = None if pair is None else self._pieces(_require_text(pair), whole)
-        if not add_special_tokens:
-            return first + (second or [])
-        cls, sep = [str(self.cls_token)], [str(self.sep_token)]
-        return cls + first + sep + (sep + second + sep if second is not None else [])
-
-    def _pieces(self, text: str, whole: bool) -> list[str]:
+        if not isinstance(text, str):
+            raise TokenizerError(f"expected a text (str), got {describe(text)}")
+        whole = bool(kwargs.pop("split_special_tokens", self.split_special_tokens))
+        if kwargs:
+            self._warn_of_unknown(kwargs)
         tokens: list[str] = []
         for part, _, index in self._split(text, whole):
             tokens += [part] if index is not None else self.sp_model.encode(part, out_type=str)
@@ -411,9 +408,3 @@ def _joined(encoded: list[list[int]], parts: list[int]) -> list[int]:
         else:
             ids += encoded[part]
     return ids
-
-
-def _require_text(text: Any) -> str:
-    if not isinstance(text, str):
-        raise TokenizerError(f"expected a text (str), got {describe(text)}")
-    return text

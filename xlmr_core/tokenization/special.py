@@ -147,7 +147,7 @@ class _TokenId:
 class SpecialTokens:
     """The special-token attributes, shared by both tokenizer classes."""
 
-    SPECIAL_TOKENS_ATTRIBUTES: ClassVar[tuple[str, ...]] = (*DEFAULT_TOKENS, "additional_special_tokens")
+    SPECIAL_TOKENS_ATTRIBUTES: ClassVar[list[str]] = [*DEFAULT_TOKENS, "additional_special_tokens"]
 
     bos_token, eos_token, unk_token, sep_token = _Token(), _Token(), _Token(), _Token()
     pad_token, cls_token, mask_token = _Token(), _Token(), _Token()
