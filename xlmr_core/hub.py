@@ -13,10 +13,12 @@ from pathlib import Path
 
 from xlmr_core.errors import MissingBackendError, ModelNotFoundError
 
-__all__ = ["BUILT_IN", "HUB_ARGUMENTS", "MODEL_FILES", "resolve"]
+__all__ = ["BUILT_IN", "DEFAULT_MODEL", "HUB_ARGUMENTS", "MODEL_FILES", "resolve"]
 
 HUB_ARGUMENTS = ("revision", "cache_dir", "local_files_only", "token", "force_download", "subfolder")
-BUILT_IN = ("xlmr-mini",)
+# What runs where no model is named.
+DEFAULT_MODEL = "xlmr-mini"
+BUILT_IN = (DEFAULT_MODEL,)
 
 # What a model consists of: other frameworks' weights, which a repository may hold as well, are left where they are.
 MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt")

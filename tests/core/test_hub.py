@@ -18,7 +18,7 @@ import pytest
 from xlmr_core import hub
 from xlmr_core.config import AutoConfig
 from xlmr_core.errors import ModelNotFoundError
-from xlmr_core.hub import BUILT_IN, HUB_ARGUMENTS, resolve
+from xlmr_core.hub import BUILT_IN, DEFAULT_MODEL, HUB_ARGUMENTS, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,6 +59,7 @@ def test_a_subfolder_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_the_built_in_model_is_there() -> None:
+    assert DEFAULT_MODEL in BUILT_IN
     for name in BUILT_IN:
         assert (resolve(name) / "sentencepiece.bpe.model").is_file()
         assert not resolve(name).is_relative_to(Path.cwd())

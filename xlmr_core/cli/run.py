@@ -13,6 +13,7 @@ from xlmr_core.cli import lines
 from xlmr_core.cli.lines import Line
 from xlmr_core.cli.text import FORMATS
 from xlmr_core.errors import MissingBackendError, XLMRError
+from xlmr_core.hub import DEFAULT_MODEL
 from xlmr_core.tasks import TASKS, find_task
 
 __all__ = ["DESCRIPTION", "SUMMARY", "add_arguments", "execute"]
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", required=True, metavar="TASK", help=tasks)
     parser.add_argument(
         "--model",
-        default="xlmr-mini",
+        default=DEFAULT_MODEL,
         help="a folder, a built-in model or a name on the Hugging Face hub (default: %(default)s)",
     )
     parser.add_argument("--device", help="cpu or -1, a GPU's number such as 0, or a name such as cuda:1 (default: cpu)")
