@@ -10,7 +10,7 @@ It is a plain ``dict`` subclass because that is the one kind of object that ever
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 __all__ = [
@@ -32,14 +32,28 @@ class ModelOutput(dict[str, Any], Generic[ArrayT]):
     """Base of all outputs: fields in a fixed order, ``None`` fields left out.
 
     Args:
-        values: fields by name, as a mapping or as keyword arguments. A field that is ``None`` reads as ``None`` by attribute and does not
-            count for indices, keys and ``to_tuple``.
+        *values: fields in the order of their declaration, or all of them by name in one mapping or one iterator of pairs (as PyTorch's
+            data-parallel wrapper and TensorFlow rebuild a dictionary).
+        **more: fields by name. A field that is ``None`` reads as ``None`` by attribute and does not count for indices, keys and
+            ``to_tuple``.
+
+    Raises:
+        TypeError: for too many fields, an unknown one, or one that is given twice by place and by name.
     """
 
     fields: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
-        given = {**(values or {}), **more}
+    def __init__(self, /, *values: Any, **more: Any) -> None:
+        if len(values) == 1 and isinstance(values[0], Mapping | Iterator):
+            given = {**dict(values[0]), **more}
+        else:
+            if len(values) > len(self.fields):
+                raise TypeError(f"{type(self).__name__} has {len(self.fields)} fields, received {len(values)}")
+            given = dict(zip(self.fields, values, strict=False))
+            for name in given:
+                if name in more:
+                    raise TypeError(f"{type(self).__name__} received {name!r} twice, by its place and by its name")
+            given.update(more)
         for name in given:
             if name not in self.fields:
                 raise TypeError(f"{type(self).__name__} has the fields {', '.join(self.fields)}, received {name!r}")

@@ -131,9 +131,11 @@ def test_unknown_fields_are_refused(output: MaskedLMOutput[Any]) -> None:
 @pytest.mark.parametrize("kind", OUTPUT_TYPES, ids=lambda kind: kind.__name__)
 def test_every_type_survives_copying_pickling_and_being_rebuilt(kind: type[ModelOutput[Any]]) -> None:
     output = kind({name: np.full(2, number) for number, name in enumerate(kind.fields)})
-    # What Keras, torch.nn.DataParallel and JAX do to a dict subclass: rebuild it from a plain dict.
+    # What Keras and JAX do to a dict subclass: rebuild it from a plain dict.
     rebuilt = type(output)(dict(output))
-    for twin in (copy.copy(output), copy.deepcopy(output), pickle.loads(pickle.dumps(output)), rebuilt):
+    # What TensorFlow's nest and the gathering of torch.nn.DataParallel do: rebuild it from pairs.
+    paired = type(output)((name, output[name]) for name in output)
+    for twin in (copy.copy(output), copy.deepcopy(output), pickle.loads(pickle.dumps(output)), rebuilt, paired):
         assert type(twin) is kind
         assert list(twin) == list(kind.fields)
         assert all(np.array_equal(one, other) for one, other in zip(twin.to_tuple(), output.to_tuple(), strict=True))
@@ -148,3 +150,26 @@ def test_building_does_not_keep_the_callers_mapping() -> None:
     output.loss = 1.0
     assert list(values) == ["logits"]
     assert list(MaskedLMOutput(values, loss=2.0)) == ["loss", "logits"]
+
+
+@pytest.mark.parametrize("kind", OUTPUT_TYPES, ids=lambda kind: kind.__name__)
+def test_fields_are_taken_by_place(kind: type[ModelOutput[Any]]) -> None:
+    values = [np.full(2, number) for number in range(len(kind.fields))]
+    output = kind(*values)
+    assert list(output) == list(PUBLISHED[kind])
+    assert all(one is other for one, other in zip(output.to_tuple(), values, strict=True))
+    assert list(kind(values[0])) == [kind.fields[0]]
+    assert list(kind(None, values[1])) == [kind.fields[1]]
+    assert list(kind(values[0], **{kind.fields[2]: values[2]})) == [kind.fields[0], kind.fields[2]]
+    assert list(kind(None)) == list(kind()) == []
+
+
+def test_fields_too_many_or_given_twice_are_refused() -> None:
+    with pytest.raises(TypeError, match="MaskedLMOutput has 4 fields, received 5"):
+        MaskedLMOutput(1, 2, 3, 4, 5)
+    with pytest.raises(TypeError, match="MaskedLMOutput received 'logits' twice"):
+        MaskedLMOutput(1.0, LOGITS, logits=LOGITS)
+    with pytest.raises(TypeError, match="received 'logit'"):
+        MaskedLMOutput(1.0, logit=LOGITS)
+    # A mapping among several is a field like any other.
+    assert MaskedLMOutput({"logits": 1}, LOGITS).loss == {"logits": 1}
