@@ -6,56 +6,31 @@ as published although they are not those of any released checkpoint; ``base()``,
 
 from __future__ import annotations
 
-import copy
-import json
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, overload
 
-from xlmr_core.errors import CheckpointError, ConfigError
+from xlmr_core.config_base import SHARED_DEFAULTS, PretrainedConfig, check_known, read_config_json
+from xlmr_core.config_checks import ACTIVATIONS, POSITION_EMBEDDING_TYPES, check_values
+from xlmr_core.errors import ConfigError
 
-__all__ = ["ACTIVATIONS", "POSITION_EMBEDDING_TYPES", "AutoConfig", "XLMRobertaConfig", "XLMRobertaXLConfig"]
-
-ACTIVATIONS = ("gelu", "relu", "silu", "gelu_new", "swish", "gelu_python", "gelu_pytorch_tanh", "gelu_fast", "tanh")
-POSITION_EMBEDDING_TYPES = ("absolute", "relative_key", "relative_key_query")
-PROBLEM_TYPES = (None, "regression", "single_label_classification", "multi_label_classification")
-
-# Keys every configuration has beside the model's own numbers. They are written to config.json only where they differ from these.
-SHARED_DEFAULTS: dict[str, Any] = {
-    "architectures": None,
-    "dtype": None,
-    "return_dict": True,
-    "output_hidden_states": False,
-    "output_attentions": False,
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "is_encoder_decoder": False,
-    "tie_word_embeddings": True,
-    "chunk_size_feed_forward": 0,
-    "pruned_heads": {},
-    "problem_type": None,
-    "finetuning_task": None,
-    "tokenizer_class": None,
-    "sep_token_id": None,
-    "decoder_start_token_id": None,
-    "task_specific_params": None,
-}
-SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-)
-PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+__all__ = [
+    "ACTIVATIONS",
+    "CONFIG_CLASSES",
+    "POSITION_EMBEDDING_TYPES",
+    "SHARED_DEFAULTS",
+    "AutoConfig",
+    "XLMRobertaConfig",
+    "XLMRobertaXLConfig",
+    "check_known",
+    "config_class_of",
+    "read_config_json",
+]
 
 ConfigT = TypeVar("ConfigT", bound="XLMRobertaConfig")
 
 
-class XLMRobertaConfig:
+class XLMRobertaConfig(PretrainedConfig):
     """Configuration of XLM-RoBERTa base and large (post-LN).
 
     Args:
@@ -90,6 +65,7 @@ class XLMRobertaConfig:
 
     def __init__(
         self,
+        /,
         vocab_size: int = 30522,
         hidden_size: int = 768,
         num_hidden_layers: int = 12,
@@ -128,55 +104,13 @@ class XLMRobertaConfig:
         self.position_embedding_type = position_embedding_type
         self.use_cache = use_cache
         self.classifier_dropout = classifier_dropout
-        self.name_or_path = str(kwargs.pop("name_or_path", kwargs.pop("_name_or_path", "")) or "")
-        self._set_shared(kwargs)
-        self.validate()
-
-    # What every instance has; set in _set_shared from the table above, declared here for type checkers and readers.
-    architectures: list[str] | None
-    dtype: str | None
-    return_dict: bool
-    output_hidden_states: bool
-    output_attentions: bool
-    is_decoder: bool
-    add_cross_attention: bool
-    tie_word_embeddings: bool
-    chunk_size_feed_forward: int
-    pruned_heads: dict[int, list[int]]
-    problem_type: str | None
-    id2label: dict[int, str]
-    label2id: dict[str, int]
-
-    def _set_shared(self, kwargs: dict[str, Any]) -> None:
-        kwargs = dict(kwargs)
         model_type = kwargs.pop("model_type", None)
         if model_type is not None:
             self._check_model_type(model_type)
             if model_type != type(self).model_type:
                 self.model_type = model_type
-        torch_dtype = kwargs.pop("torch_dtype", None)
-        dtype = kwargs.pop("dtype", None)
-        self.dtype = dtype_name(torch_dtype if dtype is None else dtype)
-        for key, default in SHARED_DEFAULTS.items():
-            if key != "dtype":
-                setattr(self, key, copy.deepcopy(kwargs.pop(key, default)))
-        self.pruned_heads = {int(layer): sorted(heads) for layer, heads in (self.pruned_heads or {}).items()}
-        num_labels = kwargs.pop("num_labels", kwargs.pop("_num_labels", None))
-        id2label = kwargs.pop("id2label", None)
-        label2id = kwargs.pop("label2id", None)
-        if id2label is None and label2id is not None and num_labels in (None, len(label2id)):
-            id2label = {index: label for label, index in label2id.items()}
-        if id2label is not None and num_labels not in (None, len(id2label)):
-            raise ConfigError(
-                f"num_labels={num_labels} disagrees with id2label of {len(id2label)} labels; pass one of them"
-            )
-        if id2label is None:
-            self.num_labels = 2 if num_labels is None else num_labels
-        else:
-            self.id2label = {int(index): label for index, label in id2label.items()}
-            self.label2id = dict(label2id) if label2id else {label: index for index, label in self.id2label.items()}
-        # An unknown key may have the name of a property here: it is kept for the round trip and does not replace the property.
-        self.__dict__.update(kwargs)
+        super().__init__(**kwargs)
+        self.validate()
 
     @classmethod
     def _check_model_type(cls, model_type: str) -> None:
@@ -222,33 +156,6 @@ class XLMRobertaConfig:
     # Derived values
 
     @property
-    def num_labels(self) -> int:
-        """Number of labels; setting it to another number renames the labels ``LABEL_0``, ``LABEL_1``, ..."""
-        return len(self.id2label)
-
-    @num_labels.setter
-    def num_labels(self, num_labels: int) -> None:
-        if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 1:
-            raise ConfigError(f"num_labels must be a positive integer, received {num_labels!r}")
-        if len(getattr(self, "id2label", {})) != num_labels:
-            self.id2label = {index: f"LABEL_{index}" for index in range(num_labels)}
-            self.label2id = {label: index for index, label in self.id2label.items()}
-
-    @property
-    def use_return_dict(self) -> bool:
-        """Whether models return an output object (and not a tuple) by default."""
-        return bool(self.return_dict)
-
-    @property
-    def torch_dtype(self) -> str | None:
-        """The older name of ``dtype``."""
-        return self.dtype
-
-    @torch_dtype.setter
-    def torch_dtype(self, dtype: Any) -> None:
-        self.dtype = dtype_name(dtype)
-
-    @property
     def head_size(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads
@@ -264,212 +171,9 @@ class XLMRobertaConfig:
         """Attention heads left in a layer after pruning."""
         return self.num_attention_heads - len(self.pruned_heads.get(layer, ()))
 
-    # Checks
-
     def validate(self) -> None:
-        """Refuse values that no model can be built from. Models call it again, because attributes may have been set since."""
-        for key in SIZES:
-            value = getattr(self, key)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int)
-                or value < (0 if key == "num_hidden_layers" else 1)
-            ):
-                raise ConfigError(f"{key} must be a positive integer, received {value!r}")
-        for key in PROBABILITIES:
-            value = getattr(self, key)
-            if key == "classifier_dropout" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-                raise ConfigError(f"{key} must be a probability between 0 and 1, received {value!r}")
-        checks: list[tuple[bool, str]] = [
-            (
-                self.hidden_size % self.num_attention_heads == 0,
-                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads ({self.num_attention_heads}); "
-                "change one of them",
-            ),
-            (
-                callable(self.hidden_act) or self.hidden_act in ACTIVATIONS,
-                f"hidden_act must be one of {', '.join(ACTIVATIONS)} or a callable, received {self.hidden_act!r}",
-            ),
-            (
-                self.position_embedding_type in POSITION_EMBEDDING_TYPES,
-                f"position_embedding_type must be one of {', '.join(POSITION_EMBEDDING_TYPES)}, received {self.position_embedding_type!r}",
-            ),
-            (
-                self.problem_type in PROBLEM_TYPES,
-                f"problem_type must be one of {', '.join(str(p) for p in PROBLEM_TYPES)}, received {self.problem_type!r}",
-            ),
-            (
-                isinstance(self.pad_token_id, int) and 0 <= self.pad_token_id < self.vocab_size,
-                f"pad_token_id must lie in the vocabulary of {self.vocab_size} ids, received {self.pad_token_id!r}",
-            ),
-            (
-                isinstance(self.pad_token_id, int) and self.max_position_embeddings > self.pad_token_id + 1,
-                f"max_position_embeddings ({self.max_position_embeddings}) leaves no room for a token: positions start at pad_token_id + 1 "
-                f"= {self.pad_token_id + 1 if isinstance(self.pad_token_id, int) else '?'}",
-            ),
-            (
-                isinstance(self.layer_norm_eps, int | float) and self.layer_norm_eps > 0,
-                f"layer_norm_eps must be positive, received {self.layer_norm_eps!r}",
-            ),
-            (
-                isinstance(self.initializer_range, int | float) and self.initializer_range >= 0,
-                f"initializer_range must not be negative, received {self.initializer_range!r}",
-            ),
-            (
-                self.is_decoder or not self.add_cross_attention,
-                "add_cross_attention=True needs is_decoder=True: only a decoder attends to an encoder's states",
-            ),
-            (
-                isinstance(self.chunk_size_feed_forward, int) and self.chunk_size_feed_forward >= 0,
-                f"chunk_size_feed_forward must be 0 (off) or a positive number of tokens, received {self.chunk_size_feed_forward!r}",
-            ),
-        ]
-        for layer, heads in self.pruned_heads.items():
-            legal = 0 <= layer < self.num_hidden_layers and all(0 <= head < self.num_attention_heads for head in heads)
-            checks.append((legal, f"pruned_heads names heads {heads} of layer {layer}, which this model does not have"))
-            checks.append(
-                (len(set(heads)) < self.num_attention_heads, f"pruned_heads leaves no attention head in layer {layer}")
-            )
-        for holds, message in checks:
-            if not holds:
-                raise ConfigError(message)
-
-    # Reading and writing
-
-    @classmethod
-    def from_dict(cls: type[ConfigT], values: Mapping[str, Any], **overrides: Any) -> ConfigT:
-        """Build a configuration from the content of a ``config.json``; ``overrides`` win (unknown ones are kept too).
-
-        Raises:
-            ConfigError: for another architecture, or for ``num_labels`` and ``id2label`` that disagree.
-        """
-        merged = dict(values)
-        if merged.get("id2label"):
-            # A file's labels count for more than a number that older versions left beside them.
-            for key in ("num_labels", "_num_labels"):
-                merged.pop(key, None)
-        if "num_labels" in overrides or "id2label" in overrides or "label2id" in overrides:
-            same_size = overrides.get("num_labels") == len(merged.get("id2label") or {})
-            for key in ("num_labels", "_num_labels"):
-                merged.pop(key, None)
-            if not same_size or "id2label" in overrides or "label2id" in overrides:
-                merged.pop("id2label", None)
-                merged.pop("label2id", None)
-        if "torch_dtype" in overrides:
-            merged.pop("dtype", None)
-        return cls(**{**merged, **overrides})
-
-    @classmethod
-    def from_json_file(cls: type[ConfigT], path: str | os.PathLike[str], **overrides: Any) -> ConfigT:
-        """Read a ``config.json``.
-
-        Raises:
-            CheckpointError: if the file is missing or is not a JSON object.
-        """
-        return cls.from_dict(read_config_json(path), **overrides)
-
-    @classmethod
-    def from_pretrained(cls: type[ConfigT], name_or_path: str | os.PathLike[str], **kwargs: Any) -> ConfigT:
-        """Load the configuration of a folder, a ``config.json``, a built-in name or a name on the hub.
-
-        Args:
-            name_or_path: what to load.
-            **kwargs: the hub's ``revision``, ``cache_dir``, ``local_files_only``, ``token``; everything else overrides a value.
-        """
-        values, overrides = cls.get_config_dict(name_or_path, **kwargs)
-        return cls.from_dict(values, **overrides)
-
-    @classmethod
-    def get_config_dict(
-        cls, name_or_path: str | os.PathLike[str], **kwargs: Any
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the content of a checkpoint's ``config.json`` and the keyword arguments that are not about finding it."""
-        from xlmr_core.hub import HUB_ARGUMENTS, resolve
-
-        where = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
-        path = Path(name_or_path)
-        if not path.is_file():
-            path = resolve(name_or_path, patterns=("config.json",), **where) / "config.json"
-        values = read_config_json(path)
-        values["name_or_path"] = str(name_or_path)
-        return values, kwargs
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every value as plain Python, ready for ``from_dict``."""
-        values = copy.deepcopy(self.__dict__)
-        values["model_type"] = self.model_type
-        values["dtype"] = dtype_name(self.dtype)
-        return dict(sorted(values.items()))
-
-    def to_diff_dict(self) -> dict[str, Any]:
-        """The content of ``config.json``: the model's numbers, and what differs from the shared defaults."""
-        values = self.to_dict()
-        values.pop("name_or_path")
-        if self.id2label == {0: "LABEL_0", 1: "LABEL_1"} and self.label2id == {"LABEL_0": 0, "LABEL_1": 1}:
-            del values["id2label"], values["label2id"]
-        return {
-            key: value for key, value in values.items() if key not in SHARED_DEFAULTS or value != SHARED_DEFAULTS[key]
-        }
-
-    def to_json_string(self, use_diff: bool = True) -> str:
-        """The content of ``config.json`` as text.
-
-        Raises:
-            ConfigError: if a value cannot be written, such as a callable ``hidden_act``.
-        """
-        values = self.to_diff_dict() if use_diff else self.to_dict()
-        if callable(self.hidden_act):
-            raise ConfigError(
-                f"hidden_act is the callable {self.hidden_act!r}, which config.json cannot hold; "
-                f"set config.hidden_act to one of {', '.join(ACTIVATIONS)} before saving"
-            )
-        try:
-            return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        except TypeError as error:
-            raise ConfigError(
-                f"a config value cannot be written as JSON: {error}; remove it or make it plain"
-            ) from error
-
-    def to_json_file(self, path: str | os.PathLike[str]) -> None:
-        """Write ``config.json`` to ``path``, all or nothing."""
-        from xlmr_core.files import write_atomically
-
-        write_atomically(Path(path), self.to_json_string().encode())
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``config.json`` into ``folder``, which is made if it is missing."""
-        text = self.to_json_string()
-        folder = Path(folder)
-        if folder.is_file():
-            raise CheckpointError(f"save_pretrained expects a folder, received the file {folder}; name a folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        from xlmr_core.files import write_atomically
-
-        write_atomically(folder / "config.json", text.encode())
-
-    def update(self, values: Mapping[str, Any]) -> None:
-        """Set several attributes at once, checked together."""
-        for key, value in values.items():
-            setattr(self, key, value)
-        self.validate()
-
-    def copy(self: ConfigT, **overrides: Any) -> ConfigT:
-        """A copy with some values replaced; the original stays as it is."""
-        return type(self).from_dict(self.to_dict(), **overrides)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, XLMRobertaConfig) or type(self) is not type(other):
-            return False
-        # Where a configuration came from is no part of it.
-        return {**self.to_dict(), "name_or_path": None} == {**other.to_dict(), "name_or_path": None}
-
-    __hash__ = None  # type: ignore[assignment]  # mutable, as published scripts expect
-
-    def __repr__(self) -> str:
-        values = {key: repr(value) if callable(value) else value for key, value in self.to_diff_dict().items()}
-        return f"{type(self).__name__} {json.dumps(values, indent=2, default=str, ensure_ascii=False)}"
+        super().validate()
+        check_values(self)
 
 
 class XLMRobertaXLConfig(XLMRobertaConfig):
@@ -480,6 +184,7 @@ class XLMRobertaXLConfig(XLMRobertaConfig):
 
     def __init__(
         self,
+        /,
         vocab_size: int = 250880,
         hidden_size: int = 2560,
         num_hidden_layers: int = 36,
@@ -564,51 +269,34 @@ CONFIG_CLASSES: dict[str, type[XLMRobertaConfig]] = {
 }
 
 
-def dtype_name(dtype: Any) -> str | None:
-    """The plain name of a dtype: a framework's own object carries it as a name, or prints as ``torch.float16``."""
-    if dtype is None:
-        return None
-    return str(getattr(dtype, "name", None) or getattr(dtype, "__name__", dtype)).removeprefix("torch.")
-
-
-def read_config_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a JSON object from ``path``.
-
-    Raises:
-        CheckpointError: if the file is missing, is not UTF-8 JSON, or is not an object.
-    """
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"expected a config.json at {path}, found none; check the folder, or save the config there"
-        ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); fetch or save it again") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(
-            f"{path} must hold a JSON object, it holds {type(values).__name__}; fetch or save it again"
-        )
-    return values
-
-
 class AutoConfig:
     """Chooses the configuration class by the ``model_type`` of a ``config.json``."""
 
+    @overload
     @staticmethod
-    def from_pretrained(name_or_path: str | os.PathLike[str], **kwargs: Any) -> XLMRobertaConfig:
+    def from_pretrained(
+        pretrained_model_name_or_path: str | os.PathLike[str], *, return_unused_kwargs: Literal[True], **kwargs: Any
+    ) -> tuple[XLMRobertaConfig, dict[str, Any]]: ...
+
+    @overload
+    @staticmethod
+    def from_pretrained(pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> XLMRobertaConfig: ...
+
+    @staticmethod
+    def from_pretrained(pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
         """Load the configuration of a checkpoint; arguments as in :meth:`XLMRobertaConfig.from_pretrained`.
 
         Raises:
             ConfigError: if the architecture is none of XLM-RoBERTa, XLM-RoBERTa-XL, RoBERTa and CamemBERT.
+            TypeError: for arguments that name no value, unless ``return_unused_kwargs=True``.
         """
-        values, overrides = XLMRobertaConfig.get_config_dict(name_or_path, **kwargs)
+        values, overrides = XLMRobertaConfig.get_config_dict(pretrained_model_name_or_path, **kwargs)
         return config_class_of(values).from_dict(values, **overrides)
 
     @staticmethod
-    def for_model(model_type: str, **kwargs: Any) -> XLMRobertaConfig:
+    def for_model(model_type: str, *args: Any, **kwargs: Any) -> XLMRobertaConfig:
         """The default configuration of a model type, with some values set."""
-        return config_class_of({"model_type": model_type})(**kwargs)
+        return config_class_of({"model_type": model_type})(*args, **kwargs)
 
 
 def config_class_of(values: Mapping[str, Any]) -> type[XLMRobertaConfig]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import json
 import pickle
 import re
@@ -11,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlmr_core.config import ACTIVATIONS, AutoConfig, XLMRobertaConfig, XLMRobertaXLConfig
-from xlmr_core.errors import CheckpointError, ConfigError, ModelNotFoundError
+from xlmr_core.config import ACTIVATIONS, AutoConfig, XLMRobertaConfig, XLMRobertaXLConfig, check_known
+from xlmr_core.errors import CheckpointError, ConfigError, InputError, ModelNotFoundError
 
 # The documented defaults of the original library, literally.
 BASE_DEFAULTS = {
@@ -252,6 +254,165 @@ def test_unknown_keys_survive_a_round_trip(tmp_path: Path) -> None:
     assert again.max_tokens == 510, "a key of the file must not replace what is computed"
 
 
+# Names of methods, properties, class attributes, and of what the class needs for itself.
+COLLIDING: dict[str, Any] = {
+    "copy": 1,
+    "validate": [2],
+    "to_dict": 5,
+    "from_dict": None,
+    "head_size": "x",
+    "accepted_model_types": {"a": 1},
+    "self": 3,
+    "__class__": 4,
+    "__dict__": {},
+    "_set_aside": 6,
+    "_keep": 7,
+    "config_dict": 8,
+    "kwargs": 9,
+}
+
+
+@pytest.mark.parametrize("key", COLLIDING)
+@pytest.mark.parametrize("config_class", [XLMRobertaConfig, XLMRobertaXLConfig])
+def test_a_key_with_the_name_of_a_method_hides_nothing_and_is_kept(
+    config_class: type[XLMRobertaConfig], key: str, tmp_path: Path
+) -> None:
+    there = {"model_type": config_class.model_type, "mine": [1], key: COLLIDING[key]}
+    (tmp_path / "config.json").write_text(json.dumps(there))
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    built = config_class(**{"mine": [1], key: COLLIDING[key]})
+    updated = config_class(mine=[1])
+    updated.update({key: COLLIDING[key]})
+    if key == "_set_aside":
+        updated = built  # only a file can bring it
+    for config in (loaded, built, updated):
+        twins = (config, config.copy(), copy.copy(config), copy.deepcopy(config), pickle.loads(pickle.dumps(config)))
+        for twin in twins:
+            assert type(twin) is config_class
+            assert twin == loaded
+            twin.validate()
+            assert twin.head_size == twin.hidden_size // twin.num_attention_heads
+            assert {name: twin.to_dict()[name] for name in there} == there
+            assert json.loads(twin.to_json_string()).items() >= there.items()
+            assert not {"_set_aside"} & (twin.to_dict().keys() - there.keys())
+            assert twin.mine == [1]  # type: ignore[attr-defined]
+            assert hasattr(twin, "mine")
+            assert not hasattr(twin, "other")
+    changed = AutoConfig.from_pretrained(tmp_path, mine=2, **{key: "passed"}) if key not in NOT_PASSED else loaded
+    assert changed.to_dict()[key] == ("passed" if key not in NOT_PASSED else COLLIDING[key])
+
+
+NOT_PASSED = ("self", "config_dict")  # no argument of a function can have these names
+
+
+def test_unknown_attributes_can_be_set_read_and_deleted() -> None:
+    config = XLMRobertaConfig(mine=1)
+    config.mine, config.later = 2, 3  # type: ignore[attr-defined]
+    assert {"mine": 2, "later": 3}.items() <= json.loads(config.to_json_string()).items()
+    del config.mine  # type: ignore[attr-defined]
+    assert "mine" not in config.to_dict()
+    with pytest.raises(AttributeError, match="'XLMRobertaConfig' object has no attribute 'mine'"):
+        _ = config.mine  # type: ignore[attr-defined]
+
+
+# Arguments that name no value
+
+
+WITH_UNKNOWN: list[tuple[dict[str, Any], str, str]] = [
+    ({"num_lables": 3}, "num_lables", "did you mean 'num_labels'?"),
+    ({"hidden_size": 24, "outputattentions": True}, "outputattentions", "did you mean 'output_attentions'?"),
+    ({"torch_dtyp": "float16"}, "torch_dtyp", "did you mean 'torch_dtype'?"),
+    ({"my_kye": 1}, "my_kye", "did you mean 'my_key'?"),
+    ({"zzzzzz": 1}, "zzzzzz", "check the spelling"),
+    ({"max_tokens": 5}, "max_tokens", ""),
+    ({"to_dict": 5}, "to_dict", ""),
+]
+
+
+@pytest.mark.parametrize(("passed", "unknown", "remedy"), WITH_UNKNOWN, ids=lambda value: str(value))
+def test_an_argument_that_names_no_value_is_refused(
+    passed: dict[str, Any], unknown: str, remedy: str, tmp_path: Path
+) -> None:
+    XLMRobertaConfig(my_key=7).save_pretrained(tmp_path)
+    original = XLMRobertaConfig.from_pretrained(tmp_path)
+    message = f"XLMRobertaConfig does not know the argument '{unknown}'; {remedy}"
+    for build in (
+        lambda **values: AutoConfig.from_pretrained(tmp_path, **values),
+        lambda **values: XLMRobertaConfig.from_pretrained(tmp_path, **values),
+        lambda **values: XLMRobertaConfig.from_pretrained(tmp_path, return_unused_kwargs=False, **values),
+        lambda **values: XLMRobertaConfig.from_json_file(tmp_path / "config.json", **values),
+        lambda **values: XLMRobertaConfig.from_dict({"my_key": 1}, **values),
+        original.copy,
+    ):
+        with pytest.raises(TypeError, match=re.escape(message)):
+            build(**passed)
+    with pytest.raises(TypeError, match=re.escape(f"Model.load() does not know the argument '{unknown}'; {remedy}")):
+        check_known(original, passed, "Model.load()")
+    check_known(original, ["my_key", "num_labels", "torch_dtype", "hidden_size", "name_or_path"], "Model.load()")
+
+
+# Recorded from transformers 4.57.6: what is known is applied, what is not comes back.
+def test_unused_arguments_come_back_when_asked_for(tmp_path: Path) -> None:
+    XLMRobertaConfig(my_key=7).save_pretrained(tmp_path)
+    passed: dict[str, Any] = {"foo": 1, "my_key": 8, "hidden_size": 24, "num_labels": 3, "local_files_only": True}
+    values, left = XLMRobertaConfig.get_config_dict(tmp_path, return_unused_kwargs=True, **passed)
+    assert left == {"foo": 1, "my_key": 8, "hidden_size": 24, "num_labels": 3, "return_unused_kwargs": True}
+    for config, unused in (
+        AutoConfig.from_pretrained(tmp_path, return_unused_kwargs=True, **passed),
+        XLMRobertaConfig.from_pretrained(tmp_path, return_unused_kwargs=True, **passed),
+        XLMRobertaConfig.from_dict(values, **left),
+    ):
+        assert unused == {"foo": 1}
+        assert (config.hidden_size, config.num_labels, config.my_key) == (24, 3, 8)
+        assert not {"foo", "return_unused_kwargs"} & config.to_dict().keys()
+    assert AutoConfig.from_pretrained(tmp_path, return_unused_kwargs=True)[1] == {}
+
+
+# Signatures of transformers 4.57.6, as far as a script can call them: the names of the arguments and what has a default.
+PUBLISHED_SIGNATURES = {
+    (XLMRobertaConfig, "from_dict"): "config_dict **kwargs",
+    (XLMRobertaConfig, "from_json_file"): "json_file",
+    (XLMRobertaConfig, "from_pretrained"): (
+        "pretrained_model_name_or_path cache_dir= force_download= local_files_only= token= revision= **kwargs"
+    ),
+    (XLMRobertaConfig, "get_config_dict"): "pretrained_model_name_or_path **kwargs",
+    (XLMRobertaConfig, "save_pretrained"): "self save_directory push_to_hub= **kwargs",
+    (XLMRobertaConfig, "to_dict"): "self",
+    (XLMRobertaConfig, "to_diff_dict"): "self",
+    (XLMRobertaConfig, "to_json_file"): "self json_file_path use_diff=",
+    (XLMRobertaConfig, "to_json_string"): "self use_diff=",
+    (XLMRobertaConfig, "update"): "self config_dict",
+    (AutoConfig, "for_model"): "model_type *args **kwargs",
+    (AutoConfig, "from_pretrained"): "pretrained_model_name_or_path **kwargs",
+}
+
+
+@pytest.mark.parametrize(("where", "published"), PUBLISHED_SIGNATURES.items(), ids=lambda value: str(value))
+def test_signatures_begin_as_published(where: tuple[type, str], published: str) -> None:
+    marks = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    ours = [
+        marks.get(parameter.kind, "") + name + ("" if parameter.default is inspect.Parameter.empty else "=")
+        for name, parameter in inspect.signature(getattr(*where)).parameters.items()
+    ]
+    assert ours[: len(published.split())] == published.split()
+
+
+def test_saving_takes_the_published_arguments_and_uploads_nothing(tmp_path: Path) -> None:
+    config = XLMRobertaConfig(hidden_size=24)
+    config.save_pretrained(tmp_path / "a", push_to_hub=False, repo_id="org/model", token=None, commit_message="x")
+    assert XLMRobertaConfig.from_pretrained(tmp_path / "a") == config
+    with pytest.raises(InputError, match="push_to_hub=True asks for an upload, which this library does not do"):
+        config.save_pretrained(tmp_path / "b", push_to_hub=True)
+    with pytest.raises(TypeError, match=r"save_pretrained\(\) does not know the argument 'push_to_hup'"):
+        config.save_pretrained(tmp_path / "b", push_to_hup=True)
+    assert not (tmp_path / "b").exists()
+    config.to_json_file(tmp_path / "short.json")
+    config.to_json_file(tmp_path / "long.json", use_diff=False)
+    assert (tmp_path / "short.json").read_text() == config.to_json_string()
+    assert json.loads((tmp_path / "long.json").read_text())["is_decoder"] is False
+    assert XLMRobertaConfig.from_json_file(tmp_path / "long.json") == config
+
+
 @pytest.mark.parametrize(
     ("model_type", "expected"),
     [
@@ -325,12 +486,11 @@ def test_from_pretrained_takes_a_file_a_folder_and_overrides(tmp_path: Path) -> 
     XLMRobertaConfig(hidden_size=24, num_labels=3).save_pretrained(tmp_path)
     for where in (tmp_path, str(tmp_path), tmp_path / "config.json"):
         config = XLMRobertaConfig.from_pretrained(
-            where, output_attentions=True, num_labels=5, local_files_only=True, foo="bar"
+            where, output_attentions=True, num_labels=5, local_files_only=True, trust_remote_code=True
         )
         assert (config.hidden_size, config.output_attentions, config.num_labels) == (24, True, 5)
-        assert config.foo == "bar"  # type: ignore[attr-defined]
         assert config.name_or_path == str(where)
-        assert "local_files_only" not in config.to_dict()
+        assert config.to_dict().keys() == XLMRobertaConfig().to_dict().keys()
     assert "name_or_path" not in json.loads(config.to_json_string())
 
 
@@ -375,6 +535,40 @@ def test_labels_that_disagree_are_refused(build: Any) -> None:
         build(num_labels=5, id2label={0: "a", 1: "b"})
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"id2label": [1, 2]}, 'id2label must be a dictionary such as {0: "no", 1: "yes"}, received [1, 2]'),
+        ({"id2label": 2}, "id2label must be a dictionary such as"),
+        ({"id2label": "ab", "num_labels": 2}, "id2label must be a dictionary such as"),
+        ({"id2label": {"a": "b"}}, "id2label must give each label an integer"),
+        ({"id2label": {"0.5": "b"}}, "id2label must give each label an integer"),
+        ({"id2label": {0.5: "b"}}, "it has 0.5"),
+        ({"label2id": ["a"]}, 'label2id must be a dictionary such as {"no": 0, "yes": 1}, received [\'a\']'),
+        ({"label2id": ["a"], "id2label": {"0": "a"}}, "label2id must be a dictionary"),
+        ({"label2id": {"a": "b"}}, "label2id must give each label an integer"),
+        ({"pruned_heads": [1]}, "pruned_heads must map layers to lists of heads"),
+        ({"pruned_heads": {"a": [1]}}, "pruned_heads must map layers to lists of heads"),
+        ({"pruned_heads": {"1": 1}}, "pruned_heads must map layers to lists of heads"),
+    ],
+    ids=str,
+)
+def test_maps_that_are_none_are_refused(values: dict[str, Any], message: str) -> None:
+    for build in (XLMRobertaConfig, XLMRobertaConfig.from_dict):
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            build(**values) if build is XLMRobertaConfig else build(values)
+    config = XLMRobertaConfig()
+    if "must be a dictionary" in message:
+        key = message.split()[0]
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            config.update({key: values[key]})
+
+
+def test_labels_may_be_numbered_by_numpy() -> None:
+    named = XLMRobertaConfig(id2label={np.int64(index): label for index, label in enumerate("ab")})
+    assert json.loads(named.to_json_string())["id2label"] == {"0": "a", "1": "b"}
+
+
 def test_labels_of_a_file_and_of_overrides() -> None:
     file = {"id2label": {"0": "x", "1": "y", "2": "z"}, "label2id": {"x": 0, "y": 1, "z": 2}}
     # Recorded from transformers 4.57.6: a file's labels count for more than the number beside them.
@@ -391,8 +585,10 @@ def test_labels_of_a_file_and_of_overrides() -> None:
 
 def test_the_callers_dictionaries_stay_as_they_are() -> None:
     values = {"id2label": {"0": "a"}, "pruned_heads": {"0": [1]}, "num_labels": 1, "torch_dtype": "float16"}
+    values["extra"] = {"list": [1]}
     before = json.dumps(values)
     config = XLMRobertaConfig.from_dict(values, num_labels=3)
+    config.extra["list"].append(2)  # type: ignore[attr-defined]
     config.pruned_heads[0].append(2)
     config.id2label[0] = "changed"
     assert json.dumps(values) == before
@@ -445,13 +641,21 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         for key in (
             "vocab_size",
             "hidden_size",
-            "num_hidden_layers",
             "num_attention_heads",
             "intermediate_size",
             "max_position_embeddings",
             "type_vocab_size",
         )
         for value in (-1, 1.5, "12", True, None)
+    ),
+    *(
+        ({"num_hidden_layers": value}, f"num_hidden_layers must be 0 or a positive integer, received {value!r}")
+        for value in (-1, 1.5, "12", True, None)
+    ),
+    *(
+        ({key: value}, f"{key} must be a token's id, 0 or more, or None, received {value!r}")
+        for key in ("bos_token_id", "eos_token_id", "sep_token_id", "decoder_start_token_id")
+        for value in (-5, 1.0, "2", True)
     ),
     ({"vocab_size": 0}, "vocab_size must be a positive integer"),
     ({"num_attention_heads": 0}, "num_attention_heads must be a positive integer"),
@@ -463,6 +667,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"hidden_dropout_prob": None}, "hidden_dropout_prob must be a probability"),
     ({"hidden_size": 770}, "hidden_size (770) must be a multiple of num_attention_heads (12)"),
     ({"hidden_act": "swiglu"}, "hidden_act must be one of gelu, relu, silu, gelu_new"),
+    ({"hidden_act": dict}, "hidden_act must be a function, received the class dict; pass an instance of it"),
     ({"hidden_act": None}, "hidden_act must be one of"),
     (
         {"position_embedding_type": "rotary"},
@@ -471,14 +676,22 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"problem_type": "ranking"}, "problem_type must be one of None, regression"),
     ({"pad_token_id": -1}, "pad_token_id must lie in the vocabulary of 30522 ids, received -1"),
     ({"pad_token_id": 30522}, "pad_token_id must lie in the vocabulary"),
+    ({"pad_token_id": True}, "pad_token_id must lie in the vocabulary"),
     ({"pad_token_id": None}, "pad_token_id must lie in the vocabulary"),
     ({"max_position_embeddings": 2}, "max_position_embeddings (2) leaves no room for a token"),
+    ({"layer_norm_eps": True}, "layer_norm_eps must be positive"),
     ({"layer_norm_eps": 0}, "layer_norm_eps must be positive"),
     ({"layer_norm_eps": float("nan")}, "layer_norm_eps must be positive"),
     ({"layer_norm_eps": "1e-5"}, "layer_norm_eps must be positive"),
     ({"initializer_range": -0.02}, "initializer_range must not be negative"),
     ({"add_cross_attention": True}, "add_cross_attention=True needs is_decoder=True"),
-    ({"chunk_size_feed_forward": -1}, "chunk_size_feed_forward must be 0"),
+    *(
+        (
+            {"chunk_size_feed_forward": value},
+            f"chunk_size_feed_forward must be 0 (off) or a positive number of tokens, received {value}",
+        )
+        for value in (-1, 1.5, True)
+    ),
     ({"pruned_heads": {12: [0]}}, "pruned_heads names heads [0] of layer 12, which this model does not have"),
     ({"pruned_heads": {0: [12]}}, "pruned_heads names heads [12] of layer 0"),
     ({"pruned_heads": {3: list(range(12))}}, "pruned_heads leaves no attention head in layer 3"),
@@ -507,6 +720,9 @@ def test_impossible_values_are_refused_at_once_and_after_they_were_set(values: d
         {"initializer_range": 0.0},
         {"is_decoder": True, "add_cross_attention": True},
         {"bos_token_id": None},
+        {"sep_token_id": 0},
+        {"chunk_size_feed_forward": 3},
+        {"hidden_act": abs},
         *({"hidden_act": name} for name in ACTIVATIONS),
     ],
     ids=str,
@@ -529,14 +745,14 @@ def test_is_decoder_can_be_set_after_loading(tmp_path: Path) -> None:
 
 def test_copies_are_equal_and_independent() -> None:
     config = XLMRobertaXLConfig(num_labels=3, extra=[1])
-    copy = config.copy()
-    assert copy == config
-    assert type(copy) is XLMRobertaXLConfig
-    copy.extra.append(2)  # type: ignore[attr-defined]
-    copy.id2label[0] = "other"
+    twin = config.copy()
+    assert twin == config
+    assert type(twin) is XLMRobertaXLConfig
+    twin.extra.append(2)  # type: ignore[attr-defined]
+    twin.id2label[0] = "other"
     assert config.extra == [1]  # type: ignore[attr-defined]
     assert config.id2label[0] == "LABEL_0"
-    assert copy != config
+    assert twin != config
     assert config.copy(num_labels=4).num_labels == 4
     assert config != XLMRobertaConfig()
     assert XLMRobertaConfig() != "XLMRobertaConfig"

@@ -34,6 +34,8 @@ CORE_ONLY_IN = {
 LAYERS = (
     ("errors",),
     ("files", "hub", "positions"),
+    ("config_checks",),
+    ("config_base",),
     ("config", "outputs"),
     ("heads",),
     ("parameters", "checks", "losses"),

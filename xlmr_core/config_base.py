@@ -1,0 +1,448 @@
+"""What the configurations of all models share: labels, dtype, keys that nobody knows, reading and writing ``config.json``."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, overload
+
+from xlmr_core.config_checks import ACTIVATIONS, check_labels, label_map, pruned_head_map, refuse_unknown
+from xlmr_core.errors import CheckpointError, ConfigError, InputError
+
+__all__ = ["SHARED_DEFAULTS", "PretrainedConfig", "check_known", "dtype_name", "read_config_json"]
+
+# Keys every configuration has beside the model's own numbers. They are written to config.json only where they differ from these.
+SHARED_DEFAULTS: dict[str, Any] = {
+    "architectures": None,
+    "dtype": None,
+    "return_dict": True,
+    "output_hidden_states": False,
+    "output_attentions": False,
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "is_encoder_decoder": False,
+    "tie_word_embeddings": True,
+    "chunk_size_feed_forward": 0,
+    "pruned_heads": {},
+    "problem_type": None,
+    "finetuning_task": None,
+    "tokenizer_class": None,
+    "sep_token_id": None,
+    "decoder_start_token_id": None,
+    "task_specific_params": None,
+}
+
+# Other names under which a value can be given.
+ALIASES = ("num_labels", "torch_dtype", "_num_labels", "_name_or_path")
+# Published arguments of from_pretrained that have nothing to choose here: no code is fetched, and the hub's package does the rest.
+WITHOUT_EFFECT = ("trust_remote_code", "code_revision", "resume_download", "proxies")
+# Published arguments of save_pretrained that belong to an upload.
+UPLOAD_ARGUMENTS = (
+    *("repo_id", "use_temp_dir", "commit_message", "commit_description", "private", "token", "max_shard_size"),
+    *("create_pr", "safe_serialization", "revision", "tags", "organization", "repo_url", "use_auth_token"),
+)
+
+ConfigT = TypeVar("ConfigT", bound="PretrainedConfig")
+
+
+class PretrainedConfig:
+    """Base of the model configurations; the values of a model come with its own class."""
+
+    model_type: str = ""
+
+    def __init__(self, /, **kwargs: Any) -> None:
+        kwargs = copy.deepcopy(kwargs)  # the caller's own dictionaries stay as they are
+        self.name_or_path = str(kwargs.pop("name_or_path", kwargs.pop("_name_or_path", "")) or "")
+        torch_dtype = kwargs.pop("torch_dtype", None)
+        dtype = kwargs.pop("dtype", None)
+        self.dtype = dtype_name(torch_dtype if dtype is None else dtype)
+        for key, default in SHARED_DEFAULTS.items():
+            if key != "dtype":
+                setattr(self, key, kwargs.pop(key, copy.deepcopy(default)))
+        self.pruned_heads = pruned_head_map(self.pruned_heads)
+        self._set_labels(
+            kwargs.pop("num_labels", kwargs.pop("_num_labels", None)),
+            kwargs.pop("id2label", None),
+            kwargs.pop("label2id", None),
+        )
+        self._set_aside = {}
+        for key, value in kwargs.items():
+            self._keep(key, value)
+
+    def _set_labels(self, num_labels: Any, id2label: Any, label2id: Any) -> None:
+        check_labels(id2label, label2id)
+        if id2label is not None:
+            id2label = label_map(id2label.items(), "id2label")
+        elif label2id is not None and num_labels in (None, len(label2id)):
+            id2label = label_map(((index, label) for label, index in label2id.items()), "label2id")
+        if id2label is None:
+            self.num_labels = 2 if num_labels is None else num_labels
+            return
+        if num_labels not in (None, len(id2label)):
+            raise ConfigError(
+                f"num_labels={num_labels} disagrees with id2label of {len(id2label)} labels; pass one of them"
+            )
+        self.id2label = id2label
+        self.label2id = dict(label2id) if label2id else {label: index for index, label in id2label.items()}
+
+    def _keep(self, key: str, value: Any) -> None:
+        """Keep an unknown value: as an attribute, unless that would hide something of the class or of the instance."""
+        if hasattr(type(self), key) or key in vars(self):
+            self._set_aside[key] = value
+        else:
+            setattr(self, key, value)
+
+    # What every instance has; set by the constructor from the table above, declared here for type checkers and readers.
+    architectures: list[str] | None
+    dtype: str | None
+    return_dict: bool
+    output_hidden_states: bool
+    output_attentions: bool
+    is_decoder: bool
+    add_cross_attention: bool
+    tie_word_embeddings: bool
+    chunk_size_feed_forward: int
+    pruned_heads: dict[int, list[int]]
+    problem_type: str | None
+    id2label: dict[int, str]
+    label2id: dict[str, int]
+    hidden_act: str | Callable[..., Any]  # set by the model's own class; the one value that may be no plain data
+    # Unknown values that have the name of a method or the like: no attributes, but written back.
+    _set_aside: dict[str, Any]
+
+    # Derived values
+
+    @property
+    def num_labels(self) -> int:
+        """Number of labels; setting it to another number renames the labels ``LABEL_0``, ``LABEL_1``, ..."""
+        return len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, num_labels: int) -> None:
+        if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 1:
+            raise ConfigError(f"num_labels must be a positive integer, received {num_labels!r}")
+        if len(getattr(self, "id2label", {})) != num_labels:
+            self.id2label = {index: f"LABEL_{index}" for index in range(num_labels)}
+            self.label2id = {label: index for index, label in self.id2label.items()}
+
+    @property
+    def use_return_dict(self) -> bool:
+        """Whether models return an output object (and not a tuple) by default."""
+        return bool(self.return_dict)
+
+    @property
+    def torch_dtype(self) -> str | None:
+        """The older name of ``dtype``."""
+        return self.dtype
+
+    @torch_dtype.setter
+    def torch_dtype(self, dtype: Any) -> None:
+        self.dtype = dtype_name(dtype)
+
+    # Checks
+
+    def validate(self) -> None:
+        """Refuse values that no model can be built from. Models call it again, because attributes may have been set since.
+
+        Raises:
+            ConfigError: for the first such value.
+        """
+        check_labels(self.id2label, self.label2id)
+
+    # Reading and writing
+
+    @overload
+    @classmethod
+    def from_dict(
+        cls: type[ConfigT], config_dict: Mapping[str, Any], *, return_unused_kwargs: Literal[True], **kwargs: Any
+    ) -> tuple[ConfigT, dict[str, Any]]: ...
+
+    @overload
+    @classmethod
+    def from_dict(cls: type[ConfigT], config_dict: Mapping[str, Any], **kwargs: Any) -> ConfigT: ...
+
+    @classmethod
+    def from_dict(cls: type[ConfigT], config_dict: Mapping[str, Any], **kwargs: Any) -> Any:
+        """Build a configuration from the content of a ``config.json``.
+
+        Args:
+            config_dict: the content; unknown keys are kept.
+            **kwargs: values that win over it. With ``return_unused_kwargs=True`` the answer is ``(config, unused)``, where ``unused`` are
+                the arguments that name no value of the class or of ``config_dict``.
+
+        Raises:
+            ConfigError: for another architecture, or for values that no model can be built from.
+            TypeError: for arguments that name no value, unless ``return_unused_kwargs=True``.
+        """
+        return_unused = kwargs.pop("return_unused_kwargs", False)
+        known = {*cls().to_dict(), *ALIASES, *config_dict}
+        unused = {key: value for key, value in kwargs.items() if key not in known}
+        if not return_unused:
+            refuse_unknown(unused, known, cls.__name__)
+        config = cls(**_merged(config_dict, {key: value for key, value in kwargs.items() if key in known}))
+        return (config, unused) if return_unused else config
+
+    @classmethod
+    def from_json_file(cls: type[ConfigT], json_file: str | os.PathLike[str], **overrides: Any) -> ConfigT:
+        """Read a ``config.json``; ``overrides`` win over its values.
+
+        Raises:
+            CheckpointError: if the file is missing or is not a JSON object.
+        """
+        config: ConfigT = cls.from_dict(read_config_json(json_file), **overrides)
+        return config
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls: type[ConfigT],
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        cache_dir: str | os.PathLike[str] | None = ...,
+        force_download: bool = ...,
+        local_files_only: bool = ...,
+        token: str | bool | None = ...,
+        revision: str = ...,
+        *,
+        return_unused_kwargs: Literal[True],
+        **kwargs: Any,
+    ) -> tuple[ConfigT, dict[str, Any]]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls: type[ConfigT],
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        cache_dir: str | os.PathLike[str] | None = ...,
+        force_download: bool = ...,
+        local_files_only: bool = ...,
+        token: str | bool | None = ...,
+        revision: str = ...,
+        **kwargs: Any,
+    ) -> ConfigT: ...
+
+    @classmethod
+    def from_pretrained(
+        cls: type[ConfigT],
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        cache_dir: str | os.PathLike[str] | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        revision: str = "main",
+        **kwargs: Any,
+    ) -> Any:
+        """Load the configuration of a folder, a ``config.json``, a built-in name or a name on the hub.
+
+        Args:
+            pretrained_model_name_or_path: what to load.
+            cache_dir, force_download, local_files_only, token, revision: see :func:`xlmr_core.hub.resolve`.
+            **kwargs: ``subfolder`` as there; everything else as in :meth:`from_dict`: values that win over those of the file, and
+                ``return_unused_kwargs``.
+
+        Raises:
+            ModelNotFoundError: if there is no such folder or name.
+            CheckpointError: if ``config.json`` is missing or is not a JSON object.
+            ConfigError: for another architecture, or for values that no model can be built from.
+            TypeError: for arguments that name no value, unless ``return_unused_kwargs=True``.
+        """
+        values, overrides = cls.get_config_dict(
+            pretrained_model_name_or_path,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+            revision=revision,
+            **kwargs,
+        )
+        return cls.from_dict(values, **overrides)
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the content of a checkpoint's ``config.json`` and the keyword arguments that are not about finding it."""
+        from xlmr_core.hub import HUB_ARGUMENTS, resolve
+
+        where = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
+        for key in WITHOUT_EFFECT:
+            kwargs.pop(key, None)
+        path = Path(pretrained_model_name_or_path)
+        if not path.is_file():
+            path = resolve(pretrained_model_name_or_path, patterns=("config.json",), **where) / "config.json"
+        values = read_config_json(path)
+        values["name_or_path"] = str(pretrained_model_name_or_path)
+        return values, kwargs
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every value as plain Python, ready for ``from_dict``."""
+        values = copy.deepcopy({**vars(self), **self._set_aside})
+        if "_set_aside" not in self._set_aside:
+            del values["_set_aside"]
+        values["model_type"] = self.model_type
+        values["dtype"] = dtype_name(self.dtype)
+        return dict(sorted(values.items()))
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """The content of ``config.json``: the model's numbers, and what differs from the shared defaults."""
+        values = self.to_dict()
+        values.pop("name_or_path")
+        if self.id2label == {0: "LABEL_0", 1: "LABEL_1"} and self.label2id == {"LABEL_0": 0, "LABEL_1": 1}:
+            del values["id2label"], values["label2id"]
+        return {
+            key: value for key, value in values.items() if key not in SHARED_DEFAULTS or value != SHARED_DEFAULTS[key]
+        }
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """The content of ``config.json`` as text.
+
+        Raises:
+            ConfigError: if a value cannot be written, such as a callable ``hidden_act``.
+        """
+        values = self.to_diff_dict() if use_diff else self.to_dict()
+        if callable(self.hidden_act):
+            raise ConfigError(
+                f"hidden_act is the callable {self.hidden_act!r}, which config.json cannot hold; "
+                f"set config.hidden_act to one of {', '.join(ACTIVATIONS)} before saving"
+            )
+        try:
+            return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        except TypeError as error:
+            raise ConfigError(
+                f"a config value cannot be written as JSON: {error}; remove it or make it plain"
+            ) from error
+
+    def to_json_file(self, json_file_path: str | os.PathLike[str], use_diff: bool = True) -> None:
+        """Write ``config.json`` to a file, all or nothing.
+
+        Args:
+            json_file_path: the file.
+            use_diff: leave out the shared values that are at their defaults.
+
+        Raises:
+            ConfigError: if a value cannot be written, such as a callable ``hidden_act``.
+        """
+        from xlmr_core.files import write_atomically
+
+        write_atomically(Path(json_file_path), self.to_json_string(use_diff).encode())
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Write ``config.json`` into a folder, which is made if it is missing.
+
+        Args:
+            save_directory: the folder.
+            push_to_hub: must be false; nothing here uploads.
+            **kwargs: the published arguments of an upload (``repo_id``, ``token``, ``commit_message``, ...), without effect.
+
+        Raises:
+            InputError: for ``push_to_hub=True``.
+            ConfigError: if a value cannot be written, such as a callable ``hidden_act``.
+            CheckpointError: if ``save_directory`` is a file.
+            TypeError: for an argument that is not known.
+        """
+        refuse_unknown(kwargs, UPLOAD_ARGUMENTS, f"{type(self).__name__}.save_pretrained()")
+        if push_to_hub:
+            raise InputError(
+                "push_to_hub=True asks for an upload, which this library does not do; use huggingface_hub.upload_folder"
+            )
+        text = self.to_json_string()
+        folder = Path(save_directory)
+        if folder.is_file():
+            raise CheckpointError(f"save_pretrained expects a folder, received the file {folder}; name a folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        from xlmr_core.files import write_atomically
+
+        write_atomically(folder / "config.json", text.encode())
+
+    def update(self, config_dict: Mapping[str, Any]) -> None:
+        """Set several values at once, checked together."""
+        for key, value in config_dict.items():
+            there = getattr(type(self), key, None)
+            if key in vars(self) or isinstance(there, str) or (isinstance(there, property) and there.fset):
+                setattr(self, key, value)
+            else:
+                self._keep(key, value)
+        self.validate()
+
+    def copy(self: ConfigT, **overrides: Any) -> ConfigT:
+        """A copy with some values replaced; the original stays as it is.
+
+        Raises:
+            ConfigError: for values that no model can be built from.
+            TypeError: for arguments that name no value.
+        """
+        copied: ConfigT = type(self).from_dict(self.to_dict(), **overrides)
+        return copied
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PretrainedConfig) or type(self) is not type(other):
+            return False
+        # Where a configuration came from is no part of it.
+        return {**self.to_dict(), "name_or_path": None} == {**other.to_dict(), "name_or_path": None}
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, as published scripts expect
+
+    def __repr__(self) -> str:
+        values = {key: repr(value) if callable(value) else value for key, value in self.to_diff_dict().items()}
+        return f"{type(self).__name__} {json.dumps(values, indent=2, default=str, ensure_ascii=False)}"
+
+
+def dtype_name(dtype: Any) -> str | None:
+    """The plain name of a dtype: a framework's own object carries it as a name, or prints as ``torch.float16``."""
+    if dtype is None:
+        return None
+    return str(getattr(dtype, "name", None) or getattr(dtype, "__name__", dtype)).removeprefix("torch.")
+
+
+def check_known(config: PretrainedConfig, names: Iterable[str], caller: str) -> None:
+    """Refuse arguments that name no value of a configuration, with the nearest that there is.
+
+    Args:
+        config: the configuration.
+        names: what was passed.
+        caller: what to call the place in the message, such as ``XLMRobertaModel.from_pretrained()``.
+
+    Raises:
+        TypeError: for the first such name.
+    """
+    refuse_unknown(names, {*config.to_dict(), *ALIASES}, caller)
+
+
+def _merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's values under those that were passed: of the several names of labels and dtype, only the winner's stay."""
+    merged = dict(values)
+    labels = merged.get("id2label")
+    # A file's labels count for more than a number that older versions left beside them.
+    if labels or not {"num_labels", "id2label", "label2id"}.isdisjoint(overrides):
+        merged.pop("num_labels", None)
+        merged.pop("_num_labels", None)
+    same_size = isinstance(labels, Mapping) and overrides.get("num_labels") == len(labels)
+    if "id2label" in overrides or "label2id" in overrides or ("num_labels" in overrides and not same_size):
+        merged.pop("id2label", None)
+        merged.pop("label2id", None)
+    if "torch_dtype" in overrides:
+        merged.pop("dtype", None)
+    return {**merged, **overrides}
+
+
+def read_config_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a JSON object from ``path``.
+
+    Raises:
+        CheckpointError: if the file is missing, is not UTF-8 JSON, or is not an object.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"expected a config.json at {path}, found none; check the folder, or save the config there"
+        ) from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); fetch or save it again") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(
+            f"{path} must hold a JSON object, it holds {type(values).__name__}; fetch or save it again"
+        )
+    return values

@@ -1,0 +1,183 @@
+"""What the values of a configuration may be, and the messages about those that no model can be built from."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from xlmr_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from xlmr_core.config import XLMRobertaConfig
+
+__all__ = [
+    "ACTIVATIONS",
+    "POSITION_EMBEDDING_TYPES",
+    "PROBLEM_TYPES",
+    "check_labels",
+    "check_values",
+    "label_map",
+    "pruned_head_map",
+    "refuse_unknown",
+]
+
+ACTIVATIONS = ("gelu", "relu", "silu", "gelu_new", "swish", "gelu_python", "gelu_pytorch_tanh", "gelu_fast", "tanh")
+POSITION_EMBEDDING_TYPES = ("absolute", "relative_key", "relative_key_query")
+PROBLEM_TYPES = (None, "regression", "single_label_classification", "multi_label_classification")
+# The least that makes sense of each size.
+SIZES = {
+    "vocab_size": 1,
+    "hidden_size": 1,
+    "num_hidden_layers": 0,
+    "num_attention_heads": 1,
+    "intermediate_size": 1,
+    "max_position_embeddings": 1,
+    "type_vocab_size": 1,
+}
+PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "sep_token_id", "decoder_start_token_id")
+
+
+def check_values(config: XLMRobertaConfig) -> None:
+    """Refuse values that no model can be built from.
+
+    Raises:
+        ConfigError: for the first of them.
+    """
+    for key, least in SIZES.items():
+        value = getattr(config, key)
+        if not _is_integer(value) or value < least:
+            wanted = "a positive integer" if least else "0 or a positive integer"
+            raise ConfigError(f"{key} must be {wanted}, received {value!r}")
+    for key in PROBABILITIES:
+        value = getattr(config, key)
+        if key == "classifier_dropout" and value is None:
+            continue
+        if not _is_number(value) or not 0 <= value <= 1:
+            raise ConfigError(f"{key} must be a probability between 0 and 1, received {value!r}")
+    for key in TOKEN_IDS:
+        value = getattr(config, key)
+        if value is not None and (not _is_integer(value) or value < 0):
+            raise ConfigError(f"{key} must be a token's id, 0 or more, or None, received {value!r}")
+    act, pad, chunk = config.hidden_act, config.pad_token_id, config.chunk_size_feed_forward
+    if isinstance(act, type):
+        raise ConfigError(f"hidden_act must be a function, received the class {act.__name__}; pass an instance of it")
+    checks = [
+        (
+            config.hidden_size % config.num_attention_heads == 0,
+            f"hidden_size ({config.hidden_size}) must be a multiple of num_attention_heads ({config.num_attention_heads}); "
+            "change one of them",
+        ),
+        (
+            callable(act) or act in ACTIVATIONS,
+            f"hidden_act must be one of {', '.join(ACTIVATIONS)} or a callable, received {act!r}",
+        ),
+        (
+            config.position_embedding_type in POSITION_EMBEDDING_TYPES,
+            f"position_embedding_type must be one of {', '.join(POSITION_EMBEDDING_TYPES)}, received {config.position_embedding_type!r}",
+        ),
+        (
+            config.problem_type in PROBLEM_TYPES,
+            f"problem_type must be one of {', '.join(str(p) for p in PROBLEM_TYPES)}, received {config.problem_type!r}",
+        ),
+        (
+            _is_integer(pad) and 0 <= pad < config.vocab_size,
+            f"pad_token_id must lie in the vocabulary of {config.vocab_size} ids, received {pad!r}",
+        ),
+        (
+            _is_integer(pad) and config.max_position_embeddings > pad + 1,
+            f"max_position_embeddings ({config.max_position_embeddings}) leaves no room for a token: positions start at "
+            "pad_token_id + 1",
+        ),
+        (
+            _is_number(config.layer_norm_eps) and config.layer_norm_eps > 0,
+            f"layer_norm_eps must be positive, received {config.layer_norm_eps!r}",
+        ),
+        (
+            _is_number(config.initializer_range) and config.initializer_range >= 0,
+            f"initializer_range must not be negative, received {config.initializer_range!r}",
+        ),
+        (
+            config.is_decoder or not config.add_cross_attention,
+            "add_cross_attention=True needs is_decoder=True: only a decoder attends to an encoder's states",
+        ),
+        (
+            _is_integer(chunk) and chunk >= 0,
+            f"chunk_size_feed_forward must be 0 (off) or a positive number of tokens, received {chunk!r}",
+        ),
+    ]
+    for layer, heads in config.pruned_heads.items():
+        legal = 0 <= layer < config.num_hidden_layers and all(0 <= head < config.num_attention_heads for head in heads)
+        checks.append((legal, f"pruned_heads names heads {heads} of layer {layer}, which this model does not have"))
+        checks.append(
+            (len(set(heads)) < config.num_attention_heads, f"pruned_heads leaves no attention head in layer {layer}")
+        )
+    for holds, message in checks:
+        if not holds:
+            raise ConfigError(message)
+
+
+def check_labels(id2label: Any, label2id: Any) -> None:
+    """Refuse label maps that are no dictionaries."""
+    for key, value in (("id2label", id2label), ("label2id", label2id)):
+        if value is not None and not isinstance(value, Mapping):
+            raise ConfigError(
+                f"{key} must be a dictionary such as {_LABEL_EXAMPLES[key]}, received {value!r}; "
+                "to give a number of labels only, set num_labels"
+            )
+
+
+_LABEL_EXAMPLES = {"id2label": '{0: "no", 1: "yes"}', "label2id": '{"no": 0, "yes": 1}'}
+
+
+def label_map(pairs: Iterable[tuple[Any, Any]], key: str) -> dict[int, Any]:
+    """Labels by their id: JSON has made strings of the ids. ``key`` is where the pairs come from."""
+    labels = {}
+    for index, label in pairs:
+        try:
+            number = int(index) if isinstance(index, str) else operator.index(index)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{key} must give each label an integer, such as {_LABEL_EXAMPLES[key]}; it has {index!r}"
+            ) from error
+        labels[number] = label
+    return labels
+
+
+def pruned_head_map(value: Any) -> dict[int, list[int]]:
+    """The pruned heads of each layer: JSON has made strings of the layers."""
+    try:
+        return {int(layer): sorted(heads) for layer, heads in dict(value or {}).items()}
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"pruned_heads must map layers to lists of heads, such as {{0: [2, 3]}}, received {value!r}"
+        ) from error
+
+
+def refuse_unknown(names: Iterable[str], known: Iterable[str], caller: str) -> None:
+    """Refuse arguments that are not known, with the nearest known name.
+
+    Args:
+        names: what was passed.
+        known: what there is.
+        caller: what to call the place in the message, such as ``XLMRobertaConfig.from_pretrained()``.
+
+    Raises:
+        TypeError: for the first unknown name.
+    """
+    known = sorted(known)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else "check the spelling"
+            raise TypeError(f"{caller} does not know the argument {name!r}; {remedy}")
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
