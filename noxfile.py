@@ -68,12 +68,14 @@ def torch(session: nox.Session) -> None:
 @nox.session
 def tf(session: nox.Session) -> None:
     """The Keras backend."""
+    python(session, "-c", "import tensorflow")  # without it the tests would skip
     pytest(session, "tests/tf")
 
 
 @nox.session
 def flax(session: nox.Session) -> None:
     """The Flax backend."""
+    python(session, "-c", "import jax")  # without it the tests would skip
     pytest(session, "tests/flax")
 
 
@@ -128,6 +130,7 @@ def oracle_5(session: nox.Session) -> None:
 
 
 def oracle(session: nox.Session, transformers: str) -> None:
-    # Not constrained: transformers 4 needs older companions than we do.
-    session.install("-q", "-e", ".[torch]", "torch==2.13.0", transformers, "pytest", "pytest-timeout")
+    # Only PyTorch is constrained: transformers 4 needs older companions than we do.
+    (torch_pin,) = (line for line in Path("constraints.txt").read_text().splitlines() if line.startswith("torch=="))
+    session.install("-q", "-e", ".[torch]", torch_pin, transformers, "pytest", "pytest-timeout")
     session.run("python", "-m", "pytest", "tests/parity/oracle", *session.posargs, env=ENV)

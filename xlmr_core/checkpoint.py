@@ -21,7 +21,7 @@ from typing import Any
 
 from xlmr_core.config import read_config_json
 from xlmr_core.errors import CheckpointError
-from xlmr_core.files import atomic_path, write_atomically
+from xlmr_core.files import atomic_path, replaced, write_atomically
 from xlmr_core.formats.safetensors_file import (
     Layout,
     RawTensor,
@@ -188,6 +188,7 @@ def save_tensors(
     *,
     max_shard_size: int | str = "5GB",
     metadata: Mapping[str, str] | None = None,
+    together: Mapping[str, bytes] | None = None,
 ) -> list[Path]:
     """Write a checkpoint, all or nothing, one tensor in memory at a time.
 
@@ -197,6 +198,8 @@ def save_tensors(
         max_shard_size: bytes, or a text such as ``5GB`` or ``200MiB``. A larger checkpoint is split into files of at most this size
             (a tensor is never split) with an index, named as the original library names them.
         metadata: texts to store; by default ``{"format": "pt"}``, which loaders of the original library ask for.
+        together: small files of the same folder, by name, that belong to these weights (``config.json``). They take their place in the
+            same step as the weights, and a failure puts the old ones back.
 
     Returns:
         The weight files, in order.
@@ -212,11 +215,12 @@ def save_tensors(
     layouts = {name: layout_of(source) for name, source in tensors.items()}
     total = sum(layout.nbytes for layout in layouts.values())
     groups = _split(layouts, limit)
+    beside = {folder / name: content for name, content in (together or {}).items()}
     new: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if len(groups) <= 1:
-            with atomic_path(folder / SINGLE) as temporary:
+            with atomic_path(folder / SINGLE, together=beside) as temporary:
                 write_safetensors(temporary, tensors, layouts, metadata)
             names = [SINGLE]
         else:
@@ -232,12 +236,14 @@ def save_tensors(
                 },
                 "weight_map": {tensor: name for name, group in zip(names, groups, strict=True) for tensor in group},
             }
-            write_atomically(
-                folder / INDEX, (json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
-            )
-            new.clear()
             # While a single file is there it is the checkpoint: its removal makes the index count.
-            (folder / SINGLE).unlink(missing_ok=True)
+            single = folder / SINGLE
+            text = (json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+            write_atomically(folder / INDEX, text, together=None if single.exists() else beside)
+            new.clear()
+            if single.exists():
+                with replaced(beside):
+                    single.unlink()
     except CheckpointError:
         raise
     except OSError as error:

@@ -106,7 +106,7 @@ def check_extremes(config: XLMRobertaConfig, found: Sequence[Extremes], labels: 
 
     Args:
         config: says the sizes of the tables.
-        found: the extremes of ``input_ids``, ``token_type_ids``, ``position_ids``, ``attention_mask`` and ``labels``, as far as present.
+        found: the extremes of ``input_ids``, ``token_type_ids``, ``position_ids``, the two masks and ``labels``, as far as present.
             The extremes of ``labels`` leave ignored ones out.
         labels: number of classes the labels choose from.
 
@@ -122,6 +122,7 @@ def check_extremes(config: XLMRobertaConfig, found: Sequence[Extremes], labels: 
         "token_type_ids": (0, config.type_vocab_size - 1, "type_vocab_size; leave token_type_ids out, or use zeros"),
         "position_ids": (0, config.max_position_embeddings - 1, "max_position_embeddings; shorten the input"),
         "attention_mask": (0, 1, "a mask, in which 1 means attend and 0 means ignore"),
+        "encoder_attention_mask": (0, 1, "a mask, in which 1 means attend and 0 means ignore"),
     }
     if labels is not None:
         tables["labels"] = (

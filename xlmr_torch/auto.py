@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
-from xlmr_core.config import AutoConfig, XLMRobertaConfig, XLMRobertaXLConfig
+import torch
+
+from xlmr_core.config import AutoConfig, XLMRobertaConfig
 from xlmr_core.errors import XLMRError
-from xlmr_core.heads import HEADS
+from xlmr_core.heads import model_class_name
 from xlmr_torch import modeling_xlm_roberta, modeling_xlm_roberta_xl
+from xlmr_torch.loading import without_published
+from xlmr_torch.placement import find_dtype
 from xlmr_torch.pretrained import PreTrainedModel
 
 __all__ = [
@@ -25,10 +29,8 @@ __all__ = [
 
 def model_class(config: XLMRobertaConfig, head: str) -> type[PreTrainedModel]:
     """The class for a configuration and a head of ``xlmr_core.heads.HEADS``."""
-    if isinstance(config, XLMRobertaXLConfig):
-        found = getattr(modeling_xlm_roberta_xl, f"XLMRobertaXL{HEADS[head].suffix}")
-    else:
-        found = getattr(modeling_xlm_roberta, f"XLMRoberta{HEADS[head].suffix}")
+    name = model_class_name(config, head)
+    found = getattr(modeling_xlm_roberta, name, None) or getattr(modeling_xlm_roberta_xl, name)
     assert isinstance(found, type) and issubclass(found, PreTrainedModel)
     return found
 
@@ -42,9 +44,32 @@ class _AutoModel:
         )
 
     @classmethod
-    def from_config(cls, config: XLMRobertaConfig, **kwargs: Any) -> Any:
-        """A model with fresh values."""
-        return model_class(config, cls.head)(config, **kwargs)
+    def from_config(
+        cls,
+        config: XLMRobertaConfig,
+        *,
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        attn_implementation: str | None = None,
+        packing: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """A model with fresh values.
+
+        Args:
+            config: of the model.
+            dtype: of the parameters; ``None`` is the default one, ``"auto"`` the config's. ``torch_dtype`` is its older name.
+            attn_implementation, packing: as in ``from_pretrained``.
+            **kwargs: model arguments such as ``add_pooling_layer``.
+        """
+        model = model_class(config, cls.head)(config, **without_published(kwargs))
+        dtype = torch_dtype if dtype is None else dtype
+        dtype = config.dtype if dtype == "auto" else dtype
+        if attn_implementation is not None:
+            model.set_attn_implementation(attn_implementation)
+        if packing is not None:
+            model.set_packing(packing)
+        return model if dtype is None else model.to(find_dtype(dtype))
 
     @classmethod
     def from_pretrained(

@@ -9,7 +9,15 @@ from xlmr_core.checks import IGNORE_INDEX, Extremes, check_extremes, check_input
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 
-__all__ = ["batch_shape", "check_encoder_inputs", "check_labels", "is_concrete", "is_traced"]
+__all__ = [
+    "batch_shape",
+    "check_encoder_inputs",
+    "check_labels",
+    "check_mask",
+    "check_tensors",
+    "is_concrete",
+    "is_traced",
+]
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -31,18 +39,60 @@ def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
 def _extremes(name: str, tensor: Tensor | None) -> list[Extremes]:
     if tensor is None or tensor.numel() == 0 or not is_concrete(tensor):
         return []
-    low, high = tensor.aminmax() if tensor.dtype is not torch.bool else (tensor.any(), tensor.any())
+    low, high = tensor.aminmax()
     return [Extremes(name, low.item(), high.item())]
 
 
+def check_tensors(**inputs: object) -> None:
+    """Refuse lists and arrays where tensors are due.
+
+    Raises:
+        InputError: naming the input and what came.
+    """
+    for name, value in inputs.items():
+        if value is not None and not isinstance(value, Tensor):
+            raise InputError(
+                f"{name} must be a torch.Tensor, received {type(value).__name__}; "
+                "pass return_tensors='pt' to the tokenizer, or torch.as_tensor(...)"
+            )
+
+
+def check_mask(config: XLMRobertaConfig, name: str, mask: Tensor | None) -> None:
+    """Refuse a mask that holds anything but 0 and 1.
+
+    Raises:
+        InputError: naming the dtype or the value.
+    """
+    if mask is None or mask.dtype is torch.bool:
+        return
+    if mask.is_complex():
+        raise InputError(f"{name} must hold 0 and 1, received {mask.dtype}; pass the tokenizer's own mask")
+    check_extremes(config, _extremes(name, mask))
+    if mask.is_floating_point() and is_concrete(mask):
+        between = mask[(mask != 0) & (mask != 1)]
+        if between.numel():
+            raise InputError(
+                f"{name} must hold 0 and 1 only, received {between[0].item()}; round it, or scale the scores elsewhere"
+            )
+
+
 def batch_shape(
-    config: XLMRobertaConfig, input_ids: Tensor | None, inputs_embeds: Tensor | None, position_ids: Tensor | None
+    config: XLMRobertaConfig,
+    input_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+    position_ids: Tensor | None,
+    **others: object,
 ) -> tuple[int, int]:
     """(B, S) of whichever of ids and embeddings is there, for heads that look at labels before the encoder runs.
+
+    Args:
+        config, input_ids, inputs_embeds, position_ids: as in :func:`check_encoder_inputs`.
+        **others: inputs of the head, which must be tensors.
 
     Raises:
         InputError: as in :func:`check_encoder_inputs`, by which everything else is checked.
     """
+    check_tensors(input_ids=input_ids, inputs_embeds=inputs_embeds, position_ids=position_ids, **others)
     return check_input_shapes(
         config, input_ids=_shape(input_ids), inputs_embeds=_shape(inputs_embeds), position_ids=_shape(position_ids)
     )
@@ -62,6 +112,13 @@ def check_encoder_inputs(
     Raises:
         InputError: see ``xlmr_core.checks``; also for ids that are not integers.
     """
+    check_tensors(
+        input_ids=input_ids,
+        inputs_embeds=inputs_embeds,
+        attention_mask=attention_mask,
+        token_type_ids=token_type_ids,
+        position_ids=position_ids,
+    )
     for name, tensor in (("input_ids", input_ids), ("token_type_ids", token_type_ids), ("position_ids", position_ids)):
         if tensor is not None and tensor.dtype not in INTEGERS:
             raise InputError(
@@ -83,15 +140,9 @@ def check_encoder_inputs(
         *_extremes("input_ids", input_ids),
         *_extremes("token_type_ids", token_type_ids),
         *_extremes("position_ids", position_ids),
-        *_extremes("attention_mask", attention_mask),
     ]
     check_extremes(config, found)
-    if attention_mask is not None and attention_mask.is_floating_point() and is_concrete(attention_mask):
-        between = attention_mask[(attention_mask != 0) & (attention_mask != 1)]
-        if between.numel():
-            raise InputError(
-                f"attention_mask must hold 0 and 1 only, received {between[0].item()}; round it, or scale the scores elsewhere"
-            )
+    check_mask(config, "attention_mask", attention_mask)
     return batch, length
 
 

@@ -14,7 +14,7 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
-from xlmr_torch.checks import check_encoder_inputs, is_concrete
+from xlmr_torch.checks import check_encoder_inputs, check_mask, check_tensors, is_concrete
 from xlmr_torch.embeddings import Embeddings
 from xlmr_torch.kernels import AttentionPlan, causal_keep, mask_bias
 from xlmr_torch.layers import Layer, Pooler
@@ -151,6 +151,7 @@ class EncoderModel(PreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cache_position: Tensor | None = None,
         *,
         needs: Needs | None = None,
     ) -> Any:
@@ -165,7 +166,7 @@ class EncoderModel(PreTrainedModel):
             inputs_embeds: floats (B, S, D) in place of ``input_ids``.
             encoder_hidden_states: floats (B, S', D) that a decoder with cross-attention attends to.
             encoder_attention_mask: (B, S') of 0 and 1.
-            past_key_values, use_cache: the published places of a decoder's cache; this release computes without one.
+            past_key_values, use_cache, cache_position: the published places of a decoder's cache; this release computes without one.
             output_attentions: return the probabilities; selects the ``eager`` kernel on padded tokens.
             output_hidden_states: return the states after the embeddings and after each layer.
             return_dict: ``False`` returns a tuple.
@@ -190,11 +191,14 @@ class EncoderModel(PreTrainedModel):
             raise InputError(
                 f"sequence has {length} tokens, relative positions reach {config.max_position_embeddings}; shorten it"
             )
-        self._check_decoder_inputs(batch, encoder_hidden_states, encoder_attention_mask, past_key_values)
+        self._check_decoder_inputs(
+            batch, encoder_hidden_states, encoder_attention_mask, past_key_values, cache_position
+        )
         if attention_mask is None and input_ids is not None:
             _warn_of_attended_padding(input_ids, config.pad_token_id)
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        check_tensors(head_mask=head_mask)
         head_mask_LN = self._head_mask(head_mask)
         asked = Needs(first_token=self.pooler is not None) if needs is None else needs
 
@@ -234,7 +238,8 @@ class EncoderModel(PreTrainedModel):
         self, x: Tensor, mask: Tensor | None, length: int | None, packing: Packing | None, return_weights: bool
     ) -> AttentionPlan:
         """How to attend: self-attention has a ``length`` and may be causal, cross-attention has none."""
-        causal = self.config.is_decoder and length is not None
+        # A mask with a row for each query has said everything already, as published.
+        causal = self.config.is_decoder and length is not None and (mask is None or mask.dim() == 2)
         implementation = "eager" if return_weights else self.attn_implementation
         if packing is not None:
             return AttentionPlan(implementation, causal=causal, packing=packing)
@@ -243,12 +248,12 @@ class EncoderModel(PreTrainedModel):
         if mask is not None and not (is_concrete(mask) and bool((mask != 0).all())):
             keep = (mask != 0)[:, None] if mask.dim() == 3 else (mask != 0)[:, None, None]
             empty_rows = is_concrete(mask) and not bool((mask != 0).any(-1).all())
-            if causal and mask.dim() == 2:
+            if causal:
                 assert length is not None
                 keep = keep & causal_keep(length, mask.device)
                 empty_rows = empty_rows or (is_concrete(mask) and not bool((mask[:, 0] != 0).all()))
             dtype = x.dtype
-            if torch.is_autocast_enabled(x.device.type):
+            if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):
                 dtype = torch.get_autocast_dtype(x.device.type)
             # A query without keys attends uniformly. float16's range is too small for a bias that makes it so, and the fused kernel's
             # backward pass loses the number of keys there (its gradients come out as many times too large).
@@ -268,11 +273,15 @@ class EncoderModel(PreTrainedModel):
             )
         return head_mask.expand(layers, heads)
 
-    def _check_decoder_inputs(self, batch: int, states: Tensor | None, mask: Tensor | None, cache: Any) -> None:
-        if cache is not None:
-            raise InputError(
-                "past_key_values is not supported by this release: expected None; compute the whole sequence, or use logits_to_keep"
-            )
+    def _check_decoder_inputs(
+        self, batch: int, states: Tensor | None, mask: Tensor | None, cache: Any, cache_position: Any
+    ) -> None:
+        for name, value in (("past_key_values", cache), ("cache_position", cache_position)):
+            if value is not None:
+                raise InputError(
+                    f"{name} is not supported by this release: expected None; compute the whole sequence, or use logits_to_keep"
+                )
+        check_tensors(encoder_hidden_states=states, encoder_attention_mask=mask)
         if states is None:
             return
         config = self.config
@@ -288,6 +297,7 @@ class EncoderModel(PreTrainedModel):
             raise InputError(
                 f"encoder_attention_mask must have the shape {tuple(states.shape[:2])}, received {tuple(mask.shape)}"
             )
+        check_mask(config, "encoder_attention_mask", mask)
 
     def prune_heads(self, heads_to_prune: dict[int, list[int]]) -> None:
         """Remove attention heads for good (Michel et al. 2019).

@@ -17,7 +17,7 @@ from xlmr_core.outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from xlmr_torch.checks import batch_shape, check_labels, is_concrete
+from xlmr_torch.checks import batch_shape, check_labels, check_tensors, is_concrete
 from xlmr_torch.encoder import Encoded, EncoderModel, Needs
 from xlmr_torch.linear import linear
 from xlmr_torch.losses import check_sequence_labels, check_span, cross_entropy, sequence_loss, span_loss
@@ -110,7 +110,7 @@ class SequenceClassification(HeadModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range.
         """
-        batch, _ = batch_shape(self.config, input_ids, inputs_embeds, position_ids)
+        batch, _ = batch_shape(self.config, input_ids, inputs_embeds, position_ids, labels=labels)
         if labels is not None:
             check_sequence_labels(self.config, labels, batch, self.num_labels)
         encoded = self.encode(
@@ -171,6 +171,8 @@ class MultipleChoice(HeadModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range.
         """
+        check_tensors(input_ids=input_ids, inputs_embeds=inputs_embeds, labels=labels)
+        check_tensors(token_type_ids=token_type_ids, attention_mask=attention_mask, position_ids=position_ids)
         if (input_ids is None) == (inputs_embeds is None):
             batch_shape(self.config, input_ids, inputs_embeds, None)  # refuses, and says which of the two came
         source = inputs_embeds if input_ids is None else input_ids
@@ -259,7 +261,7 @@ class TokenClassification(HeadModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range.
         """
-        shape = batch_shape(self.config, input_ids, inputs_embeds, position_ids)
+        shape = batch_shape(self.config, input_ids, inputs_embeds, position_ids, labels=labels)
         if labels is not None:
             check_label_shape("labels", labels.shape, shape)
             labels = check_labels(self.config, labels, self.num_labels)
@@ -331,7 +333,8 @@ class QuestionAnswering(HeadModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range; for one of the two positions without the other.
         """
-        batch, _ = batch_shape(self.config, input_ids, inputs_embeds, position_ids)
+        spans = {"start_positions": start_positions, "end_positions": end_positions}
+        batch, _ = batch_shape(self.config, input_ids, inputs_embeds, position_ids, **spans)
         check_span(start_positions, end_positions, batch)
         encoded = self.encode(
             Needs(every_position=start_positions is not None),

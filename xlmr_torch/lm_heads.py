@@ -102,7 +102,9 @@ class MaskedLM(VocabularyModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range.
         """
-        shape = batch_shape(self.config, input_ids, inputs_embeds, position_ids)
+        shape = batch_shape(
+            self.config, input_ids, inputs_embeds, position_ids, labels=labels, masked_positions=masked_positions
+        )
         if sparse_prediction and labels is None:
             raise InputError(
                 "sparse_prediction=True computes logits at labelled positions and needs labels; pass labels, or masked_positions"
@@ -193,14 +195,18 @@ class CausalLM(VocabularyModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cache_position: Tensor | None = None,
         *,
         logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: int | Tensor | None = None,
     ) -> Any:
         """Predict each next token.
 
         Args:
             input_ids ... return_dict: as in the bare model.
             labels: integers (B, S), -100 to ignore; position i predicts the label of i + 1.
+            num_items_in_batch: divide the summed loss by this number and not by the number of labels, as trainers with gradient
+                accumulation ask.
             logits_to_keep: compute logits at the last so many positions only (0: all), or at the columns of an integer tensor (n,).
 
         Returns:
@@ -209,7 +215,7 @@ class CausalLM(VocabularyModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range; for labels with ``logits_to_keep``.
         """
-        shape = batch_shape(self.config, input_ids, inputs_embeds, position_ids)
+        shape = batch_shape(self.config, input_ids, inputs_embeds, position_ids, labels=labels)
         keeps_all = isinstance(logits_to_keep, int) and logits_to_keep == 0
         if labels is not None:
             if not keeps_all:
@@ -231,6 +237,7 @@ class CausalLM(VocabularyModel):
             encoder_attention_mask=encoder_attention_mask,
             past_key_values=past_key_values,
             use_cache=use_cache,
+            cache_position=cache_position,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
@@ -240,7 +247,7 @@ class CausalLM(VocabularyModel):
             logits = encoded.unpack(packed)
             if labels is not None:
                 flat = labels if encoded.packing is None else encoded.packing.pack(labels)
-                loss = cross_entropy(packed.flatten(0, -2), flat.flatten())
+                loss = cross_entropy(packed.flatten(0, -2), flat.flatten(), num_items_in_batch)
         else:
             logits = self.lm_head(encoded.unpack(encoded.states)[:, kept.to(encoded.states.device)])
         output = CausalLMOutputWithCrossAttentions(

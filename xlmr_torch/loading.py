@@ -16,17 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from xlmr_core.checkpoint import Checkpoint, RawTensor, open_checkpoint, save_tensors
-from xlmr_core.config import SHARED_DEFAULTS, XLMRobertaConfig
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config_base import check_known
 from xlmr_core.errors import InputError
 from xlmr_core.hub import HUB_ARGUMENTS, resolve
 from xlmr_core.load_plan import LoadReport, plan_load
 from xlmr_core.parameters import stored_names
-from xlmr_torch.placement import find_device, find_dtype
+from xlmr_torch.placement import find_dtype, find_one_device
 
 if TYPE_CHECKING:
     from xlmr_torch.pretrained import PreTrainedModel
 
-__all__ = ["from_pretrained", "save_pretrained", "to_raw", "to_torch"]
+__all__ = ["from_pretrained", "save_pretrained", "to_raw", "to_torch", "without_published"]
 
 ModelT = TypeVar("ModelT", bound="PreTrainedModel")
 
@@ -47,8 +48,26 @@ TAGS = {dtype: tag for tag, dtype in DTYPES.items()}
 
 # Files of a checkpoint that from_pretrained fetches from the hub.
 PATTERNS = ("config.json", "*.safetensors", "*.safetensors.index.json")
-# Published arguments that choose between formats or memory strategies; there is one of each here.
-ACCEPTED = ("low_cpu_mem_usage", "use_safetensors", "trust_remote_code", "resume_download", "proxies", "local_dir")
+# Published arguments about matters that do not arise here: any value will do.
+NOT_NEEDED = (
+    *("low_cpu_mem_usage", "max_memory", "offload_folder", "offload_state_dict", "offload_buffers", "weights_only"),
+    *("trust_remote_code", "code_revision", "resume_download", "mirror", "generation_config", "use_kernels"),
+    *("_fast_init", "_from_auto", "_from_pipeline", "_commit_hash"),
+)
+# Published arguments of which only some values can be served: those values, and what to say to others.
+ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
+    "use_safetensors": ((None, True), "this release reads safetensors only; convert the checkpoint"),
+    "from_tf": ((False,), "this release reads safetensors only; convert the checkpoint"),
+    "from_flax": ((False,), "this release reads safetensors only; convert the checkpoint"),
+    "variant": ((None,), "variants are not looked up; pass the path of the folder or file that holds it"),
+    "gguf_file": ((None,), "this release reads safetensors only; convert the checkpoint"),
+    "quantization_config": ((None,), "quantized loading is not supported; pass dtype='bfloat16' to save memory"),
+    "load_in_8bit": ((False,), "quantized loading is not supported; pass dtype='bfloat16' to save memory"),
+    "load_in_4bit": ((False,), "quantized loading is not supported; pass dtype='bfloat16' to save memory"),
+    "key_mapping": ((None,), "names are mapped by the loader itself; rename the tensors, or pass state_dict="),
+    "proxies": ((None,), "set the HTTPS_PROXY environment variable"),
+    "push_to_hub": ((False,), "this library does not upload; use huggingface_hub.upload_folder"),
+}
 
 
 def to_torch(raw: RawTensor) -> Tensor:
@@ -68,7 +87,7 @@ def to_raw(tensor: Tensor) -> RawTensor:
 
 def from_pretrained(
     cls: type[ModelT],
-    name_or_path: str | os.PathLike[str],
+    name_or_path: str | os.PathLike[str] | None,
     *model_args: Any,
     config: XLMRobertaConfig | str | os.PathLike[str] | None = None,
     state_dict: Mapping[str, Tensor] | None = None,
@@ -86,7 +105,7 @@ def from_pretrained(
 
     Args:
         cls: the model class.
-        name_or_path: a local folder, a built-in name (``xlmr-mini``), or a name on the hub.
+        name_or_path: a local folder, a built-in name (``xlmr-mini``), or a name on the hub; ``None`` if ``config`` and ``state_dict`` say all.
         *model_args, and model arguments such as ``add_pooling_layer``: passed to the constructor.
         config: in place of the checkpoint's own.
         state_dict: tensors by canonical name in place of the checkpoint's files.
@@ -97,27 +116,34 @@ def from_pretrained(
         ignore_mismatched_sizes: let parameters of another shape start fresh.
         output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.load_plan.LoadReport` as ``info["report"]`` and its
             lists under their published names.
-        **kwargs: the hub's ``revision``, ``cache_dir``, ``local_files_only``, ``token``, ...; everything else sets a value of the config.
+        **kwargs: the hub's ``revision``, ``cache_dir``, ``local_files_only``, ``token``, ...; published arguments about matters that do not
+            arise here (``low_cpu_mem_usage``, ``from_tf=False``, ...); everything else sets a value of the config.
 
     Raises:
         ModelNotFoundError: if the name or folder cannot be found.
         CheckpointError: if the files are damaged or do not fit.
         ConfigError: for a config of another architecture or impossible values.
-        InputError: for an unknown dtype, device or implementation.
+        InputError: for an unknown dtype, device or implementation, or a published argument whose value cannot be served.
         TypeError: for an argument that neither the loader, nor the model, nor the config knows.
     """
     dtype = torch_dtype if dtype is None else dtype
+    if kwargs.pop("use_auth_token", None) is not None:
+        raise InputError("use_auth_token was renamed long ago; pass token=")
     where = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
-    for key in ACCEPTED:
-        kwargs.pop(key, None)
+    kwargs = without_published(kwargs)
     model_kwargs = {key: kwargs.pop(key) for key in ("add_pooling_layer",) if key in kwargs}
-    target = _one_device(device if device is not None else device_map)
+    target = find_one_device(device if device is not None else device_map)
     if dtype not in (None, "auto"):
         dtype = find_dtype(dtype)
 
-    folder = resolve(name_or_path, patterns=PATTERNS, **where)
+    if name_or_path is not None:
+        folder = resolve(name_or_path, patterns=PATTERNS, **where)
+    elif config is None or state_dict is None:
+        raise InputError("expected a name or folder, received None; pass one, or both config= and state_dict=")
+    else:
+        folder = Path()
     config = _config(cls, folder, config, kwargs)
-    config.name_or_path = str(name_or_path)
+    config.name_or_path = "" if name_or_path is None else str(name_or_path)
     with torch.device("meta"):
         model = cls(config, *model_args, **model_kwargs)
     if attn_implementation is not None:
@@ -157,12 +183,25 @@ def _config(
         if isinstance(config, XLMRobertaConfig)
         else cls.config_class.from_pretrained(folder if config is None else config)
     )
-    for key in overrides:
-        if not hasattr(known, key) and key not in SHARED_DEFAULTS:
-            raise TypeError(
-                f"{cls.__name__}.from_pretrained() does not know the argument {key!r}, and neither does its config; check the spelling"
-            )
+    check_known(known, overrides, f"{cls.__name__}.from_pretrained()")
     return known.copy(**overrides)  # the caller's own object stays as it is
+
+
+def without_published(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments without the published ones that ask for nothing.
+
+    Raises:
+        InputError: for a published argument whose value asks for something that is not to be had here.
+    """
+    left = {}
+    for key, value in kwargs.items():
+        if key in ONLY:
+            served, remedy = ONLY[key]
+            if value not in served:
+                raise InputError(f"{key} must be {' or '.join(map(repr, served))}, received {value!r}: {remedy}")
+        elif key not in NOT_NEEDED:
+            left[key] = value
+    return left
 
 
 def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
@@ -179,21 +218,6 @@ def _wanted_dtype(dtype: torch.dtype | str | None, config: XLMRobertaConfig, sou
     if config.dtype is not None:
         return find_dtype(config.dtype)
     return next((DTYPES[source.info(name).dtype] for name in names), torch.get_default_dtype())
-
-
-def _one_device(device: str | int | torch.device | dict[str, Any] | None) -> torch.device:
-    """The device that ``device`` or ``device_map`` mean; a model is never spread over several."""
-    if isinstance(device, dict):
-        if len(set(map(str, device.values()))) != 1:
-            raise InputError(
-                f"device_map must put the whole model on one device, received {device!r}; pass device='cuda:0' or similar"
-            )
-        device = next(iter(device.values()))
-    if device is None:
-        return torch.get_default_device()
-    if device in ("auto", "balanced", "balanced_low_0", "sequential"):
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return find_device(device)
 
 
 class _StateDict:
@@ -229,42 +253,10 @@ def save_pretrained(
     model: PreTrainedModel,
     folder: Path,
     *,
-    max_shard_size: int | str = "5GB",
     state_dict: Mapping[str, Tensor] | None = None,
-    safe_serialization: bool = True,
-    is_main_process: bool = True,
-    **kwargs: Any,
+    max_shard_size: int | str = "5GB",
 ) -> None:
-    """Save ``config.json`` and safetensors; an interruption leaves an older checkpoint in the folder whole.
-
-    Args:
-        model: what to save.
-        folder: made if it is missing.
-        max_shard_size: size of a file at most, as a number of bytes or such as ``"5GB"``.
-        state_dict: tensors by canonical name in place of the model's own (as collected from a sharded model).
-        safe_serialization: must be true; nothing here writes pickles.
-        is_main_process: write only in the main process of a distributed run.
-        **kwargs: ``push_to_hub=False`` and ``variant=None`` of the published signature.
-
-    Raises:
-        InputError: for ``safe_serialization=False``, or parameters on the meta device.
-        ConfigError: for a config that cannot be written.
-        CheckpointError: if the disk refuses.
-        TypeError: for an argument that is not known.
-    """
-    unknown = {
-        key
-        for key, value in kwargs.items()
-        if not (key in ("push_to_hub", "variant", "token", "save_peft_format") and not value)
-    }
-    if unknown:
-        raise TypeError(f"save_pretrained() does not know {', '.join(sorted(unknown))}")
-    if not safe_serialization:
-        raise InputError(
-            "safe_serialization=False would write a pickle, which can run code when it is read; leave it True"
-        )
-    if not is_main_process:
-        return
+    """Write the files of :meth:`PreTrainedModel.save_pretrained`."""
     values = dict(state_dict) if state_dict is not None else model.state_dict()
     rows = model.parameter_table()
     stored = stored_names(rows)
@@ -277,7 +269,11 @@ def save_pretrained(
             f"{empty[0]} is on the meta device and holds no values; load or initialise the model before saving"
         )
     config = model.config.copy(architectures=[type(model).__name__], dtype=str(model.dtype).removeprefix("torch."))
-    config.to_json_string()  # refuses before anything is written
     tensors = {name: partial(to_raw, values[name if name in values else rows[name].tied_to]) for name in stored}
-    save_tensors(folder, tensors, max_shard_size=max_shard_size, metadata={"format": "pt"})
-    config.save_pretrained(folder)
+    save_tensors(
+        folder,
+        tensors,
+        max_shard_size=max_shard_size,
+        metadata={"format": "pt"},
+        together={"config.json": config.to_json_string().encode()},
+    )

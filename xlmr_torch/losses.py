@@ -54,27 +54,33 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return result, None
 
 
-def cross_entropy(logits_nV: Tensor, labels_n: Tensor) -> Tensor:
+def cross_entropy(logits_nV: Tensor, labels_n: Tensor, divisor: int | Tensor | None = None) -> Tensor:
     """Mean negative log-likelihood of the labels that are not -100.
+
+    Under a compiler the plain formula is left to it.
 
     Args:
         logits_nV: (n, V), any floating dtype.
         labels_n: integers (n,).
+        divisor: divides the sum in place of the number of labels that count.
 
     Returns:
-        A float32 scalar; NaN if no label counts.
+        A float32 scalar; without a divisor NaN if no label counts.
     """
     labels_n = labels_n.long()
-    if is_traced():
-        return F.cross_entropy(logits_nV.float(), labels_n, ignore_index=IGNORE_INDEX)
-    if logits_nV.dtype is torch.float64:  # gradient checks
-        return F.cross_entropy(logits_nV, labels_n, ignore_index=IGNORE_INDEX)
+    if (
+        is_traced() or logits_nV.dtype is torch.float64
+    ):  # float64 is for gradient checks, which chunking would not change
+        logits_nV = logits_nV.to(torch.promote_types(logits_nV.dtype, torch.float32))
+        if divisor is None:
+            return F.cross_entropy(logits_nV, labels_n, ignore_index=IGNORE_INDEX)
+        return F.cross_entropy(logits_nV, labels_n, ignore_index=IGNORE_INDEX, reduction="sum") / divisor
     counted = labels_n != IGNORE_INDEX
     if not bool(counted.all()):
         logits_nV, labels_n = logits_nV[counted], labels_n[counted]
-    if len(labels_n) == 0:
-        return logits_nV.float().sum() * torch.nan
-    return _ChunkedCrossEntropy.apply(logits_nV, labels_n) / len(labels_n)
+    # An empty sum still hangs on the logits, so that every parameter gets its (zero) gradient.
+    total = _ChunkedCrossEntropy.apply(logits_nV, labels_n) if len(labels_n) else logits_nV.float().sum()
+    return total / (len(labels_n) or torch.nan) if divisor is None else total / divisor
 
 
 def check_sequence_labels(config: XLMRobertaConfig, labels: Tensor, batch: int, classes: int) -> None:

@@ -71,14 +71,12 @@ def choose_packing(mode: str, attention_mask: Tensor, *, first_token: bool, need
 
     Args:
         mode: one of ``PACKING_MODES``.
-        attention_mask: (B, S) of concrete zeros and ones.
+        attention_mask: (B, S) of concrete zeros and ones, on the host.
         first_token: whether the answer reads the state at position 0.
         needed_BS: bool (B, S), positions whose output the answer needs whatever the mask says (labels), or ``None``.
     """
     if mode == "never":
         return None
-    if mode == "auto" and attention_mask.device.type != "cpu":
-        return None  # packed attention on other devices is a loop over rows and does not pay
     mask_BS = attention_mask.bool()
     full = bool(mask_BS.all())
     if full or not bool(mask_BS.any(1).all()):

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
-from xlmr_core.tasks import find_task
+from xlmr_core.hub import DEFAULT_MODEL
+from xlmr_core.tasks import TASKS, find_task
 from xlmr_core.tasks.fill_mask import FillMask, FillMaskOptions
 from xlmr_core.tokenization import AutoTokenizer
 from xlmr_torch import auto
-from xlmr_torch.placement import find_device, find_dtype
+from xlmr_torch.placement import find_dtype, find_one_device
 
 __all__ = ["PIPELINES", "FillMaskPipeline", "pipeline"]
-
-DEFAULT_MODEL = "xlmr-mini"
 
 
 class FillMaskPipeline:
@@ -83,46 +83,57 @@ PIPELINES = {"fill-mask": FillMaskPipeline}
 
 
 def pipeline(
-    task: str,
+    task: str | None = None,
     model: Any = None,
+    config: Any = None,
     tokenizer: Any = None,
     *,
+    framework: str | None = None,
+    revision: str | None = None,
+    use_fast: bool = True,
+    token: str | bool | None = None,
     device: int | str | torch.device | None = None,
+    device_map: Any = None,
     dtype: str | torch.dtype | None = None,
     torch_dtype: str | torch.dtype | None = None,
-    framework: str = "pt",
-    use_fast: bool = True,
-    revision: str | None = None,
-    token: str | bool | None = None,
+    trust_remote_code: bool | None = None,
     model_kwargs: dict[str, Any] | None = None,
     **options: Any,
 ) -> Any:
     """Make the callable that does a task.
 
     Args:
-        task: ``fill-mask``.
+        task: ``fill-mask``; by default the task of the model's class.
         model: a folder, a built-in model, a name on the hub, or a model; by default the built-in ``xlmr-mini``.
-        tokenizer: the same for the tokenizer; by default the model's own.
-        device: a GPU's number, -1 for the CPU, a name such as ``cuda:1``, or a device; by default the CPU, or where a given model is.
+        config: in place of the checkpoint's own.
+        tokenizer: a folder or name as for ``model``, or a tokenizer; by default the model's own.
+        framework: ``pt``, which is also the default here; the other backends have a ``pipeline`` of their own.
+        revision, token: which version on the hub, and the access token for it.
+        use_fast: whether the tokenizer is the one of the ``tokenizers`` library.
+        device, device_map: a GPU's number, -1 for the CPU, a name such as ``cuda:1``, or a device; by default the CPU, or where a given
+            model is.
         dtype: the model's dtype, by name or as a ``torch.dtype``; by default what ``from_pretrained`` gives, or what a given model has.
         torch_dtype: the older name of ``dtype``.
-        framework: ``pt``; the other backends have a ``pipeline`` of their own.
-        use_fast: whether the tokenizer is the one of the ``tokenizers`` library.
-        revision, token: which version on the hub, and the access token for it.
+        trust_remote_code: of the published signature; no code from a checkpoint is ever run.
         model_kwargs: further arguments of the model's ``from_pretrained``.
         **options: the task's options, e.g. ``top_k`` or ``batch_size``.
 
     Raises:
         XLMRError: for an unknown task, a model that does not exist or lacks a tokenizer, a device that is not there.
     """
-    row = find_task(task)
-    if framework != "pt":
+    if framework not in (None, "pt"):
         raise InputError(
             f"this is the PyTorch backend, framework must be 'pt', received {framework!r}; import the other backend's pipeline"
         )
+    row = find_task(_task_of(model) if task is None else task)
+    if not isinstance(config, XLMRobertaConfig | str | os.PathLike | None):
+        raise InputError(
+            f"config must be a configuration or its name, received {type(config).__name__}; pass a tokenizer as tokenizer="
+        )
     dtype = torch_dtype if dtype is None else dtype
     hub = {name: value for name, value in (("revision", revision), ("token", token)) if value is not None}
-    place = None if device is None else find_device(device)
+    device = device_map if device is None else device
+    place = None if device is None else find_one_device(device)
     model = DEFAULT_MODEL if model is None else model
     if tokenizer is None:
         tokenizer = model if isinstance(model, str | os.PathLike) else getattr(model, "name_or_path", "")
@@ -131,7 +142,16 @@ def pipeline(
     if isinstance(tokenizer, str | os.PathLike):
         tokenizer = AutoTokenizer.from_pretrained(tokenizer, use_fast=use_fast, **hub)
     if isinstance(model, str | os.PathLike):
-        model = getattr(auto, row.auto).from_pretrained(model, dtype=dtype, device=place, **hub, **(model_kwargs or {}))
+        arguments = {**hub, **(model_kwargs or {}), **({} if config is None else {"config": config})}
+        model = getattr(auto, row.auto).from_pretrained(model, dtype=dtype, device=place, **arguments)
     else:
         model = model.to(device=place, dtype=None if dtype in (None, "auto") else find_dtype(dtype))
-    return PIPELINES[task](model, tokenizer, **options)
+    return PIPELINES[row.name](model, tokenizer, **options)
+
+
+def _task_of(model: Any) -> str:
+    """The task of a model given without one."""
+    for name, row in TASKS.items():
+        if model is not None and row.auto == getattr(getattr(model, "head", None), "auto", None):
+            return name
+    raise InputError(f"expected a task of {', '.join(map(repr, TASKS))}, received none; pass task=")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from xlmr_core.errors import InputError
 
-__all__ = ["find_device", "find_dtype"]
+__all__ = ["find_device", "find_dtype", "find_one_device"]
 
 
 def find_device(device: int | str | torch.device) -> torch.device:
@@ -23,6 +25,10 @@ def find_device(device: int | str | torch.device) -> torch.device:
         raise InputError(
             f"device must be a GPU's number, -1, or a name such as 'cpu' or 'cuda:0', received {device!r}"
         ) from error
+    if found.type not in ("cpu", "cuda", "mps", "xpu"):
+        raise InputError(
+            f"device must be 'cpu', 'cuda', 'mps' or 'xpu', received {str(found)!r}: models cannot run there"
+        )
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         here = torch.cuda.device_count() or "none"
         raise InputError(
@@ -34,6 +40,25 @@ def find_device(device: int | str | torch.device) -> torch.device:
     return found
 
 
+def find_one_device(device: str | int | torch.device | dict[str, Any] | None) -> torch.device:
+    """The device that ``device`` or ``device_map`` mean; a model is never spread over several.
+
+    Raises:
+        InputError: for several devices, or one that is not there.
+    """
+    if isinstance(device, dict):
+        if len(set(map(str, device.values()))) != 1:
+            raise InputError(
+                f"device_map must put the whole model on one device, received {device!r}; pass device='cuda:0' or similar"
+            )
+        device = next(iter(device.values()))
+    if device is None:
+        return torch.get_default_device()
+    if device in ("auto", "balanced", "balanced_low_0", "sequential"):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return find_device(device)
+
+
 def find_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """A floating point dtype by name (``bfloat16``, ``torch.bfloat16``) or as it is.
 
@@ -41,6 +66,6 @@ def find_dtype(dtype: str | torch.dtype) -> torch.dtype:
         InputError: for anything else.
     """
     found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise InputError(f"dtype must be float32, float16, bfloat16 or another floating point type, received {dtype!r}")
+    if found not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
+        raise InputError(f"dtype must be float32, float16, bfloat16 or float64, received {dtype!r}")
     return found

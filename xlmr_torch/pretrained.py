@@ -73,6 +73,16 @@ class PreTrainedModel(nn.Module):
         """The vocabulary projection, if there is one."""
         return None
 
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the vocabulary projection.
+
+        Raises:
+            InputError: if the model has none.
+        """
+        raise InputError(
+            f"{type(self).__name__} has no vocabulary projection to replace; use a language modelling head"
+        )
+
     @property
     def device(self) -> torch.device:
         """The device of the parameters."""
@@ -221,7 +231,7 @@ class PreTrainedModel(nn.Module):
     ) -> nn.Embedding:
         """Change the number of rows of the word embedding, and of the vocabulary projection and its bias.
 
-        Rows that stay keep their values. New rows of the embedding start at the mean of the old ones, or are drawn afresh with
+        Rows that stay keep their values. New rows of the embedding start close around the mean of the old ones, or are drawn afresh with
         ``mean_resizing=False``; new biases start at 0.
 
         Args:
@@ -273,7 +283,9 @@ class PreTrainedModel(nn.Module):
         resized = weight.new_empty((rows, *weight.shape[1:]))
         resized[: min(old, rows)] = weight[: min(old, rows)]
         if rows > old and mean_resizing:
-            resized[old:] = weight.float().mean(0).to(weight.dtype)
+            # Not all alike, or no gradient could tell them apart; the spread is the published one (Hewitt 2021).
+            std, mean = torch.std_mean(weight.float(), dim=0, correction=0)
+            resized[old:] = torch.randn(rows - old, *mean.shape, device=mean.device) * std * 1e-9**0.5 + mean
         elif rows > old:
             resized[old:].normal_(0.0, self.config.initializer_range)
         return nn.Parameter(resized, requires_grad=weight.requires_grad)
@@ -293,11 +305,51 @@ class PreTrainedModel(nn.Module):
 
         return from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs)
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Save config and weights; see :func:`xlmr_torch.loading.save_pretrained` for the arguments."""
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        save_function: Any = None,
+        push_to_hub: bool = False,
+        max_shard_size: int | str = "5GB",
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        token: str | bool | None = None,
+        save_peft_format: bool = True,
+    ) -> None:
+        """Save ``config.json`` and safetensors; an interruption leaves an older checkpoint in the folder whole.
+
+        Args:
+            save_directory: a folder; made if it is missing.
+            is_main_process: write only in the main process of a distributed run.
+            state_dict: tensors by canonical name in place of the model's own (as collected from a sharded model).
+            save_function: of the published signature; files are always written by the core.
+            push_to_hub: must be false; this library does not upload.
+            max_shard_size: size of a file at most, as a number of bytes or such as ``"5GB"``.
+            safe_serialization: must be true; nothing here writes pickles.
+            variant: must be ``None``.
+            token, save_peft_format: of the published signature, about uploads and adapters.
+
+        Raises:
+            InputError: for a value that cannot be served, an incomplete ``state_dict``, or parameters on the meta device.
+            ConfigError: for a config that cannot be written.
+            CheckpointError: if the disk refuses.
+        """
         from xlmr_torch.loading import save_pretrained
 
-        save_pretrained(self, Path(save_directory), **kwargs)
+        if not safe_serialization:
+            raise InputError(
+                "safe_serialization=False would write a pickle, which can run code when it is read; leave it True"
+            )
+        if push_to_hub:
+            raise InputError(
+                "push_to_hub=True asks for an upload, which this library does not do; use huggingface_hub.upload_folder"
+            )
+        if variant is not None:
+            raise InputError(f"variant={variant!r} is not supported; save to a folder of its own")
+        if is_main_process:
+            save_pretrained(self, Path(save_directory), state_dict=state_dict, max_shard_size=max_shard_size)
 
 
 def _require_grad(module: nn.Module, inputs: Any, output: Tensor) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 import pytest
 
-import xlmr_flax
 from xlmr_core import backends
 from xlmr_core.errors import InputError
+
+jax = pytest.importorskip("jax", reason="needs the extra flax: pip install 'xlmr[flax]'")
+xlmr_flax = pytest.importorskip("xlmr_flax")
 
 NARROWED = {"int64": "int32", "float64": "float32"}
 

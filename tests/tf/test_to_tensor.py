@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-import xlmr_tf
 from xlmr_core import backends
+
+tf = pytest.importorskip("tensorflow", reason="needs the extra tf: pip install 'xlmr[tf]'")
+xlmr_tf = pytest.importorskip("xlmr_tf")
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.float32, np.float16, np.bool_])
