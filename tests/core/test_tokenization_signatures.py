@@ -180,6 +180,22 @@ def test_every_argument_is_passed_on(cls: Any, name: str, model_file: Path) -> N
 
 
 @BOTH
+def test_quiet_calls(cls: Any, model_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = cls(model_file, model_max_length=3)
+    for call, given in (
+        (tokenizer, TEXT),
+        (tokenizer.encode, TEXT),
+        (tokenizer.encode_plus, TEXT),
+        (tokenizer.batch_encode_plus, [TEXT]),
+        (tokenizer.prepare_for_model, [5, 6]),
+    ):
+        call(given, verbose=False)
+        assert not caplog.records
+    tokenizer(TEXT)
+    assert "longer than" in caplog.text
+
+
+@BOTH
 def test_splitting_special_tokens_in_a_batch(cls: Any, model_file: Path) -> None:
     text = ["a <q>"]
     for own, asked in ((True, False), (False, True)):
