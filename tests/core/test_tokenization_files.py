@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,53 @@ def test_lengths_of_a_call_are_not_saved(saved: Path, tmp_path: Path) -> None:
     fast(TEXTS, padding=True, truncation=True, max_length=5)
     fast.save_pretrained(tmp_path)
     assert _without_last_digits(_read(tmp_path, JSON)) == _without_last_digits(_read(saved, JSON))
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@CLASSES
+def test_nothing_of_an_earlier_save_stays(cls: Any, saved: Path, tmp_path: Path) -> None:
+    before = XLMRobertaTokenizerFast.from_pretrained(saved)
+    before.add_tokens(["<extra>"])
+    before.save_pretrained(tmp_path / "out")
+    (tmp_path / "out" / "config.json").write_text("{}")
+    cls.from_pretrained(saved).save_pretrained(tmp_path / "out")
+    cls.from_pretrained(saved).save_pretrained(tmp_path / "fresh")
+    assert _contents(tmp_path / "out") == _contents(tmp_path / "fresh") | {"config.json": b"{}"}
+    for use_fast in (True, False):
+        assert len(AutoTokenizer.from_pretrained(tmp_path / "out", use_fast=use_fast)) == MASK + 1
+
+
+def test_a_json_without_its_model_replaces_both(saved: Path, folder: Path) -> None:
+    XLMRobertaTokenizerFast.from_pretrained(saved).save_pretrained(folder, filename_prefix="my")
+    XLMRobertaTokenizerFast(tokenizer_file=saved / JSON).save_pretrained(folder)
+    assert not (folder / MODEL).exists()
+    assert (folder / f"my-{MODEL}").is_file()
+    XLMRobertaTokenizerFast(tokenizer_file=saved / JSON).save_pretrained(folder, filename_prefix="my")
+    assert not (folder / f"my-{MODEL}").exists()
+
+
+@CLASSES
+@pytest.mark.parametrize("fails_at", [0, 1])
+def test_a_save_that_fails_leaves_the_folder_as_it_was(
+    cls: Any, fails_at: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _contents(folder)
+    tokenizer = cls.from_pretrained(folder, model_max_length=99)
+    tokenizer.add_tokens(["<extra>"])
+    replace, calls = os.replace, iter(range(100))
+
+    def failing(*args: Any) -> None:
+        if next(calls) == fails_at:
+            raise OSError("the disk is full")
+        replace(*args)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OSError, match="full"):
+        tokenizer.save_pretrained(folder)
+    assert _contents(folder) == before
 
 
 # -- reading -------------------------------------------------------------------------------------------------------------

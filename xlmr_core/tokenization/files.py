@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xlmr_core.errors import TokenizerError
-from xlmr_core.files import write_atomically
+from xlmr_core.files import write_all_atomically
 from xlmr_core.hub import HUB_ARGUMENTS, resolve
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 
@@ -25,6 +25,7 @@ TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_FILE = "special_tokens_map.json"
 ADDED_FILE = "added_tokens.json"
+_SOMETIMES_WRITTEN = (VOCAB_FILE, TOKENIZER_FILE, ADDED_FILE)
 
 # Arguments of the original's from_pretrained that say nothing about the tokenizer itself.
 _IGNORED_ARGUMENTS = (
@@ -214,17 +215,25 @@ def save(
     if added:
         contents[ADDED_FILE] = _dump(added)
     contents |= tokenizer._vocabulary_contents(legacy_format)
-    return write_files(folder, contents, prefix)
+    paths = write_files(folder, contents, prefix)
+    for name in _SOMETIMES_WRITTEN:
+        if name not in contents:
+            _path(folder, name, prefix).unlink(missing_ok=True)
+    return paths
 
 
 def write_files(folder: Path, contents: Mapping[str, str | bytes], prefix: str | None) -> tuple[str, ...]:
-    """Write files by name, each all or nothing; returns their paths."""
-    paths = []
-    for name, content in contents.items():
-        path = folder / (f"{prefix}-{name}" if prefix else name)
-        write_atomically(path, content.encode() if isinstance(content, str) else content)
-        paths.append(str(path))
-    return tuple(paths)
+    """Write files by name, all or none; returns their paths."""
+    written = {
+        _path(folder, name, prefix): content.encode() if isinstance(content, str) else content
+        for name, content in contents.items()
+    }
+    write_all_atomically(written)
+    return tuple(str(path) for path in written)
+
+
+def _path(folder: Path, name: str, prefix: str | None) -> Path:
+    return folder / (f"{prefix}-{name}" if prefix else name)
 
 
 def config_content(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
