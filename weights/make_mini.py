@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from weights.maker import corpus, rows, training
+from weights.maker import corpus, rows, start, training
 from xlmr_core.config import XLMRobertaConfig
 
 MODEL = Path(__file__).parent / "xlmr-mini"
@@ -60,6 +60,7 @@ def main() -> None:
     vocabulary = rows.vocabulary_size(options.vocabulary)
     torch.manual_seed(options.seed)
     model = XLMRobertaForMaskedLM(architecture(vocabulary))
+    start.informed(model, packed, options.seed)
     training.Run(model, packed, vocabulary, recipe, options.work / "run", options.workers).train()
 
 

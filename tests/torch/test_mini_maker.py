@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from weights.maker import rows, training
+from weights.maker import rows, start, training
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_torch import XLMRobertaForMaskedLM
 
@@ -94,6 +94,52 @@ def test_another_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"another recipe.*masking was 0\.2, is now 0\.4"):
         small_run(tmp_path, masking=0.4)
     assert small_run(tmp_path, steps=30).step == 1, "more time is no other recipe"
+
+
+@pytest.fixture(scope="module")
+def informed() -> XLMRobertaForMaskedLM:
+    torch.manual_seed(0)
+    config = XLMRobertaConfig(
+        vocab_size=400,
+        hidden_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=100,
+        type_vocab_size=1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    model = XLMRobertaForMaskedLM(config)
+    start.informed(model, small_rows(), seed=0)
+    return model.eval()
+
+
+def test_a_run_starts_with_the_frequencies(informed: XLMRobertaForMaskedLM) -> None:
+    frequency = informed.lm_head.bias.detach().exp()
+    counts = np.bincount(small_rows().ids, minlength=400)
+    assert np.allclose(frequency, counts / counts.sum(), atol=1e-3)
+
+
+def test_a_run_starts_looking_at_the_neighbours(informed: XLMRobertaForMaskedLM) -> None:
+    ids = torch.from_numpy(np.random.default_rng(0).integers(4, VOCABULARY - 1, size=(1, 40)))
+    attentions = informed(input_ids=ids, output_attentions=True).attentions
+    for layer, offsets in enumerate(start.OFFSETS):
+        for head, offset in enumerate(offsets):
+            looked_at = attentions[layer][0, head, 5:35].argmax(-1) - torch.arange(5, 35)
+            assert (looked_at == offset).float().mean() > 0.8, (layer, head)
+
+
+def test_words_that_stand_together_start_alike(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    body = [rng.integers(low, low + 25, size=12) for low in (5, 35) for _ in range(300)]  # two languages
+    ids = np.concatenate(body)
+    row = np.repeat(np.arange(600), 12)
+    counts = np.bincount(ids, minlength=VOCABULARY).astype(float)
+    vectors = start.word_vectors((ids, row), counts, 16, torch.Generator().manual_seed(0))
+    near = torch.nn.functional.cosine_similarity(vectors[5:30, None], vectors[None, 5:30], dim=-1).mean()
+    far = torch.nn.functional.cosine_similarity(vectors[5:30, None], vectors[None, 35:60], dim=-1).mean()
+    assert near > far + 0.3
 
 
 KILLED = """

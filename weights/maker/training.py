@@ -43,13 +43,13 @@ class Recipe:
         seed: of the initial weights, the order of the rows and the masks.
     """
 
-    minutes: float = 75.0
+    minutes: float = 42.0
     steps: int = 0
     part_tokens: int = 2048
     parts: int = 2
     masking: float = 0.2
-    adam_rate: float = 4e-3
-    muon_rate: float = 2e-2
+    adam_rate: float = 3e-3
+    muon_rate: float = 4e-3
     warmup: float = 0.03
     decay: float = 0.01
     bfloat16: bool = True
