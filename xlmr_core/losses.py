@@ -3,7 +3,8 @@
 ==================  =============================================================================================
 labels              loss
 ==================  =============================================================================================
-tokens              cross-entropy over labels that are not -100, mean
+tokens              cross-entropy over labels that are not -100, mean; XL's token classification leaves out labels
+                    at positions that a 2-D ``attention_mask`` hides, as published, base and large count them
 next tokens         the same, position i against the label of i + 1
 choice              cross-entropy over choices, mean
 span                mean of the start's and the end's cross-entropy over positions; positions are clamped to
