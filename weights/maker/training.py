@@ -43,7 +43,7 @@ class Recipe:
         seed: of the initial weights, the order of the rows and the masks.
     """
 
-    minutes: float = 42.0
+    minutes: float = 54.0
     steps: int = 0
     part_tokens: int = 2048
     parts: int = 2
