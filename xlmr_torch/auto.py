@@ -82,6 +82,7 @@ class _AutoModel:
         if not isinstance(config, XLMRobertaConfig):
             where = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
             config = AutoConfig.from_pretrained(pretrained_model_name_or_path if config is None else config, **where)
+        kwargs["config"] = config  # found and read once
         return model_class(config, cls.head).from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.positions import first_position
 from xlmr_torch.packing import Packing
 
 __all__ = ["Embeddings", "embedding", "position_ids_from_input_ids"]
@@ -37,6 +38,7 @@ class Embeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         # ---- Config
         self.pad_token_id = config.pad_token_id
+        self.first_position = first_position(config)
         self.absolute = config.position_embedding_type == "absolute"
 
     def forward(
@@ -58,7 +60,7 @@ class Embeddings(nn.Module):
             if input_ids is not None:
                 position_ids = position_ids_from_input_ids(input_ids, self.pad_token_id)
             else:
-                first = self.pad_token_id + 1
+                first = self.first_position
                 position_ids = torch.arange(first, first + length, device=source.device).unsqueeze(0)
         if packing is not None:
             source = packing.pack(source)

@@ -59,6 +59,10 @@ class Encoded:
             return self.states.flatten(0, 1).index_select(0, flat_positions)
         return self.states.index_select(0, self.packing.locate(flat_positions))
 
+    def rows(self, x_BS: Tensor) -> Tensor:
+        """(n, ...) of a padded (B, S, ...), in the order of the flattened ``states``; what packing left out is left out."""
+        return x_BS.flatten(0, 1) if self.packing is None else self.packing.pack(x_BS)
+
     def unpack(self, x: Tensor) -> Tensor:
         """(B, S, ...) of a token-wise result of ``states``."""
         return x if self.packing is None else self.packing.unpack(x)

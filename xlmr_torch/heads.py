@@ -114,7 +114,7 @@ class SequenceClassification(HeadModel):
         if labels is not None:
             check_sequence_labels(self.config, labels, batch, self.num_labels)
         encoded = self.encode(
-            Needs(first_token=True),
+            Needs(first_token=self.head.reads_first_token),
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -200,7 +200,7 @@ class MultipleChoice(HeadModel):
             return None if tensor is None else tensor.flatten(0, 1)
 
         encoded = self.encode(
-            Needs(first_token=True),
+            Needs(first_token=self.head.reads_first_token),
             input_ids=flat("input_ids", input_ids),
             attention_mask=flat("attention_mask", attention_mask),
             token_type_ids=flat("token_type_ids", token_type_ids),
@@ -281,8 +281,7 @@ class TokenClassification(HeadModel):
         packed = self.classifier(self.dropout(encoded.states))
         loss = None
         if labels is not None:
-            flat = labels if encoded.packing is None else encoded.packing.pack(labels)
-            loss = cross_entropy(packed.flatten(0, -2), flat.flatten())
+            loss = cross_entropy(packed.flatten(0, -2), encoded.rows(labels))
         output = TokenClassifierOutput(
             loss=loss,
             logits=encoded.unpack(packed),

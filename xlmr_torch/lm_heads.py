@@ -152,8 +152,7 @@ class MaskedLM(VocabularyModel):
             logits = encoded.unpack(packed)
             if labels is not None:
                 # Labels lie on real tokens here, so the packed rows are all that counts.
-                flat = labels if encoded.packing is None else encoded.packing.pack(labels)
-                loss = cross_entropy(packed.flatten(0, -2), flat.flatten())
+                loss = cross_entropy(packed.flatten(0, -2), encoded.rows(labels))
         output = MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
@@ -246,8 +245,7 @@ class CausalLM(VocabularyModel):
             packed = self.lm_head(encoded.states)
             logits = encoded.unpack(packed)
             if labels is not None:
-                flat = labels if encoded.packing is None else encoded.packing.pack(labels)
-                loss = cross_entropy(packed.flatten(0, -2), flat.flatten(), num_items_in_batch)
+                loss = cross_entropy(packed.flatten(0, -2), encoded.rows(labels), num_items_in_batch)
         else:
             logits = self.lm_head(encoded.unpack(encoded.states)[:, kept.to(encoded.states.device)])
         output = CausalLMOutputWithCrossAttentions(

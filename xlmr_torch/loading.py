@@ -19,6 +19,7 @@ from xlmr_core.checkpoint import Checkpoint, RawTensor, open_checkpoint, save_te
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.config_base import check_known
 from xlmr_core.errors import InputError
+from xlmr_core.formats.safetensors_file import TensorInfo
 from xlmr_core.hub import HUB_ARGUMENTS, resolve
 from xlmr_core.load_plan import LoadReport, plan_load
 from xlmr_core.parameters import stored_names
@@ -223,7 +224,7 @@ def _wanted_dtype(dtype: torch.dtype | str | None, config: XLMRobertaConfig, sou
 class _StateDict:
     """A state dict read like a checkpoint file."""
 
-    path = "the state_dict passed"
+    path = Path("the state_dict passed")
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = tensors
@@ -232,8 +233,10 @@ class _StateDict:
     def names(self) -> tuple[str, ...]:
         return tuple(self._tensors)
 
-    def info(self, name: str) -> Any:
-        return self.tensor(name)
+    def info(self, name: str) -> TensorInfo:
+        # Not from the raw tensor: that would bring the values to the host each time.
+        tensor = self._tensors[name]
+        return TensorInfo(TAGS[tensor.dtype], tuple(tensor.shape), self.path)
 
     def tensor(self, name: str) -> RawTensor:
         return to_raw(self._tensors[name])
