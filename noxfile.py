@@ -1,7 +1,7 @@
 """The checks of this project. ``nox`` runs the default ones, ``nox -s NAME`` one of them, ``nox -l`` lists all.
 
 Most sessions run in the environment that nox itself is installed in (``pip install -c constraints.txt -e
-'.[all,dev]'``), so that three frameworks are installed once. ``package`` and the oracles make their own.
+'.[all,dev]'``), so that three frameworks are installed once. ``package``, ``bench`` and the oracles make their own.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ SHARED = Path(os.environ.get("XLMR_SHARED", ROOT.parent / "shared")).resolve()
 ENV = {"XLMR_SHARED": str(SHARED), "HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONUTF8": "1"}
 # Checked by `types` in strict mode; the backends are typed too, but their frameworks are not.
 CORE = "xlmr_core"
+# What the benchmarks compare with, beside PyTorch itself; docs/benchmarks.md says which versions its figures are of.
+PEERS = ("transformers>=5,<6", "ctranslate2", "onnxruntime", "onnx", "onnxscript", "protobuf")
 SENTENCES = (
     "Plants create <mask> through a process known as photosynthesis.",
     "Bonjour, je suis un modèle <mask>.",
@@ -92,11 +94,14 @@ def examples(session: nox.Session) -> None:
         python(session, str(script.relative_to(ROOT)))
 
 
-@nox.session
+@nox.session(venv_backend="venv", reuse_venv=True)
 def bench(session: nox.Session) -> None:
-    """The benchmarks; not part of the default run, because figures need a quiet machine."""
-    for script in sorted((ROOT / "benchmarks").glob("bench_*.py")):
-        python(session, str(script.relative_to(ROOT)), *session.posargs)
+    """The benchmarks beside their peers, in an environment with these; not part of the default run, because figures need a quiet machine.
+
+    ``nox -s bench -- encoder -- --rounds 9``: what follows goes to ``python -m benchmarks``.
+    """
+    session.install("-q", "-c", "constraints.txt", "-e", ".[torch]", *PEERS)
+    session.run("python", "-m", "benchmarks", *session.posargs, env=ENV)
 
 
 @nox.session(venv_backend="venv")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,24 @@ class Child:
 
     Args:
         code: the code.
-        environment: variables beside this process's own.
+        quantities: what of it is wanted.
     """
 
-    def __init__(self, code: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, code: str, quantities: Sequence[str] = ("seconds", "peak_mib")) -> None:
         self._command = [sys.executable, "-c", code]
-        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **(environment or {})}
+        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+        self._quantities = quantities
         self.answer: Any = None
 
     def __call__(self) -> dict[str, float]:
         with tempfile.TemporaryFile("w+") as errors:
-            arguments = {"stdout": subprocess.PIPE, "stderr": errors, "text": True, "cwd": ROOT, "env": self._environment}
+            arguments = {
+                "stdout": subprocess.PIPE,
+                "stderr": errors,
+                "text": True,
+                "cwd": ROOT,
+                "env": self._environment,
+            }
             start = time.perf_counter()
             with subprocess.Popen(self._command, **arguments) as process:
                 assert process.stdout is not None
@@ -43,7 +50,8 @@ class Child:
                 raise RuntimeError(f"the process of a contestant failed:\n{errors.read()}")
         told = json.loads(line.removeprefix(ANSWER))
         self.answer = told["answer"]
-        return {"seconds": seconds, "peak_mib": told["peak"] / 2**20}
+        found = {"seconds": seconds, "peak_mib": told["peak"] / 2**20}
+        return {quantity: found[quantity] for quantity in self._quantities}
 
 
 def answer(value: Any = None) -> None:

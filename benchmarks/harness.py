@@ -202,7 +202,9 @@ def table(result: Result) -> str:
         cells = [name]
         for quantity in quantities:
             low, middle, high = row["quartiles"].get(quantity, [None] * 3)
-            cells.append("" if middle is None else f"{shown(quantity, middle)} ({shown(quantity, low)}–{shown(quantity, high)})")
+            cells.append(
+                "" if middle is None else f"{shown(quantity, middle)} ({shown(quantity, low)}–{shown(quantity, high)})"
+            )
             ratio = row.get("ratio", {}).get(quantity)
             cells.append("" if ratio is None else f"{ratio[1]:.2f} ({ratio[0]:.2f}–{ratio[2]:.2f})")
         lines.append(cells + [f"{row['error'][key]:.2g}" if key in row.get("error", {}) else "" for key in errors])
@@ -213,7 +215,9 @@ def table(result: Result) -> str:
 
 def case_text(result: Result) -> str:
     """A case with its heading and facts."""
-    facts = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in result["facts"].items())
+    facts = ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in result["facts"].items()
+    )
     return f"### {result['name']}\n\n{facts + chr(10) * 2 if facts else ''}{table(result)}\n"
 
 
@@ -224,11 +228,24 @@ def parser(description: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--rounds", type=int, help="measured rounds (7; 1 with --tiny)")
     made.add_argument("--warmup", type=int, help="rounds before them that are not counted (2; 1 with --tiny)")
-    made.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="threads, and cores, of everybody (%(default)s)")
-    made.add_argument("--tiny", action="store_true", help="a tiny model and one round: to see that it runs, not how fast")
-    made.add_argument("--peer", nargs="*", choices=PEERS, default=list(PEERS), metavar="NAME", help=f"of {', '.join(PEERS)} (all)")
-    made.add_argument("--only", nargs="+", default=[], metavar="NAME", help="contestants by their name in the table (all)")
-    made.add_argument("--work", type=Path, default=machine.cache_folder(), help="folder for models and conversions (%(default)s)")
+    made.add_argument(
+        "--threads",
+        type=int,
+        default=min(2, os.cpu_count() or 1),
+        help="threads, and cores, of everybody (%(default)s)",
+    )
+    made.add_argument(
+        "--tiny", action="store_true", help="a tiny model and one round: to see that it runs, not how fast"
+    )
+    made.add_argument(
+        "--peer", nargs="*", choices=PEERS, default=list(PEERS), metavar="NAME", help=f"of {', '.join(PEERS)} (all)"
+    )
+    made.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="contestants by their name in the table (all)"
+    )
+    made.add_argument(
+        "--work", type=Path, default=machine.cache_folder(), help="folder for models and conversions (%(default)s)"
+    )
     made.add_argument("--json", type=Path, metavar="PATH", help="write the outcome there too")
     return made
 
@@ -246,7 +263,9 @@ def options_of(parsed: argparse.Namespace) -> Options:
     )
 
 
-def main(question: str, description: str, cases: Callable[[Options], Iterable[Case]], arguments: list[str] | None = None) -> None:
+def main(
+    question: str, description: str, cases: Callable[[Options], Iterable[Case]], arguments: list[str] | None = None
+) -> None:
     """The command line of a question.
 
     Args:

@@ -33,7 +33,9 @@ def once(path: Path, make: Callable[[Path], object]) -> Path:
 
 def checkpoint(options: Options) -> Path:
     """The folder of a masked language model with its tokenizer; of a tiny one if the options say so."""
-    return once(options.work / ("tiny" if options.tiny else "base") / "checkpoint", lambda folder: _make(folder, options.tiny))
+    return once(
+        options.work / ("tiny" if options.tiny else "base") / "checkpoint", lambda folder: _make(folder, options.tiny)
+    )
 
 
 def _make(folder: Path, tiny: bool) -> None:

@@ -70,7 +70,9 @@ def ctranslate2(options: Options, compute_type: str = "float32") -> Forward:
         )
 
     folder = once(source.parent / kind, convert)
-    encoder = engine.Encoder(str(folder), device="cpu", compute_type=compute_type, inter_threads=1, intra_threads=options.threads)
+    encoder = engine.Encoder(
+        str(folder), device="cpu", compute_type=compute_type, inter_threads=1, intra_threads=options.threads
+    )
     return lambda batch: encoder.forward_batch(batch.lists).last_hidden_state
 
 
@@ -105,7 +107,7 @@ def _export(source: Path, folder: Path) -> None:
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _States(model),
+            _states_only(model),
             (ids, mask),
             folder / "model.onnx",
             input_names=["input_ids", "attention_mask"],
@@ -117,7 +119,8 @@ def _export(source: Path, folder: Path) -> None:
         )
 
 
-def _States(model: Any) -> Any:  # noqa: N802 - a module class, made here so that torch is imported late
+def _states_only(model: Any) -> Any:
+    """The model as a module with one tensor as output."""
     import torch
 
     class States(torch.nn.Module):
@@ -135,5 +138,9 @@ def _quantize(path: Path, folder: Path) -> None:
     quantization = importlib.import_module("onnxruntime.quantization")
     folder.mkdir()
     quantization.quantize_dynamic(
-        path, folder / "model.onnx", per_channel=True, weight_type=quantization.QuantType.QInt8, use_external_data_format=True
+        path,
+        folder / "model.onnx",
+        per_channel=True,
+        weight_type=quantization.QuantType.QInt8,
+        use_external_data_format=True,
     )

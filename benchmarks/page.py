@@ -1,0 +1,55 @@
+"""Write the figures of benchmarks/results/latest.json into docs/benchmarks.md: ``python -m benchmarks.page``.
+
+Everything between the two marks of the page comes from here, so that no figure is typed by hand; a test holds the page to the file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from benchmarks import machine
+from benchmarks.harness import case_text
+from benchmarks.targets import TARGETS, Reports
+
+PAGE = machine.ROOT / "docs" / "benchmarks.md"
+LATEST = Path(__file__).parent / "results" / "latest.json"
+BEGIN, END = "<!-- figures begin: python -m benchmarks.page -->\n", "<!-- figures end -->\n"
+
+
+def latest() -> Reports:
+    """The results that are kept, by question; none if there are none."""
+    if not LATEST.exists():
+        return {}
+    found: Reports = json.loads(LATEST.read_text(encoding="utf-8"))
+    return found
+
+
+def figures(reports: Reports) -> str:
+    """The figures as Markdown: the targets, then every case of every question."""
+    rows = [["figure", "wanted", "found (quartiles)", "met"], ["---"] * 4, *(target.row(reports) for target in TARGETS)]
+    parts = ["## Figures that are asked for\n", "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"]
+    for question, report in reports.items():
+        parts += [f"## {question}\n", f"{machine.text(report['environment'])}; {rounds(report['cases'])}.\n"]
+        parts += [case_text(case) for case in report["cases"]]
+    return "\n".join(parts)
+
+
+def rounds(cases: list[dict[str, object]]) -> str:
+    counts = sorted({case["rounds"] for case in cases})  # type: ignore[type-var]
+    return f"medians of {' or '.join(map(str, counts))} rounds"
+
+
+def with_figures(page: str, reports: Reports) -> str:
+    """The page with the part between its marks written anew."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{figures(reports)}\n{END}{after}"
+
+
+def main() -> None:
+    PAGE.write_text(with_figures(PAGE.read_text(encoding="utf-8"), latest()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

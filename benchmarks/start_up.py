@@ -1,0 +1,64 @@
+"""How long does it take from nothing to the first answer, and how much memory?
+
+Each turn is a fresh process: import, ``from_pretrained`` of the checkpoint, the vocabulary logits of one sentence. The same code for both
+libraries; the file is in the system's cache for both. Time runs from the start of the process to its answer, the interpreter's own start
+included. "torch alone" is a process that only imports torch; "file_mib" is the size of the weights. The error is that of the logits
+at the sentence's mask.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+from benchmarks import harness, peers
+from benchmarks.children import Child
+from benchmarks.harness import PEERS, Case, Numbers, Options
+from benchmarks.models import checkpoint
+
+LIBRARIES = {"transformers": "transformers", "xlmr": "xlmr_torch"}
+
+IMPORT = "import {module}; from benchmarks import children; children.answer()"
+FIRST_ANSWER = """
+from {module} import AutoModelForMaskedLM
+import torch
+model = AutoModelForMaskedLM.from_pretrained({folder!r})
+ids = torch.tensor([[0, 101, 2002, 303, 4004, 505, model.config.vocab_size - 1, 707, 8008, 909, 5, 2]])
+with torch.inference_mode():
+    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+found = logits[0, 6, :1000].tolist()
+from benchmarks import children
+children.answer(found)
+"""
+
+
+def cases(options: Options) -> Iterator[Case]:
+    folder = checkpoint(options)
+    imports = {
+        name: functools.partial(Child, IMPORT.format(module=name), ("seconds",)) for name in ("torch", "xlmr_torch")
+    }
+    yield Case("import", imports, ("torch",))
+    answers = {name: functools.partial(_job, options, name) for name in LIBRARIES}
+    yield Case(
+        "first answer",
+        {**answers, "torch alone": functools.partial(Child, IMPORT.format(module="torch"))},
+        tuple(LIBRARIES),
+        facts={"file_mib": sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 2**20},
+        compare=difference,
+    )
+
+
+def _job(options: Options, name: str) -> Child:
+    if name in PEERS:
+        peers.peer(name, options)
+    return Child(FIRST_ANSWER.format(module=LIBRARIES[name], folder=str(checkpoint(options))))
+
+
+def difference(expected: list[float], found: list[float] | None) -> Numbers:
+    if found is None:
+        return {}
+    return {"largest error": max(abs(ours - theirs) for ours, theirs in zip(found, expected, strict=True))}
+
+
+if __name__ == "__main__":
+    harness.main("start_up", __doc__, cases)

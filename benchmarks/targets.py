@@ -1,0 +1,246 @@
+"""The figures that the PyTorch backend is held to, and how each is read from the results: a row each."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.harness import Result, ratios, shown, spread
+
+# By question: what a question wrote as JSON.
+Reports = dict[str, dict[str, Any]]
+Quartiles = list[float]
+Reader = Callable[[Reports], Quartiles]
+Bound = Callable[[Reports], float]
+
+CLOSE = 0.05  # within this of a figure counts as met
+
+NATURAL, FULL = "32 texts of natural length", "8 x 128, no padding"
+
+
+class Missing(Exception):
+    """The results do not hold what a figure is read from."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure.
+
+    Attributes:
+        what: in words.
+        found: reads lower quartile, median and upper quartile.
+        bound: reads what the median has to reach.
+        at_least: whether the bound is a lower one.
+        unit: how a value is shown, see ``harness.UNITS``; empty for a ratio.
+    """
+
+    what: str
+    found: Reader
+    bound: Bound
+    at_least: bool = True
+    unit: str = ""
+
+    def row(self, reports: Reports) -> list[str]:
+        """Cells: what, wanted, found, whether it is met."""
+        word = "at least" if self.at_least else "at most"
+        try:
+            bound = self.bound(reports)
+        except Missing:
+            return [self.what, "(depends on what is measured)", "not measured", ""]
+        wanted = f"{word} {self._shown(bound)}"
+        try:
+            low, middle, high = self.found(reports)
+        except Missing:
+            return [self.what, wanted, "not measured", ""]
+        met = middle >= bound * (1 - CLOSE) if self.at_least else middle <= bound * (1 + CLOSE)
+        around = "" if low == middle == high else f" ({self._shown(low)}–{self._shown(high)})"
+        return [self.what, wanted, f"{self._shown(middle)}{around}", "yes" if met else "**no**"]
+
+    def _shown(self, value: float) -> str:
+        return shown(self.unit, value) if self.unit else f"{value:.3g}"
+
+
+# ---- Readers
+
+
+def case(reports: Reports, question: str, name: str) -> Result:
+    for found in reports.get(question, {}).get("cases", []):
+        if found["name"] == name:
+            return dict(found)
+    raise Missing(f"{question}: {name}")
+
+
+def entry(reports: Reports, question: str, name: str, contestant: str) -> Result:
+    contestants = case(reports, question, name)["contestants"]
+    if contestant not in contestants:
+        raise Missing(f"{question}: {name}: {contestant}")
+    return dict(contestants[contestant])
+
+
+def ratio(question: str, name: str, contestant: str, against: str, quantity: str = "seconds") -> Reader:
+    """Round by round against any other contestant."""
+
+    def read(reports: Reports) -> Quartiles:
+        own, other = (entry(reports, question, name, who)["samples"][quantity] for who in (contestant, against))
+        return spread(ratios(quantity, own, other))
+
+    return read
+
+
+def relative_time(question: str, name: str, contestant: str, against: str) -> Reader:
+    """The share of the other's time."""
+
+    def read(reports: Reports) -> Quartiles:
+        return [1 / value for value in reversed(ratio(question, name, contestant, against)(reports))]
+
+    return read
+
+
+def difference(question: str, name: str, contestant: str, against: str, quantity: str = "seconds") -> Reader:
+    def read(reports: Reports) -> Quartiles:
+        own, other = (entry(reports, question, name, who)["samples"][quantity] for who in (contestant, against))
+        return spread([ours - theirs for ours, theirs in zip(own, other, strict=True)])
+
+    return read
+
+
+def measured(question: str, name: str, contestant: str, quantity: str = "seconds") -> Reader:
+    return lambda reports: list(entry(reports, question, name, contestant)["quartiles"][quantity])
+
+
+def error(question: str, name: str, contestant: str, kind: str) -> Reader:
+    return lambda reports: [entry(reports, question, name, contestant)["error"][kind]] * 3
+
+
+# ---- Bounds
+
+
+def number(value: float) -> Bound:
+    return lambda reports: value
+
+
+def times_pad(factor: float) -> Bound:
+    return lambda reports: factor * case(reports, "encoder", NATURAL)["facts"]["pad"]
+
+
+def file_and_torch(factor: float) -> Bound:
+    """So many times the file, and what a process that only imports torch holds."""
+
+    def read(reports: Reports) -> float:
+        file = case(reports, "start_up", "first answer")["facts"]["file_mib"]
+        torch = entry(reports, "start_up", "first answer", "torch alone")["samples"]["peak_mib"]
+        return float(factor * file + statistics.median(torch))
+
+    return read
+
+
+def error_of(contestant: str) -> Bound:
+    return lambda reports: error("encoder", NATURAL, contestant, "mean error")(reports)[1]
+
+
+HF = "transformers"
+TARGETS = (
+    Target("encoder, natural, float32: speed", ratio("encoder", NATURAL, "xlmr", HF), times_pad(0.95)),
+    Target("the same against CTranslate2 float32", ratio("encoder", NATURAL, "xlmr", "CTranslate2"), number(1.0)),
+    Target("encoder, natural, compiled: speed", ratio("encoder", NATURAL, "xlmr compiled", HF), times_pad(0.95 * 1.1)),
+    Target("the same against not compiled", ratio("encoder", NATURAL, "xlmr compiled", "xlmr"), number(1.1)),
+    Target(
+        "encoder, natural, bfloat16: speed", ratio("encoder", NATURAL, "xlmr compiled bfloat16", HF), times_pad(1.8)
+    ),
+    Target(
+        "encoder, natural, bfloat16: mean error",
+        error("encoder", NATURAL, "xlmr compiled bfloat16", "mean error"),
+        number(0.006),
+        at_least=False,
+    ),
+    Target("encoder, natural, int8: speed", ratio("encoder", NATURAL, "xlmr compiled int8", HF), times_pad(2.5)),
+    Target(
+        "encoder, natural, int8: mean error, against that of CTranslate2 int8",
+        error("encoder", NATURAL, "xlmr compiled int8", "mean error"),
+        error_of("CTranslate2 int8"),
+        at_least=False,
+    ),
+    Target(
+        "int8 on disk: share of float32",
+        ratio("int8_files", "size on disk", "int8", "float32", "mib"),
+        number(0.25),
+        False,
+    ),
+    Target(
+        "int8 saved and loaded: error",
+        error("int8_files", "size on disk", "int8", "error of the loaded"),
+        number(0.0),
+        False,
+    ),
+    Target("encoder, 8 x 128, float32: speed", ratio("encoder", FULL, "xlmr", HF), number(1.0)),
+    Target("encoder, 8 x 128, compiled: speed", ratio("encoder", FULL, "xlmr compiled", HF), number(1.15)),
+    Target("MLM step, 8 x 128, AdamW: speed", ratio("training", "8 x 128, AdamW", "xlmr", HF), number(1.9)),
+    Target("MLM step, 8 x 128, fused AdamW: speed", ratio("training", "8 x 128, fused AdamW", "xlmr", HF), number(2.3)),
+    Target(
+        "MLM step, 16 x 128: share of the peak memory",
+        ratio("training", "16 x 128, peak memory", "xlmr", HF, "peak_mib"),
+        number(0.75),
+        at_least=False,
+    ),
+    Target("fill-mask, one sentence: speed", ratio("fill_mask", "one sentence", "xlmr", HF), number(1.8)),
+    Target(
+        "fill-mask, eight natural sentences: speed",
+        ratio("fill_mask", "eight natural sentences", "xlmr", HF),
+        number(3.0),
+    ),
+    Target(
+        "first answer: share of the time",
+        relative_time("start_up", "first answer", "xlmr", HF),
+        number(0.4),
+        at_least=False,
+    ),
+    Target(
+        "first answer: peak memory, against 1.15 times the file plus bare torch",
+        measured("start_up", "first answer", "xlmr", "peak_mib"),
+        file_and_torch(1.15),
+        at_least=False,
+        unit="peak_mib",
+    ),
+    Target(
+        "import xlmr_torch above import torch",
+        difference("start_up", "import", "xlmr_torch", "torch"),
+        number(0.15),
+        at_least=False,
+        unit="seconds",
+    ),
+    Target("10 000 sentences to ids: speed", ratio("tokenizing", "10 000 sentences to ids", "xlmr", HF), number(5.0)),
+    Target(
+        "tokenizer, cold start, sentencepiece class",
+        measured("tokenizing", "cold start", "xlmr"),
+        number(1.2),
+        at_least=False,
+        unit="seconds",
+    ),
+    Target(
+        "tokenizer, cold start, fast class",
+        measured("tokenizing", "cold start", "xlmr fast"),
+        number(1.2),
+        at_least=False,
+        unit="seconds",
+    ),
+    *(
+        Target(
+            f"{name}: graphs compiled after the first of a hundred batches",
+            measured("recompiles", "a hundred batches", name, "later"),
+            number(0.0),
+            at_least=False,
+        )
+        for name in ("xlmr compiled", "xlmr compiled bfloat16", "xlmr compiled int8")
+    ),
+    *(
+        Target(
+            f"{name}: graph breaks",
+            measured("recompiles", "a hundred batches", name, "breaks"),
+            number(0.0),
+            at_least=False,
+        )
+        for name in ("xlmr compiled", "xlmr compiled bfloat16", "xlmr compiled int8")
+    ),
+)

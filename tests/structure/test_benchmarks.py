@@ -1,0 +1,358 @@
+"""The benchmark harness itself: its rounds, its statistics, its batches, and that every question runs. No figure is tested here."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import harness, machine, models, page, peers, targets, texts
+from benchmarks.__main__ import QUESTIONS, main
+from benchmarks.harness import Absent, Case, Options, Timed
+from benchmarks.targets import TARGETS, Target
+
+TINY = Options(rounds=3, warmup=1, tiny=True)
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
+
+
+# ---- Rounds
+
+
+def test_everybody_gets_a_turn_in_every_round_and_warming_up_is_not_kept() -> None:
+    turns: list[str] = []
+
+    def job(name: str) -> harness.Job:
+        def turn() -> dict[str, float]:
+            turns.append(name)
+            return {"turn": len(turns)}
+
+        return turn
+
+    samples = harness.take_turns({name: job(name) for name in "abcd"}, rounds=6, warmup=2, pause=0)
+    rounds = [turns[start : start + 4] for start in range(0, len(turns), 4)]
+    assert len(rounds) == 8
+    assert all(sorted(order) == list("abcd") for order in rounds)
+    assert len({order[0] for order in map(tuple, rounds)}) > 1, "the order changes"
+    for name in "abcd":
+        assert samples[name]["turn"] == [
+            8 + 4 * number + order.index(name) + 1 for number, order in enumerate(rounds[2:])
+        ]
+
+
+def constant(seconds: float, answer: float) -> Any:
+    def build() -> Any:
+        job = Timed(lambda: answer)
+        job()
+        return type("Job", (), {"__call__": lambda self: {"seconds": seconds}, "answer": answer})()
+
+    return build
+
+
+def absent() -> Any:
+    raise Absent("it is not here")
+
+
+def case(**changes: Any) -> Case:
+    contestants = {"peer": constant(3.0, 1.0), "ours": constant(1.0, 1.25), "gone": absent}
+    values = {
+        "contestants": contestants,
+        "baselines": ("gone", "peer", "ours"),
+        "compare": lambda a, b: {"error": b - a},
+    }
+    return Case("a case", **{**values, **changes})
+
+
+def test_a_result_holds_samples_ratios_errors_and_who_is_absent() -> None:
+    found = harness.run_case(case(facts={"pad": 3.25}), TINY)
+    assert json.loads(json.dumps(found)) == {
+        "name": "a case",
+        "baseline": "peer",
+        "rounds": 3,
+        "facts": {"pad": 3.25},
+        "contestants": {
+            "peer": {
+                "samples": {"seconds": [3.0] * 3},
+                "quartiles": {"seconds": [3.0] * 3},
+                "ratio": {"seconds": [1.0] * 3},
+                "error": {"error": 0.0},
+            },
+            "ours": {
+                "samples": {"seconds": [1.0] * 3},
+                "quartiles": {"seconds": [1.0] * 3},
+                "ratio": {"seconds": [3.0] * 3},
+                "error": {"error": 0.25},
+            },
+        },
+        "absent": {"gone": "it is not here"},
+    }
+    shown = harness.case_text(found)
+    assert "| ours | 1000 ms (1000 ms–1000 ms) | 3.00 (3.00–3.00) | 0.25 |" in shown
+    assert "pad 3.25" in shown
+    assert "Left out: gone: it is not here" in shown
+
+
+def test_only_and_rounds_of_the_case() -> None:
+    found = harness.run_case(case(rounds=2), Options(rounds=5, warmup=0, tiny=True, only=("ours",)))
+    assert list(found["contestants"]) == ["ours"]
+    assert found["baseline"] == "ours"
+    assert found["contestants"]["ours"]["samples"]["seconds"] == [1.0, 1.0]
+    assert found["absent"] == {}
+
+
+def test_a_timed_job_keeps_its_latest_answer_unless_it_was_given_one() -> None:
+    answers = iter([1, 2])
+    job = Timed(lambda: next(answers))
+    seconds = job()["seconds"]
+    job()
+    assert job.answer == 2
+    assert 0 <= seconds < 1
+    given = Timed(lambda: 1, answer=7)
+    given()
+    assert given.answer == 7
+
+
+# ---- Statistics
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([4.0], [4.0, 4.0, 4.0]), ([1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 3.0, 4.0]), ([5.0, 1.0, 100.0], [3.0, 5.0, 52.5])],
+)
+def test_spread(values: list[float], expected: list[float]) -> None:
+    assert harness.spread(values) == expected
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    ours, theirs = [1.0, 10.0, 2.0], [3.0, 30.0, 4.0]
+    assert harness.ratios("seconds", ours, theirs) == [3.0, 3.0, 2.0]
+    assert harness.ratios("peak_mib", ours, theirs) == pytest.approx([1 / 3, 1 / 3, 0.5])
+    assert harness.spread(harness.ratios("seconds", ours, theirs))[1] == 3.0  # of the medians it would be 2.0
+
+
+# ---- Batches
+
+
+def test_natural_lengths_are_distributed_as_said() -> None:
+    lengths = texts.natural_lengths(40_000, np.random.default_rng(0))
+    assert np.median(lengths) == pytest.approx(24, abs=1)
+    assert np.percentile(lengths, 95) == pytest.approx(120, rel=0.03)
+    assert (lengths.min(), lengths.max()) == (5, 256)
+
+
+def test_a_batch_is_padded_on_the_right_and_says_how_much() -> None:
+    batch = texts.batch(np.array([5, 2, 3]), 100, np.random.default_rng(0))
+    assert batch.mask_BS.tolist() == [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]
+    assert ((batch.ids_BS == texts.PAD) == (batch.mask_BS == 0)).all()
+    assert [row[0] for row in batch.lists] == [texts.BOS] * 3
+    assert [row[-1] for row in batch.lists] == [texts.EOS] * 3
+    inner = [token for row in batch.lists for token in row[1:-1]]
+    assert all(texts.FIRST_ORDINARY <= token < 99 for token in inner)
+    assert batch.facts == {"rows": 3, "length": 5, "tokens": 10, "pad": 1.5}
+
+
+def test_batches_are_the_same_every_time() -> None:
+    first, again, other = texts.natural(1000), texts.natural(1000), texts.natural(1000, seed=1)
+    assert (first.ids_BS == again.ids_BS).all()
+    assert first.ids_BS.shape != other.ids_BS.shape or (first.ids_BS != other.ids_BS).any()
+    assert 3.0 < first.facts["pad"] < 3.6
+    assert texts.full(1000).facts == {"rows": 8, "length": 128, "tokens": 1024, "pad": 1.0}
+
+
+def test_masked_sentences() -> None:
+    sentences = texts.masked_sentences("<mask>", [3, 60])
+    assert [len(sentence.split()) for sentence in sentences] == [3, 60]
+    assert all(sentence.split().count("<mask>") == 1 for sentence in sentences)
+
+
+def test_sentences_are_real_lines_of_many_languages(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLMR_SHARED", str(shared))
+    found = texts.sentences(200)
+    assert len(found) == 200
+    assert len(set(found)) > 150
+    assert all(line == line.strip() and line for line in found)
+
+
+def test_without_the_data_the_contestants_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLMR_SHARED", str(tmp_path))
+    with pytest.raises(Absent, match="XLMR_SHARED"):
+        texts.sentences(10)
+
+
+# ---- The checkpoint
+
+
+def test_a_vocabulary_of_any_size_that_sentencepiece_reads() -> None:
+    sentencepiece = pytest.importorskip("sentencepiece")
+    small = models.MINI_VOCABULARY.read_bytes()
+    large = models.with_pairs(small, 34_000)
+    assert large == models.with_pairs(small, 34_000)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=large)
+    before = sentencepiece.SentencePieceProcessor(model_proto=small)
+    pieces = [processor.id_to_piece(index) for index in range(len(processor))]
+    assert len(pieces) == len(set(pieces)) == 34_000
+    assert pieces[: len(before)] == [before.id_to_piece(index) for index in range(len(before))]
+    text = " ".join(piece.removeprefix("▁") for piece in pieces[-50:])
+    assert len(processor.encode(text)) < len(before.encode(text))
+
+
+def test_what_is_made_once_is_whole_or_not_there(tmp_path: Path) -> None:
+    def interrupted(path: Path) -> None:
+        path.mkdir()
+        (path / "half").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        models.once(tmp_path / "a" / "folder", interrupted)
+    assert not (tmp_path / "a" / "folder").exists()
+    made = models.once(tmp_path / "a" / "folder", lambda path: path.mkdir())
+    assert list(made.iterdir()) == []
+    assert models.once(made, interrupted) == made
+
+
+def test_a_peer_that_is_not_there_is_a_clear_word() -> None:
+    with pytest.raises(Absent, match=r"no_such_peer is not installed \(`nox -s bench`"):
+        peers.installed("no_such_peer")
+    with pytest.raises(Absent, match="not among --peer onnxruntime"):
+        peers.peer("transformers", Options(peers=("onnxruntime",)))
+
+
+# ---- Questions
+
+
+def test_every_question_is_in_the_list_and_on_the_page() -> None:
+    folder = Path(harness.__file__).parent
+    runnable = {path.stem for path in folder.glob("*.py") if "harness.main(" in path.read_text(encoding="utf-8")}
+    assert runnable == set(QUESTIONS)
+    listed = page.PAGE.read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in listed for name in QUESTIONS)
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("benchmarks")
+
+
+# By question: contestants who need no peer, and a measured quantity.
+OURS = {
+    "encoder": (["xlmr padded", "xlmr"], "seconds"),
+    "training": (["xlmr"], "seconds"),
+    "fill_mask": (["xlmr"], "seconds"),
+    "start_up": (["xlmr", "torch alone"], "peak_mib"),
+    "tokenizing": (["xlmr", "xlmr fast"], "seconds"),
+    "recompiles": (["xlmr compiled"], "later"),
+    "int8_files": (["float32", "int8"], "mib"),
+}
+
+
+@needs_torch
+@pytest.mark.slow
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_every_question_runs_on_a_tiny_model_without_peers(question: str, work: Path) -> None:
+    contestants, quantity = OURS[question]
+    path = work / f"{question}.json"
+    options = ["--tiny", "--warmup", "0", "--threads", "1", "--work", str(work), "--json", str(path)]
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{question}", *options, "--peer", "--only", *contestants],
+        cwd=machine.ROOT,
+        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(work / "inductor")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(path.read_text(encoding="utf-8"))
+    assert report["question"] == question
+    assert report["tiny"] is True
+    assert {"date", "cpu", "flags", "threads", "python", "versions", "xlmr"} <= set(report["environment"])
+    assert report["environment"]["versions"]["torch"]
+    found = {name: row for case in report["cases"] for name, row in case["contestants"].items()}
+    missing = {name for case in report["cases"] for name in case["absent"]}
+    assert {*found, *missing} == set(contestants)
+    assert all(values == [values[0]] for row in found.values() for values in row["samples"].values())
+    for name, row in found.items():
+        assert quantity in row["samples"] or question == "training", name
+        assert all(abs(value) < 1e-5 for value in row.get("error", {}).values()), (name, row["error"])
+        assert f"| {name} |" in done.stdout
+
+
+def test_the_runner_refuses_what_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["encoder", "no_such_question"])
+    assert "no such question: no_such_question; there are encoder" in capsys.readouterr().err
+
+
+# ---- Targets and page
+
+
+def all_names() -> Iterator[tuple[str, Case]]:
+    """Every case of every question; building the cases' contestants is left out."""
+    options = Options(tiny=True, work=Path("nowhere"))
+    for question in QUESTIONS:
+        for found in importlib.import_module(f"benchmarks.{question}").cases(options):
+            yield question, found
+
+
+@needs_torch
+def test_every_target_is_read_from_a_case_that_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    mini = models.MINI_VOCABULARY.parent
+    for question in QUESTIONS:
+        monkeypatch.setattr(importlib.import_module(f"benchmarks.{question}"), "checkpoint", lambda options: mini)
+    reports: dict[str, Any] = defaultdict(lambda: {"cases": []})
+    for question, found in all_names():
+        numbers: Any = defaultdict(lambda: [2.0] * 3)
+        row = {"samples": numbers, "quartiles": numbers, "error": defaultdict(lambda: 2.0)}
+        contestants = dict.fromkeys(found.contestants, row)
+        reports[question]["cases"].append({"name": found.name, "facts": found.facts, "contestants": contestants})
+    rows = [target.row(reports) for target in TARGETS]
+    assert [row for row in rows if "not measured" in row] == []
+    assert len({row[0] for row in rows}) == len(TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("found", "at_least", "expected"),
+    [
+        (2.0, True, ["at least 2", "2", "yes"]),
+        (1.91, True, ["at least 2", "1.91", "yes"]),
+        (1.89, True, ["at least 2", "1.89", "**no**"]),
+        (2.09, False, ["at most 2", "2.09", "yes"]),
+        (2.11, False, ["at most 2", "2.11", "**no**"]),
+    ],
+)
+def test_a_figure_within_five_percent_counts_as_met(found: float, at_least: bool, expected: list[str]) -> None:
+    row = Target("a figure", lambda reports: [found] * 3, targets.number(2.0), at_least).row({})
+    assert row == ["a figure", *expected]
+
+
+def test_figures_that_depend_on_the_padding_and_on_other_contestants() -> None:
+    natural = {
+        "name": targets.NATURAL,
+        "facts": {"pad": 4.0},
+        "contestants": {
+            "transformers": {"samples": {"seconds": [8.0, 80.0, 9.0]}},
+            "xlmr": {"samples": {"seconds": [2.0, 20.0, 3.0]}},
+        },
+    }
+    reports = {"encoder": {"cases": [natural]}}
+    assert TARGETS[0].row(reports) == [TARGETS[0].what, "at least 3.8", "4 (3.5–4)", "yes"]
+    assert TARGETS[1].row(reports)[2:] == ["not measured", ""]
+    share = targets.relative_time("encoder", targets.NATURAL, "xlmr", "transformers")(reports)
+    assert share == pytest.approx([0.25, 0.25, 2 / 7], abs=1e-12)
+
+
+def test_the_page_holds_the_figures_of_the_file_and_no_others() -> None:
+    written = page.PAGE.read_text(encoding="utf-8")
+    reports = page.latest()
+    assert page.with_figures(written, reports) == written, "run `python -m benchmarks.page`"
+    assert written.count(page.BEGIN) == written.count(page.END) == 1
+    assert not any(report["tiny"] for report in reports.values())
+    assert set(reports) <= set(QUESTIONS)
