@@ -33,15 +33,10 @@ class Child:
 
     def __call__(self) -> dict[str, float]:
         with tempfile.TemporaryFile("w+") as errors:
-            arguments = {
-                "stdout": subprocess.PIPE,
-                "stderr": errors,
-                "text": True,
-                "cwd": ROOT,
-                "env": self._environment,
-            }
             start = time.perf_counter()
-            with subprocess.Popen(self._command, **arguments) as process:
+            with subprocess.Popen(
+                self._command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT, env=self._environment
+            ) as process:
                 assert process.stdout is not None
                 line = next((line for line in process.stdout if line.startswith(ANSWER)), None)
                 seconds = time.perf_counter() - start

@@ -33,8 +33,8 @@ def words(parts: int = 8) -> list[int]:
 def cases(options: Options) -> Iterator[Case]:
     tokenizer = AutoTokenizer.from_pretrained(checkpoint(options))
     pipelines = {name: functools.cache(functools.partial(load, options, name)) for name in LIBRARIES}
-    one = texts.masked_sentences(tokenizer.mask_token, [10])
-    eight = texts.masked_sentences(tokenizer.mask_token, words())
+    one = texts.masked_sentences(str(tokenizer.mask_token), [10])
+    eight = texts.masked_sentences(str(tokenizer.mask_token), words())
     yield Case(
         "one sentence",
         {name: functools.partial(_job, pipeline, one[0]) for name, pipeline in pipelines.items()},
@@ -56,7 +56,7 @@ def cases(options: Options) -> Iterator[Case]:
 
 def load(options: Options, name: str) -> Any:
     if name in PEERS:
-        peers.peer(name, options).logging.set_verbosity_error()
+        peers.peer(name, options)
     return importlib.import_module(LIBRARIES[name]).pipeline("fill-mask", model=str(checkpoint(options)))
 
 

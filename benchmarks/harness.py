@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks import machine
 
 PEERS = ("transformers", "ctranslate2", "onnxruntime")
-# Of measured quantities by name: whether more of it is better for the ratio (a speed) or the ratio is plain size, and how it is shown.
+# How measured quantities are shown, by name; others are plain numbers.
 UNITS: dict[str, Callable[[float], str]] = {
     "seconds": lambda value: f"{value:.2f} s" if value >= 10 else f"{1e3 * value:.4g} ms",
     "peak_mib": lambda value: f"{value:.0f} MiB",
@@ -186,7 +186,8 @@ def summary(samples: Mapping[str, list[float]], baseline: Mapping[str, list[floa
 
 
 def shown(quantity: str, value: float) -> str:
-    return UNITS.get(quantity, lambda number: f"{number:g}")(value)
+    """A measured value with its unit."""
+    return UNITS[quantity](value) if quantity in UNITS else f"{value:g}"
 
 
 def table(result: Result) -> str:

@@ -50,11 +50,12 @@ class Saved:
 @torch.inference_mode()
 def _logits(model: Any) -> torch.Tensor:
     batch = texts.natural(model.config.vocab_size, rows=4)
-    return model(
+    logits: torch.Tensor = model(
         input_ids=torch.from_numpy(batch.ids_BS),
         attention_mask=torch.from_numpy(batch.mask_BS),
         masked_positions=torch.tensor([[1], [2], [1], [2]]),
-    ).logits.float()
+    ).logits
+    return logits.float()
 
 
 if __name__ == "__main__":

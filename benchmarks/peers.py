@@ -32,10 +32,15 @@ def peer(name: str, options: Options) -> Any:
 
 
 def installed(name: str) -> Any:
+    """A module; transformers without its progress bars."""
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise Absent(f"{error.name} is not installed (`nox -s bench` makes an environment with all peers)") from error
+    if name == "transformers":
+        module.logging.set_verbosity_error()
+        module.logging.disable_progress_bar()
+    return module
 
 
 def transformers(options: Options, dtype: str = "float32") -> Forward:
@@ -43,7 +48,6 @@ def transformers(options: Options, dtype: str = "float32") -> Forward:
     import torch
 
     hf = peer("transformers", options)
-    hf.logging.set_verbosity_error()
     model = hf.AutoModel.from_pretrained(
         checkpoint(options), dtype=getattr(torch, dtype), attn_implementation="sdpa", add_pooling_layer=False
     ).eval()
@@ -59,8 +63,7 @@ def transformers(options: Options, dtype: str = "float32") -> Forward:
 def ctranslate2(options: Options, compute_type: str = "float32") -> Forward:
     """CTranslate2 with its own converter; it leaves the padding out itself."""
     engine = peer("ctranslate2", options)
-    hf = installed("transformers")
-    hf.logging.set_verbosity_error()
+    installed("transformers")  # its converter reads the checkpoint with it
     source = checkpoint(options)
     kind = f"ctranslate2-{machine.version('ctranslate2')}-{compute_type}"
 
@@ -129,7 +132,8 @@ def _states_only(model: Any) -> Any:
             self.model = model
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-            return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            states: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            return states
 
     return States()
 

@@ -29,10 +29,8 @@ Inputs = dict[str, Any]
 
 
 def load_transformers(folder: Path) -> Model:
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    return transformers.AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+    model_class = peers.installed("transformers").AutoModelForMaskedLM
+    return model_class.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
 
 
 def load_xlmr(folder: Path) -> Model:

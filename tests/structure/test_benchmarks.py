@@ -18,6 +18,7 @@ import pytest
 
 from benchmarks import harness, machine, models, page, peers, targets, texts
 from benchmarks.__main__ import QUESTIONS, main
+from benchmarks.children import Child
 from benchmarks.harness import Absent, Case, Options, Timed
 from benchmarks.targets import TARGETS, Target
 
@@ -119,6 +120,24 @@ def test_a_timed_job_keeps_its_latest_answer_unless_it_was_given_one() -> None:
     given = Timed(lambda: 1, answer=7)
     given()
     assert given.answer == 7
+
+
+# ---- Processes
+
+
+def test_a_child_answers_and_says_what_it_held() -> None:
+    code = "held = b'x' * 100_000_000\nfrom benchmarks import children\nchildren.answer(len(held))"
+    child = Child(code)
+    found = child()
+    assert child.answer == 100_000_000
+    assert 100_000_000 / 2**20 < found["peak_mib"] < 200
+    assert 0.01 < found["seconds"] < 60
+    assert list(Child(code, quantities=("peak_mib",))()) == ["peak_mib"]
+
+
+def test_a_child_that_fails_is_an_error_with_its_own_words() -> None:
+    with pytest.raises(RuntimeError, match="too small a boat"):
+        Child("raise SystemExit('too small a boat')")()
 
 
 # ---- Statistics
