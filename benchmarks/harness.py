@@ -8,6 +8,7 @@ machine disturbs all alike; ratios are taken within a round and their median cou
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import json
 import os
@@ -190,28 +191,35 @@ def shown(quantity: str, value: float) -> str:
     return UNITS[quantity](value) if quantity in UNITS else f"{value:g}"
 
 
+def quartiles(values: Sequence[float] | None, show: Callable[[float], str]) -> str:
+    """The median, with the quartiles around it where they differ."""
+    if values is None:
+        return ""
+    low, middle, high = map(show, values)
+    return middle if low == middle == high else f"{middle} ({low}–{high})"
+
+
 def table(result: Result) -> str:
     """A case as a Markdown table."""
-    quantities = list(dict.fromkeys(key for row in result["contestants"].values() for key in row["samples"]))
-    errors = list(dict.fromkeys(key for row in result["contestants"].values() for key in row.get("error", {})))
+    baseline, rows = result["baseline"], result["contestants"]
+    quantities = list(dict.fromkeys(key for row in rows.values() for key in row["samples"]))
+    errors = list(dict.fromkeys(key for row in rows.values() for key in row.get("error", {})))
     head = ["contestant"]
     for quantity in quantities:
-        kind = "times as fast" if quantity == "seconds" else "times as much"
-        head += [f"{quantity.replace('_mib', '')}, median (quartiles)", f"{kind} as {result['baseline']}"]
+        head.append(f"{quantity.removesuffix('_mib')}: median (quartiles)")
+        if baseline is not None:
+            head.append(f"times as {'fast' if quantity == 'seconds' else 'much'} as {baseline}")
     lines = [head + errors, ["---"] * len(head + errors)]
-    for name, row in result["contestants"].items():
+    for name, row in rows.items():
         cells = [name]
         for quantity in quantities:
-            low, middle, high = row["quartiles"].get(quantity, [None] * 3)
-            cells.append(
-                "" if middle is None else f"{shown(quantity, middle)} ({shown(quantity, low)}–{shown(quantity, high)})"
-            )
-            ratio = row.get("ratio", {}).get(quantity)
-            cells.append("" if ratio is None else f"{ratio[1]:.2f} ({ratio[0]:.2f}–{ratio[2]:.2f})")
+            cells.append(quartiles(row["quartiles"].get(quantity), functools.partial(shown, quantity)))
+            if baseline is not None:
+                cells.append(quartiles(row.get("ratio", {}).get(quantity), "{:.2f}".format))
         lines.append(cells + [f"{row['error'][key]:.2g}" if key in row.get("error", {}) else "" for key in errors])
-    text = [f"| {' | '.join(cells)} |" for cells in lines]
-    text += [""] + [f"Left out: {name}: {reason}" for name, reason in result["absent"].items()]
-    return "\n".join(text).rstrip()
+    text = [f"| {' | '.join(cells)} |" for cells in lines] if rows else []
+    text += [""] + [f"Left out: {name}: {reason}\\" for name, reason in result["absent"].items()]
+    return "\n".join(text).strip().removesuffix("\\")
 
 
 def case_text(result: Result) -> str:

@@ -7,7 +7,8 @@ taken.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from benchmarks import harness, ours, texts
 from benchmarks.harness import Case, Numbers, Options
@@ -33,23 +34,23 @@ def cases(options: Options) -> Iterator[Case]:
 
 
 def job(options: Options, dtype: str, batches: list[texts.Batch]) -> harness.Job:
-    """Counts when called; what this process compiled for others is forgotten first."""
+    """Counts when called."""
+    return functools.partial(count, ours.optimized_encoder(options, dtype), batches)
+
+
+def count(forward: Callable[[Any], Any], batches: Sequence[Any]) -> Numbers:
+    """Graphs compiled for the first batch and for the others; what this process compiled before is forgotten."""
     import torch._dynamo
     from torch._dynamo.utils import counters
 
-    forward = ours.optimized_encoder(options, dtype)
-
-    def count() -> Numbers:
-        torch._dynamo.reset()
-        counters.clear()
-        forward(batches[0])
-        first = counters["stats"]["unique_graphs"]
-        for batch in batches[1:]:
-            forward(batch)
-        later = counters["stats"]["unique_graphs"] - first
-        return {"first": first, "later": later, "breaks": sum(counters["graph_break"].values())}
-
-    return count
+    torch._dynamo.reset()
+    counters.clear()
+    forward(batches[0])
+    first = counters["stats"]["unique_graphs"]
+    for batch in batches[1:]:
+        forward(batch)
+    later = counters["stats"]["unique_graphs"] - first
+    return {"first": first, "later": later, "breaks": sum(counters["graph_break"].values())}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.harness import Result, ratios, shown, spread
+from benchmarks.harness import Result, quartiles, ratios, shown, spread
 
 # By question: what a question wrote as JSON.
 Reports = dict[str, dict[str, Any]]
@@ -51,12 +51,11 @@ class Target:
             return [self.what, "(depends on what is measured)", "not measured", ""]
         wanted = f"{word} {self._shown(bound)}"
         try:
-            low, middle, high = self.found(reports)
+            found = self.found(reports)
         except Missing:
             return [self.what, wanted, "not measured", ""]
-        met = middle >= bound * (1 - CLOSE) if self.at_least else middle <= bound * (1 + CLOSE)
-        around = "" if low == middle == high else f" ({self._shown(low)}–{self._shown(high)})"
-        return [self.what, wanted, f"{self._shown(middle)}{around}", "yes" if met else "**no**"]
+        met = found[1] >= bound * (1 - CLOSE) if self.at_least else found[1] <= bound * (1 + CLOSE)
+        return [self.what, wanted, quartiles(found, self._shown), "yes" if met else "**no**"]
 
     def _shown(self, value: float) -> str:
         return shown(self.unit, value) if self.unit else f"{value:.3g}"
