@@ -21,6 +21,7 @@ from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.safetensors_file import RawTensor, TensorInfo
 from xlmr_core.heads import model_class_name
 from xlmr_core.parameters import WORD_EMBEDDINGS, Parameter, parameters
+from xlmr_core.quantization import SCALE_SUFFIX
 
 __all__ = ["Dropped", "LoadPlan", "LoadReport", "LoadWarning", "Mismatched", "Tied", "plan_load"]
 
@@ -216,6 +217,7 @@ def plan_load(
     checkpoint: TensorFile,
     *,
     pooler: bool | None = None,
+    int8: bool = False,
     ignore_mismatched_sizes: bool = False,
 ) -> LoadPlan:
     """Decide where each parameter of a model comes from; nothing is read yet.
@@ -227,15 +229,16 @@ def plan_load(
         head: a suffix of ``HEADS``.
         checkpoint: the open file.
         pooler: overrides whether there is a pooler (``add_pooling_layer``).
+        int8: the checkpoint is a quantized one (``is_int8(config)``).
         ignore_mismatched_sizes: let parameters of another shape start fresh.
 
     Warns:
         LoadWarning: one, naming what starts fresh and has to be trained, and what has no place in the model.
 
     Raises:
-        CheckpointError: for a missing encoder weight, a wrong shape, or weights that are not floating point.
+        CheckpointError: for a missing encoder weight, a wrong shape, or a dtype that is neither floating point nor, where due, int8.
     """
-    rows = parameters(config, head, pooler=pooler)
+    rows = parameters(config, head, pooler=pooler, int8=int8)
     has_pooler = any(_bare(name).startswith("pooler.") for name in rows)
     in_file = _by_bare_name(checkpoint.names, rows)
     sources: dict[str, str] = {}
@@ -250,9 +253,9 @@ def plan_load(
             sources[name] = source
     mismatched = [rows[name] for name, source in sources.items() if checkpoint.info(source).shape != rows[name].shape]
 
-    _refuse_missing(missing, rows, sources, checkpoint)
     for name, source in sources.items():
-        _refuse_dtype(name, source, checkpoint)
+        _refuse_dtype(rows[name], source, checkpoint)
+    _refuse_missing(missing, rows, sources, checkpoint)
     if mismatched and not ignore_mismatched_sizes:
         raise CheckpointError("\n".join(_mismatch_message(row, sources[row.name], checkpoint) for row in mismatched))
     wrong = tuple(Mismatched(row.name, row.shape, checkpoint.info(sources[row.name]).shape) for row in mismatched)
@@ -323,7 +326,9 @@ def _candidates(name: str, config: XLMRobertaConfig) -> tuple[str, ...]:
 def _refuse_missing(
     missing: list[Parameter], rows: dict[str, Parameter], sources: dict[str, str], checkpoint: TensorFile
 ) -> None:
-    needed = [row for row in missing if not FRESH_PARTS.search(_bare(row.name))]
+    # A head may start fresh, but a weight of its own without its scale is a damaged file.
+    alone = {name + SCALE_SUFFIX for name in sources}
+    needed = [row for row in missing if row.name in alone or not FRESH_PARTS.search(_bare(row.name))]
     if not needed:
         return
     row = needed[0]
@@ -338,18 +343,23 @@ def _refuse_missing(
             )
     count = f", the first of {len(needed)} missing of {len(encoder)}" if len(needed) > 1 else ""
     raise CheckpointError(
-        f"expected the encoder weight {row.name} of shape {row.shape} in {checkpoint.path}{count}; "
+        f"expected the {'scale' if row.name in alone else 'encoder weight'} {row.name} of shape {row.shape} in {checkpoint.path}{count}; "
         + (f"the nearest unused name there is {nearest[0]!r}; " if nearest else "")
         + "load a checkpoint that fits the config (num_hidden_layers, position_embedding_type), or correct the config"
     )
 
 
-def _refuse_dtype(name: str, source: str, checkpoint: TensorFile) -> None:
+def _refuse_dtype(row: Parameter, source: str, checkpoint: TensorFile) -> None:
     info = checkpoint.info(source)
-    if info.dtype not in FLOATS:
+    expected = FLOATS if row.dtype is None else (row.dtype,)
+    if info.dtype not in expected:
+        remedy = (
+            "quantized weights load only beside the config.json they were saved with; use that, or the original checkpoint"
+            if row.dtype is None
+            else "config.json says that the weights are int8; use the config.json that the file was saved with"
+        )
         raise CheckpointError(
-            f"{name} in {_file_of(source, checkpoint)} has the dtype {info.dtype}, expected one of {', '.join(FLOATS)}; "
-            "quantized weights do not load here, use the original checkpoint"
+            f"{row.name} in {_file_of(source, checkpoint)} has the dtype {info.dtype}, expected {' or '.join(expected)}; {remedy}"
         )
 
 

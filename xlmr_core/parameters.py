@@ -7,12 +7,13 @@ the checkpoint format (``formats/``), not of the row.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias
 
 from xlmr_core.config import XLMRobertaConfig, XLMRobertaXLConfig
 from xlmr_core.heads import HEADS
+from xlmr_core.quantization import INT8_WEIGHTS, SCALE_SUFFIX
 
 __all__ = ["Init", "Parameter", "ParamSpec", "Role", "dim_sizes", "num_parameters", "parameters", "stored_names"]
 
@@ -25,6 +26,7 @@ class Role(Enum):
     LINEAR_BIAS = "linear bias"  # (out,)
     NORM_SCALE = "norm scale"  # (width,)
     NORM_BIAS = "norm bias"  # (width,)
+    INT8_SCALE = "int8 scale"  # (rows,) of an int8 weight
 
 
 class Init(Enum):
@@ -34,6 +36,7 @@ class Init(Enum):
     NORMAL_PADDED = "normal, padding row zero"  # the row of pad_token_id starts at 0
     ZEROS = "zeros"
     ONES = "ones"
+    OF_WEIGHT = "of its weight"  # the scale of an int8 weight, which is drawn in float32 first
 
 
 When: TypeAlias = Callable[[XLMRobertaConfig], bool]
@@ -86,7 +89,10 @@ class ParamSpec:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A row resolved for one config: see :class:`ParamSpec`; ``shape`` is concrete."""
+    """A row resolved for one config: see :class:`ParamSpec`; ``shape`` is concrete.
+
+    ``dtype`` is the tag of a dtype that does not follow the model's: ``I8`` for an int8 weight, ``F32`` for its scale.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -94,6 +100,7 @@ class Parameter:
     role: Role
     init: Init
     tied_to: str | None = None
+    dtype: str | None = None
 
 
 def _linear(name: str, out: str, into: str, when: When = _always) -> tuple[ParamSpec, ...]:
@@ -190,13 +197,16 @@ def dim_sizes(config: XLMRobertaConfig, layer: int | None = None) -> dict[str, i
     }
 
 
-def parameters(config: XLMRobertaConfig, head: str, *, pooler: bool | None = None) -> dict[str, Parameter]:
+def parameters(
+    config: XLMRobertaConfig, head: str, *, pooler: bool | None = None, int8: bool = False
+) -> dict[str, Parameter]:
     """All parameters of a model, by canonical name, in the order of the published state dict.
 
     Args:
         config: the model's configuration.
         head: a suffix of ``HEADS``. The bare ``Model`` has names without the ``roberta.`` prefix, as published.
         pooler: overrides whether there is a pooler (``add_pooling_layer``).
+        int8: of the quantized model, in which some weights are int8 and have a scale each, see ``quantization.py``.
     """
     has_pooler = HEADS[head].pooler if pooler is None else pooler
     prefix = "" if head == "Model" else "roberta."
@@ -211,10 +221,11 @@ def parameters(config: XLMRobertaConfig, head: str, *, pooler: bool | None = Non
                     tied_to = None
                 # Pruning removes heads of self-attention; cross-attention keeps all of its own.
                 dims = sizes if not spec.name.startswith("crossattention") else dim_sizes(config)
-                shape = tuple(dims[dim] for dim in spec.dims)
-                rows[before + spec.name] = Parameter(
-                    before + spec.name, shape, spec.dims, spec.role, spec.init, tied_to
-                )
+                name, shape = before + spec.name, tuple(dims[dim] for dim in spec.dims)
+                row = rows[name] = Parameter(name, shape, spec.dims, spec.role, spec.init, tied_to)
+                if int8 and INT8_WEIGHTS.fullmatch(name.removeprefix("roberta.")):
+                    rows[name] = replace(row, dtype="I8")
+                    rows[name + SCALE_SUFFIX] = _scale_of(row)
 
     add(EMBEDDINGS, prefix)
     for layer in range(config.num_hidden_layers):
@@ -224,6 +235,13 @@ def parameters(config: XLMRobertaConfig, head: str, *, pooler: bool | None = Non
         add(POOLER, prefix)
     add(HEAD_PARAMETERS[head], "")
     return rows
+
+
+def _scale_of(row: Parameter) -> Parameter:
+    tied_to = None if row.tied_to is None else row.tied_to + SCALE_SUFFIX
+    return Parameter(
+        row.name + SCALE_SUFFIX, row.shape[:1], row.dims[:1], Role.INT8_SCALE, Init.OF_WEIGHT, tied_to, "F32"
+    )
 
 
 def num_parameters(config: XLMRobertaConfig, head: str, *, pooler: bool | None = None, embeddings: bool = True) -> int:

@@ -23,6 +23,7 @@ from xlmr_core.formats.safetensors_file import TensorInfo
 from xlmr_core.hub import HUB_ARGUMENTS, resolve
 from xlmr_core.load_plan import LoadReport, plan_load
 from xlmr_core.parameters import stored_names
+from xlmr_core.quantization import INT8, is_int8
 from xlmr_torch.placement import find_dtype, find_one_device
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ NOT_NEEDED = (
     *("trust_remote_code", "code_revision", "resume_download", "mirror", "generation_config", "use_kernels"),
     *("_fast_init", "_from_auto", "_from_pipeline", "_commit_hash"),
 )
+_QUANTIZE_LATER = "a checkpoint loads as it is; quantize the model with optimize_for_inference(model, dtype='int8')"
 # Published arguments of which only some values can be served: those values, and what to say to others.
 ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
     "use_safetensors": ((None, True), "this release reads safetensors only; convert the checkpoint"),
@@ -62,9 +64,9 @@ ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
     "from_flax": ((False,), "this release reads safetensors only; convert the checkpoint"),
     "variant": ((None,), "variants are not looked up; pass the path of the folder or file that holds it"),
     "gguf_file": ((None,), "this release reads safetensors only; convert the checkpoint"),
-    "quantization_config": ((None,), "quantized loading is not supported; pass dtype='bfloat16' to save memory"),
-    "load_in_8bit": ((False,), "quantized loading is not supported; pass dtype='bfloat16' to save memory"),
-    "load_in_4bit": ((False,), "quantized loading is not supported; pass dtype='bfloat16' to save memory"),
+    "quantization_config": ((None,), _QUANTIZE_LATER),
+    "load_in_8bit": ((False,), _QUANTIZE_LATER),
+    "load_in_4bit": ((False,), _QUANTIZE_LATER),
     "key_mapping": ((None,), "names are mapped by the loader itself; rename the tensors, or pass state_dict="),
     "proxies": ((None,), "set the HTTPS_PROXY environment variable"),
     "push_to_hub": ((False,), "this library does not upload; use huggingface_hub.upload_folder"),
@@ -123,7 +125,7 @@ def from_pretrained(
     Raises:
         ModelNotFoundError: if the name or folder cannot be found.
         CheckpointError: if the files are damaged or do not fit.
-        ConfigError: for a config of another architecture or impossible values.
+        ConfigError: for a config of another architecture or impossible values, or weights that another library quantized.
         InputError: for an unknown dtype, device or implementation, or a published argument whose value cannot be served.
         TypeError: for an argument that neither the loader, nor the model, nor the config knows.
     """
@@ -145,8 +147,13 @@ def from_pretrained(
         folder = Path()
     config = _config(cls, folder, config, kwargs)
     config.name_or_path = "" if name_or_path is None else str(name_or_path)
+    int8 = is_int8(config)
     with torch.device("meta"):
         model = cls(config, *model_args, **model_kwargs)
+    if int8:
+        from xlmr_torch.int8 import quantize
+
+        model = quantize(model)
     if attn_implementation is not None:
         model.set_attn_implementation(attn_implementation)
     if packing is not None:
@@ -158,16 +165,26 @@ def from_pretrained(
         cls.head.suffix,
         source,
         pooler=model.base_model.pooler is not None,
+        int8=int8,
         ignore_mismatched_sizes=ignore_mismatched_sizes,
     )
     wanted = _wanted_dtype(dtype, config, source, plan.sources.values())
+    if int8 and wanted is not torch.float32:
+        raise InputError(
+            f"a quantized model is float32 around its int8 weights, received dtype={wanted}; leave dtype out"
+        )
+    rows = model.parameter_table()
     copy = state_dict is not None  # a file's bytes are this model's own, the caller's tensors are not
     for name, stored in plan.sources.items():
-        _put(model, name, to_torch(source.tensor(stored)).to(device=target, dtype=wanted, copy=copy))
+        own = wanted if rows[name].dtype is None else None
+        _put(model, name, to_torch(source.tensor(stored)).to(device=target, dtype=own, copy=copy))
     for name in plan.fresh:
-        _put(model, name, torch.empty_like(model.get_parameter(name), device=target, dtype=wanted))
+        own = wanted if rows[name].dtype is None else None
+        _put(model, name, torch.empty_like(model.get_parameter(name), device=target, dtype=own))
     model.tie_weights()
     model.init_weights(plan.fresh)
+    if int8:
+        model.requires_grad_(False)
     config.dtype = str(wanted).removeprefix("torch.")
     model.eval()
     return (model, _loading_info(plan.report)) if output_loading_info else model
@@ -207,7 +224,7 @@ def without_published(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
     module, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(module), attribute, nn.Parameter(tensor))
+    setattr(model.get_submodule(module), attribute, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
 
 
 def _wanted_dtype(dtype: torch.dtype | str | None, config: XLMRobertaConfig, source: Any, names: Any) -> torch.dtype:
@@ -272,6 +289,9 @@ def save_pretrained(
             f"{empty[0]} is on the meta device and holds no values; load or initialise the model before saving"
         )
     config = model.config.copy(architectures=[type(model).__name__], dtype=str(model.dtype).removeprefix("torch."))
+    vars(config).pop("quantization_config", None)  # of the checkpoint that the config may have come from
+    if model.is_quantized:
+        config.quantization_config = dict(INT8)
     tensors = {name: partial(to_raw, values[name if name in values else rows[name].tied_to]) for name in stored}
     save_tensors(
         folder,

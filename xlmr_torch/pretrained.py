@@ -37,6 +37,7 @@ class PreTrainedModel(nn.Module):
     base_model_prefix: ClassVar[str] = "roberta"
     main_input_name: ClassVar[str] = "input_ids"
     supports_gradient_checkpointing: ClassVar[bool] = True
+    _quantized = False  # of the encoder; set by int8.quantize
 
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__()
@@ -59,7 +60,14 @@ class PreTrainedModel(nn.Module):
 
     def parameter_table(self) -> dict[str, Parameter]:
         """The rows of the parameter table that this model has, by canonical name (the keys of its state dict)."""
-        return parameters(self.config, self.head.suffix, pooler=self.base_model.pooler is not None)
+        return parameters(
+            self.config, self.head.suffix, pooler=self.base_model.pooler is not None, int8=self.is_quantized
+        )
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the model computes with int8 weights, see ``int8.py``."""
+        return bool(self.base_model._quantized)
 
     def get_input_embeddings(self) -> nn.Module:
         """The word embedding."""
@@ -122,14 +130,17 @@ class PreTrainedModel(nn.Module):
         rows = self.parameter_table()
         for name in rows if names is None else names:
             row, parameter = rows[name], self.get_parameter(name)
-            if row.tied_to is not None or parameter.is_meta:
+            if row.tied_to is not None or parameter.is_meta or row.init is Init.OF_WEIGHT:
                 continue
+            values = torch.empty(row.shape, device=parameter.device) if row.dtype == "I8" else parameter
             if row.init in (Init.NORMAL, Init.NORMAL_PADDED):
-                parameter.normal_(0.0, self.config.initializer_range)
+                values.normal_(0.0, self.config.initializer_range)
                 if row.init is Init.NORMAL_PADDED:
-                    parameter[self.config.pad_token_id] = 0
+                    values[self.config.pad_token_id] = 0
             else:
-                parameter.fill_(1.0 if row.init is Init.ONES else 0.0)
+                values.fill_(1.0 if row.init is Init.ONES else 0.0)
+            if values is not parameter:
+                self.get_submodule(name.removesuffix(".weight")).set_values(values)
 
     def tie_weights(self) -> None:
         """Make tied parameters the same tensor again, as the parameter table says."""
@@ -223,6 +234,7 @@ class PreTrainedModel(nn.Module):
 
     def prune_heads(self, heads_to_prune: dict[int, list[int]]) -> None:
         """Remove attention heads for good: lists of heads by layer, by their original numbers."""
+        self._refuse_quantized("prune_heads")
         self.base_model.prune_heads(heads_to_prune)
 
     @torch.no_grad()
@@ -242,8 +254,9 @@ class PreTrainedModel(nn.Module):
             The word embedding.
 
         Raises:
-            InputError: for a number that is not positive or cuts off the padding token.
+            InputError: for a number that is not positive or cuts off the padding token; for a quantized model.
         """
+        self._refuse_quantized("resize_token_embeddings")
         embeddings = self.get_input_embeddings()
         assert isinstance(embeddings, nn.Embedding)
         old = embeddings.num_embeddings
@@ -277,6 +290,12 @@ class PreTrainedModel(nn.Module):
             decoder.out_features = rows
         self.tie_weights()
         return embeddings
+
+    def _refuse_quantized(self, what: str) -> None:
+        if self.is_quantized:
+            raise InputError(
+                f"{what} changes weights, which a quantized model does not allow; change the original model, then quantize it"
+            )
 
     def _resized(self, weight: Tensor, rows: int, mean_resizing: bool) -> nn.Parameter:
         old = weight.shape[0]

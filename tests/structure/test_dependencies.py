@@ -36,7 +36,7 @@ LAYERS = (
     ("files", "hub", "positions"),
     ("config_checks",),
     ("config_base",),
-    ("config", "outputs"),
+    ("config", "outputs", "quantization"),
     ("heads",),
     ("parameters", "checks", "losses"),
     ("formats",),

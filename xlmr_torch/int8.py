@@ -1,0 +1,222 @@
+"""Int8 inference: weights of one byte with a float32 scale per output channel, activations quantized per token as they come.
+
+``quantize`` replaces the layers of a model in place. What becomes int8 is in ``xlmr_core/quantization.py``; residuals, norms, attention,
+position embeddings and the small projections of heads stay float32.
+
+A weight row is ``weight * weight_scale``, symmetric. A token's vector is ``q * scale + middle`` with q in [-127, 127] from the least to
+the greatest of its values: activations lean to one side (after a gelu all but entirely), and half a range wasted would be one bit lost.
+
+Which product is taken, decided once when this module is imported:
+
+=====================================================  ==============================================================
+where                                                  product
+=====================================================  ==============================================================
+x86 CPU whose int8 product is exact (AVX-512 VNNI or    ``torch._int_mm``: int8 times int8 into int32, from the weights
+newer), PyTorch with oneDNN                             as they are stored; four to five times as fast as float32
+everything else: older or other CPUs, GPUs              float32 product of the same integers: the same answer, the same
+                                                       size in memory and on disk, but not faster than float32
+=====================================================  ==============================================================
+
+Shapes: n tokens, D inputs, O outputs, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xlmr_core.errors import InputError
+from xlmr_core.parameters import Role, parameters
+from xlmr_core.quantization import SCALE_SUFFIX
+from xlmr_torch.pretrained import PreTrainedModel
+
+__all__ = [
+    "HAS_FAST_PRODUCT",
+    "Int8Embedding",
+    "Int8Linear",
+    "int8_linear",
+    "quantize",
+    "quantize_rows",
+    "quantize_tokens",
+]
+
+ModelT = TypeVar("ModelT", bound=PreTrainedModel)
+
+LARGEST = 127  # of int8; -128 is left out so that the range is symmetric
+_ROWS_AT_ONCE = 4096  # of a table while it is quantized, to hold no second float copy
+
+
+def _has_fast_product() -> bool:
+    """Whether ``torch._int_mm`` is fast and exact here. Without VNNI instructions oneDNN adds pairs of products in int16, which overflows."""
+    if not torch.backends.mkldnn.is_available() or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        return False
+    largest = torch.full((16, 64), LARGEST, dtype=torch.int8, device="cpu")
+    return bool((torch._int_mm(largest, -largest.t()) == -64 * LARGEST**2).all())
+
+
+HAS_FAST_PRODUCT = _has_fast_product()
+
+
+def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A float weight (O, D) as int8 (O, D) and float32 scales (O,): the largest magnitude of a row becomes 127."""
+    weight = weight.detach()
+    largest = torch.maximum(weight.amax(1), -weight.amin(1)).float()
+    scale = (largest / LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
+    rows = torch.empty_like(weight, dtype=torch.int8, memory_format=torch.contiguous_format)
+    parts = (x.split(_ROWS_AT_ONCE) for x in (rows, weight, scale))
+    for rows_part, weight_part, scale_part in zip(*parts, strict=True):
+        rows_part.copy_(weight_part.float().div_(scale_part[:, None]).round_())
+    return rows, scale
+
+
+def quantize_tokens(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Float (n, D) as int8 (n, D), and the float32 scale and middle of each token (n, 1): ``x`` is about ``q * scale + middle``."""
+    x = x.float()
+    low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
+    middle = (low + high) / 2
+    # Measured from the middle as rounded, so that nothing lies beyond 127.
+    largest = torch.maximum(high - middle, middle - low)
+    scale = (largest / LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
+    return (x - middle).mul_(scale.reciprocal()).round_().to(torch.int8), scale, middle
+
+
+def _product(q: Tensor, weight: Tensor) -> Tensor:
+    """int8 (n, D) times int8 (O, D) transposed, as float32 (n, O)."""
+    if HAS_FAST_PRODUCT and q.device.type == "cpu":
+        sums = torch._int_mm(q, weight.t())
+        # Converted in place: a second buffer would cost as much time as a quarter of the product.
+        return sums.view(torch.float32).copy_(sums)
+    return F.linear(q.float(), weight.float())
+
+
+def int8_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor) -> Tensor:
+    """A linear layer of int8 weights.
+
+    Args:
+        x: float (..., D).
+        weight: int8 (O, D).
+        weight_scale: float32 (O,).
+        bias: float32 (O,).
+
+    Returns:
+        (..., O) of the dtype of ``x``.
+    """
+    q_nD, scale_n1, middle_n1 = quantize_tokens(x.reshape(-1, x.shape[-1]))
+    # A last row of ones gives the sum of each output's weights, with which the middle counts.
+    sums = _product(torch.cat((q_nD, q_nD.new_ones(1, q_nD.shape[1]))), weight)
+    y_nO = sums[:-1].mul_(scale_n1).addcmul_(middle_n1, sums[-1]).mul_(weight_scale).add_(bias)
+    return y_nO.to(x.dtype).view(*x.shape[:-1], weight.shape[0])
+
+
+class _Int8Module(nn.Module):
+    """Frozen int8 rows and their scales."""
+
+    def __init__(self, weight: Tensor, weight_scale: Tensor) -> None:
+        super().__init__()
+        # A parameter that is passed stays the same one, so that a decoder and an embedding can share it.
+        self.weight, self.weight_scale = _frozen(weight), _frozen(weight_scale)
+
+    @torch.no_grad()
+    def set_values(self, weight: Tensor) -> None:
+        """Quantize a float weight into this layer's parameters."""
+        rows, scale = quantize_rows(weight)
+        self.weight.copy_(rows)
+        self.weight_scale.copy_(scale)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # Checked before anything is changed; the word embedding comes first in every model.
+        found = fn(self.weight_scale.new_empty(0)).dtype
+        if found is not torch.float32:
+            raise InputError(
+                f"a quantized model is float32 around its int8 weights, received {found}; "
+                "leave its dtype, or convert the original model"
+            )
+        return super()._apply(fn, recurse)
+
+
+class Int8Embedding(_Int8Module):
+    """A table of V int8 rows, looked up as float32."""
+
+    def __init__(self, weight: Tensor, weight_scale: Tensor) -> None:
+        super().__init__(weight, weight_scale)
+        self.num_embeddings, self.embedding_dim = weight.shape
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Integers (...) to float32 (..., D)."""
+        return F.embedding(ids, self.weight).to(torch.float32) * self.weight_scale[ids].unsqueeze(-1)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_embeddings}, {self.embedding_dim}"
+
+
+class Int8Linear(_Int8Module):
+    """A linear layer of int8 weights and float32 bias."""
+
+    def __init__(self, weight: Tensor, weight_scale: Tensor, bias: Tensor) -> None:
+        super().__init__(weight, weight_scale)
+        self.out_features, self.in_features = weight.shape
+        self.bias = _frozen(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float (..., D) to (..., O) of the same dtype.
+
+        Raises:
+            InputError: if a gradient with respect to ``x`` is wanted.
+        """
+        if x.requires_grad and torch.is_grad_enabled():
+            raise InputError(
+                "gradients do not flow through int8 layers; compute under torch.no_grad(), or train the original model"
+            )
+        return int8_linear(x, self.weight, self.weight_scale, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}"
+
+
+def _frozen(values: Tensor) -> nn.Parameter:
+    return values.requires_grad_(False) if isinstance(values, nn.Parameter) else nn.Parameter(values, False)
+
+
+@torch.no_grad()
+def quantize(model: ModelT) -> ModelT:
+    """Make a model int8, in place, for inference: every parameter is frozen, and what is not int8 becomes float32.
+
+    Args:
+        model: any model of this package, with or without a head. One that is quantized already stays as it is.
+
+    Returns:
+        The same model.
+
+    Raises:
+        InputError: if a layer is no plain linear layer or embedding any more (an adapter that was not merged).
+    """
+    if model.is_quantized:
+        return model
+    rows = parameters(model.config, model.head.suffix, pooler=model.base_model.pooler is not None, int8=True)
+    names = [name for name, row in rows.items() if row.dtype == "I8"]
+    for name in names:
+        _check_plain(model, name)
+    for name in names:
+        path, row = name.removesuffix(".weight"), rows[name]
+        layer = model.get_submodule(path)
+        if row.tied_to is None:
+            values = quantize_rows(layer.weight)
+        else:
+            values = model.get_parameter(row.tied_to), model.get_parameter(row.tied_to + SCALE_SUFFIX)
+        int8 = Int8Embedding(*values) if row.role is Role.EMBEDDING else Int8Linear(*values, layer.bias)
+        model.set_submodule(path, int8.train(layer.training))
+    model.base_model._quantized = True
+    model.tie_weights()
+    return model.float().requires_grad_(False)
+
+
+def _check_plain(model: PreTrainedModel, name: str) -> None:
+    path = name.removesuffix(".weight")
+    layer = model.get_submodule(path)
+    if type(layer) not in (nn.Linear, nn.Embedding):
+        raise InputError(
+            f"{path} must be a plain layer to be quantized, received {type(layer).__name__}; merge adapters first"
+        )
