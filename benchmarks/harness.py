@@ -289,9 +289,12 @@ def main(
     environment = machine.environment(options.threads)  # before the work: the load is that of others
     print(f"# {question}: {description.strip().splitlines()[0]}\n\n{machine.text(environment)}\n", flush=True)
     results = []
-    for case in cases(options):
-        results.append(run_case(case, options))
-        print(case_text(results[-1]), flush=True)
+    try:
+        for case in cases(options):
+            results.append(run_case(case, options))
+            print(case_text(results[-1]), flush=True)
+    except Absent as reason:  # what all contestants need
+        sys.exit(f"{question}: {reason}")
     report = {"question": question, "tiny": options.tiny, "environment": environment, "cases": results}
     if parsed.json is not None:
         write_json(parsed.json, report)

@@ -91,8 +91,8 @@ def masked_sentences(mask_token: str, words: list[int]) -> list[str]:
     return sentences
 
 
-def sentences(count: int) -> list[str]:
-    """Real lines of all languages of the shared pretraining text, the same number of each language.
+def sentences(count: int, longest: int = 200) -> list[str]:
+    """Real lines of all languages of the shared pretraining text in turns, those of at most so many characters: paragraphs are left out.
 
     Raises:
         Absent: the data is not there.
@@ -101,9 +101,11 @@ def sentences(count: int) -> list[str]:
     files = sorted((shared / "data" / "pretrain" / "train").glob("*.txt.xz"))
     if not files:
         raise Absent(f"no texts in {shared}/data/pretrain/train; set XLMR_SHARED to the folder that holds data/")
-    each = -(-count // len(files))
-    found = []
+    each = 2 * -(-count // len(files))  # some languages have fewer lines than their share
+    languages = []
     for path in files:
         with lzma.open(path, "rt", encoding="utf-8") as file:
-            found += list(itertools.islice((text for line in file if (text := line.strip())), each))
-    return found[:count]
+            lines = (line.strip() for line in file)
+            languages.append(list(itertools.islice((line for line in lines if 0 < len(line) <= longest), each)))
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*languages))
+    return list(itertools.islice((line for line in turns if line is not None), count))

@@ -198,13 +198,16 @@ def test_sentences_are_real_lines_of_many_languages(shared: Path, monkeypatch: p
     found = texts.sentences(200)
     assert len(found) == 200
     assert len(set(found)) > 150
-    assert all(line == line.strip() and line for line in found)
+    assert all(line == line.strip() and 0 < len(line) <= 200 for line in found)
 
 
-def test_without_the_data_the_contestants_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_data_a_question_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XLMR_SHARED", str(tmp_path))
     with pytest.raises(Absent, match="XLMR_SHARED"):
         texts.sentences(10)
+    monkeypatch.setattr(machine, "limit_threads", lambda threads: None)
+    with pytest.raises(SystemExit, match="^a question: no texts in .* set XLMR_SHARED"):
+        harness.main("a question", "What?", lambda options: [case(facts={"texts": texts.sentences(10)})], ["--tiny"])
 
 
 # ---- The checkpoint
