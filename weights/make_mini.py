@@ -42,6 +42,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=corpus.PRETRAIN, help="the folder pretrain of the data")
     parser.add_argument("--vocabulary", type=Path, default=MODEL / "sentencepiece.bpe.model")
     parser.add_argument("--work", type=Path, default=WORK, help="folder for rows, state and log")
+    parser.add_argument("--after", type=Path, help="start from the weights of the run in this other work folder")
     parser.add_argument("--minutes", type=float, default=recipe.minutes, help="training time")
     parser.add_argument("--steps", type=int, default=0, help="train for so many steps instead of minutes")
     parser.add_argument("--largest", type=float, default=0.5, help="at most so many passes over the largest language")
@@ -60,7 +61,10 @@ def main() -> None:
     vocabulary = rows.vocabulary_size(options.vocabulary)
     torch.manual_seed(options.seed)
     model = XLMRobertaForMaskedLM(architecture(vocabulary))
-    start.informed(model, packed, options.seed)
+    if options.after:
+        model.load_state_dict(torch.load(options.after / "run" / "state.pt", weights_only=True)["model"])
+    else:
+        start.informed(model, packed, options.seed)
     training.Run(model, packed, vocabulary, recipe, options.work / "run", options.workers).train()
 
 

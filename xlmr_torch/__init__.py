@@ -39,6 +39,7 @@ from xlmr_torch.tensors import register_outputs, to_tensor
 
 if TYPE_CHECKING:
     from xlmr_core.tokenization import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast
+    from xlmr_torch.inference import optimize_for_inference
     from xlmr_torch.pipelines import pipeline
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "XLMRobertaXLForSequenceClassification",
     "XLMRobertaXLForTokenClassification",
     "XLMRobertaXLModel",
+    "optimize_for_inference",
     "pipeline",
     "to_tensor",
 ]
@@ -80,6 +82,7 @@ _LAZY = {
     "AutoTokenizer": "xlmr_core.tokenization",
     "XLMRobertaTokenizer": "xlmr_core.tokenization",
     "XLMRobertaTokenizerFast": "xlmr_core.tokenization",
+    "optimize_for_inference": "xlmr_torch.inference",
     "pipeline": "xlmr_torch.pipelines",
 }
 

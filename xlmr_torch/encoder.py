@@ -14,7 +14,7 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
-from xlmr_torch.checks import check_encoder_inputs, check_mask, check_tensors, is_concrete
+from xlmr_torch.checks import check_encoder_inputs, check_mask, check_tensors, is_concrete, is_traced
 from xlmr_torch.embeddings import Embeddings
 from xlmr_torch.kernels import AttentionPlan, causal_keep, mask_bias
 from xlmr_torch.layers import Layer, Pooler
@@ -207,16 +207,25 @@ class EncoderModel(PreTrainedModel):
         asked = Needs(first_token=self.pooler is not None) if needs is None else needs
 
         packing = None
-        packable = (
+        if (
             self.attn_implementation != "eager"
             and config.position_embedding_type == "absolute"
             and not (output_attentions or asked.every_position)
             and head_mask_LN is None
             and encoder_hidden_states is None
-        )
-        if packable and attention_mask is not None and attention_mask.dim() == 2 and is_concrete(attention_mask):
+            and (attention_mask is None or attention_mask.dim() == 2)
+            and not (is_traced() and self.training and config.attention_probs_dropout_prob > 0)
+        ):
+            source = inputs_embeds if input_ids is None else input_ids
+            assert source is not None
             packing = choose_packing(
-                self.packing, attention_mask, first_token=asked.first_token, needed_BS=asked.positions_BS
+                self.packing,
+                attention_mask,
+                batch,
+                length,
+                source.device,
+                first_token=asked.first_token,
+                needed_BS=asked.positions_BS,
             )
         x = self.embeddings(input_ids, inputs_embeds, token_type_ids, position_ids, packing)
         plan = self._attention_plan(x, attention_mask, length, packing, bool(output_attentions))

@@ -17,7 +17,7 @@ from xlmr_core.outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from xlmr_torch.checks import batch_shape, check_labels, check_tensors, is_concrete
+from xlmr_torch.checks import batch_shape, check_labels, check_tensors
 from xlmr_torch.encoder import Encoded, EncoderModel, Needs
 from xlmr_torch.linear import linear
 from xlmr_torch.losses import check_sequence_labels, check_span, cross_entropy, sequence_loss, span_loss
@@ -363,11 +363,7 @@ class QuestionAnswering(HeadModel):
 def needed_positions(shape: tuple[int, int], labels: Tensor | None, chosen_BP: Tensor | None) -> Tensor | None:
     """Bool (B, S): where states count whatever the mask says, by labels (B, S) or by chosen columns (B, P), -1 for none."""
     if chosen_BP is not None:
-        if not is_concrete(chosen_BP):
-            return None
-        needed = torch.zeros(shape[0], shape[1] + 1, dtype=torch.bool)
+        needed = torch.zeros(shape[0], shape[1] + 1, dtype=torch.bool, device=chosen_BP.device)
         # Column -1 is the spare last one.
         return needed.scatter_(1, chosen_BP.long() % (shape[1] + 1), True)[:, :-1]
-    if labels is None or not is_concrete(labels):
-        return None
-    return labels != IGNORE_INDEX
+    return None if labels is None else labels != IGNORE_INDEX

@@ -5,7 +5,7 @@ kernel              when it is legal
 ==================  =========================================================================================================
 ``eager``           always on padded tokens; the only one that returns probabilities and takes a head mask
 ``sdpa``            padded tokens, no probabilities, no head mask
-``packed_sdpa``     packed tokens without a bias; chosen by the encoder in place of ``sdpa`` when the batch is packed
+``packed``          packed tokens without a bias; chosen by the encoder in place of ``sdpa`` when the batch is packed
 ==================  =========================================================================================================
 
 Shapes: queries, keys and values are ``(..., N, H)`` with ``...`` either (B, S) padded or (T,) packed; the context has the queries' shape.
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xlmr_core.errors import InputError
+from xlmr_torch.packed_attention import packed_attention
 from xlmr_torch.packing import Packing
 
 __all__ = ["ATTN_IMPLEMENTATIONS", "AttentionPlan", "attend", "check_attn_implementation"]
@@ -82,7 +83,8 @@ def attend(
         The context ``(..., N, H)``, and the probabilities (B, N, S, S') if the plan wants them.
     """
     if plan.packing is not None:
-        return packed_sdpa(query, key, value, plan.packing, scale=scale, dropout=dropout, causal=plan.causal), None
+        packed = packed_attention(query, key, value, plan.packing, scale=scale, dropout=dropout, causal=plan.causal)
+        return packed, None
     bias = plan.bias
     if extra_bias is not None:
         bias = extra_bias if bias is None else bias + extra_bias
@@ -120,21 +122,6 @@ def eager(
     if head_mask_N is not None:
         probs_BNST = probs_BNST * head_mask_N.to(probs_BNST.dtype).view(1, -1, 1, 1)
     return probs_BNST @ v_BNTH, probs_BNST
-
-
-def packed_sdpa(
-    q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, packing: Packing, *, scale: float, dropout: float, causal: bool
-) -> Tensor:
-    """Attention within each packed sequence, one after the other; no bias, no padding, no wasted scores."""
-    lengths = list(packing.lengths)
-    contexts = []
-    for q_LNH, k_LNH, v_LNH in zip(q_TNH.split(lengths), k_TNH.split(lengths), v_TNH.split(lengths), strict=True):
-        q_1NLH, k_1NLH, v_1NLH = (x.transpose(0, 1).unsqueeze(0) for x in (q_LNH, k_LNH, v_LNH))
-        context_1NLH = F.scaled_dot_product_attention(
-            q_1NLH, k_1NLH, v_1NLH, None, dropout, is_causal=causal, scale=scale
-        )
-        contexts.append(context_1NLH.squeeze(0).transpose(0, 1))
-    return torch.cat(contexts)
 
 
 def mask_bias(keep: Tensor, dtype: torch.dtype) -> Tensor:

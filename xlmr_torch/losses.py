@@ -16,8 +16,9 @@ from xlmr_torch.checks import INTEGERS, check_labels, is_concrete, is_traced
 
 __all__ = ["check_sequence_labels", "check_span", "cross_entropy", "sequence_loss", "span_loss"]
 
-# Rows of logits whose float32 copy exists at a time; at 250 002 classes some 64 MB.
-CHUNK_VALUES = 1 << 24
+# Logits whose float32 copy exists at a time: on a CPU 4 MB, which stay in its cache, elsewhere 64 MB for few launches.
+CHUNK_VALUES = {"cpu": 1 << 20}
+CHUNK_VALUES_ELSEWHERE = 1 << 24
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -29,7 +30,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits_nV: Tensor, labels_n: Tensor) -> Tensor:
-        rows = max(1, CHUNK_VALUES // logits_nV.shape[1])
+        rows = _rows(logits_nV)
         total = logits_nV.new_zeros((), dtype=torch.float32)
         normalisers = []
         for logits, labels in zip(logits_nV.split(rows), labels_n.split(rows), strict=True):
@@ -45,13 +46,18 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         logits_nV, labels_n, normaliser_n = ctx.saved_tensors
         result = torch.empty_like(logits_nV)
-        rows = max(1, CHUNK_VALUES // logits_nV.shape[1])
+        rows = _rows(logits_nV)
         for start in range(0, len(labels_n), rows):
             part = slice(start, start + rows)
             probabilities = (logits_nV[part].float() - normaliser_n[part, None]).exp_()
             probabilities.scatter_add_(1, labels_n[part, None], probabilities.new_full((len(probabilities), 1), -1.0))
             result[part] = probabilities.mul_(gradient)
         return result, None
+
+
+def _rows(logits_nV: Tensor) -> int:
+    """Rows of a chunk, at least one."""
+    return max(1, CHUNK_VALUES.get(logits_nV.device.type, CHUNK_VALUES_ELSEWHERE) // logits_nV.shape[1])
 
 
 def cross_entropy(logits_nV: Tensor, labels_n: Tensor, divisor: int | Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""``torch.compile`` without a graph break and ``torch.export`` with symbolic sizes, of the padded path, for every head."""
+"""``torch.compile`` without a graph break and ``torch.export`` with symbolic sizes, padded and packed, for every head."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ LAYERS = {"num_hidden_layers": 1}
 
 
 @each_case
-def test_one_graph_for_all_masks_and_sizes(case: Case) -> None:
-    """A model that would pack by itself compiles as a padded one: the compiler knows no values. Other content compiles nothing anew."""
+def test_one_padded_graph_for_all_masks_and_sizes(case: Case) -> None:
+    """A model that packs by itself compiles as a padded one: the compiler knows no values. Other content compiles nothing anew."""
     model, counter = case.build(**LAYERS), Counter()
-    fast = compiled(model.set_packing("always"), counter, dynamic=True)
+    fast = compiled(model, counter, dynamic=True)
     # All sizes of the first call differ: what is equal there, the compiler takes to be equal always.
     masks = [torch.ones(6, 9).long(), "right", "left", "inside", torch.ones(8, 22).long()]
     for mask in masks:
@@ -59,26 +59,85 @@ def test_one_graph_for_all_masks_and_sizes(case: Case) -> None:
             actual = fast(**inputs, **labels)
             model.set_packing("never")
             expected = model(**inputs, **labels)
-            model.set_packing("always")
+            model.set_packing("auto")
         assert type(actual) is type(expected) and list(actual) == list(expected)
         for name in expected:
             assert_close(actual[name], expected[name], what=name)
     assert counter.graphs == 1
 
 
+def natural_masks(count: int, seed: int = 0) -> Iterator[Tensor]:
+    """Masks of an even number of texts of any lengths, at least four, because a compiler takes a batch of one for special."""
+    generator = torch.Generator().manual_seed(seed)
+    yield (torch.arange(9) < torch.tensor([9, 3, 5, 2, 9, 4])[:, None]).long()
+    for _ in range(count - 1):
+        rows = 2 * int(torch.randint(2, 7, (), generator=generator))
+        longest = int(torch.randint(2, 23, (), generator=generator))
+        lengths = torch.randint(1, longest + 1, (rows,), generator=generator)
+        yield (torch.arange(longest) < lengths[:, None]).long()
+
+
+@each_case
+def test_one_packed_graph_for_a_stream_of_batches(case: Case) -> None:
+    model, counter = case.build(**LAYERS).set_packing("always"), Counter()
+    fast = compiled(model, counter, dynamic=True)
+    for number, mask in enumerate(natural_masks(100)):
+        inputs = case.inputs(mask)
+        with torch.no_grad():
+            actual = fast(**inputs)
+            if number % 10:
+                continue
+            expected = model(**inputs)
+        for name in expected:
+            assert_close(actual[name], expected[name], what=name)
+    assert counter.graphs == 1
+
+
+PACKED_TRAINING = ("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification")
+
+
+@pytest.mark.parametrize("mode", ["always", "never"])
+@pytest.mark.parametrize("case", [case for case in CASES if case.head in PACKED_TRAINING], ids=str)
+def test_compiled_training_steps(case: Case, mode: str) -> None:
+    model = case.build(**LAYERS).set_packing(mode).train()
+    fast = compiled(model, "aot_eager", dynamic=True)
+    for mask in natural_masks(3):
+        inputs = case.inputs(mask)
+        labels = case.labels(inputs)
+        expected_loss = loss_of(case, model(**inputs, **labels))
+        expected = gradients(model, expected_loss)
+        loss = loss_of(case, fast(**inputs, **labels))
+        assert_close(loss, expected_loss)
+        actual = gradients(model, loss)
+        for name in expected:
+            assert_close(actual[name], expected[name], what=name)
+
+
+def test_attention_dropout_trains_on_the_padded_path() -> None:
+    """There is no fused kernel with dropout that a compiler could see as one operator."""
+    case = Case("XLMRoberta", "ForTokenClassification")
+    model = case.build(**LAYERS, attention_probs_dropout_prob=0.5).set_packing("always").train()
+    inputs = case.inputs("right")
+    assert bool(compiled(model)(**inputs).logits[inputs["attention_mask"] == 0].any())
+
+
 @pytest.mark.parametrize(
-    "case", [case for case in CASES if case.head in ("ForMaskedLM", "ForSequenceClassification")], ids=str
+    ("head", "mask", "others", "message"),
+    [
+        ("ForTokenClassification", [[1, 1, 1], [0, 0, 0]], {}, "a row without any token"),
+        ("ForSequenceClassification", [[1, 1, 1], [0, 1, 1]], {}, "a row whose first position is masked"),
+        ("ForMaskedLM", [[1, 1, 1], [1, 1, 0]], {"labels": [[0, 1, 0], [0, 1, 2]]}, "a label"),
+        ("ForMaskedLM", [[1, 1, 1], [1, 1, 0]], {"masked_positions": [[0, 1], [-1, 2]]}, "a label, or a position"),
+    ],
 )
-def test_compiled_training_step(case: Case) -> None:
-    model, inputs = case.build(**LAYERS).set_packing("never").train(), case.inputs("right")
-    labels = case.labels(inputs)
-    expected_loss = loss_of(case, model(**inputs, **labels))
-    expected = gradients(model, expected_loss)
-    loss = loss_of(case, compiled(model, "aot_eager")(**inputs, **labels))
-    assert_close(loss, expected_loss)
-    actual = gradients(model, loss)
-    for name in expected:
-        assert_close(actual[name], expected[name], what=name)
+def test_a_packed_graph_refuses_what_it_would_answer_otherwise(
+    head: str, mask: list[list[int]], others: dict[str, list[list[int]]], message: str
+) -> None:
+    case = Case("XLMRoberta", head)
+    fast = compiled(case.build(**LAYERS).set_packing("always"))
+    inputs = {**case.inputs(torch.tensor(mask)), **{name: torch.tensor(values) for name, values in others.items()}}
+    with pytest.raises(RuntimeError, match=f"a compiled model with packing='always' cannot take {message}"):
+        fast(**inputs)
 
 
 @each_family

@@ -26,7 +26,7 @@ LABELS: dict[str, list[int]] = {
 
 @pytest.fixture(params=[1, 33, 10**6], ids=["a row a chunk", "three rows a chunk", "one chunk"])
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "CHUNK_VALUES", request.param)
+    monkeypatch.setitem(losses.CHUNK_VALUES, "cpu", request.param)
 
 
 @pytest.mark.usefixtures("chunk")
@@ -74,7 +74,7 @@ def test_the_loss_of_the_model_is_chunked(monkeypatch: pytest.MonkeyPatch) -> No
     model, inputs = case.build(), case.inputs("right")
     labels = case.labels(inputs)
     whole = model(**inputs, **labels).loss
-    monkeypatch.setattr(losses, "CHUNK_VALUES", 50)
+    monkeypatch.setitem(losses.CHUNK_VALUES, "cpu", 50)
     torch.testing.assert_close(model(**inputs, **labels).loss, whole)
 
 

@@ -34,16 +34,20 @@ LITERAL = torch.tensor([[1, 1, 1, 0], [0, 1, 0, 1]])
 
 
 def test_packing_of_a_literal_mask() -> None:
-    packing = Packing.from_mask(LITERAL)
+    packing = Packing.from_mask(LITERAL.bool())
     assert packing.cu_seqlens.tolist() == [0, 3, 5]
-    assert packing.cu_seqlens.dtype is torch.int32
     assert packing.indices_T.tolist() == [0, 1, 2, 5, 7]
-    assert packing.lengths == (3, 2)
     assert (packing.batch, packing.length) == (2, 4)
 
 
+def test_packing_without_padding_is_that_of_a_full_mask() -> None:
+    full, masked = Packing.full(2, 3, torch.device("cpu")), Packing.from_mask(torch.ones(2, 3).bool())
+    assert torch.equal(full.indices_T, masked.indices_T) and torch.equal(full.cu_seqlens, masked.cu_seqlens)
+    assert (full.batch, full.length) == (masked.batch, masked.length)
+
+
 def test_pack_and_unpack_literal_values() -> None:
-    packing = Packing.from_mask(LITERAL)
+    packing = Packing.from_mask(LITERAL.bool())
     x_BS = torch.tensor([[10, 11, 12, 13], [20, 21, 22, 23]])
     packed_T = packing.pack(x_BS)
     assert packed_T.tolist() == [10, 11, 12, 21, 23]
@@ -60,7 +64,8 @@ def test_pack_and_unpack_literal_values() -> None:
         ("auto", [[1, 1], [1, 0]], True, None, True),
         ("always", [[1, 1], [1, 0]], True, None, True),
         ("never", [[1, 1], [1, 0]], True, None, False),
-        ("always", [[1, 1], [1, 1]], False, None, False),
+        ("auto", [[1, 1], [1, 1]], False, None, False),
+        ("always", [[1, 1], [1, 1]], True, None, True),
         ("always", [[1, 1], [0, 0]], False, None, False),
         ("always", [[1, 1], [0, 1]], False, None, True),
         ("always", [[1, 1], [0, 1]], True, None, False),
@@ -73,8 +78,22 @@ def test_when_a_batch_is_packed(
     mode: str, mask: list[list[int]], first_token: bool, needed: list[list[int]] | None, packs: bool, dtype: torch.dtype
 ) -> None:
     needed_BS = None if needed is None else torch.tensor(needed).bool()
-    packing = choose_packing(mode, torch.tensor(mask).to(dtype), first_token=first_token, needed_BS=needed_BS)
+    device = torch.device("cpu")
+    packing = choose_packing(
+        mode, torch.tensor(mask).to(dtype), 2, 2, device, first_token=first_token, needed_BS=needed_BS
+    )
     assert (packing is not None) == packs
+
+
+@pytest.mark.parametrize(("mode", "packs"), [("auto", False), ("always", True), ("never", False)])
+def test_when_a_batch_without_a_mask_is_packed(mode: str, packs: bool) -> None:
+    assert (choose_packing(mode, None, 2, 3, torch.device("cpu")) is not None) == packs
+
+
+@pytest.mark.parametrize("mode", ["auto", "always"])
+def test_devices_without_a_packed_kernel_take_the_padded_path(mode: str) -> None:
+    mask = torch.ones(2, 2, device="meta")
+    assert choose_packing(mode, mask, 2, 2, mask.device) is None
 
 
 def test_unknown_mode_is_refused() -> None:

@@ -1,0 +1,204 @@
+"""``optimize_for_inference``: the same answers, by other kernels, in one graph."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.torch.models import CASES, Case, assert_close, each_case, each_family, packed_calls
+from tests.torch.test_compile import Counter, fresh_compiler, natural_masks
+from xlmr_core.errors import InputError
+from xlmr_torch import AutoModelForMaskedLM, AutoTokenizer, optimize_for_inference
+from xlmr_torch.inference import ONEDNN, BFloat16Embedding, FusedLinear
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")
+__all__ = ["fresh_compiler"]
+
+# Largest difference, relative to the largest value: the layers are tiny, so a rounding weighs more than in a real model.
+TOLERANCES = {None: 1e-5, "float32": 1e-5, torch.float32: 1e-5, "bfloat16": 5e-2, torch.bfloat16: 5e-2, "int8": 1e-1}
+each_mask = pytest.mark.parametrize("mask", ["right", "left", "inside", "none"])
+
+
+def inputs_of(case: Case, mask: str) -> dict[str, Tensor]:
+    if mask != "none":
+        return case.inputs(mask)
+    inputs = case.inputs(torch.ones(4, 6).long())
+    del inputs["attention_mask"]
+    return inputs
+
+
+@each_case
+@each_mask
+@pytest.mark.parametrize("dtype", [None, "bfloat16", "int8"])
+def test_the_same_answers(case: Case, mask: str, dtype: Any) -> None:
+    model, inputs = case.build(), inputs_of(case, mask)
+    with torch.no_grad():
+        expected = model(**inputs)
+        actual = optimize_for_inference(model, dtype, compile=False)(**inputs)
+    assert list(actual) == list(expected)
+    for name, value in expected.items():
+        assert actual[name].dtype is torch.float32
+        assert_close(actual[name], value, tolerance=TOLERANCES[dtype], what=name)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_dtypes_by_name_and_by_value(dtype: Any) -> None:
+    case = Case("XLMRoberta", "ForMaskedLM")
+    model = optimize_for_inference(case.build(), dtype, compile=False)
+    matrix = model.roberta.encoder.layer[0].output.dense.weight
+    wanted = {"None": torch.float32}.get(str(dtype)) or getattr(torch, str(dtype).removeprefix("torch."))
+    assert matrix.dtype is wanted
+    assert model.roberta.encoder.layer[0].attention.output.dense.bias.dtype is (
+        torch.float32 if wanted is torch.int8 else wanted
+    )
+    # What the sums and norms are computed with stays in float32.
+    assert {p.dtype for name, p in model.named_parameters() if "orm" in name} == {torch.float32}
+    assert not model.training and not any(p.requires_grad for p in model.parameters())
+    assert model.packing == "always"
+
+
+def test_a_half_model_stays_what_it_is() -> None:
+    case = Case("XLMRoberta", "ForMaskedLM")
+    model = case.build().bfloat16()
+    expected = copy.deepcopy(model)(**case.inputs()).logits
+    model = optimize_for_inference(model, compile=False)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert_close(model(**case.inputs()).logits, expected, tolerance=5e-2)
+
+
+@each_family
+def test_bfloat16_shares_the_table_with_the_head(family: str) -> None:
+    model = optimize_for_inference(Case(family, "ForMaskedLM").build(), "bfloat16", compile=False)
+    table = model.get_input_embeddings()
+    assert isinstance(table, BFloat16Embedding) and isinstance(model.get_output_embeddings(), FusedLinear)
+    assert model.get_output_embeddings().weight is table.weight
+    assert model.lm_head.bias is model.get_output_embeddings().bias
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_an_untied_head_keeps_its_values(tie: bool) -> None:
+    case = Case("XLMRoberta", "ForMaskedLM")
+    model, inputs = case.build(tie_word_embeddings=tie), case.inputs()
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        actual = optimize_for_inference(model, "bfloat16", compile=False)(**inputs).logits
+    assert_close(actual, expected, tolerance=5e-2)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "silu", "tanh", "gelu_fast"])
+def test_each_activation(activation: str) -> None:
+    case = Case("XLMRoberta", "Model")
+    model, inputs = case.build(hidden_act=activation), case.inputs()
+    with torch.no_grad():
+        expected = model(**inputs)
+        optimize_for_inference(model, compile=False)
+        assert_close(model(**inputs).last_hidden_state, expected.last_hidden_state)
+    fused = model.encoder.layer[0].intermediate.dense.activation
+    assert fused == (activation if activation in ONEDNN else "none")
+
+
+def test_a_function_as_activation() -> None:
+    case = Case("XLMRoberta", "Model")
+    model, inputs = case.build(hidden_act=torch.sin), case.inputs()
+    with torch.no_grad():
+        expected = model(**inputs).last_hidden_state
+        assert_close(optimize_for_inference(model, compile=False)(**inputs).last_hidden_state, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 5), (7, 5), (2, 3, 5)])
+@pytest.mark.parametrize("activation", ONEDNN)
+def test_the_fused_operator(activation: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(5, 4).to(dtype).requires_grad_(False)
+    x = torch.randn(shape, dtype=dtype)
+    product = layer(x).double()
+    functions = {
+        "none": lambda x: x,
+        "gelu": torch.nn.functional.gelu,
+        "gelu_new": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+        "relu": torch.relu,
+        "silu": torch.nn.functional.silu,
+    }
+    actual = FusedLinear(layer, activation=activation)(x)
+    assert actual.dtype is dtype
+    tolerance = {torch.float32: 1e-6, torch.bfloat16: 1e-2, torch.float64: 1e-12}[dtype]
+    assert_close(actual.double(), functions[activation](product), tolerance=tolerance)
+    arguments = (x, layer.weight, layer.bias, activation)
+    torch.library.opcheck(torch.ops.xlmr.fused_linear.default, arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [None, "bfloat16", "int8"])
+@pytest.mark.parametrize("case", [case for case in CASES if case.head in ("Model", "ForMaskedLM")], ids=str)
+def test_one_graph_for_a_stream_of_batches(case: Case, dtype: Any) -> None:
+    """Batches of any size, with padding and without, a single text included."""
+    model, counter = case.build(num_hidden_layers=1), Counter()
+    plain = optimize_for_inference(copy.deepcopy(model), dtype, compile=False)
+    fast = optimize_for_inference(model, dtype, backend=counter)
+    masks = [*natural_masks(100), torch.ones(3, 7).long(), torch.ones(1, 5).long()]
+    with torch.no_grad(), packed_calls(fast) as packed:
+        for number, mask in enumerate(masks):
+            inputs = case.inputs(mask)
+            actual = fast(**inputs)
+            if number % 10 == 0 or number >= 100:
+                for name, value in plain(**inputs).items():
+                    assert_close(actual[name], value, what=name)
+    assert packed == [True] * len(masks)
+    assert counter.graphs == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [None, "bfloat16", "int8"])
+def test_by_the_real_compiler_on_the_built_in_checkpoint(dtype: Any) -> None:
+    model, tokenizer = AutoModelForMaskedLM.from_pretrained("xlmr-mini"), AutoTokenizer.from_pretrained("xlmr-mini")
+    batch = tokenizer(["Plants create <mask> through a process.", "Bonjour"], return_tensors="pt", padding=True)
+    kept = batch["attention_mask"].bool()
+    with torch.inference_mode():
+        expected = model(**batch).logits[kept]
+        fast = optimize_for_inference(model, dtype)
+        for _ in range(2):
+            actual = fast(**batch).logits[kept]
+    mean = (actual - expected).abs().mean() / expected.std()
+    assert mean < {None: 1e-6, "bfloat16": 0.01, "int8": 0.05}[dtype]
+
+
+@pytest.mark.parametrize(
+    ("make", "dtype", "message"),
+    [
+        (lambda: torch.nn.Linear(2, 2), None, r"expected a model of xlmr_torch, received Linear"),
+        (lambda: Case("XLMRoberta", "Model").build(), "int4", r"dtype must be one of 'float32', .*, received 'int4'"),
+        (lambda: Case("XLMRoberta", "Model").build(), torch.float16, r"received torch.float16"),
+        (lambda: Case("XLMRoberta", "Model").build().bfloat16(), "int8", r"needs a model in float32, received"),
+        (
+            lambda: optimize_for_inference(Case("XLMRoberta", "Model").build(), "int8", compile=False),
+            "bfloat16",
+            r"received an int8 one; leave dtype out",
+        ),
+    ],
+)
+def test_what_cannot_be_optimized_is_refused_and_unchanged(make: Any, dtype: Any, message: str) -> None:
+    model = make()
+    before = [(name, p.dtype) for name, p in model.named_parameters()]
+    with pytest.raises(InputError, match=message):
+        optimize_for_inference(model, dtype)
+    assert [(name, p.dtype) for name, p in model.named_parameters()] == before
+
+
+def test_a_model_that_never_packs_still_does_not() -> None:
+    model = Case("XLMRoberta", "Model").build().set_packing("never")
+    assert optimize_for_inference(model, compile=False).packing == "never"
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_saved_and_loaded_it_is_an_ordinary_model(dtype: Any, tmp_path: Any) -> None:
+    case = Case("XLMRoberta", "ForMaskedLM")
+    model, inputs = optimize_for_inference(case.build(), dtype, compile=False), case.inputs()
+    model.save_pretrained(tmp_path)
+    loaded = case.model_class.from_pretrained(tmp_path)
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    assert_close(loaded(**inputs).logits, model(**inputs).logits, tolerance=TOLERANCES[dtype])

@@ -1,0 +1,150 @@
+"""Attention within the sequences of packed tokens: no bias, no padding, no wasted scores.
+
+On the CPU it is one operator to a compiler, ``xlmr::packed_attention``, which reads where sequences start from a tensor. So a graph has a
+dynamic number of tokens and of sequences, and a stream of batches is compiled once. On CUDA it is PyTorch's attention over nested tensors,
+which brings its own variable-length kernels and their gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xlmr_torch.packing import Packing
+
+__all__ = ["packed_attention"]
+
+
+def packed_attention(
+    q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, packing: Packing, *, scale: float, dropout: float, causal: bool
+) -> Tensor:
+    """Scaled dot-product attention within each sequence.
+
+    Args:
+        q_TNH, k_TNH, v_TNH: packed tokens of one dtype.
+        packing: where the sequences are.
+        scale: factor of the scores.
+        dropout: probability of dropping an attention weight.
+        causal: a query sees its predecessors only.
+
+    Returns:
+        The context (T, N, H).
+    """
+    if q_TNH.is_cuda:
+        return _nested(q_TNH, k_TNH, v_TNH, packing, scale, dropout, causal)
+    if dropout > 0:
+        return _dropping(q_TNH, k_TNH, v_TNH, packing.cu_seqlens, scale, dropout, causal)
+    context_TNH, _ = _operator(q_TNH, k_TNH, v_TNH, packing.cu_seqlens, scale, causal)
+    return context_TNH
+
+
+# ---- CPU: one operator, whose kernel and its gradient are PyTorch's own
+
+
+@torch.library.custom_op("xlmr::packed_attention", mutates_args=(), device_types="cpu")
+def _operator(
+    q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, cu_seqlens: Tensor, scale: float, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """The context (T, N, H), and the logarithm of each softmax's sum (N, T), float32 at least, which the gradient needs."""
+    context_TNH, logsumexp_NT = _fake(q_TNH, k_TNH, v_TNH, cu_seqlens, scale, causal)
+    for part in _sequences(cu_seqlens):
+        context_1NLH, logsumexp_1NL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            _heads_first(q_TNH[part]), _heads_first(k_TNH[part]), _heads_first(v_TNH[part]), 0.0, causal, scale=scale
+        )
+        context_TNH[part] = context_1NLH[0].transpose(0, 1)
+        logsumexp_NT[:, part] = logsumexp_1NL[0]
+    return context_TNH, logsumexp_NT
+
+
+@_operator.register_fake
+def _fake(
+    q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, cu_seqlens: Tensor, scale: float, causal: bool
+) -> tuple[Tensor, Tensor]:
+    statistics = torch.promote_types(q_TNH.dtype, torch.float32)
+    return q_TNH.new_empty(q_TNH.shape), q_TNH.new_empty((q_TNH.shape[1], q_TNH.shape[0]), dtype=statistics)
+
+
+@torch.library.custom_op("xlmr::packed_attention_backward", mutates_args=(), device_types="cpu")
+def _backward_operator(
+    gradient_TNH: Tensor,
+    q_TNH: Tensor,
+    k_TNH: Tensor,
+    v_TNH: Tensor,
+    context_TNH: Tensor,
+    logsumexp_NT: Tensor,
+    cu_seqlens: Tensor,
+    scale: float,
+    causal: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of queries, keys and values."""
+    gradients = tuple(x.new_empty(x.shape) for x in (q_TNH, k_TNH, v_TNH))
+    for part in _sequences(cu_seqlens):
+        packed = (gradient_TNH, q_TNH, k_TNH, v_TNH, context_TNH)
+        found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            *(_heads_first(x[part]) for x in packed), logsumexp_NT[None, :, part].contiguous(), 0.0, causal, scale=scale
+        )
+        for whole, found_1NLH in zip(gradients, found, strict=True):
+            whole[part] = found_1NLH[0].transpose(0, 1)
+    return gradients
+
+
+@_backward_operator.register_fake
+def _fake_backward(
+    gradient_TNH: Tensor, q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, *others: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    return q_TNH.new_empty(q_TNH.shape), k_TNH.new_empty(k_TNH.shape), v_TNH.new_empty(v_TNH.shape)
+
+
+def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    q_TNH, k_TNH, v_TNH, cu_seqlens, ctx.scale, ctx.causal = inputs
+    ctx.save_for_backward(q_TNH, k_TNH, v_TNH, *output, cu_seqlens)
+
+
+def _gradient(ctx: torch.autograd.function.FunctionCtx, gradient_TNH: Tensor, _: Tensor | None) -> tuple:
+    return *_backward_operator(gradient_TNH, *ctx.saved_tensors, ctx.scale, ctx.causal), None, None, None
+
+
+_operator.register_autograd(_gradient, setup_context=_save)
+
+
+def _sequences(cu_seqlens: Tensor) -> Iterator[slice]:
+    """The tokens of each sequence that has any."""
+    bounds = cu_seqlens.tolist()
+    return (slice(start, end) for start, end in pairwise(bounds) if start < end)
+
+
+def _heads_first(x_LNH: Tensor) -> Tensor:
+    return x_LNH.transpose(0, 1).unsqueeze(0)
+
+
+def _dropping(
+    q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, cu_seqlens: Tensor, scale: float, dropout: float, causal: bool
+) -> Tensor:
+    """With dropout, for which the CPU has no fused kernel: PyTorch's own choice for each sequence."""
+    contexts = [
+        F.scaled_dot_product_attention(
+            *(_heads_first(x[part]) for x in (q_TNH, k_TNH, v_TNH)), None, dropout, is_causal=causal, scale=scale
+        )
+        for part in _sequences(cu_seqlens)
+    ]
+    return torch.cat([context_1NLH[0].transpose(0, 1) for context_1NLH in contexts])
+
+
+# ---- CUDA
+
+
+def _nested(
+    q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, packing: Packing, scale: float, dropout: float, causal: bool
+) -> Tensor:
+    def ragged(x_TNH: Tensor) -> Tensor:
+        # The bounds need only hold. The true ones would have to be read from the device, in every layer.
+        bounds = {"min_seqlen": 1, "max_seqlen": packing.length}
+        return torch.nested.nested_tensor_from_jagged(x_TNH, packing.cu_seqlens, **bounds).transpose(1, 2)
+
+    query, key, value = ragged(q_TNH), ragged(k_TNH), ragged(v_TNH)
+    context = F.scaled_dot_product_attention(query, key, value, None, dropout, is_causal=causal, scale=scale)
+    return context.transpose(1, 2).values()
