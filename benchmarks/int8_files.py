@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from benchmarks import harness, ours, texts
+from benchmarks import harness, texts
 from benchmarks.harness import Case, Numbers, Options
 from benchmarks.models import checkpoint
-from xlmr_torch import AutoModelForMaskedLM
+from xlmr_torch import AutoModelForMaskedLM, optimize_for_inference
 
 
 def cases(options: Options) -> Iterator[Case]:
@@ -35,7 +35,7 @@ class Saved:
 
     def __init__(self, options: Options, dtype: str | None) -> None:
         model = AutoModelForMaskedLM.from_pretrained(checkpoint(options))
-        self._model = model if dtype is None else ours.optimize(model, dtype=dtype, compile=False)
+        self._model = model if dtype is None else optimize_for_inference(model, dtype=dtype, compile=False)
         self.answer: float | None = None
 
     def __call__(self) -> Numbers:

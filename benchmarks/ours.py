@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import Absent, Options
+from benchmarks.harness import Options
 from benchmarks.models import checkpoint
 from benchmarks.peers import Forward
 from benchmarks.texts import Batch
-from xlmr_torch import XLMRobertaModel
+from xlmr_torch import XLMRobertaModel, optimize_for_inference
 
 
 def encoder(options: Options, packing: str = "auto") -> Forward:
@@ -20,15 +20,7 @@ def encoder(options: Options, packing: str = "auto") -> Forward:
 
 def optimized_encoder(options: Options, dtype: str, compile: bool = True) -> Forward:
     """After ``optimize_for_inference``."""
-    return _forward(optimize(_load(options), dtype=dtype, compile=compile))
-
-
-def optimize(model: Any, **how: Any) -> Any:
-    try:
-        from xlmr_torch import optimize_for_inference
-    except ImportError as error:
-        raise Absent("this xlmr has no optimize_for_inference") from error
-    return optimize_for_inference(model, **how)
+    return _forward(optimize_for_inference(_load(options), dtype=dtype, compile=compile))
 
 
 def _load(options: Options) -> Any:
