@@ -46,6 +46,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=recipe.minutes, help="training time")
     parser.add_argument("--steps", type=int, default=0, help="train for so many steps instead of minutes")
     parser.add_argument("--largest", type=float, default=0.5, help="at most so many passes over the largest language")
+    parser.add_argument("--words", type=float, default=0.0, help="share of the batches in which whole words are hidden")
+    parser.add_argument("--rate", type=float, default=1.0, help="factor of the learning rates")
     parser.add_argument("--workers", type=int, default=2, help="CPU cores to use")
     parser.add_argument("--seed", type=int, default=recipe.seed)
     return parser
@@ -56,7 +58,14 @@ def main() -> None:
     from xlmr_torch import XLMRobertaForMaskedLM
 
     options = arguments().parse_args()
-    recipe = training.Recipe(minutes=options.minutes, steps=options.steps, seed=options.seed)
+    recipe = training.Recipe(
+        minutes=options.minutes,
+        steps=options.steps,
+        words=options.words,
+        adam_rate=training.Recipe.adam_rate * options.rate,
+        muon_rate=training.Recipe.muon_rate * options.rate,
+        seed=options.seed,
+    )
     packed = rows.build(options.data, options.vocabulary, options.work, options.largest, options.seed)
     vocabulary = rows.vocabulary_size(options.vocabulary)
     torch.manual_seed(options.seed)
@@ -65,7 +74,8 @@ def main() -> None:
         model.load_state_dict(torch.load(options.after / "run" / "state.pt", weights_only=True)["model"])
     else:
         start.informed(model, packed, options.seed)
-    training.Run(model, packed, vocabulary, recipe, options.work / "run", options.workers).train()
+    begins = rows.word_begins(options.vocabulary)
+    training.Run(model, packed, vocabulary, recipe, options.work / "run", options.workers, begins).train()
 
 
 if __name__ == "__main__":

@@ -75,11 +75,31 @@ def _language_table(figures: dict[str, Any], counts: dict[str, int]) -> str:
     return "\n".join([head, *body])
 
 
+def _runs(runs: list[dict[str, Any]]) -> tuple[str, str]:
+    """The commands that trained, and a table of how each run went."""
+    commands, lines = [], []
+    for number, run in enumerate(runs):
+        recipe = run["recipe"]
+        after = f" --after run{number}" if number else ""
+        commands.append(
+            f"python -m weights.make_mini --work run{number + 1}{after}"
+            f" --minutes {recipe['minutes']:g} --largest {run['largest']:g} --seed {recipe['seed']}"
+        )
+        lines.append(
+            f"| {number + 1} | {run['steps']} | {run['minutes']} | {run['tokens'] / 1e6:.1f} M | {100 * run['share_of_rows']:.0f} %"
+            f" | {run['largest']:g} | {recipe['seed']} | {run['loss']} |"
+        )
+    commands.append("python -m weights.publish_mini --work " + " ".join(f"run{i + 1}" for i in range(len(runs))))
+    head = "| run | steps | minutes | tokens | of its rows | passes over the largest language | seed | last loss |"
+    return "\n".join(commands), "\n".join([head, "| --- | --- | --- | --- | --- | --- | --- | --- |", *lines])
+
+
 def card(
-    training: dict[str, Any], figures: dict[str, Any], config: dict[str, Any], parameters: int, counts: dict[str, int]
+    runs: list[dict[str, Any]], figures: dict[str, Any], config: dict[str, Any], parameters: int, counts: dict[str, int]
 ) -> str:
-    """The model card, with every figure taken from the run and its evaluation."""
-    recipe = training["recipe"]
+    """The model card, with every figure taken from the runs and the evaluation."""
+    recipe = runs[-1]["recipe"]
+    commands, table = _runs(runs)
     languages = figures["languages"]
     few = [f"{code} ({row['masked']})" for code, row in languages.items() if row["masked"] < figures["enough"]]
     examples = [
@@ -100,20 +120,16 @@ def card(
         characters=round(sum(counts.values()) / 1e6),
         power=corpus.SAMPLING_POWER,
         most=f"{corpus.MOST_PASSES:g}",
-        minutes=f"{recipe['minutes']:g}",
-        steps=training["steps"],
-        spent=training["minutes"],
-        cpus=training["workers"],
-        tokens=round(training["tokens"] / 1e6, 1),
-        passes=f"{100 * training['share_of_rows']:.0f} %",
-        plan=f"at most {training['largest']:g} passes over the largest language",
+        commands=commands,
+        runs=table,
+        minutes=round(sum(run["minutes"] for run in runs)),
+        cpus=runs[-1]["workers"],
+        tokens=round(sum(run["tokens"] for run in runs) / 1e6, 1),
         masking=round(100 * recipe["masking"]),
         batch=recipe["part_tokens"] * recipe["parts"],
         muon=recipe["muon_rate"],
         adam=recipe["adam_rate"],
         warmup=round(100 * recipe["warmup"]),
-        seed=recipe["seed"],
-        loss=training["loss"],
         draws=figures["draws"],
         uniform=round(math.log(config["vocab_size"]), 2),
         accuracy=f"{figures['all']['accuracy']:.3f}",
@@ -127,7 +143,7 @@ def card(
 
 
 def history(work: Path, state: dict[str, Any]) -> dict[str, Any]:
-    """How the run went: its recipe, length, data and last loss (mean of the last twentieth of the run)."""
+    """How a run went: its recipe, length, data and last loss (mean of the last twentieth of the run)."""
     log = [json.loads(line) for line in (work / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     losses = [line["loss"] for line in log if line["loss"] is not None]
     last = losses[-max(1, len(losses) // 20) :]
@@ -146,13 +162,13 @@ def history(work: Path, state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def manifest(folder: Path, parameters: int, training: dict[str, Any]) -> dict[str, Any]:
+def manifest(folder: Path, parameters: int, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Hash and size of every file of the checkpoint, and how it was trained."""
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         for path in sorted(folder.iterdir())
     }
-    return {folder.name: {"parameters": parameters, "training": training, "files": files}}
+    return {folder.name: {"parameters": parameters, "training": runs, "files": files}}
 
 
 def write(path: Path, text: str) -> None:
@@ -165,17 +181,23 @@ def write(path: Path, text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=corpus.PRETRAIN, help="the folder pretrain of the data")
-    parser.add_argument("--work", type=Path, default=make_mini.WORK, help="the folder of the training run")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        nargs="+",
+        default=[make_mini.WORK],
+        help="the folders of the training runs, the last one last",
+    )
     options = parser.parse_args()
-    state = torch.load(options.work / "run" / "state.pt", weights_only=True)
-    training = history(options.work, state)
-    parameters = export(state, MODEL)
+    states = [torch.load(work / "run" / "state.pt", weights_only=True) for work in options.work]
+    runs = [history(work, state) for work, state in zip(options.work, states, strict=True)]
+    parameters = export(states[-1], MODEL)
     figures = evaluate_mini.evaluate(MODEL, options.data)
     config = json.loads((MODEL / "config.json").read_text(encoding="utf-8"))
     write(MODEL / "evaluation.json", json.dumps(figures, ensure_ascii=False, indent=1) + "\n")
     write(MODEL / "SOURCES.md", sources(options.data.parent))
-    write(MODEL / "README.md", card(training, figures, config, parameters, corpus.characters(options.data)))
-    write(HERE / "manifest.json", json.dumps(manifest(MODEL, parameters, training), indent=1) + "\n")
+    write(MODEL / "README.md", card(runs, figures, config, parameters, corpus.characters(options.data)))
+    write(HERE / "manifest.json", json.dumps(manifest(MODEL, parameters, runs), indent=1) + "\n")
     print(json.dumps({"all": figures["all"], "sentences": figures["sentences"]}, ensure_ascii=False, indent=1))
 
 

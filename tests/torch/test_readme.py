@@ -14,18 +14,19 @@ from xlmr_core.load_plan import LoadWarning
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+SHOWN = README + (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", SHOWN, flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_python_in_the_readme_runs(block):
+def test_python_on_the_pages_runs(block):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LoadWarning)  # a head that starts fresh says so, as it should
         exec(compile(block, "README.md", "exec"), {})
 
 
 def test_the_readme_has_python_and_commands_to_check():
-    assert len(BLOCKS) >= 3
+    assert len(BLOCKS) >= 6
     for name in ("answer", "test"):
         assert f"<!-- command: {name} -->\n```sh\n" in README
 

@@ -8,9 +8,12 @@ from weights.maker.rows import UNK, Rows
 
 SPECIAL = UNK  # ids up to here are `<s>`, `<pad>`, `</s>`, `<unk>`: never hidden, never drawn as a random token
 IGNORED = -100
+LONGEST_WORD = 6  # tokens; scripts without spaces have no words that could be seen
 
 
-def mask(ids: np.ndarray, vocabulary: int, rate: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def mask(
+    ids: np.ndarray, vocabulary: int, rate: float, rng: np.random.Generator, begins: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Hide a share of the ordinary tokens: 80 % become `<mask>`, 10 % a random token, 10 % stay (BERT's recipe).
 
     Args:
@@ -18,13 +21,18 @@ def mask(ids: np.ndarray, vocabulary: int, rate: float, rng: np.random.Generator
         vocabulary: number of tokens; the last one is `<mask>`.
         rate: share of the ordinary tokens to hide, at least one token.
         rng: the only source of chance.
+        begins: bool (vocabulary,), the tokens that begin a word: hide whole words, so that a single `<mask>` stands for a whole
+            one; by default tokens are hidden whatever word they are in.
 
     Returns:
         The ids to feed and the labels (-100 where nothing was hidden), both of shape (B, S), int64.
     """
     flat = ids.reshape(-1).copy()
     ordinary = np.flatnonzero(flat > SPECIAL)
-    chosen = rng.choice(ordinary, size=max(1, round(rate * len(ordinary))), replace=False)
+    if begins is None:
+        chosen = rng.choice(ordinary, size=max(1, round(rate * len(ordinary))), replace=False)
+    else:
+        chosen = _whole_words(flat, ordinary, rate, rng, begins)
     labels = np.full_like(flat, IGNORED)
     labels[chosen] = flat[chosen]
     kind = rng.random(len(chosen))
@@ -32,6 +40,22 @@ def mask(ids: np.ndarray, vocabulary: int, rate: float, rng: np.random.Generator
     drawn = chosen[kind >= 0.9]
     flat[drawn] = rng.integers(SPECIAL + 1, vocabulary - 1, size=len(drawn))
     return flat.reshape(ids.shape), labels.reshape(ids.shape)
+
+
+def _whole_words(
+    flat: np.ndarray, ordinary: np.ndarray, rate: float, rng: np.random.Generator, begins: np.ndarray
+) -> np.ndarray:
+    """Places of whole random words until they make up the share; a run of more than `LONGEST_WORD` tokens is no word."""
+    tokens = flat[ordinary]
+    # A word goes on as long as tokens follow each other without a gap and none begins a new one.
+    new = begins[tokens] | (np.diff(ordinary, prepend=-2) != 1)
+    word = np.cumsum(new) - 1
+    single = np.bincount(word)[word] > LONGEST_WORD
+    word = np.cumsum(new | single | np.append(False, single[:-1])) - 1
+    order = rng.permutation(word[-1] + 1)
+    reached = np.cumsum(np.bincount(word)[order])
+    hidden = order[: 1 + np.searchsorted(reached, rate * len(ordinary))]
+    return ordinary[np.isin(word, hidden)]
 
 
 def batches(rows: Rows, tokens: int, seed: int, pool: int = 8192) -> list[np.ndarray]:

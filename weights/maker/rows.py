@@ -67,6 +67,16 @@ def vocabulary_size(model: Path) -> int:
     return int(sentencepiece.SentencePieceProcessor(model_file=str(model)).get_piece_size()) + 2
 
 
+def word_begins(model: Path) -> np.ndarray:
+    """Bool (vocabulary,): the tokens that begin a word, and those without a letter, which are words of their own."""
+    spm = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    begins = np.ones(vocabulary_size(model), dtype=bool)
+    for piece in range(spm.get_piece_size()):
+        text = spm.id_to_piece(piece)
+        begins[piece + OFFSET] = text.startswith("▁") or not any(letter.isalnum() for letter in text)
+    return begins
+
+
 def encode(spm: sentencepiece.SentencePieceProcessor, lines: list[str], threads: int = 1) -> list[list[int]]:
     """Token ids of each line without `<s>` and `</s>`, with the published offset."""
     unknown = spm.unk_id()

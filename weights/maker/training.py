@@ -35,6 +35,7 @@ class Recipe:
         part_tokens: padded tokens of a part, whose rows are about equally long.
         parts: parts of a batch.
         masking: share of the tokens that is hidden.
+        words: share of the parts in which whole words are hidden.
         adam_rate: peak learning rate of embeddings, biases and norms (AdamW).
         muon_rate: peak learning rate of the matrices of the encoder (Muon).
         warmup: share of the run over which the rates rise; afterwards they fall linearly to zero.
@@ -48,6 +49,7 @@ class Recipe:
     part_tokens: int = 2048
     parts: int = 2
     masking: float = 0.2
+    words: float = 0.0
     adam_rate: float = 3e-3
     muon_rate: float = 4e-3
     warmup: float = 0.03
@@ -99,13 +101,21 @@ class Run:
         folder: of the run; a state in it is resumed. Its recipe must be the same, except that a run may be given more
             or less time.
         workers: parts computed at the same time; sets torch's own threads to one.
+        begins: bool (vocabulary,), the tokens that begin a word; needed for `words`.
     """
 
     def __init__(
-        self, model: nn.Module, rows: Rows, vocabulary: int, recipe: Recipe, folder: Path, workers: int = 2
+        self,
+        model: nn.Module,
+        rows: Rows,
+        vocabulary: int,
+        recipe: Recipe,
+        folder: Path,
+        workers: int = 2,
+        begins: np.ndarray | None = None,
     ) -> None:
         torch.set_num_threads(1)
-        self.workers = workers
+        self.workers, self.begins = workers, begins
         self.pool = ThreadPoolExecutor(workers)
         self.model, self.rows, self.vocabulary, self.recipe, self.folder = model, rows, vocabulary, recipe, folder
         self.optimizers = optimizers(model, recipe)
@@ -170,7 +180,9 @@ class Run:
         """Original ids, ids to feed and labels of one part, each of shape (B, S)."""
         ids = self.rows.padded(self.batches[number])
         rng = np.random.default_rng([self.recipe.seed, number])
-        return ids, *masking.mask(ids, self.vocabulary, self.recipe.masking, rng)
+        # Drawn only where it decides, so that a run without whole words is what it was before there were any.
+        begins = self.begins if self.recipe.words and rng.random() < self.recipe.words else None
+        return ids, *masking.mask(ids, self.vocabulary, self.recipe.masking, rng, begins)
 
     def _gradients(
         self, ids: np.ndarray, fed: np.ndarray, labels: np.ndarray, hidden: int
@@ -222,7 +234,7 @@ class Run:
     def _resume(self) -> None:
         state = torch.load(self.state, weights_only=True)
         expected = {**asdict(self.recipe), "rows": len(self.rows)}
-        found = {**state["recipe"], "rows": state["rows"]}
+        found = {**asdict(Recipe()), **state["recipe"], "rows": state["rows"]}
         differing = [name for name in expected if name not in LENGTH and found[name] != expected[name]]
         if differing:
             raise ValueError(
