@@ -68,7 +68,7 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     rows = torch.empty_like(weight, dtype=torch.int8, memory_format=torch.contiguous_format)
     parts = (x.split(_ROWS_AT_ONCE) for x in (rows, weight, scale))
     for rows_part, weight_part, scale_part in zip(*parts, strict=True):
-        rows_part.copy_(weight_part.float().div_(scale_part[:, None]).round_())
+        rows_part.copy_((weight_part / scale_part[:, None]).round_())
     return rows, scale
 
 
@@ -84,11 +84,9 @@ def quantize_tokens(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _product(q: Tensor, weight: Tensor) -> Tensor:
-    """int8 (n, D) times int8 (O, D) transposed, as float32 (n, O)."""
+    """int8 (n, D) times int8 (O, D) transposed: (n, O) of int32, or of float32 where there is no fast product."""
     if HAS_FAST_PRODUCT and q.device.type == "cpu":
-        sums = torch._int_mm(q, weight.t())
-        # Converted in place: a second buffer would cost as much time as a quarter of the product.
-        return sums.view(torch.float32).copy_(sums)
+        return torch._int_mm(q, weight.t())
     return F.linear(q.float(), weight.float())
 
 
@@ -106,8 +104,13 @@ def int8_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor) -
     """
     q_nD, scale_n1, middle_n1 = quantize_tokens(x.reshape(-1, x.shape[-1]))
     # A last row of ones gives the sum of each output's weights, with which the middle counts.
-    sums = _product(torch.cat((q_nD, q_nD.new_ones(1, q_nD.shape[1]))), weight)
-    y_nO = sums[:-1].mul_(scale_n1).addcmul_(middle_n1, sums[-1]).mul_(weight_scale).add_(bias)
+    sums = _product(F.pad(q_nD, (0, 0, 0, 1), value=1), weight)
+    if torch.compiler.is_compiling():
+        y_nO = (sums[:-1] * scale_n1 + middle_n1 * sums[-1]) * weight_scale + bias
+    else:
+        # The same in the buffer of the integers: new ones would cost more time than the arithmetic.
+        sums = sums.view(torch.float32).copy_(sums)
+        y_nO = sums[:-1].mul_(scale_n1).addcmul_(middle_n1, sums[-1]).mul_(weight_scale).add_(bias)
     return y_nO.to(x.dtype).view(*x.shape[:-1], weight.shape[0])
 
 
@@ -131,7 +134,7 @@ class _Int8Module(nn.Module):
         found = fn(self.weight_scale.new_empty(0)).dtype
         if found is not torch.float32:
             raise InputError(
-                f"a quantized model is float32 around its int8 weights, received {found}; "
+                f"an int8 model is float32 around its int8 weights, received {found}; "
                 "leave its dtype, or convert the original model"
             )
         return super()._apply(fn, recurse)

@@ -168,11 +168,11 @@ def from_pretrained(
         int8=int8,
         ignore_mismatched_sizes=ignore_mismatched_sizes,
     )
+    if int8 and dtype in (None, "auto"):
+        dtype = torch.float32
     wanted = _wanted_dtype(dtype, config, source, plan.sources.values())
     if int8 and wanted is not torch.float32:
-        raise InputError(
-            f"a quantized model is float32 around its int8 weights, received dtype={wanted}; leave dtype out"
-        )
+        raise InputError(f"an int8 model is float32 around its int8 weights, received dtype={wanted}; leave dtype out")
     rows = model.parameter_table()
     copy = state_dict is not None  # a file's bytes are this model's own, the caller's tensors are not
     for name, stored in plan.sources.items():

@@ -104,7 +104,7 @@ class PreTrainedModel(nn.Module):
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """Number of values, tied ones counted once."""
         left_out = {
-            id(module.weight) for module in self.modules() if isinstance(module, nn.Embedding) and exclude_embeddings
+            id(module.weight) for module in self.modules() if hasattr(module, "num_embeddings") and exclude_embeddings
         }
         return sum(
             parameter.numel()
