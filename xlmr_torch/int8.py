@@ -12,7 +12,7 @@ Which product is taken, decided once when this module is imported:
 where                                                  product
 =====================================================  ==============================================================
 x86 CPU whose int8 product is exact (AVX-512 VNNI or    ``torch._int_mm``: int8 times int8 into int32, from the weights
-newer), PyTorch with oneDNN                             as they are stored; four to five times as fast as float32
+newer), PyTorch with oneDNN                             as they are stored; over four times as fast as float32
 everything else: older or other CPUs, GPUs              float32 product of the same integers: the same answer, the same
                                                        size in memory and on disk, but not faster than float32
 =====================================================  ==============================================================

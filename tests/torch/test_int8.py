@@ -259,7 +259,7 @@ TEXTS = [
 
 
 def test_trained_weights(mini: Any, tmp_path: Path) -> None:
-    """The built-in checkpoint: the states move by 2 % (1.7 were seen), and the best guess for a masked token stays in nine of ten."""
+    """The built-in checkpoint: the states move by 2 % (1.8 were seen), and the best guess for a masked token stays in nine of ten."""
     batch = xlmr_torch.AutoTokenizer.from_pretrained("xlmr-mini")(TEXTS, return_tensors="pt", padding=True)
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     keep = inputs["attention_mask"].bool()
