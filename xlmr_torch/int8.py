@@ -8,14 +8,14 @@ the greatest of its values: activations lean to one side (after a gelu all but e
 
 Which product is taken, decided once when this module is imported:
 
-=====================================================  ==============================================================
-where                                                  product
-=====================================================  ==============================================================
-x86 CPU whose int8 product is exact (AVX-512 VNNI or    ``torch._int_mm``: int8 times int8 into int32, from the weights
-newer), PyTorch with oneDNN                             as they are stored; over four times as fast as float32
-everything else: older or other CPUs, GPUs              float32 product of the same integers: the same answer, the same
-                                                       size in memory and on disk, but not faster than float32
-=====================================================  ==============================================================
+=============================================  ======================================================================
+where                                          product
+=============================================  ======================================================================
+x86 CPU whose int8 product is exact (AVX-512   ``torch._int_mm``: int8 times int8 into int32, from the weights as they
+VNNI or newer), PyTorch with oneDNN            are stored; over four times as fast as float32
+everything else: other CPUs, GPUs              float32 product of the same integers: the same answer and the same
+                                               size, but no faster than float32
+=============================================  ======================================================================
 
 Shapes: n tokens, D inputs, O outputs, V vocabulary.
 """
