@@ -20,6 +20,7 @@ import torch
 
 from weights import evaluate_mini, make_mini
 from weights.maker import corpus, rows
+from weights.maker.training import Recipe
 from xlmr_core.tokenization import XLMRobertaTokenizerFast
 
 HERE = Path(__file__).parent
@@ -81,9 +82,13 @@ def _runs(runs: list[dict[str, Any]]) -> tuple[str, str]:
     for number, run in enumerate(runs):
         recipe = run["recipe"]
         after = f" --after run{number}" if number else ""
+        words = f" --words {recipe['words']:g}" if recipe.get("words") else ""
+        rate = recipe["adam_rate"] / Recipe.adam_rate
         commands.append(
             f"python -m weights.make_mini --work run{number + 1}{after}"
             f" --minutes {recipe['minutes']:g} --largest {run['largest']:g} --seed {recipe['seed']}"
+            + words
+            + (f" --rate {rate:g}" if rate != 1 else "")
         )
         lines.append(
             f"| {number + 1} | {run['steps']} | {run['minutes']} | {run['tokens'] / 1e6:.1f} M | {100 * run['share_of_rows']:.0f} %"
@@ -127,8 +132,8 @@ def card(
         tokens=round(sum(run["tokens"] for run in runs) / 1e6, 1),
         masking=round(100 * recipe["masking"]),
         batch=recipe["part_tokens"] * recipe["parts"],
-        muon=recipe["muon_rate"],
-        adam=recipe["adam_rate"],
+        muon=runs[0]["recipe"]["muon_rate"],
+        adam=runs[0]["recipe"]["adam_rate"],
         warmup=round(100 * recipe["warmup"]),
         draws=figures["draws"],
         uniform=round(math.log(config["vocab_size"]), 2),

@@ -321,6 +321,7 @@ class EncoderModel(PreTrainedModel):
         Raises:
             ConfigError: for heads or layers that the model does not have, or if a layer would be left without any.
         """
+        self._refuse_quantized("prune_heads")
         pruned = {layer: set(heads) for layer, heads in self.config.pruned_heads.items()}
         for layer, heads in heads_to_prune.items():
             pruned[layer] = pruned.get(layer, set()) | set(heads)
