@@ -15,6 +15,7 @@ __all__ = [
     "check_labels",
     "check_mask",
     "check_tensors",
+    "has_values",
     "is_concrete",
     "is_traced",
 ]
@@ -27,9 +28,14 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
 
 
+def has_values(tensor: Tensor) -> bool:
+    """Whether there are values to read, on whatever device; memory planners run models on tensors without."""
+    return not is_traced() and type(tensor) in (Tensor, torch.nn.Parameter) and tensor.device.type != "meta"
+
+
 def is_concrete(tensor: Tensor) -> bool:
     """Whether reading a value is possible and free of a device synchronisation."""
-    return not is_traced() and type(tensor) in (Tensor, torch.nn.Parameter) and tensor.device.type == "cpu"
+    return has_values(tensor) and tensor.device.type == "cpu"
 
 
 def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:

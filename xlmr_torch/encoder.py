@@ -18,6 +18,7 @@ from xlmr_torch.checks import check_encoder_inputs, check_mask, check_tensors, i
 from xlmr_torch.embeddings import Embeddings
 from xlmr_torch.kernels import AttentionPlan, causal_keep, mask_bias
 from xlmr_torch.layers import Layer, Pooler
+from xlmr_torch.packed_attention import can_be_causal
 from xlmr_torch.packing import Packing, choose_packing
 from xlmr_torch.pretrained import PreTrainedModel
 
@@ -206,6 +207,9 @@ class EncoderModel(PreTrainedModel):
         head_mask_LN = self._head_mask(head_mask)
         asked = Needs(first_token=self.pooler is not None) if needs is None else needs
 
+        source = inputs_embeds if input_ids is None else input_ids
+        assert source is not None
+        compiled = is_traced() or self.encoder._compiled_call_impl is not None
         packing = None
         if (
             self.attn_implementation != "eager"
@@ -214,10 +218,9 @@ class EncoderModel(PreTrainedModel):
             and head_mask_LN is None
             and encoder_hidden_states is None
             and (attention_mask is None or attention_mask.dim() == 2)
-            and not (is_traced() and self.training and config.attention_probs_dropout_prob > 0)
+            and not (compiled and self.training and config.attention_probs_dropout_prob > 0)
+            and not (config.is_decoder and not can_be_causal(source.device, self.dtype, config.head_size))
         ):
-            source = inputs_embeds if input_ids is None else input_ids
-            assert source is not None
             packing = choose_packing(
                 self.packing,
                 attention_mask,
@@ -233,6 +236,10 @@ class EncoderModel(PreTrainedModel):
         if encoder_hidden_states is not None:
             encoder_hidden_states = encoder_hidden_states.to(x.dtype)
             memory_plan = self._attention_plan(x, encoder_attention_mask, None, None, bool(output_attentions))
+        if compiled and packing is not None and not is_traced():
+            # Without this a first batch with as many tokens as there are hidden units would be compiled for that number alone.
+            for tensor in (x, packing.indices_T, packing.cu_seqlens):
+                torch._dynamo.maybe_mark_dynamic(tensor, 0)
         encoded = self.encoder(x, plan, head_mask_LN, encoder_hidden_states, memory_plan, bool(output_hidden_states))
         if needs is not None:
             return encoded

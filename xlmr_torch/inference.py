@@ -28,6 +28,16 @@ ONEDNN = {
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
+# bfloat16 takes a processor with AVX-512 or better; elsewhere PyTorch's own product is right, and not fast.
+_ONEDNN_DTYPES = (
+    *((torch.float32,) if torch.backends.mkldnn.is_available() else ()),
+    *(
+        (torch.bfloat16,)
+        if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        else ()
+    ),
+)
+
 # An operator of our own around oneDNN's, because the compiler takes the weight of oneDNN's for one that it has packed itself.
 _LIBRARY = torch.library.Library("xlmr", "FRAGMENT")
 _LIBRARY.define("fused_linear(Tensor x, Tensor weight, Tensor bias, str activation) -> Tensor")
@@ -35,7 +45,7 @@ _LIBRARY.define("fused_linear(Tensor x, Tensor weight, Tensor bias, str activati
 
 @torch.library.impl(_LIBRARY, "fused_linear", "CompositeExplicitAutograd")
 def _fused_linear(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
-    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available():
+    if x.device.type == "cpu" and x.dtype in _ONEDNN_DTYPES:
         kernel, algorithm = ONEDNN[activation]
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, kernel, [], algorithm)
     product = F.linear(x, weight, bias)
@@ -53,11 +63,11 @@ class FusedLinear(nn.Linear):
     PyTorch multiplies float32 matrices with MKL, which on some processors is a fifth slower.
 
     Args:
-        layer: a projection; its values are copied, in a dtype of its own if there is one.
+        layer: a projection; its values are shared, or copied into another dtype.
         dtype: of weight, bias and product; ``None``: the layer's own.
         weight: the weight in that dtype, if there is one already that is shared.
         activation: a name of ``ONEDNN``.
-        out: dtype of what goes out; by default the same.
+        widen: whether what goes out is float32 in any case.
     """
 
     def __init__(
@@ -66,19 +76,26 @@ class FusedLinear(nn.Linear):
         dtype: torch.dtype | None = None,
         weight: nn.Parameter | None = None,
         activation: str = "none",
-        out: torch.dtype | None = None,
+        widen: bool = False,
     ) -> None:
         nn.Module.__init__(self)
-        dtype = layer.weight.dtype if dtype is None else dtype
         self.out_features, self.in_features = layer.weight.shape
         self.weight = _frozen(layer.weight, dtype) if weight is None else weight
         self.bias = _frozen(layer.bias, dtype)
-        self.dtype, self.out, self.activation = dtype, dtype if out is None else out, activation
+        self.activation, self.widen = activation, widen
 
     def forward(self, input: Tensor) -> Tensor:
-        """(..., in) to (..., out)."""
-        x = input.to(self.dtype)
-        return torch.ops.xlmr.fused_linear(x, self.weight, self.bias, self.activation).to(self.out)
+        """(..., in) to (..., out).
+
+        Raises:
+            InputError: if a gradient with respect to the input is wanted.
+        """
+        if input.requires_grad and torch.is_grad_enabled():
+            raise InputError(
+                "gradients do not flow through a model optimized for inference; compute under torch.no_grad(), or use the original model"
+            )
+        x = torch.ops.xlmr.fused_linear(input.to(self.weight.dtype), self.weight, self.bias, self.activation)
+        return x.float() if self.widen else x
 
 
 class BFloat16Embedding(nn.Embedding):
@@ -94,32 +111,53 @@ class BFloat16Embedding(nn.Embedding):
 
 
 def optimize_for_inference(
-    model: Model, dtype: str | torch.dtype | None = None, *, compile: bool = True, backend: Any = "inductor"
+    model: Model, dtype: str | torch.dtype | None = None, *, compile: bool | None = None, backend: Any = "inductor"
 ) -> Model:
     """Make a model fast for answering only; it cannot be trained any more.
 
     The model is changed in place: put into evaluation mode, packed wherever that is right (see docs/packing.md), and its encoder compiled
-    into one graph for all batch sizes and lengths. The first call compiles, which takes up to a minute; further calls do not.
+    into one graph for all batch sizes and lengths. The first call compiles, which takes up to a minute; of further calls only one with a
+    single token in the whole batch, or with other outputs (hidden states, attentions), compiles once more.
 
     Args:
-        model: any model of this library, in float32.
+        model: any model of this library, in float32 unless ``dtype`` is ``None``.
         dtype: ``None`` or ``"float32"``: as it is; ``"bfloat16"``: matrices, the word embedding included, are held and multiplied in
-            bfloat16, while sums, norms and outputs stay in float32; ``"int8"``: matrices are held in int8 with a scale for each channel
-            and multiplied with activations rounded to int8 token by token (docs/int8.md), on the CPU only.
-        compile: whether to compile the encoder.
+            bfloat16, while sums and norms stay in float32; ``"int8"``: matrices are held in int8 with a scale for each channel and multiplied
+            with activations rounded to int8 token by token (docs/int8.md).
+        compile: whether to compile the encoder; by default on the CPU, because on GPUs nobody has tried it yet.
         backend: a backend of ``torch.compile``; the default one needs a C++ compiler.
 
     Returns:
         The same model.
 
     Raises:
-        InputError: for something that is no model of this library, an unknown dtype, or a model that is not in float32.
+        InputError: for something that is no model of this library, an unknown dtype, a model that is not in float32 or was optimized before, or
+            one with adapters that are not merged. The model is unchanged then.
     """
     name = str(dtype).removeprefix("torch.") if dtype is not None else None
+    _check(model, dtype, name)
+    if name == "int8":
+        from xlmr_torch.int8 import quantize
+
+        quantize(model)
+    _fuse(model, torch.bfloat16 if name == "bfloat16" else None)
+    model.eval().requires_grad_(False)
+    if model.packing == "auto":
+        model.set_packing("always")  # one graph also for batches without padding
+    if compile or (compile is None and model.device.type == "cpu"):
+        # Of its own: models of other sizes in the same process are no recompilations of this one.
+        model.base_model.encoder.compile(backend=backend, dynamic=True, isolate_recompiles=True)
+    return model
+
+
+def _check(model: object, dtype: object, name: str | None) -> None:
+    """Refuse what :func:`optimize_for_inference` cannot do."""
     if not isinstance(model, PreTrainedModel):
         raise InputError(f"expected a model of xlmr_torch, received {type(model).__name__}")
     if name is not None and name not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(map(repr, DTYPES))}, received {dtype!r}")
+    if any(isinstance(module, FusedLinear) for module in model.modules()):
+        raise InputError("expected a model as it was loaded, received one that is optimized already; load it again")
     if name is not None and model.dtype is not torch.float32:
         raise InputError(
             f"dtype={name!r} needs a model in float32, received {model.dtype}; load it with dtype=torch.float32, or leave dtype out"
@@ -128,36 +166,31 @@ def optimize_for_inference(
         raise InputError(
             f"dtype={name!r} needs a model with its float32 weights, received an int8 one; leave dtype out"
         )
-    model.eval().requires_grad_(False)
-    if name == "int8":
-        from xlmr_torch.int8 import quantize
-
-        quantize(model)
-    else:
-        _fuse(model, None if name is None else DTYPES[name])
-    if model.packing == "auto":
-        model.set_packing("always")  # one graph also for batches without padding
-    if compile:
-        model.base_model.encoder.compile(backend=backend, dynamic=True, fullgraph=True)
-    return model
+    if name == "bfloat16" and type(model.get_input_embeddings()) is not nn.Embedding:
+        raise InputError(
+            f"the word embedding must be a plain one, received {type(model.get_input_embeddings()).__name__}; merge adapters first"
+        )
 
 
 def _fuse(model: PreTrainedModel, dtype: torch.dtype | None) -> None:
-    """Replace the projections of the encoder, each with the activation that follows it, and in bfloat16 the word embedding and its head.
+    """Replace the projections of the layers, each with the activation after it, that to the vocabulary, and in bfloat16 the word embedding.
 
     Args:
         model: the model to change.
         dtype: of the projections; ``None`` leaves each as it is.
     """
+    shared = None
+    table, decoder = model.get_input_embeddings(), model.get_output_embeddings()
     if dtype is torch.bfloat16:
-        table = model.get_input_embeddings()
         assert isinstance(table, nn.Embedding)
         fast_table = BFloat16Embedding(table)
-        decoder = model.get_output_embeddings()
-        if isinstance(decoder, nn.Linear):
-            shared = fast_table.weight if decoder.weight is table.weight else None
-            model.set_output_embeddings(FusedLinear(decoder, dtype, shared, out=torch.float32))
+        if type(decoder) is nn.Linear and decoder.weight is table.weight:
+            shared = fast_table.weight
         model.set_input_embeddings(fast_table)
+    elif type(decoder) is nn.Linear:
+        shared = decoder.weight
+    if type(decoder) is nn.Linear:
+        model.set_output_embeddings(FusedLinear(decoder, dtype, shared, widen=dtype is torch.bfloat16))
     for layer in model.base_model.encoder.layer:
         for parent in list(layer.modules()):
             for name, child in list(parent.named_children()):
@@ -170,5 +203,5 @@ def _fuse(model: PreTrainedModel, dtype: torch.dtype | None) -> None:
                     setattr(parent, name, FusedLinear(child, dtype))
 
 
-def _frozen(values: Tensor, dtype: torch.dtype) -> nn.Parameter:
+def _frozen(values: Tensor, dtype: torch.dtype | None) -> nn.Parameter:
     return nn.Parameter(values.detach().to(dtype), requires_grad=False)

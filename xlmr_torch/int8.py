@@ -87,7 +87,8 @@ def _product(q: Tensor, weight: Tensor) -> Tensor:
     """int8 (n, D) times int8 (O, D) transposed: (n, O) of int32, or of float32 where there is no fast product."""
     if HAS_FAST_PRODUCT and q.device.type == "cpu":
         return torch._int_mm(q, weight.t())
-    return F.linear(q.float(), weight.float())
+    with torch.autocast(q.device.type, enabled=False):  # a half dtype cannot hold these integers
+        return F.linear(q.float(), weight.float())
 
 
 def int8_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor) -> Tensor:

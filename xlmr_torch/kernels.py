@@ -94,6 +94,9 @@ def attend(
             bias = causal_bias(query.shape[-2], query.dtype, query.device)
         context, weights = eager(query, key, value, bias, scale=scale, dropout=dropout, head_mask_N=head_mask_N)
         return context.transpose(1, 2), weights if plan.return_weights else None
+    if bias is not None and bias.dtype is not query.dtype:
+        # float32 states around bfloat16 projections; the smallest float32 is no number of theirs.
+        bias = bias.to(query.dtype).clamp(min=torch.finfo(query.dtype).min)
     causal = plan.causal and bias is None
     context = F.scaled_dot_product_attention(query, key, value, bias, dropout, is_causal=causal, scale=scale)
     return context.transpose(1, 2), None

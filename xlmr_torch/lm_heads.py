@@ -13,7 +13,7 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
-from xlmr_torch.checks import INTEGERS, batch_shape, check_labels, is_concrete, is_traced
+from xlmr_torch.checks import INTEGERS, batch_shape, check_labels, has_values, is_concrete
 from xlmr_torch.encoder import Encoded, Needs
 from xlmr_torch.heads import HeadModel, needed_positions
 from xlmr_torch.linear import linear
@@ -163,7 +163,7 @@ class MaskedLM(VocabularyModel):
         valid_BP = masked_positions >= 0
         rows = torch.arange(shape[0], device=masked_positions.device)[:, None] * shape[1]
         flat_BP = rows + masked_positions.long().clamp(min=0)
-        if is_traced():
+        if not has_values(masked_positions):
             logits = self.lm_head(encoded.at(flat_BP.flatten())).unflatten(0, valid_BP.shape)
             return logits.masked_fill(~valid_BP[..., None], 0)
         logits_nV = self.lm_head(encoded.at(flat_BP[valid_BP]))

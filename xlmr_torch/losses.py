@@ -12,7 +12,7 @@ from xlmr_core.checks import IGNORE_INDEX, check_label_shape
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.losses import Problem, sequence_problem
-from xlmr_torch.checks import INTEGERS, check_labels, is_concrete, is_traced
+from xlmr_torch.checks import INTEGERS, check_labels, has_values, is_concrete
 
 __all__ = ["check_sequence_labels", "check_span", "cross_entropy", "sequence_loss", "span_loss"]
 
@@ -75,7 +75,7 @@ def cross_entropy(logits_nV: Tensor, labels_n: Tensor, divisor: int | Tensor | N
     """
     labels_n = labels_n.long()
     if (
-        is_traced() or logits_nV.dtype is torch.float64
+        not has_values(labels_n) or logits_nV.dtype is torch.float64
     ):  # float64 is for gradient checks, which chunking would not change
         logits_nV = logits_nV.to(torch.promote_types(logits_nV.dtype, torch.float32))
         if divisor is None:

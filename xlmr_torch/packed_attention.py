@@ -16,7 +16,7 @@ from torch import Tensor
 
 from xlmr_torch.packing import Packing
 
-__all__ = ["packed_attention"]
+__all__ = ["can_be_causal", "packed_attention"]
 
 
 def packed_attention(
@@ -135,6 +135,12 @@ def _dropping(
 
 
 # ---- CUDA
+
+
+def can_be_causal(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
+    """Whether packed attention can be causal: nested tensors are so only in fused kernels, which take these dtypes and sizes."""
+    fused = dtype in (torch.float32, torch.bfloat16, torch.float16) and head_size % 8 == 0
+    return device.type != "cuda" or fused
 
 
 def _nested(

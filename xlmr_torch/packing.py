@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xlmr_torch.checks import is_concrete, is_traced
+from xlmr_torch.checks import has_values, is_concrete, is_traced
 
 __all__ = ["PACKING_MODES", "Packing", "choose_packing"]
 
@@ -105,7 +105,7 @@ def choose_packing(
         return None
     if mask_BS is None:
         return Packing.full(batch, length, device) if mode == "always" else None
-    if not traced and not (is_concrete(mask_BS) or (mode == "always" and mask_BS.is_cuda)):
+    if not traced and not (is_concrete(mask_BS) or (mode == "always" and has_values(mask_BS))):
         return None  # a value of a GPU is waited for on request only
     mask_BS = mask_BS != 0
     if mode == "auto" and bool(mask_BS.all()):

@@ -108,3 +108,41 @@ def test_tokens_and_ids_agree(tokenizer: PreTrainedTokenizerBase, text: str) -> 
 def test_both_classes_agree_on_plain_text(text: str) -> None:
     plain = " ".join(text.split())
     assert SLOW.encode(plain) == FAST.encode(plain)
+
+
+OPTIONS = {
+    "add_special_tokens": st.booleans(),
+    "padding": st.sampled_from([False, "longest", "max_length"]),
+    "truncation": st.sampled_from([False, "longest_first", "only_first"]),
+    "max_length": st.sampled_from([4, 8, 12]),
+    "pad_to_multiple_of": st.none() | st.just(4),
+    "padding_side": st.none() | st.just("left"),
+    "return_token_type_ids": st.booleans(),
+    "return_attention_mask": st.booleans(),
+    "return_length": st.booleans(),
+    "split_special_tokens": st.booleans(),
+}
+
+
+@pytest.mark.parametrize("truncation_side", ["right", "left"])
+@settings(max_examples=200, deadline=None)
+@given(batch=st.lists(texts, max_size=20), options=st.fixed_dictionaries({}, optional=OPTIONS))
+def test_the_short_way_of_plain_batches_is_the_long_way(
+    truncation_side: str, batch: list[str], options: dict[str, object]
+) -> None:
+    """Batches of single texts without added tokens go a short way, which has to give what the long way gives."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SLOW, "truncation_side", truncation_side)
+        found = SLOW(batch, **options)
+        patch.setattr(SLOW, "_plain_columns", lambda *_: None)
+        expected = SLOW(batch, **options)
+    assert dict(found) == dict(expected)
+    assert list(found) == list(expected)
+
+
+def test_a_plain_batch_goes_the_short_way() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SLOW, "_rows", None)
+        assert len(SLOW(["a day", "", "Paris"])["input_ids"]) == 3
+        with pytest.raises(TypeError):
+            SLOW(["a day", "a <mask>"])

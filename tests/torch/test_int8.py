@@ -614,3 +614,11 @@ def test_the_default_compiler(product: bool) -> None:
         with torch.inference_mode():
             expected, actual = layers(x), fast(x)
         assert (actual - expected).abs().mean() <= 2e-3 * expected.abs().mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_does_not_reach_the_integers(product: bool, dtype: torch.dtype) -> None:
+    layer, x = random_layer(20, 6), normal(3, 20)
+    expected = layer(x)
+    with torch.autocast("cpu", dtype):
+        assert torch.equal(layer(x), expected)

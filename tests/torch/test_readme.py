@@ -18,6 +18,8 @@ SHOWN = README + (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", SHOWN, flags=re.MULTILINE | re.DOTALL)
 
 
+# PyTorch's own compiler trips over its own deprecations when it is imported.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")
 @pytest.mark.parametrize("block", BLOCKS)
 def test_python_on_the_pages_runs(block):
     with warnings.catch_warnings():

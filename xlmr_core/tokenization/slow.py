@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization import files, spm
 from xlmr_core.tokenization.base import PreTrainedTokenizerBase
+from xlmr_core.tokenization.batching import TruncationStrategy, target_length
 from xlmr_core.tokenization.calling import Sample
 from xlmr_core.tokenization.checks import check_text, describe
 from xlmr_core.tokenization.encoding import BatchEncoding
@@ -102,9 +103,10 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         self.fairseq_tokens_to_ids["<mask>"] = self._mask_index
         self.fairseq_ids_to_tokens = {index: token for token, index in self.fairseq_tokens_to_ids.items()}
         self._unk_index = self.fairseq_tokens_to_ids["<unk>"]
+        self._id_of: list[int] | None = None  # by number in the file; a look-up makes no new integers
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "sp_model": self.sp_model.serialized_model_proto()}
+        return {**self.__dict__, "sp_model": self.sp_model.serialized_model_proto(), "_id_of": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -249,7 +251,10 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
             parts[number], parts[number + 1] = ("", start, None), (content + right[0], start, None)
 
     def _ids_of(self, numbers: Sequence[int]) -> list[int]:
-        return [number + _OFFSET if number else self._unk_index for number in numbers]
+        if self._id_of is None:
+            self._id_of = list(range(_OFFSET, len(self.sp_model) + _OFFSET))
+            self._id_of[0] = self._unk_index  # number 0 of the file is its <unk>
+        return list(map(self._id_of.__getitem__, numbers))
 
     def _ids_of_texts(self, texts: list[str], whole: bool) -> list[list[int]]:
         """Ids of each text, all plain parts in one call of sentencepiece."""
@@ -287,6 +292,9 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         return ids, offsets
 
     def _encode_batch(self, samples: list[Sample], options: CallOptions, single: bool) -> BatchEncoding:
+        columns = None if single else self._plain_columns(samples, options)
+        if columns is not None:
+            return BatchEncoding(columns, tensor_type=options.return_tensors)
         rows = self._rows(samples, options)
         self._pad_rows(rows, options.plan, options.return_attention_mask)
         if single:
@@ -296,6 +304,57 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
             return BatchEncoding(row, tensor_type=options.return_tensors, prepend_batch_axis=True)
         names = list(rows[0]) if rows else ["input_ids", *(["attention_mask"] if options.return_attention_mask else [])]
         return BatchEncoding({name: [row[name] for row in rows] for name in names}, tensor_type=options.return_tensors)
+
+    def _plain_columns(self, samples: list[Sample], options: CallOptions) -> dict[str, list[Any]] | None:
+        """A batch of single texts without added tokens in them, which is the case that has to be fast; ``None`` for any other."""
+        plan = options.plan
+        texts = [text for text, pair in samples if pair is None and type(text) is str]
+        if (
+            len(texts) < max(1, len(samples))
+            or options.is_split_into_words
+            or options.return_overflowing_tokens
+            or options.return_special_tokens_mask
+            or options.return_offsets_mapping
+            or plan.truncation is TruncationStrategy.ONLY_SECOND
+            or type(self).build_inputs_with_special_tokens is not XLMRobertaTokenizer.build_inputs_with_special_tokens
+        ):
+            return None
+        joined = "\n".join(texts)
+        if not options.split_special_tokens and any(token in joined for token in self._by_text):
+            return None
+        try:
+            joined.encode()
+        except UnicodeEncodeError:
+            return None  # which text it is, the other way says
+        edges = self.build_inputs_with_special_tokens([]) if options.add_special_tokens else []
+        plan.check(len(edges), stride_matters=False)
+        threads = min(os.cpu_count() or 1, len(texts)) if len(texts) >= _THREADED_FROM else 1
+        ids = [self._ids_of(numbers) for numbers in self.sp_model.encode(texts, out_type=int, num_threads=threads)]
+        if plan.truncates and plan.max_length is not None:
+            room = plan.max_length - len(edges)
+            left = plan.truncation_side == "left"
+            ids = [row if len(row) <= room else row[len(row) - room :] if left else row[:room] for row in ids]
+        if edges:
+            first, last = edges
+            ids = [[first, *row, last] for row in ids]
+        lengths = [len(row) for row in ids]
+        too_long = next((length for length in lengths if length > self.model_max_length), 0)
+        self._warn_if_too_long(too_long, plan.max_length, options.verbose)
+        columns: dict[str, list[Any]] = {"input_ids": ids}
+        if options.return_token_type_ids:
+            columns["token_type_ids"] = [[0] * length for length in lengths]
+        if options.return_length:
+            columns["length"] = lengths
+        if options.return_attention_mask:
+            columns["attention_mask"] = [[1] * length for length in lengths]
+        target = target_length(plan, lengths)
+        fills = {"input_ids": self.pad_token_id, "token_type_ids": self.pad_token_type_id, "attention_mask": 0}
+        for name, fill in fills.items():
+            if target and name in columns:
+                gaps = [[fill] * (target - length) for length in lengths]
+                rows = zip(columns[name], gaps, strict=True)
+                columns[name] = [gap + row if plan.padding_side == "left" else row + gap for row, gap in rows]
+        return columns
 
     def _rows(self, samples: list[Sample], options: CallOptions) -> list[dict[str, Any]]:
         if any(text is None for text, _ in samples):
