@@ -256,6 +256,11 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
             self._id_of[0] = self._unk_index  # number 0 of the file is its <unk>
         return list(map(self._id_of.__getitem__, numbers))
 
+    def _ids_of_plain(self, texts: list[str]) -> list[list[int]]:
+        """Ids of texts without added tokens in them, in one call of sentencepiece."""
+        threads = min(os.cpu_count() or 1, len(texts)) if len(texts) >= _THREADED_FROM else 1
+        return [self._ids_of(numbers) for numbers in self.sp_model.encode(texts, out_type=int, num_threads=threads)]
+
     def _ids_of_texts(self, texts: list[str], whole: bool) -> list[list[int]]:
         """Ids of each text, all plain parts in one call of sentencepiece."""
         plain: list[str] = []
@@ -269,12 +274,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
                 else:
                     parts.append(~index)
             layout.append(parts)
-        threads = min(os.cpu_count() or 1, len(plain)) if len(plain) >= _THREADED_FROM else 1
-        encoded = (
-            [self._ids_of(numbers) for numbers in self.sp_model.encode(plain, out_type=int, num_threads=threads)]
-            if plain
-            else []
-        )
+        encoded = self._ids_of_plain(plain) if plain else []
         return [encoded[parts[0]] if len(parts) == 1 and parts[0] >= 0 else _joined(encoded, parts) for parts in layout]
 
     def _with_offsets(self, text: str, whole: bool) -> tuple[list[int], Offsets]:
@@ -328,8 +328,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
             return None  # which text it is, the other way says
         edges = self.build_inputs_with_special_tokens([]) if options.add_special_tokens else []
         plan.check(len(edges), stride_matters=False)
-        threads = min(os.cpu_count() or 1, len(texts)) if len(texts) >= _THREADED_FROM else 1
-        ids = [self._ids_of(numbers) for numbers in self.sp_model.encode(texts, out_type=int, num_threads=threads)]
+        ids = self._ids_of_plain(texts)
         if plan.truncates and plan.max_length is not None:
             room = plan.max_length - len(edges)
             left = plan.truncation_side == "left"
