@@ -10,7 +10,9 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import nox
 
@@ -32,9 +34,9 @@ nox.options.error_on_missing_interpreters = True
 nox.options.sessions = ["lint", "types", "core", "torch", "tf", "flax", "parity", "examples", "package"]
 
 
-def python(session: nox.Session, *arguments: str) -> None:
+def python(session: nox.Session, *arguments: str, env: Mapping[str, str] = MappingProxyType({})) -> None:
     """Run this environment's Python, whether or not the environment is activated."""
-    session.run(sys.executable, *arguments, env=ENV, external=True)
+    session.run(sys.executable, *arguments, env={**ENV, **env}, external=True)
 
 
 def pytest(session: nox.Session, *folders: str) -> None:
@@ -82,9 +84,19 @@ def flax(session: nox.Session) -> None:
 
 
 @nox.session
-def parity(session: nox.Session) -> None:
-    """Every backend against the reference, and the reference against other people's recorded numbers."""
-    pytest(session, "tests/parity")
+@nox.parametrize("backend", ["torch", "tf", "flax"])
+def parity(session: nox.Session, backend: str) -> None:
+    """A backend against the reference, and the reference against other people's recorded numbers; a process for each backend."""
+    of_a_backend = (
+        "test_backends.py",
+        "test_backends_recorded.py",
+        "test_bites.py",
+        "test_dropout.py",
+        "test_gradients.py",
+        "test_golden.py",
+    )
+    files = ["tests/parity"] if backend == "torch" else [f"tests/parity/{name}" for name in of_a_backend]
+    python(session, "-m", "pytest", *files, *session.posargs, env={"XLMR_PARITY": backend})
 
 
 @nox.session

@@ -42,7 +42,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=corpus.PRETRAIN, help="the folder pretrain of the data")
     parser.add_argument("--vocabulary", type=Path, default=MODEL / "sentencepiece.bpe.model")
     parser.add_argument("--work", type=Path, default=WORK, help="folder for rows, state and log")
-    parser.add_argument("--after", type=Path, help="start from the weights of the run in this other work folder")
+    parser.add_argument(
+        "--after", type=Path, help="start from the weights of the run in this other work folder, or of this checkpoint"
+    )
     parser.add_argument("--minutes", type=float, default=recipe.minutes, help="training time")
     parser.add_argument("--steps", type=int, default=0, help="train for so many steps instead of minutes")
     parser.add_argument("--largest", type=float, default=0.5, help="at most so many passes over the largest language")
@@ -51,6 +53,16 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=2, help="CPU cores to use")
     parser.add_argument("--seed", type=int, default=recipe.seed)
     return parser
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """The float32 state dict of a run's work folder, or of a published checkpoint."""
+    from xlmr_torch import XLMRobertaForMaskedLM
+
+    state = folder / "run" / "state.pt"
+    if state.exists():
+        return torch.load(state, weights_only=True)["model"]
+    return XLMRobertaForMaskedLM.from_pretrained(folder, dtype="float32").state_dict()
 
 
 def main() -> None:
@@ -71,7 +83,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     model = XLMRobertaForMaskedLM(architecture(vocabulary))
     if options.after:
-        model.load_state_dict(torch.load(options.after / "run" / "state.pt", weights_only=True)["model"])
+        model.load_state_dict(weights_of(options.after))
     else:
         start.informed(model, packed, options.seed)
     begins = rows.word_begins(options.vocabulary)

@@ -1,11 +1,14 @@
 """One adapter a backend: the whole of what parity asks of it.
 
-To add a backend: its modes in the table below, and ``adapter_<backend>.py`` with ``build`` and ``load``.
+To add a backend: its modes in the table below, and ``adapter_<backend>.py`` with ``build`` and ``load``. A process tests one
+backend, the one that the environment variable ``XLMR_PARITY`` names (``torch``, ``tf``, ``flax``; by default ``torch``), so that no two
+frameworks share a process.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +75,9 @@ MODES = (
 )
 
 # The name under which xlmr_core.backends knows each.
-SHORT_NAMES = {"torch": "pt"}
+SHORT_NAMES = {"torch": "pt", "tf": "tf", "flax": "jax"}
+TESTED = os.environ.get("XLMR_PARITY", "torch")
+assert TESTED in SHORT_NAMES, f"XLMR_PARITY must be one of {', '.join(SHORT_NAMES)}, received {TESTED!r}"
 
 
 def adapter(mode: Mode) -> Adapter:
@@ -82,8 +87,8 @@ def adapter(mode: Mode) -> Adapter:
 
 
 def modes(*, padded: bool = True, packed: bool = True) -> list[Any]:
-    """Test parameters: the modes, skipped with a word where the framework is not installed."""
-    chosen = [mode for mode in MODES if (packed if mode.packed else padded)]
+    """Test parameters: the tested backend's modes, skipped with a word where the framework is not installed."""
+    chosen = [mode for mode in MODES if mode.backend == TESTED and (packed if mode.packed else padded)]
     absent = {mode.backend for mode in chosen if not installed(SHORT_NAMES[mode.backend])}
     return [
         pytest.param(
