@@ -18,7 +18,7 @@ import numpy as np
 
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError
-from xlmr_core.formats.safetensors_file import RawTensor, TensorInfo
+from xlmr_core.formats.tensors import RawTensor, TensorInfo
 from xlmr_core.heads import model_class_name
 from xlmr_core.parameters import WORD_EMBEDDINGS, Parameter, parameters
 from xlmr_core.quantization import SCALE_SUFFIX

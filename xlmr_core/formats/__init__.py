@@ -1,1 +1,10 @@
-"""Checkpoint formats: one file a format."""
+"""Checkpoint formats: ``FORMATS`` has a row for each, in the order in which a folder is searched."""
+
+from __future__ import annotations
+
+from xlmr_core.formats.base import Checkpoint, Format, Model
+from xlmr_core.formats.safetensors_format import SAFETENSORS
+
+__all__ = ["FORMATS", "Checkpoint", "Format", "Model"]
+
+FORMATS: dict[str, Format] = {format.name: format for format in (SAFETENSORS,)}
