@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from xlmr_core.formats.base import Checkpoint, Format, Model
 from xlmr_core.formats.safetensors_format import SAFETENSORS
+from xlmr_core.formats.torch_format import TORCH
 
 __all__ = ["FORMATS", "Checkpoint", "Format", "Model"]
 
-FORMATS: dict[str, Format] = {format.name: format for format in (SAFETENSORS,)}
+FORMATS: dict[str, Format] = {format.name: format for format in (SAFETENSORS, TORCH)}

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol, TypeAlias
 
@@ -160,7 +161,7 @@ def as_lazy(source: TensorSource) -> LazyTensor:
     """A source as a stream. A plain function is called now, for dtype and shape, and again for the values; nothing of it is kept."""
     if isinstance(source, LazyTensor):
         return source
-    produce: Callable[[], RawTensor] = (lambda raw=source: raw) if isinstance(source, RawTensor) else source
+    produce = partial(_itself, source) if isinstance(source, RawTensor) else source
     first = produce()
     dtype, shape = first.dtype, tuple(first.shape)
 
@@ -171,6 +172,10 @@ def as_lazy(source: TensorSource) -> LazyTensor:
             yield memoryview(raw.data).cast("B")
 
     return LazyTensor(dtype, shape, pieces)
+
+
+def _itself(raw: RawTensor) -> RawTensor:
+    return raw
 
 
 class TensorInfo(NamedTuple):
