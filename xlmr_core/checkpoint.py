@@ -264,7 +264,7 @@ def _save(
             for name, group in zip(names, groups, strict=True):
                 new.append(folder / name)
                 with atomic_path(folder / name) as temporary:
-                    write(temporary, {tensor: stored[tensor] for tensor in group}, model)
+                    write(temporary, {tensor: stored[tensor] for tensor in group}, model._replace(sharded=True))
             index = {
                 "metadata": {
                     "total_parameters": sum(math.prod(tensor.shape) for tensor in stored.values()),
@@ -283,9 +283,9 @@ def _save(
     except CheckpointError:
         raise
     except OSError as error:
+        why = " ".join(str(error.strerror or error).split())  # HDF5 speaks in several lines
         raise CheckpointError(
-            f"cannot save {total} bytes to {folder}: {error.strerror or error}; make room or choose another folder "
-            "(what was there before is intact)"
+            f"cannot save {total} bytes to {folder}: {why}; make room or choose another folder (what was there before is intact)"
         ) from error
     finally:
         for path in new:

@@ -27,11 +27,13 @@ class Model(NamedTuple):
         config: its configuration.
         head: a suffix of ``HEADS``.
         metadata: texts to store, where the format has a place for them; ``None`` is what loaders of the original library expect.
+        sharded: whether the file to write is one of several.
     """
 
     config: XLMRobertaConfig
     head: str
     metadata: Mapping[str, str] | None = None
+    sharded: bool = False
 
 
 Decoded: TypeAlias = Iterable[tuple[str, Layout]]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from xlmr_core.formats.base import CANONICAL, Format, Model, Naming
 from xlmr_core.formats.finding import first_bytes, in_folder
+from xlmr_core.formats.naming import flax_naming, tensorflow_naming
 from xlmr_core.formats.safetensors_file import SafetensorsFile, write_safetensors
 from xlmr_core.formats.tensors import Container, LazyTensor
 
@@ -21,6 +22,13 @@ def _recognises(path: Path) -> bool:
 
 
 def _naming(container: Container) -> Naming:
+    """By the text that writers leave, or else by what betrays them."""
+    writer = container.metadata.get("format")
+    if writer == "tf" or (writer is None and any(name.endswith(":0") for name in container.tensors)):
+        return tensorflow_naming(bare=False)
+    flax_only = any(name.endswith((".kernel", ".embedding", ".scale")) for name in container.tensors)
+    if writer == "flax" or (writer is None and flax_only):
+        return flax_naming(".")
     return CANONICAL
 
 
