@@ -124,5 +124,5 @@ def _refuse_overflow(values: Array, result: Array, tag: str, name: str) -> None:
         dtype = next(key for key, found in FLOAT_TAGS.items() if found == tag)
         raise CheckpointError(
             f"{name} holds {float(values[too_large][0]):.6g}, which is infinite in {dtype}; "
-            "choose bfloat16 or float32, or allow overflow"
+            "choose a dtype with larger numbers, or allow overflow (--allow-overflow)"
         )

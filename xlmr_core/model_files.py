@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from types import TracebackType
 
 from xlmr_core.checkpoint import Checkpoint, open_checkpoint, read_config
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import CheckpointError, XLMRError
+from xlmr_core.errors import CheckpointError, ModelNotFoundError, XLMRError
+from xlmr_core.formats import FORMATS, Format
 from xlmr_core.formats.tensors import LazyTensor
 from xlmr_core.heads import HEADS, head_of_class, model_class_name
-from xlmr_core.hub import resolve
+from xlmr_core.hub import BUILT_IN, resolve
 from xlmr_core.load_plan import LoadPlan, LoadWarning, plan_load
 from xlmr_core.parameters import Parameter, parameters, stored_names
 from xlmr_core.quantization import is_int8
@@ -110,7 +112,26 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
         ModelNotFoundError: if there is none.
     """
     path = Path(name_or_path).expanduser()
-    return path if path.is_file() else resolve(name_or_path)
+    if path.is_file():
+        return path
+    folder = resolve(name_or_path)
+    if path.is_dir() or os.fspath(name_or_path) in BUILT_IN:
+        return folder
+    # On the hub a repository may hold the weights once for every framework: of those, the first format that is there.
+    for format in FORMATS.values():
+        if format.find(folder) is not None:
+            break
+        with contextlib.suppress(ModelNotFoundError):  # it has no such files
+            resolve(name_or_path, patterns=_files_of(format))
+    return folder
+
+
+def _files_of(format: Format) -> tuple[str, ...]:
+    """Patterns for the files of a format: the single one, or the index and the shards."""
+    if not format.index:
+        return (format.single,) if format.single else ()
+    single = Path(format.single)
+    return (format.single, format.index, f"{single.stem}-*-of-*{single.suffix}")
 
 
 def open_model(

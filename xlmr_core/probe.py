@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xlmr_core.backends import load_backend
+from xlmr_core.checkpoint import find_format
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import MissingBackendError
+from xlmr_core.errors import CheckpointError, MissingBackendError
 from xlmr_core.formats.tensors import RawTensor
 from xlmr_core.heads import HEADS
 from xlmr_core.model_files import ModelFiles
@@ -179,6 +181,12 @@ def _in_backend(files: ModelFiles, probe: Probe, name: str) -> dict[str, Array]:
     auto = HEADS[files.head].auto
     if not hasattr(backend, auto):
         raise MissingBackendError(f"the backend {name!r} has no {auto} yet; compare with the reference, or with 'pt'")
+    # A backend finds the weights of a folder by itself: they have to be the ones that are compared.
+    if find_format(files.folder)[0] != Path(files.checkpoint.path):
+        raise CheckpointError(
+            f"a backend reads folders, and of {files.folder} it would read {find_format(files.folder)[0].name}; "
+            f"move {Path(files.checkpoint.path).name} to a folder of its own, or compare with the reference"
+        )
     # A model without a pooler must not be given a fresh one.
     pooling = {"add_pooling_layer": files.pooler} if files.head == "Model" else {}
     model = getattr(backend, auto).from_pretrained(files.folder, dtype="float32", **pooling)
