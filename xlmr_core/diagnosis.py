@@ -370,7 +370,8 @@ def check_float16(patient: Patient) -> Iterator[Told]:
             f"{_listed(too_large)} hold values over {LARGEST_FLOAT16:.0f}, which are infinite in float16",
             "use bfloat16 or float32",
         )
-    if not isinstance(patient.config, XLMRobertaXLConfig) or patient.plan is None or patient.plan.fresh:
+    broken = any(row.nan or row.infinite for row in patient.values.values())
+    if not isinstance(patient.config, XLMRobertaXLConfig) or patient.plan is None or patient.plan.fresh or broken:
         return
     half = "F16" in patient.stored_dtypes or patient.config.dtype == "float16"
     remedy = "run it in bfloat16 or float32 (dtype), or convert it: xlmr convert SOURCE DESTINATION --to safetensors --dtype bfloat16"
