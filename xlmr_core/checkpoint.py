@@ -22,6 +22,7 @@ from xlmr_core.errors import CheckpointError
 from xlmr_core.files import atomic_path, replaced, write_atomically
 from xlmr_core.formats import FORMATS, Checkpoint, Format, Model
 from xlmr_core.formats.base import Entry, entries_of
+from xlmr_core.formats.finding import transformer_folder
 from xlmr_core.formats.tensors import Container, LazyTensor, RawTensor, TensorSource, as_lazy
 from xlmr_core.load_plan import LoadPlan, LoadReport, LoadWarning, plan_load
 
@@ -68,6 +69,7 @@ def find_format(path: str | os.PathLike[str], format: str | None = None) -> tupl
     path = Path(path)
     formats = tuple(FORMATS.values()) if format is None else (_format_of(format),)
     if path.is_dir():
+        path = transformer_folder(path)
         for row in formats:
             found = row.find(path)
             if found is not None:
@@ -79,16 +81,21 @@ def find_format(path: str | os.PathLike[str], format: str | None = None) -> tupl
     for row in formats:
         if row.recognises(path):
             return path, row
+    if format is not None:
+        return path, formats[0]  # which says what is wrong with it
     kinds = ", ".join(row.title for row in formats)
-    raise CheckpointError(f"{path} is none of: {kinds}; check the file, or fetch it again")
+    raise CheckpointError(f"{path} is none of: {kinds}; it was cut short or altered, fetch or save it again")
 
 
-def open_checkpoint(path: str | os.PathLike[str], format: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    path: str | os.PathLike[str], format: str | None = None, *, classification_head: str | None = None
+) -> Checkpoint:
     """Open a checkpoint: a folder, a file of weights, or the index of several.
 
     Args:
         path: what to open.
         format: the word for the only format to look for; by default the first of ``FORMATS`` that is there.
+        classification_head: of a fairseq archive that holds several, the one that is the model's ``classifier``.
 
     Raises:
         CheckpointError: if there is none, or if a file is missing, truncated, or tampered with.
@@ -97,24 +104,57 @@ def open_checkpoint(path: str | os.PathLike[str], format: str | None = None) -> 
     if row.index and path.name.endswith(".json"):
         return _open_shards(path, row)
     file = row.open(path)
-    return Checkpoint(path, row.name, entries_of(file, file.tensors, row.naming(file)), file.metadata)
+    entries = entries_of(file, file.tensors, row.naming(file))
+    if classification_head is not None:
+        entries = _with_head(path, entries, file, classification_head)
+    return Checkpoint(path, row.name, entries, file.metadata)
 
 
-def read_config(path: str | os.PathLike[str], format: str | None = None) -> XLMRobertaConfig:
+def _with_head(path: Path, entries: Mapping[str, Entry], file: Container, head: str) -> dict[str, Entry]:
+    heads = file.metadata.get("classification_heads", ())
+    if head not in heads:
+        there = f"it has {', '.join(heads)}" if heads else "it has none by name"
+        raise CheckpointError(f"{path} has no classification head {head!r}; {there}")
+    prefix = f"classification_heads.{head}."
+    return {
+        f"classifier.{name.removeprefix(prefix)}" if name.startswith(prefix) else name: entry
+        for name, entry in entries.items()
+    }
+
+
+def read_config(
+    path: str | os.PathLike[str], format: str | None = None, *, classification_head: str | None = None
+) -> XLMRobertaConfig:
     """The configuration of a checkpoint: its ``config.json``, or what its weights say where there is none.
 
     Args:
         path: a folder, or a file of weights, beside which ``config.json`` is looked for.
-        format: as for :func:`open_checkpoint`.
+        format, classification_head: as for :func:`open_checkpoint`.
 
     Raises:
         CheckpointError: if there is no checkpoint, or nothing says what the configuration is.
         ConfigError: for another architecture, or for values that no model can be built from.
     """
     path = Path(path)
-    beside = (path if path.is_dir() else path.parent) / "config.json"
-    values = read_config_json(beside)
+    folder = transformer_folder(path) if path.is_dir() else path.parent
+    values = read_config_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if not {"model_type", "architectures"} & set(values):
+        row = next((row for row in _formats_in(path, format) if row.config is not None), None)
+        if row is not None and row.config is not None:
+            file, _ = find_format(path, row.name)
+            with open_checkpoint(file, row.name, classification_head=classification_head) as checkpoint:
+                return row.config(file, checkpoint)
+    if not values:
+        values = read_config_json(folder / "config.json")  # which says that it is missing
     return config_class_of(values).from_dict(values)
+
+
+def _formats_in(path: Path, format: str | None) -> list[Format]:
+    """The format of a checkpoint, if there is one."""
+    try:
+        return [find_format(path, format)[1]]
+    except CheckpointError:
+        return []
 
 
 def _format_of(name: str) -> Format:

@@ -70,8 +70,9 @@ class Format:
         open: open one file.
         naming: names and layouts of what an open file holds.
         written: names and layouts of what is written; ``None`` if the format is only read.
+        prepare: what is to be done to canonical tensors before they are named and laid out; refuses models that the format cannot hold.
         write: write tensors by stored name into one file, a piece in memory at a time.
-        config: the configuration that the files imply where there is no ``config.json``; ``None`` if they hold none.
+        config: the configuration that the files imply where there is no ``config.json``; ``None`` for a format whose files imply none.
         name_in_index: the stored name for a name in the index.
     """
 
@@ -84,8 +85,9 @@ class Format:
     open: Callable[[Path], Container]
     naming: Callable[[Container], Naming]
     written: Callable[[Model], Naming] | None = None
+    prepare: Callable[[Mapping[str, LazyTensor], Model], Mapping[str, LazyTensor]] | None = None
     write: Callable[[Path, Mapping[str, LazyTensor], Model], None] | None = None
-    config: Callable[[Path, Checkpoint], XLMRobertaConfig | None] | None = None
+    config: Callable[[Path, Checkpoint], XLMRobertaConfig] | None = None
     name_in_index: Callable[[str], str] = lambda name: name
 
     @property
@@ -103,7 +105,7 @@ class Format:
         encode = self.written(model).encode
         assert encode is not None
         stored: dict[str, LazyTensor] = {}
-        for canonical, tensor in tensors.items():
+        for canonical, tensor in (tensors if self.prepare is None else self.prepare(tensors, model)).items():
             name, layout = encode(canonical)
             assert name not in stored, f"{canonical} and another parameter would both be stored as {name}"
             stored[name] = layout.stored(tensor)

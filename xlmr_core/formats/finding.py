@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 from xlmr_core.errors import CheckpointError
 
-__all__ = ["first_bytes", "in_folder", "refuse_pointer", "starts_with"]
+__all__ = ["first_bytes", "in_folder", "refuse_pointer", "starts_with", "transformer_folder"]
+
+MODULES = "modules.json"
 
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -19,6 +22,26 @@ def in_folder(*names: str) -> Callable[[Path], Path | None]:
         return next((folder / name for name in names if (folder / name).is_file()), None)
 
     return find
+
+
+def transformer_folder(folder: Path) -> Path:
+    """Where the transformer of a sentence-transformers folder is; the folder itself if it is none of those.
+
+    Raises:
+        CheckpointError: if its ``modules.json`` names no transformer, or a folder outside.
+    """
+    if not (folder / MODULES).is_file():
+        return folder
+    try:
+        modules = json.loads((folder / MODULES).read_text(encoding="utf-8"))
+        path = next(row["path"] for row in modules if row["type"].rpartition(".")[2] == "Transformer")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, StopIteration) as error:
+        raise CheckpointError(
+            f"{folder / MODULES} names no transformer; pass the folder that holds its config.json and weights"
+        ) from error
+    if not isinstance(path, str) or Path(path).name != path or "\\" in path:
+        raise CheckpointError(f"{folder / MODULES} names the folder {path!r}; expected the name of a folder beside it")
+    return folder / path
 
 
 def first_bytes(path: Path, count: int = 64) -> bytes:

@@ -103,7 +103,14 @@ TORCH_DTYPES = {
 
 # Classes of which an object is kept as a record: configurations and logs that training programs store beside the weights.
 RECORDS = {
-    *("argparse.Namespace", "typing.Any", "enum.Enum", "datetime.datetime", "datetime.timedelta"),
+    *(
+        "argparse.Namespace",
+        "operator.getitem",
+        "_operator.getitem",
+        "enum.Enum",
+        "datetime.datetime",
+        "datetime.timedelta",
+    ),
     *("numpy.dtype", "numpy.ndarray", "numpy.core.multiarray.scalar", "numpy.core.multiarray._reconstruct"),
     *("numpy._core.multiarray.scalar", "numpy._core.multiarray._reconstruct", "numpy.core.numeric._frombuffer"),
     *("pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.PurePosixPath"),
@@ -116,6 +123,7 @@ RECORD_PACKAGES = (
     "pytorch_lightning.",
     "lightning_fabric.",
     "lightning_utilities.",
+    "typing.",
 )
 
 
