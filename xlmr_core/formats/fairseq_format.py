@@ -7,6 +7,7 @@ heads. Written for the encoder, the MLM head and one classification head, with `
 from __future__ import annotations
 
 import argparse
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ LAYER_NORM_EPS = 1e-5
 SPECIAL = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
 POSITION_OFFSET = 2
 LM_HEAD = "lm_head."
+# Without this mark fairseq takes an encoder for one of 2017, which has no last norm.
+VERSION = "encoder.sentence_encoder.version"
 
 
 # Reading
@@ -291,7 +294,7 @@ def _write(path: Path, tensors: Mapping[str, LazyTensor], model: Model) -> None:
     }
     root = {
         "args": args,
-        "model": tensors,
+        "model": {VERSION: LazyTensor("F32", (1,), lambda: iter((memoryview(struct.pack("<f", 3)),))), **tensors},
         "optimizer_history": [history],
         "extra_state": {"train_iterator": {"epoch": 0, "iterations_in_epoch": 0}},
     }
