@@ -16,9 +16,12 @@ from xlmr_core.checkpoint import save_checkpoint
 from xlmr_core.config import read_config_json
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats import FORMATS
+from xlmr_core.formats.fairseq_format import fairseq_dictionary
 from xlmr_core.formats.tensors import LazyTensor
 from xlmr_core.load_plan import LoadReport
 from xlmr_core.model_files import ModelFiles, open_model
+from xlmr_core.tokenization.files import TOKENIZER_FILE, VOCAB_FILE
+from xlmr_core.tokenization.spm import SentencePieceModel
 from xlmr_core.verification import Comparison, Counter, Progress, compare_files
 
 __all__ = ["COPIED", "Conversion", "convert", "small_files", "writable_formats"]
@@ -38,7 +41,7 @@ COPIED = (
     # The sparse and multi-vector heads of bge-m3.
     *("sparse_linear.pt", "colbert_linear.pt"),
 )
-_CONFIG, _MODULES = "config.json", "modules.json"
+_CONFIG, _MODULES, _DICTIONARY = "config.json", "modules.json", "dict.txt"
 # A file of more than this is no small file.
 _LARGEST_SMALL = 256 << 20
 
@@ -126,6 +129,8 @@ def convert(
                 f"{files.name} has int8 weights, which are kept as they are and in safetensors only; convert the checkpoint it was made from"
             )
         small = small_files(files, dtype)
+        if to == "fairseq" and _DICTIONARY not in small and VOCAB_FILE in small:
+            small[_DICTIONARY] = _dictionary(small[VOCAB_FILE])
         _refuse_mixture(files, folder, to, small, force)
         tensors = {
             name: stream if tag is None else cast(stream, tag, name=name, allow_overflow=allow_overflow)
@@ -158,7 +163,7 @@ def convert(
         if not verify:
             return done
         with open_model(folder, head=files.head, format=to) as result:
-            has_tokenizer = "tokenizer.json" in small or "sentencepiece.bpe.model" in small
+            has_tokenizer = TOKENIZER_FILE in small or VOCAB_FILE in small
             comparison = compare_files(files, result, tokenizers=has_tokenizer, progress=progress)
             return replace(done, comparison=comparison)
 
@@ -203,6 +208,11 @@ def _config_json(files: ModelFiles, dtype: str | None) -> bytes:
     if changed == values:
         return path.read_bytes()
     return (json.dumps(changed, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _dictionary(model: bytes) -> bytes:
+    """The vocabulary as fairseq wants it beside the sentencepiece model."""
+    return fairseq_dictionary(SentencePieceModel.from_bytes(model).pieces)
 
 
 def _is_module(folder: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from xlmr_core.backends import BACKENDS
 from xlmr_core.casting import FLOAT_TAGS, blocks, rounded, widened
 from xlmr_core.errors import CheckpointError
-from xlmr_core.formats.tensors import DTYPES, LazyTensor
+from xlmr_core.formats.tensors import DTYPES, LazyTensor, RawTensor
 from xlmr_core.model_files import ModelFiles, open_model
 from xlmr_core.probe import REFERENCE, make_probe, run_probe
 from xlmr_core.tokenization import AutoTokenizer
@@ -225,6 +225,13 @@ def compare_files(
 ) -> Comparison:
     """As :func:`compare`, of open checkpoints; ``tokenizers=False`` leaves the texts out, ``outputs=False`` the forward pass."""
     streams_a, streams_b = _by_bare_name(a), _by_bare_name(b)
+    notes: list[str] = []
+    folded = _only_type_differs(a, b, streams_a, streams_b)
+    if folded:
+        streams_a, streams_b = _with_types_added(streams_a), _with_types_added(streams_b)
+        notes.append(
+            "the row of the only token type is compared together with the positions, to which it is always added"
+        )
     common = [name for name in streams_a if name in streams_b]
     shapes = tuple(
         ShapeDifference(name, streams_a[name].shape, streams_b[name].shape)
@@ -236,7 +243,6 @@ def compare_files(
     found = {name: _compare_values(streams_a[name], streams_b[name], count) for name in same_shape}
     only_a = tuple(name for name in streams_a if name not in streams_b)
     only_b = tuple(name for name in streams_b if name not in streams_a)
-    notes: list[str] = []
     sentences, tokens = _compare_tokenizers(a, b, notes) if tokenizers else (0, ())
     config = differing_keys(a, b)
     compared: tuple[OutputDifference, ...] = ()
@@ -253,7 +259,7 @@ def compare_files(
         narrowest = min((stream.dtype for stream in (*streams_a.values(), *streams_b.values())), key=_precision)
         exact = all(row.identical for row in found.values())
         compared = _compare_outputs(
-            run_probe(a, made, backends[0]), run_probe(b, made, backends[1]), "F32" if exact else narrowest
+            run_probe(a, made, backends[0]), run_probe(b, made, backends[1]), "F32" if exact and not folded else narrowest
         )
     return Comparison(
         a=str(a.checkpoint.path),
@@ -300,6 +306,33 @@ class _Values:
 
 def _by_bare_name(files: ModelFiles) -> dict[str, LazyTensor]:
     return {name.removeprefix("roberta."): stream for name, stream in files.streams().items()}
+
+
+_TYPES, _POSITIONS = "embeddings.token_type_embeddings.weight", "embeddings.position_embeddings.weight"
+
+
+def _only_type_differs(
+    a: ModelFiles, b: ModelFiles, streams_a: Mapping[str, LazyTensor], streams_b: Mapping[str, LazyTensor]
+) -> bool:
+    """Whether two models have one token type each, and other values for it: fairseq, which has none, keeps it in the positions."""
+    rows = [streams[_TYPES] for streams in (streams_a, streams_b) if _TYPES in streams]
+    return (
+        len(rows) == 2
+        and all(row.shape[0] == 1 and row.dtype in ("F16", "F32", "F64") for row in rows)
+        and all(files.config.position_embedding_type == "absolute" for files in (a, b))
+        and all(streams[_TYPES].dtype == streams[_POSITIONS].dtype for streams in (streams_a, streams_b))
+        and bytes(rows[0].read().data) != bytes(rows[1].read().data)
+    )
+
+
+def _with_types_added(streams: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
+    positions, types = streams[_POSITIONS], streams[_TYPES]
+
+    def pieces() -> Iterator[memoryview]:
+        yield RawTensor.from_numpy(positions.read().to_numpy() + types.read().to_numpy()).data
+
+    added = LazyTensor(positions.dtype, positions.shape, pieces)
+    return {name: added if name == _POSITIONS else stream for name, stream in streams.items() if name != _TYPES}
 
 
 def _precision(dtype: str) -> float:

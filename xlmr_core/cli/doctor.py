@@ -48,7 +48,7 @@ def execute(arguments: argparse.Namespace) -> int:
 def _print(found: Diagnosis) -> None:
     print(found.path)
     for finding in found.findings:
-        print(f"  {'ILL' if finding.is_ill else 'advice'}  {finding.check}: {finding.what}")
+        print(f"  {'ILL   ' if finding.is_ill else 'advice'}  {finding.check}: {finding.what}")
         print(f"          remedy: {finding.remedy}")
     ills = sum(finding.is_ill for finding in found.findings)
     told = "healthy" if found.healthy else f"{ills} ill{'s' if ills > 1 else ''}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from types import TracebackType
@@ -34,7 +35,7 @@ class ProgressLine:
         now = time.monotonic()
         if what != self._what:
             self._finish()
-            self._what, self._start, self._last = what, now, now - self._every
+            self._what, self._start, self._last = what, now, -math.inf
         if not self._wanted or (now - self._last < self._every and done < total):
             return
         self._last = now
