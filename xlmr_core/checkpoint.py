@@ -87,15 +87,14 @@ def find_format(path: str | os.PathLike[str], format: str | None = None) -> tupl
     raise CheckpointError(f"{path} is none of: {kinds}; it was cut short or altered, fetch or save it again")
 
 
-def open_checkpoint(
-    path: str | os.PathLike[str], format: str | None = None, *, classification_head: str | None = None
-) -> Checkpoint:
+def open_checkpoint(path: str | os.PathLike[str], format: str | None = None, *, part: str | None = None) -> Checkpoint:
     """Open a checkpoint: a folder, a file of weights, or the index of several.
 
     Args:
         path: what to open.
         format: the word for the only format to look for; by default the first of ``FORMATS`` that is there.
-        classification_head: of a fairseq archive that holds several, the one that is the model's ``classifier``.
+        part: of a file that holds several models or heads, the one to read: the name of a classification head of a fairseq archive, or
+            the beginning of the names in a training checkpoint, such as ``student.``.
 
     Raises:
         CheckpointError: if there is none, or if a file is missing, truncated, or tampered with.
@@ -104,32 +103,21 @@ def open_checkpoint(
     if row.index and path.name.endswith(".json"):
         return _open_shards(path, row)
     file = row.open(path)
-    entries = entries_of(file, file.tensors, row.naming(file))
-    if classification_head is not None:
-        entries = _with_head(path, entries, file, classification_head)
-    return Checkpoint(path, row.name, entries, file.metadata)
-
-
-def _with_head(path: Path, entries: Mapping[str, Entry], file: Container, head: str) -> dict[str, Entry]:
-    heads = file.metadata.get("classification_heads", ())
-    if head not in heads:
-        there = f"it has {', '.join(heads)}" if heads else "it has none by name"
-        raise CheckpointError(f"{path} has no classification head {head!r}; {there}")
-    prefix = f"classification_heads.{head}."
-    return {
-        f"classifier.{name.removeprefix(prefix)}" if name.startswith(prefix) else name: entry
-        for name, entry in entries.items()
-    }
+    parts = file.metadata.get("parts", ())
+    if part is not None and part not in parts:
+        there = f"it has {', '.join(parts)}" if parts else "it has only one"
+        raise CheckpointError(f"{path} has no part {part!r}; {there}")
+    return Checkpoint(path, row.name, entries_of(file, file.tensors, row.naming(file, part)), file.metadata)
 
 
 def read_config(
-    path: str | os.PathLike[str], format: str | None = None, *, classification_head: str | None = None
+    path: str | os.PathLike[str], format: str | None = None, *, part: str | None = None
 ) -> XLMRobertaConfig:
     """The configuration of a checkpoint: its ``config.json``, or what its weights say where there is none.
 
     Args:
         path: a folder, or a file of weights, beside which ``config.json`` is looked for.
-        format, classification_head: as for :func:`open_checkpoint`.
+        format, part: as for :func:`open_checkpoint`.
 
     Raises:
         CheckpointError: if there is no checkpoint, or nothing says what the configuration is.
@@ -142,7 +130,7 @@ def read_config(
         row = next((row for row in _formats_in(path, format) if row.config is not None), None)
         if row is not None and row.config is not None:
             file, _ = find_format(path, row.name)
-            with open_checkpoint(file, row.name, classification_head=classification_head) as checkpoint:
+            with open_checkpoint(file, row.name, part=part) as checkpoint:
                 return row.config(file, checkpoint)
     if not values:
         values = read_config_json(folder / "config.json")  # which says that it is missing
@@ -213,7 +201,7 @@ def _open_shards(index: Path, format: Format) -> Checkpoint:
             raise CheckpointError(
                 f"{index} says that {shard} holds {tensor}, it does not; fetch or save the checkpoint again"
             )
-        for name, entry in entries_of(shards[shard], (stored,), format.naming(shards[shard])).items():
+        for name, entry in entries_of(shards[shard], (stored,), format.naming(shards[shard], None)).items():
             if name in entries:
                 raise CheckpointError(f"{index} names {name} twice; fetch or save the checkpoint again")
             entries[name] = entry

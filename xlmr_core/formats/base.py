@@ -68,7 +68,7 @@ class Format:
         find: the file or index that decides in a folder, ``None`` if there is none.
         recognises: whether a file is of this format, from its content.
         open: open one file.
-        naming: names and layouts of what an open file holds.
+        naming: names and layouts of what an open file holds; the text is the part of it that was asked for, one of ``parts`` in its metadata.
         written: names and layouts of what is written; ``None`` if the format is only read.
         prepare: what is to be done to canonical tensors before they are named and laid out; refuses models that the format cannot hold.
         write: write tensors by stored name into one file, a piece in memory at a time.
@@ -83,7 +83,7 @@ class Format:
     find: Callable[[Path], Path | None]
     recognises: Callable[[Path], bool]
     open: Callable[[Path], Container]
-    naming: Callable[[Container], Naming]
+    naming: Callable[[Container, str | None], Naming]
     written: Callable[[Model], Naming] | None = None
     prepare: Callable[[Mapping[str, LazyTensor], Model], Mapping[str, LazyTensor]] | None = None
     write: Callable[[Path, Mapping[str, LazyTensor], Model], None] | None = None

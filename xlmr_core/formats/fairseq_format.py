@@ -67,7 +67,7 @@ class FairseqFile(TorchFile):
         super().__init__(archive, root["model"], {})
         self.settings = _settings(root)
         heads = [name.removeprefix(HEADS).partition(".")[0] for name in self.tensors if name.startswith(HEADS)]
-        self.metadata["classification_heads"] = tuple(dict.fromkeys(heads))
+        self.metadata["parts"] = tuple(dict.fromkeys(heads))
         words = next((info for name, info in self.tensors.items() if name.endswith("embed_tokens.weight")), None)
         if words is not None and len(words.shape) == 2:
             self.tensors[NO_TYPES] = TensorInfo(words.dtype, (1, words.shape[1]), path)
@@ -110,15 +110,11 @@ def _plain(value: Any) -> Any:
     return state.get("_val")
 
 
-def _chosen_head(container: Container) -> str | None:
-    heads = container.metadata["classification_heads"]
-    return heads[0] if len(heads) == 1 else None
-
-
-def _naming(container: Container) -> Naming:
+def _naming(container: Container, part: str | None) -> Naming:
     assert isinstance(container, FairseqFile)
     bare = not any(name.startswith((HEADS, "encoder.lm_head.", "decoder.lm_head.")) for name in container.tensors)
-    return fairseq_naming(container.is_xl, bare, _chosen_head(container))
+    heads = container.metadata["parts"]
+    return fairseq_naming(container.is_xl, bare, heads[0] if part is None and len(heads) == 1 else part)
 
 
 def _config(path: Path, checkpoint: Checkpoint) -> XLMRobertaConfig:

@@ -21,7 +21,7 @@ def _recognises(path: Path) -> bool:
     return path.suffix == ".safetensors" or first_bytes(path)[8:9] == b"{"
 
 
-def _naming(container: Container) -> Naming:
+def _naming(container: Container, part: str | None) -> Naming:
     """By the text that writers leave, or else by what betrays them."""
     writer = container.metadata.get("format")
     if writer == "tf" or (writer is None and any(name.endswith(":0") for name in container.tensors)):

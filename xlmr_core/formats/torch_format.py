@@ -55,7 +55,7 @@ TORCH = Format(
     find=in_folder(SINGLE, INDEX),
     recognises=_recognises,
     open=_open,
-    naming=lambda container: CANONICAL,
+    naming=lambda container, part: CANONICAL,
     written=lambda model: CANONICAL,
     write=_write,
 )
