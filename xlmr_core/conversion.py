@@ -18,6 +18,7 @@ from xlmr_core.errors import CheckpointError
 from xlmr_core.formats import FORMATS
 from xlmr_core.formats.fairseq_format import fairseq_dictionary
 from xlmr_core.formats.tensors import LazyTensor
+from xlmr_core.heads import HEADS
 from xlmr_core.load_plan import LoadReport
 from xlmr_core.model_files import ModelFiles, open_model
 from xlmr_core.tokenization.files import TOKENIZER_FILE, VOCAB_FILE
@@ -123,7 +124,11 @@ def convert(
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"expected a folder to write to, received the file {folder}; name a folder")
     tag = None if dtype is None else tag_of(dtype)
-    with open_model(source, head=head) as files:
+    with open_model(source, head=head) as opened:
+        files = opened
+        if to == "fairseq" and not HEADS[files.head].pooler:
+            # It has no place for a pooler, and where no head reads it none is missed.
+            files = replace(files, pooler=False)
         if files.int8 and (tag is not None or to != "safetensors"):
             raise CheckpointError(
                 f"{files.name} has int8 weights, which are kept as they are and in safetensors only; convert the checkpoint it was made from"

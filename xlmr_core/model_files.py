@@ -119,10 +119,12 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
         return folder
     # On the hub a repository may hold the weights once for every framework: of those, the first format that is there.
     for format in FORMATS.values():
-        if format.find(folder) is not None:
-            break
+        found = format.find(folder)
+        if found is not None and (found.name != format.index or format.name == "safetensors"):
+            break  # came with the folder; of another format only the index would have
         with contextlib.suppress(ModelNotFoundError):  # it has no such files
             resolve(name_or_path, patterns=_files_of(format))
+            break
     return folder
 
 

@@ -259,7 +259,9 @@ def compare_files(
         narrowest = min((stream.dtype for stream in (*streams_a.values(), *streams_b.values())), key=_precision)
         exact = all(row.identical for row in found.values())
         compared = _compare_outputs(
-            run_probe(a, made, backends[0]), run_probe(b, made, backends[1]), "F32" if exact and not folded else narrowest
+            run_probe(a, made, backends[0]),
+            run_probe(b, made, backends[1]),
+            "F32" if exact and not folded else narrowest,
         )
     return Comparison(
         a=str(a.checkpoint.path),

@@ -169,6 +169,17 @@ def test_fairseq_has_no_token_types_and_keeps_their_row_in_the_positions(family:
     assert lines[0].split(" ")[0] == "▁"
 
 
+def test_fairseq_has_no_pooler_and_none_is_missed_below_a_head_that_does_not_read_it(tmp_path: Path) -> None:
+    config = config_of("base", "ForMaskedLM")
+    save(tmp_path / "a", config, "ForMaskedLM", arrays_of(config, "ForMaskedLM", pooler=True))
+    done = convert(tmp_path / "a", tmp_path / "b", "fairseq", verify=True)
+    assert [row.why for row in done.report.dropped] == ["this model has no pooler"] * 2
+    assert done.comparison is not None and done.comparison.equal
+    save(tmp_path / "c", config_of("base", "Model"), "Model")
+    with pytest.raises(CheckpointError, match="^fairseq cannot hold this model: it has no pooler"):
+        convert(tmp_path / "c", tmp_path / "d", "fairseq")
+
+
 # The head
 
 
@@ -222,7 +233,10 @@ def test_a_sentence_encoder_stays_one(layout: str, tmp_path: Path, source: Path)
     (root / "1_Pooling").mkdir()
     (root / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
     path = "" if layout == "flat" else "0_Transformer"
-    modules = [{"idx": 0, "path": path, "type": "sentence_transformers.models.Transformer"}, {"idx": 1, "path": "1_Pooling", "type": "Pooling"}]
+    modules = [
+        {"idx": 0, "path": path, "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "path": "1_Pooling", "type": "Pooling"},
+    ]
     (root / "modules.json").write_text(json.dumps(modules))
     (inner / "sentence_bert_config.json").write_text('{"max_seq_length": 32}')
     convert(root, tmp_path / "b", "safetensors")
