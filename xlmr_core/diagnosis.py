@@ -327,9 +327,10 @@ def check_files(patient: Patient) -> Iterator[Told]:
     temporary = [name for name in files if name.startswith(".") and name.endswith(".tmp")]
     if temporary:
         yield advice(f"{_listed(temporary)} were left by a save that was killed", "remove them")
-    if Path(own.path).suffix in _PICKLES:
+    pickles = [own.info(name).file.name for name in own.names[:1] if own.info(name).file.suffix in _PICKLES]
+    if pickles:
         yield advice(
-            f"{Path(own.path).name} is a pickle, which recent versions of other libraries refuse to load",
+            f"{pickles[0]} is a pickle, which recent versions of other libraries refuse to load",
             "convert it: xlmr convert SOURCE DESTINATION --to safetensors",
         )
 

@@ -159,6 +159,35 @@ def test_the_sentences_are_of_many_scripts() -> None:
     assert len(set(SENTENCES)) == len(SENTENCES)
 
 
+# What other people's code wrote
+
+
+RECORDED = [
+    *(f"hf/{head}" for head in (*HEADS, "ForCausalLM_cross")),
+    "xl/ForMaskedLM",
+]
+
+
+@pytest.mark.parametrize("folder", RECORDED)
+def test_recorded_files_of_every_format_hold_the_same_model(folder: str, shared: Path) -> None:
+    first = shared / "fixtures" / folder / "model.safetensors"
+    others = [path for path in first.parent.iterdir() if path.suffix in (".bin", ".h5", ".msgpack")]
+    assert others
+    for other in others:
+        found = compare(first, other)
+        assert found.equal, other
+        assert found.identical == found.compared
+        assert found.outputs, other
+
+
+@pytest.mark.parametrize("writer", ["bin", "h5", "msgpack", "safetensors"])
+def test_recorded_shards_hold_the_same_model(writer: str, shared: Path) -> None:
+    folder = shared / "fixtures" / "hf_sharded" / f"ForMaskedLM_{writer}"
+    found = compare(shared / "fixtures" / "hf_variants" / "ForMaskedLM_small", folder)
+    assert found.equal
+    assert found.identical == found.compared
+
+
 # The small forward pass
 
 
