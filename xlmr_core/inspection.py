@@ -115,7 +115,7 @@ def inspect_model(name_or_path: str | os.PathLike[str], *, head: str | None = No
 def inspect_files(files: ModelFiles) -> Inspection:
     """As :func:`inspect_model`, of an open checkpoint."""
     config, checkpoint = files.config, files.checkpoint
-    own = [row for row in files.rows.values() if row.tied_to is None]
+    own = [row for row in files.rows.values() if row.tied_to is None and row.role is not Role.INT8_SCALE]
     parameters = sum(math.prod(row.shape) for row in own)
     embeddings = sum(math.prod(row.shape) for row in own if row.role is Role.EMBEDDING)
     sizes = {

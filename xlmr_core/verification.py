@@ -316,14 +316,14 @@ _TYPES, _POSITIONS = "embeddings.token_type_embeddings.weight", "embeddings.posi
 def _only_type_differs(
     a: ModelFiles, b: ModelFiles, streams_a: Mapping[str, LazyTensor], streams_b: Mapping[str, LazyTensor]
 ) -> bool:
-    """Whether two models have one token type each, and other values for it: fairseq, which has none, keeps it in the positions."""
+    """Whether two models have one token type each, which only in one of them is zero: fairseq, which has none, adds it to the positions."""
     rows = [streams[_TYPES] for streams in (streams_a, streams_b) if _TYPES in streams]
     return (
         len(rows) == 2
         and all(row.shape[0] == 1 and row.dtype in ("F16", "F32", "F64") for row in rows)
         and all(files.config.position_embedding_type == "absolute" for files in (a, b))
         and all(streams[_TYPES].dtype == streams[_POSITIONS].dtype for streams in (streams_a, streams_b))
-        and bytes(rows[0].read().data) != bytes(rows[1].read().data)
+        and any(rows[0].read().data) != any(rows[1].read().data)
     )
 
 

@@ -9,10 +9,12 @@ import pytest
 
 from tests.core.small_models import FAMILIES, arrays_of, change_config, config_of, save
 from xlmr_core.conversion import convert, writable_formats
+from xlmr_core.errors import CheckpointError
 from xlmr_core.heads import HEADS, model_class_name
 from xlmr_core.inspection import DTypeShare, inspect_model
 from xlmr_core.load_plan import Dropped, Mismatched, Tied
-from xlmr_core.parameters import num_parameters
+from xlmr_core.parameters import num_parameters, parameters
+from xlmr_core.quantization import INT8
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -95,3 +97,26 @@ def test_a_checkpoint_that_cannot_be_loaded_is_described_all_the_same(tmp_path: 
     assert "intermediate_size" in found.problem
     assert Mismatched("encoder.layer.0.intermediate.dense.weight", (25, 16), (24, 16)) in found.mismatched
     assert "encoder.layer.1.output.dense.weight" in found.unexpected
+
+
+def test_an_int8_checkpoint_has_the_parameters_it_was_made_from(tmp_path: Path) -> None:
+    config = config_of("base", "ForMaskedLM")
+    rows = parameters(config, "ForMaskedLM", int8=True)
+    save(
+        tmp_path,
+        config,
+        "ForMaskedLM",
+        {
+            name: np.ones(row.shape, np.int8 if row.dtype == "I8" else np.float32)
+            for name, row in rows.items()
+            if row.tied_to is None
+        },
+    )
+    change_config(tmp_path, quantization_config=INT8)
+    found = inspect_model(tmp_path)
+    assert found.num_parameters == num_parameters(config, "ForMaskedLM")
+    assert found.dtypes[0].dtype == "I8"
+    with pytest.raises(CheckpointError, match="has int8 weights, which are kept as they are and in safetensors only"):
+        convert(tmp_path, tmp_path / "b", "torch")
+    done = convert(tmp_path, tmp_path / "b", "safetensors", verify=True)
+    assert done.comparison is not None and done.comparison.equal and done.comparison.outputs
