@@ -15,15 +15,18 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from xlmr_core.config import XLMRobertaConfig, config_class_of, read_config_json
-from xlmr_core.errors import CheckpointError
+from xlmr_core.errors import CheckpointError, InputError, ModelNotFoundError
 from xlmr_core.files import atomic_path, replaced, write_atomically
 from xlmr_core.formats import FORMATS, Checkpoint, Format, Model
 from xlmr_core.formats.base import Entry, entries_of
 from xlmr_core.formats.finding import transformer_folder
-from xlmr_core.formats.tensors import Container, LazyTensor, RawTensor, TensorSource, as_lazy
+from xlmr_core.formats.tensors import Container, LazyTensor, RawTensor, TensorInfo, TensorSource, as_lazy
+from xlmr_core.hub import BUILT_IN, resolve
 from xlmr_core.load_plan import LoadPlan, LoadReport, LoadWarning, plan_load
 
 __all__ = [
@@ -33,14 +36,20 @@ __all__ = [
     "LoadReport",
     "LoadWarning",
     "RawTensor",
+    "fetch_checkpoint",
     "find_format",
+    "format_asked_for",
     "open_checkpoint",
     "plan_load",
     "read_config",
+    "read_config_values",
     "save_checkpoint",
     "save_tensors",
 ]
 
+# Of a model on the hub, beside its weights; sentence-transformers keep them one folder down.
+CONFIG_FILES = ("config.json", "modules.json", "0_Transformer/config.json")
+FILE_SUFFIXES = (".safetensors", ".bin", ".pt", ".ckpt", ".h5", ".msgpack", ".json")
 _ABANDONED_AFTER = 3600.0  # seconds without a write, after which a temporary file belongs to a save that was killed
 
 # Weights that no format here reads, by file name, and what they are.
@@ -110,6 +119,47 @@ def open_checkpoint(path: str | os.PathLike[str], format: str | None = None, *, 
     return Checkpoint(path, row.name, entries_of(file, file.tensors, row.naming(file, part)), file.metadata)
 
 
+def format_asked_for(
+    *, from_pt: bool = False, from_tf: bool = False, from_flax: bool = False, use_safetensors: bool | None = None
+) -> str | None:
+    """The format that the published arguments of ``from_pretrained`` ask for; ``None`` if the first that is there will do.
+
+    Raises:
+        InputError: if they ask for several.
+    """
+    if from_pt + from_tf + from_flax > 1:
+        raise InputError(f"from_pt={from_pt}, from_tf={from_tf} and from_flax={from_flax} exclude each other; pass one")
+    if use_safetensors:
+        return "safetensors"  # whose names tell by themselves which framework wrote them
+    if from_tf or from_flax:
+        return "tf" if from_tf else "flax"
+    return None if use_safetensors is None else "torch"
+
+
+def fetch_checkpoint(name_or_path: str | os.PathLike[str], format: str | None = None, **where: Any) -> Path:
+    """The folder or file of weights that a name means, with its configuration; of a repository on the hub, only one format is fetched.
+
+    Args:
+        name_or_path: a folder, a file of weights, a built-in name or a name on the hub.
+        format: the only one to fetch; by default the first of ``FORMATS`` that the repository has.
+        **where: as for :func:`xlmr_core.hub.resolve`.
+
+    Raises:
+        ModelNotFoundError: if there is no such model.
+    """
+    local = Path(name_or_path).expanduser()
+    if local.is_file() and local.suffix in FILE_SUFFIXES:
+        return local
+    rows = [row for row in FORMATS.values() if row.single] if format is None else [_format_of(format)]
+    folder = resolve(name_or_path, patterns=(*CONFIG_FILES, *rows[0].files), **where)
+    for row in rows[1:]:
+        if local.is_dir() or os.fspath(name_or_path) in BUILT_IN or any(other.find(folder) for other in rows):
+            break
+        with contextlib.suppress(ModelNotFoundError):  # it has no such files
+            resolve(name_or_path, patterns=(*CONFIG_FILES, *row.files), **where)
+    return folder
+
+
 def read_config(
     path: str | os.PathLike[str], format: str | None = None, *, part: str | None = None
 ) -> XLMRobertaConfig:
@@ -123,18 +173,26 @@ def read_config(
         CheckpointError: if there is no checkpoint, or nothing says what the configuration is.
         ConfigError: for another architecture, or for values that no model can be built from.
     """
+    values = read_config_values(path, format, part=part)
+    return config_class_of(values).from_dict(values)
+
+
+def read_config_values(
+    path: str | os.PathLike[str], format: str | None = None, *, part: str | None = None
+) -> dict[str, Any]:
+    """What :func:`read_config` makes a configuration of: the content of a ``config.json``; arguments and errors as there."""
     path = Path(path)
     folder = transformer_folder(path) if path.is_dir() else path.parent
-    values = read_config_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    there = (folder / "config.json").is_file()
+    values = read_config_json(folder / "config.json") if there else {}
     if not {"model_type", "architectures"} & set(values):
         row = next((row for row in _formats_in(path, format) if row.config is not None), None)
         if row is not None and row.config is not None:
             file, _ = find_format(path, row.name)
             with open_checkpoint(file, row.name, part=part) as checkpoint:
-                return row.config(file, checkpoint)
-    if not values:
-        values = read_config_json(folder / "config.json")  # which says that it is missing
-    return config_class_of(values).from_dict(values)
+                return row.config(file, checkpoint).to_dict()
+    # If it is missing, reading it says so.
+    return values if there else read_config_json(folder / "config.json")
 
 
 def _formats_in(path: Path, format: str | None) -> list[Format]:
@@ -154,20 +212,32 @@ def _format_of(name: str) -> Format:
 def _nothing_in(folder: Path, formats: tuple[Format, ...]) -> str:
     files = sorted(file.name for file in folder.iterdir() if file.is_file())
     singles = list(dict.fromkeys(row.single for row in formats if row.single))
-    expected = f"expected {' or '.join(singles)} in {folder}"
-    named_otherwise = [
-        name for row in formats if row.single for name in fnmatch.filter(files, f"*{Path(row.single).suffix}")
-    ]
+    expected = (
+        f"expected {' or '.join(singles)} in {folder}" if singles else f"expected one {formats[0].title} in {folder}"
+    )
+    elsewhere = [found.name for row in FORMATS.values() if (found := row.find(folder)) is not None]
+    if elsewhere:
+        return f"{expected}, found {', '.join(elsewhere)}; ask for that format, or for none"
+    named_otherwise = [name for name in files if name.endswith(FILE_SUFFIXES) and not name.endswith(".json")]
     if named_otherwise:
-        return f"{expected}, found {', '.join(dict.fromkeys(named_otherwise[:3]))}; pass the path of the file itself"
+        return f"{expected}, found {', '.join(named_otherwise[:3])}; pass the path of the file itself"
     other = [
-        f"{', '.join(found[:3])} ({what})"
+        f"{', '.join(held[:3])} ({what})"
         for pattern, what in OTHER_FORMATS
-        if (found := fnmatch.filter(files, pattern))
+        if (held := fnmatch.filter(files, pattern))
     ]
     if other:
         return f"{expected}; this folder holds {'; '.join(other)}: convert it in the library that wrote it"
     return f"{expected}, found no weights; check the folder"
+
+
+@dataclass(frozen=True)
+class _Shards:
+    """Several files seen as one, as far as names go."""
+
+    path: Path
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, Any]
 
 
 def _open_shards(index: Path, format: Format) -> Checkpoint:
@@ -193,15 +263,19 @@ def _open_shards(index: Path, format: Format) -> Checkpoint:
                 f"{index} names the shard {name}, which is not in {index.parent}; fetch or save the checkpoint again"
             )
         shards[name] = format.open(index.parent / name)
+    whole = _Shards(index, {name: info for shard in shards.values() for name, info in shard.tensors.items()}, {})
+    for shard in shards.values():
+        whole.metadata.update(shard.metadata)
+    naming = format.naming(whole, None)
     # The index decides: a tensor that it does not name is not part of the checkpoint.
     entries: dict[str, Entry] = {}
-    for tensor, shard in weight_map.items():
+    for tensor, file in weight_map.items():
         stored = format.name_in_index(tensor)
-        if stored not in shards[shard].tensors:
+        if stored not in shards[file].tensors:
             raise CheckpointError(
-                f"{index} says that {shard} holds {tensor}, it does not; fetch or save the checkpoint again"
+                f"{index} says that {file} holds {tensor}, it does not; fetch or save the checkpoint again"
             )
-        for name, entry in entries_of(shards[shard], (stored,), format.naming(shards[shard], None)).items():
+        for name, entry in entries_of(shards[file], (stored,), naming).items():
             if name in entries:
                 raise CheckpointError(f"{index} names {name} twice; fetch or save the checkpoint again")
             entries[name] = entry

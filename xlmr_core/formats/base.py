@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.layouts import KEPT, Layout, refuse_shape
-from xlmr_core.formats.tensors import Container, LazyTensor, RawTensor, TensorInfo
+from xlmr_core.formats.tensors import Container, Described, LazyTensor, RawTensor, TensorInfo
 
 __all__ = ["Checkpoint", "Entry", "Format", "Model", "Naming"]
 
@@ -83,7 +83,7 @@ class Format:
     find: Callable[[Path], Path | None]
     recognises: Callable[[Path], bool]
     open: Callable[[Path], Container]
-    naming: Callable[[Container, str | None], Naming]
+    naming: Callable[[Described, str | None], Naming]
     written: Callable[[Model], Naming] | None = None
     prepare: Callable[[Mapping[str, LazyTensor], Model], Mapping[str, LazyTensor]] | None = None
     write: Callable[[Path, Mapping[str, LazyTensor], Model], None] | None = None
@@ -94,6 +94,13 @@ class Format:
     def can_write(self) -> bool:
         """Whether checkpoints are written in this format."""
         return self.write is not None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Shell patterns of its files in a repository, also one folder down."""
+        single = Path(self.single)
+        names = (self.single, self.index, f"{single.stem}-*-of-*{single.suffix}") if self.index else (self.single,)
+        return (*names, *(f"0_Transformer/{name}" for name in names))
 
     def encode(self, tensors: Mapping[str, LazyTensor], model: Model) -> dict[str, LazyTensor]:
         """Canonical tensors by the names and in the layouts to store.

@@ -20,7 +20,7 @@ from xlmr_core.formats.base import Checkpoint, Format, Model, Naming
 from xlmr_core.formats.fairseq_names import HEADS, NO_TYPES, TYPES, WRITTEN_HEAD, fairseq_naming
 from xlmr_core.formats.finding import in_folder
 from xlmr_core.formats.pickle_reader import Record
-from xlmr_core.formats.tensors import DTYPES, Container, LazyTensor, RawTensor, TensorInfo
+from xlmr_core.formats.tensors import DTYPES, Described, LazyTensor, RawTensor, TensorInfo
 from xlmr_core.formats.torch_file import TorchArchive, TorchFile, is_torch_file
 from xlmr_core.formats.torch_writer import write_torch
 
@@ -72,11 +72,6 @@ class FairseqFile(TorchFile):
         if words is not None and len(words.shape) == 2:
             self.tensors[NO_TYPES] = TensorInfo(words.dtype, (1, words.shape[1]), path)
 
-    @property
-    def is_xl(self) -> bool:
-        """Whether its norms stand where XL has them."""
-        return any(name.endswith("sentence_encoder.layer_norm.weight") for name in self.tensors)
-
     def tensor(self, name: str) -> RawTensor:
         return self.stream(name).read() if name == NO_TYPES else super().tensor(name)
 
@@ -110,11 +105,15 @@ def _plain(value: Any) -> Any:
     return state.get("_val")
 
 
-def _naming(container: Container, part: str | None) -> Naming:
-    assert isinstance(container, FairseqFile)
+def _is_xl(names: Iterable[str]) -> bool:
+    """Whether the norms stand where XL has them."""
+    return any(name.endswith("sentence_encoder.layer_norm.weight") for name in names)
+
+
+def _naming(container: Described, part: str | None) -> Naming:
     bare = not any(name.startswith((HEADS, "encoder.lm_head.", "decoder.lm_head.")) for name in container.tensors)
     heads = container.metadata["parts"]
-    return fairseq_naming(container.is_xl, bare, heads[0] if part is None and len(heads) == 1 else part)
+    return fairseq_naming(_is_xl(container.tensors), bare, heads[0] if part is None and len(heads) == 1 else part)
 
 
 def _config(path: Path, checkpoint: Checkpoint) -> XLMRobertaConfig:
@@ -152,7 +151,7 @@ def _config(path: Path, checkpoint: Checkpoint) -> XLMRobertaConfig:
         head = "ForSequenceClassification"
         values["num_labels"] = named["classifier.out_proj.weight"].shape[0]
         values["classifier_dropout"] = said.get("pooler_dropout", 0.0)
-    family = XLMRobertaXLConfig if file.is_xl else XLMRobertaConfig
+    family = XLMRobertaXLConfig if _is_xl(file.tensors) else XLMRobertaConfig
     return family(**values, architectures=[family.__name__.removesuffix("Config") + head])
 
 

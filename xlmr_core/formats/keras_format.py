@@ -17,7 +17,7 @@ from xlmr_core.formats.finding import first_bytes
 from xlmr_core.formats.h5_file import SIGNATURE, H5File, write_h5
 from xlmr_core.formats.layouts import KEPT, TRANSPOSED, Layout
 from xlmr_core.formats.naming import role_of
-from xlmr_core.formats.tensors import Container, LazyTensor
+from xlmr_core.formats.tensors import Described, LazyTensor
 from xlmr_core.parameters import Role
 
 __all__ = ["KERAS", "WEIGHTS"]
@@ -100,7 +100,7 @@ def _open(path: Path) -> H5File:
     return file
 
 
-def _naming(container: Container, part: str | None) -> Naming:
+def _naming(container: Described, part: str | None) -> Naming:
     return Naming(_decode)
 
 

@@ -124,6 +124,7 @@ RECORD_PACKAGES = (
     "lightning_fabric.",
     "lightning_utilities.",
     "typing.",
+    "transformers.",
 )
 
 

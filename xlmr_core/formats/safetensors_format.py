@@ -8,8 +8,9 @@ from pathlib import Path
 from xlmr_core.formats.base import CANONICAL, Format, Model, Naming
 from xlmr_core.formats.finding import first_bytes, in_folder
 from xlmr_core.formats.naming import flax_naming, tensorflow_naming
+from xlmr_core.formats.prefixes import prefixed_naming
 from xlmr_core.formats.safetensors_file import SafetensorsFile, write_safetensors
-from xlmr_core.formats.tensors import Container, LazyTensor
+from xlmr_core.formats.tensors import Described, LazyTensor
 
 __all__ = ["SAFETENSORS"]
 
@@ -21,15 +22,13 @@ def _recognises(path: Path) -> bool:
     return path.suffix == ".safetensors" or first_bytes(path)[8:9] == b"{"
 
 
-def _naming(container: Container, part: str | None) -> Naming:
-    """By the text that writers leave, or else by what betrays them."""
-    writer = container.metadata.get("format")
-    if writer == "tf" or (writer is None and any(name.endswith(":0") for name in container.tensors)):
+def _naming(container: Described, part: str | None) -> Naming:
+    """By what betrays the names of TensorFlow and of Flax: the texts that writers leave are not always theirs."""
+    if any(name.endswith(":0") for name in container.tensors):
         return tensorflow_naming(bare=False)
-    flax_only = any(name.endswith((".kernel", ".embedding", ".scale")) for name in container.tensors)
-    if writer == "flax" or (writer is None and flax_only):
+    if any(name.endswith((".kernel", ".embedding", ".scale")) for name in container.tensors):
         return flax_naming(".")
-    return CANONICAL
+    return prefixed_naming(container.path, container.tensors, part)
 
 
 def _write(path: Path, tensors: Mapping[str, LazyTensor], model: Model) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "PIECE",
     "Container",
     "DType",
+    "Described",
     "LazyTensor",
     "MappedFile",
     "RawTensor",
@@ -186,8 +187,8 @@ class TensorInfo(NamedTuple):
     file: Path
 
 
-class Container(Protocol):
-    """An open file of one format: tensors by the names and in the layouts that are stored.
+class Described(Protocol):
+    """What is said about a file of tensors, or about several together, by the names and in the layouts that are stored.
 
     Attributes:
         path: the file.
@@ -201,6 +202,10 @@ class Container(Protocol):
     def tensors(self) -> Mapping[str, TensorInfo]: ...
     @property
     def metadata(self) -> Mapping[str, Any]: ...
+
+
+class Container(Described, Protocol):
+    """An open file of one format."""
 
     def tensor(self, name: str) -> RawTensor:
         """The tensor as a view of the file, where the format allows one."""

@@ -17,7 +17,7 @@ from xlmr_core.formats.base import Format, Model, Naming
 from xlmr_core.formats.finding import first_bytes, in_folder
 from xlmr_core.formats.h5_file import SIGNATURE, H5File, texts, write_h5
 from xlmr_core.formats.naming import tensorflow_naming
-from xlmr_core.formats.tensors import Container, LazyTensor, RawTensor, TensorInfo
+from xlmr_core.formats.tensors import Described, LazyTensor, RawTensor, TensorInfo
 from xlmr_core.heads import model_class_name
 
 __all__ = ["TF"]
@@ -84,7 +84,7 @@ def _recognises(path: Path) -> bool:
     return first_bytes(path).startswith(SIGNATURE) and any(name.endswith(":0") for name in H5File(path).tensors)
 
 
-def _naming(container: Container, part: str | None) -> Naming:
+def _naming(container: Described, part: str | None) -> Naming:
     return tensorflow_naming(bare=re.search(r"_model(_\d+)?$", container.metadata.get("model", "")) is not None)
 
 
