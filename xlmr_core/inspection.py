@@ -1,4 +1,4 @@
-"""What a checkpoint is: format, architecture, sizes, dtypes, memory, and what is tied, missing and unexpected. No tensor is read."""
+"""What a checkpoint is: format, architecture, sizes, dtypes, memory, and what is tied, missing and unexpected. Little more than headers is read."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ float64 an embedding of XL alone would be 5 GB; which rows is the same for every
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,7 +18,7 @@ from xlmr_core.backends import load_backend
 from xlmr_core.checkpoint import find_format
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError, MissingBackendError
-from xlmr_core.formats.tensors import RawTensor
+from xlmr_core.formats.tensors import LazyTensor, RawTensor
 from xlmr_core.heads import HEADS
 from xlmr_core.model_files import ModelFiles
 from xlmr_core.quantization import SCALE_SUFFIX
@@ -144,18 +144,16 @@ class _Parameters(Mapping[str, Array]):
         self._sources = files.plan.sources
 
     def __getitem__(self, name: str) -> Array:
-        source = self._sources[name]
-        if self._rows is not None and name.removeprefix("roberta.") in _BY_TOKEN:
-            raw = _rows_of(self._files.checkpoint.tensor(source), self._rows)
-        else:
-            # As a stream: pages of a mapped file would add up in this process.
-            raw = self._files.checkpoint.stream(source).read()
-        values = raw.to_numpy()
+        values = self._read(name, self._rows if name.removeprefix("roberta.") in _BY_TOKEN else None)
         if self._files.rows[name].dtype == "I8":
-            scales = self._files.checkpoint.tensor(self._sources[name + SCALE_SUFFIX])
-            scales = scales if len(values) == scales.shape[0] else _rows_of(scales, self._rows)
-            values = values * scales.to_numpy()[:, None]
+            scales = self._read(name + SCALE_SUFFIX, None)
+            values = values * (scales if len(scales) == len(values) else scales[self._rows])[:, None]
         return values
+
+    def _read(self, name: str, rows: Array | None) -> Array:
+        # As a stream: pages of a mapped file would add up in this process.
+        stream = self._files.checkpoint.stream(self._sources[name])
+        return (stream.read() if rows is None else _rows_of(stream, rows)).to_numpy()
 
     def __contains__(self, name: object) -> bool:
         return name in self._sources
@@ -167,11 +165,22 @@ class _Parameters(Mapping[str, Array]):
         return len(self._sources)
 
 
-def _rows_of(raw: RawTensor, rows: Array | None) -> RawTensor:
-    assert rows is not None
-    width = raw.nbytes // raw.shape[0]
-    data = bytearray().join(raw.data[row * width : (row + 1) * width] for row in rows.tolist())
-    return replace(raw, shape=(len(rows), *raw.shape[1:]), data=memoryview(data))
+def _rows_of(stream: LazyTensor, rows: Array) -> RawTensor:
+    """Some rows of a tensor, ascending, while it streams past."""
+    width = stream.nbytes // stream.shape[0]
+    picked = memoryview(bytearray(len(rows) * width))
+    begins = rows * width
+    at = 0
+    for piece in stream.pieces():
+        # Those that end behind the start of the piece and begin before its end; a row may lie in several pieces.
+        first, last = np.searchsorted(begins + width, at, "right"), np.searchsorted(begins, at + piece.nbytes)
+        for number in range(int(first), int(last)):
+            begin = int(begins[number])
+            low, high = max(begin, at), min(begin + width, at + piece.nbytes)
+            to = number * width - begin
+            picked[to + low : to + high] = piece[low - at : high - at]
+        at += piece.nbytes
+    return RawTensor(stream.dtype, (len(rows), *stream.shape[1:]), picked)
 
 
 # A backend

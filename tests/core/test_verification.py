@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.core.small_models import FAMILIES, Arrays, arrays_of, change_config, config_of, save, with_tokenizer
+from tests.core.small_models import (
+    FAMILIES,
+    Arrays,
+    arrays_of,
+    change_config,
+    config_of,
+    in_pieces,
+    save,
+    with_tokenizer,
+)
 from tests.core.tokenization_models import small_model, with_pieces
 from xlmr_core import probe
 from xlmr_core.conversion import convert
@@ -209,6 +218,13 @@ def test_a_sampled_vocabulary_gives_what_the_whole_one_gives(
     for name, values in every.items():
         expected = values[..., sampled.rows] if name == "logits" and head in ("ForMaskedLM", "ForCausalLM") else values
         assert np.allclose(some[name], expected, rtol=0, atol=1e-12), name
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 100, 10_000])
+def test_rows_are_picked_from_pieces_of_any_size(size: int) -> None:
+    array = np.arange(50 * 16, dtype=np.float32).reshape(50, 16)
+    rows = np.array([0, 1, 7, 30, 31, 49])
+    assert np.array_equal(probe._rows_of(in_pieces(array, size), rows).to_numpy(), array[rows])
 
 
 def test_padding_is_left_out_of_what_is_compared(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ __all__ = ["DESCRIPTION", "SUMMARY", "add_arguments", "execute"]
 SUMMARY = "say what a checkpoint is"
 DESCRIPTION = """\
 Say what a checkpoint is: format, architecture, head, sizes, dtypes, number of parameters, the memory it takes, and what is tied, missing and
-unexpected. Nothing but headers is read.
+unexpected. Little more than headers is read.
 
   xlmr inspect FacebookAI/xlm-roberta-base
   xlmr inspect model.pt --json
