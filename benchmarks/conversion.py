@@ -111,9 +111,11 @@ def _make(folder: Path, tiny: bool) -> None:
 
     def drawn(name: str) -> RawTensor:
         random = np.random.default_rng(list(name.encode()))
+        values = random.random(rows[name].shape, np.float32)
+        values -= 0.5
         # fairseq has no token types, so their row is zero as in published models.
-        size = 0.0 if "token_type" in name else config.initializer_range
-        return RawTensor.from_numpy(random.standard_normal(rows[name].shape, np.float32) * np.float32(size))
+        values *= 0.0 if "token_type" in name else config.initializer_range
+        return RawTensor.from_numpy(values)
 
     stored = {name: functools.partial(drawn, name) for name, row in rows.items() if row.tied_to is None}
     together = {"config.json": config.to_json_string().encode()}

@@ -1,4 +1,4 @@
-"""What a checkpoint is: format, architecture, sizes, dtypes, memory, and what is tied, missing and unexpected. Little more than headers is read."""
+"""What a checkpoint is: format, architecture, sizes, dtypes, memory, what is tied, missing, unexpected. Little more than headers is read."""
 
 from __future__ import annotations
 
