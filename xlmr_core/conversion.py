@@ -91,6 +91,7 @@ def convert(
     head: str | None = None,
     dtype: str | None = None,
     allow_overflow: bool = False,
+    pooler: bool = True,
     max_shard_size: int | str = "5GB",
     verify: bool = False,
     force: bool = False,
@@ -108,6 +109,7 @@ def convert(
         dtype: ``float32``, ``float16``, ``bfloat16`` or ``float64`` for all parameters, rounded to nearest and ties to even; by default every
             parameter keeps its own, bit for bit.
         allow_overflow: let values that are too large for ``dtype`` become infinite.
+        pooler: keep a pooler, if the source has one; fairseq has no place for it.
         max_shard_size: bytes of a weight file at most, or a text such as ``5GB``, where the format knows shards.
         verify: compare source and result: values, tokenizer ids, and the outputs of a small forward pass in the NumPy reference.
         force: replace files in ``destination`` that differ. Nothing else there is removed.
@@ -126,8 +128,13 @@ def convert(
     tag = None if dtype is None else tag_of(dtype)
     with open_model(source, head=head) as opened:
         files = opened
-        if to == "fairseq" and not HEADS[files.head].pooler:
-            # It has no place for a pooler, and where no head reads it none is missed.
+        if to == "fairseq" and files.pooler and pooler and HEADS[files.head].pooler:
+            raise CheckpointError(
+                f"fairseq has no place for the pooler of {files.architecture}; leave it out with pooler=False (--no-pooler), "
+                "or write another format"
+            )
+        if to == "fairseq" or not pooler:
+            # Where no head reads it none is missed.
             files = replace(files, pooler=False)
         if files.int8 and (tag is not None or to != "safetensors"):
             raise CheckpointError(

@@ -43,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow-overflow", action="store_true", help="let values that are too large for --dtype become infinite"
     )
     parser.add_argument(
+        "--no-pooler", dest="pooler", action="store_false", help="leave a pooler out, as fairseq has none"
+    )
+    parser.add_argument(
         "--max-shard-size",
         default="5GB",
         metavar="SIZE",
@@ -74,6 +77,7 @@ def execute(arguments: argparse.Namespace) -> int:
             head=arguments.head,
             dtype=arguments.dtype,
             allow_overflow=arguments.allow_overflow,
+            pooler=arguments.pooler,
             max_shard_size=arguments.max_shard_size,
             verify=arguments.verify,
             force=arguments.force,
