@@ -21,7 +21,7 @@ from xlmr_core.formats.tensors import LazyTensor
 from xlmr_core.heads import HEADS
 from xlmr_core.load_plan import LoadReport
 from xlmr_core.model_files import ModelFiles, open_model
-from xlmr_core.tokenization.files import TOKENIZER_FILE, VOCAB_FILE
+from xlmr_core.tokenization.files import CONFIG_FILE, TOKENIZER_FILE, VOCAB_FILE
 from xlmr_core.tokenization.spm import SentencePieceModel
 from xlmr_core.verification import Comparison, Counter, Progress, compare_files
 
@@ -43,6 +43,8 @@ COPIED = (
     *("sparse_linear.pt", "colbert_linear.pt"),
 )
 _CONFIG, _MODULES, _DICTIONARY = "config.json", "modules.json", "dict.txt"
+# Formats whose own libraries keep the longest text elsewhere than beside the tokenizer.
+_WITHOUT_SETTINGS = ("fairseq", "kerashub")
 # A file of more than this is no small file.
 _LARGEST_SMALL = 256 << 20
 
@@ -89,6 +91,7 @@ def convert(
     to: str,
     *,
     head: str | None = None,
+    part: str | None = None,
     dtype: str | None = None,
     allow_overflow: bool = False,
     pooler: bool = True,
@@ -106,6 +109,7 @@ def convert(
         destination: a folder; made if it is missing. The source's own folder will do for another format and no other dtype.
         to: a name of :func:`writable_formats`.
         head: a suffix of ``HEADS``, where neither the configuration nor the parameters say it.
+        part: of a source that holds several models or heads, the one to read: see :func:`xlmr_core.checkpoint.open_checkpoint`.
         dtype: ``float32``, ``float16``, ``bfloat16`` or ``float64`` for all parameters, rounded to nearest and ties to even; by default every
             parameter keeps its own, bit for bit.
         allow_overflow: let values that are too large for ``dtype`` become infinite.
@@ -126,7 +130,7 @@ def convert(
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"expected a folder to write to, received the file {folder}; name a folder")
     tag = None if dtype is None else tag_of(dtype)
-    with open_model(source, head=head) as opened:
+    with open_model(source, head=head, part=part) as opened:
         files = opened
         if to == "fairseq" and files.pooler and pooler and HEADS[files.head].pooler:
             raise CheckpointError(
@@ -197,19 +201,24 @@ def small_files(files: ModelFiles, dtype: str | None = None) -> dict[str, bytes]
     nested = not (root / _MODULES).is_file() and (root.parent / _MODULES).is_file() and _is_module(root)
     for folder in (root.parent, root) if nested else (root,):
         for name in COPIED:
-            if (folder / name).is_file():
+            if (folder / name).is_file() and not (name == TOKENIZER_FILE and files.tokenizer != root):
                 found[name] = _content(folder / name)
         if (folder / _MODULES).is_file():
             found.update(_modules(folder, root))
+    if files.tokenizer is not None and files.tokenizer.is_file():
+        found[VOCAB_FILE] = _content(files.tokenizer)
+    if files.checkpoint.format in _WITHOUT_SETTINGS and VOCAB_FILE in found and CONFIG_FILE not in found:
+        settings = {"model_max_length": files.config.max_tokens, "tokenizer_class": "XLMRobertaTokenizer"}
+        found[CONFIG_FILE] = (json.dumps(settings, indent=2) + "\n").encode()
     return found
 
 
 def _config_json(files: ModelFiles, dtype: str | None) -> bytes:
     path = files.folder / _CONFIG
-    if not path.is_file():
+    values = read_config_json(path) if path.is_file() else {}
+    if not {"model_type", "architectures"} & set(values):  # there is none, or it is another library's
         config = files.config.copy(architectures=[files.architecture], dtype=dtype or files.config.dtype)
         return config.to_json_string().encode()
-    values = read_config_json(path)
     changed = dict(values)
     if dtype is not None:
         changed.pop("torch_dtype", None)

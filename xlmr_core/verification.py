@@ -18,7 +18,6 @@ from xlmr_core.formats.tensors import DTYPES, LazyTensor, RawTensor
 from xlmr_core.model_files import ModelFiles, open_model
 from xlmr_core.probe import REFERENCE, make_probe, run_probe
 from xlmr_core.tokenization import AutoTokenizer
-from xlmr_core.tokenization.files import TOKENIZER_FILE, VOCAB_FILE
 
 __all__ = [
     "SENTENCES",
@@ -409,10 +408,10 @@ def differing_keys(a: ModelFiles, b: ModelFiles) -> tuple[str, ...]:
 def _compare_tokenizers(a: ModelFiles, b: ModelFiles, notes: list[str]) -> tuple[int, tuple[TokenDifference, ...]]:
     tokenizers = []
     for files in (a, b):
-        if not any((files.folder / name).is_file() for name in (TOKENIZER_FILE, VOCAB_FILE)):
+        if files.tokenizer is None:
             notes.append(f"tokenizers are not compared, because there is none in {files.folder}")
             return 0, ()
-        tokenizers.append(AutoTokenizer.from_pretrained(files.folder))
+        tokenizers.append(AutoTokenizer.from_pretrained(files.tokenizer))
     first, second = tokenizers
     found = []
     for text in SENTENCES:
