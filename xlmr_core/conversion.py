@@ -21,28 +21,21 @@ from xlmr_core.formats.tensors import LazyTensor
 from xlmr_core.heads import HEADS
 from xlmr_core.load_plan import LoadReport
 from xlmr_core.model_files import ModelFiles, open_model
-from xlmr_core.tokenization.files import CONFIG_FILE, TOKENIZER_FILE, VOCAB_FILE
+from xlmr_core.tokenization.files import ADDED_FILE, CONFIG_FILE, SPECIAL_FILE, TOKENIZER_FILE, VOCAB_FILE
 from xlmr_core.tokenization.spm import SentencePieceModel
 from xlmr_core.verification import Comparison, Counter, Progress, compare_files
 
 __all__ = ["COPIED", "Conversion", "convert", "small_files", "writable_formats"]
 
-# Small files that belong to a model and are copied beside its weights, where there are any.
+_CONFIG, _MODULES, _DICTIONARY = "config.json", "modules.json", "dict.txt"
+# Small files that belong to a model and are copied beside its weights, where there are any: the tokenizer, how to generate,
+# what makes a sentence encoder of it (beside the folders that the list of modules names), and the other heads of bge-m3.
 COPIED = (
-    *(
-        "sentencepiece.bpe.model",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "added_tokens.json",
-    ),
-    *("dict.txt", "generation_config.json"),
-    # What makes a sentence encoder of it: the list of modules (and the folders that it names), the prompts, the longest text.
-    *("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"),
-    # The sparse and multi-vector heads of bge-m3.
+    *(VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE, _DICTIONARY),
+    "generation_config.json",
+    *(_MODULES, "config_sentence_transformers.json", "sentence_bert_config.json"),
     *("sparse_linear.pt", "colbert_linear.pt"),
 )
-_CONFIG, _MODULES, _DICTIONARY = "config.json", "modules.json", "dict.txt"
 # Formats whose own libraries keep the longest text elsewhere than beside the tokenizer.
 _WITHOUT_SETTINGS = ("fairseq", "kerashub")
 # A file of more than this is no small file.
@@ -325,17 +318,14 @@ def _folders(folder: Path, small: Mapping[str, bytes]) -> Iterator[None]:
         for path in missing:
             path.mkdir(exist_ok=True)
         yield
-    except OSError as error:
+    except BaseException as error:
         for path in reversed(missing):
             with contextlib.suppress(OSError):
                 path.rmdir()
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"cannot write to {folder}: {error.strerror or error}; choose another folder") from error
-    except BaseException:
-        for path in reversed(missing):
-            with contextlib.suppress(OSError):
-                path.rmdir()
+        if isinstance(error, OSError) and not isinstance(error, CheckpointError):
+            raise CheckpointError(
+                f"cannot write to {folder}: {error.strerror or error}; choose another folder"
+            ) from error
         raise
 
 

@@ -31,8 +31,6 @@ _HEAD_PARAMETERS = {
     "classifier.weight": "ForTokenClassification",
     "qa_outputs.weight": "ForQuestionAnswering",
 }
-# The two ways in which a language model is told apart by its config, and no parameter.
-_DECODER_HEAD = "ForCausalLM"
 
 
 @dataclass(frozen=True)
@@ -201,7 +199,7 @@ def head_of(config: XLMRobertaConfig, checkpoint: Checkpoint) -> str:
     if not found:
         return "Model"
     if found == ["ForMaskedLM"] and config.is_decoder:
-        return _DECODER_HEAD
+        return "ForCausalLM"  # with the same parameters
     has_pooler = any(name.removeprefix("roberta.").startswith("pooler.") for name in checkpoint.names)
     one_score = "classifier.weight" in checkpoint.names and checkpoint.info("classifier.weight").shape[0] == 1
     if found == ["ForTokenClassification"] and has_pooler and one_score:
