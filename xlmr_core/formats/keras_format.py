@@ -73,7 +73,7 @@ def _decode(stored: str) -> Iterable[tuple[str, Layout]]:
 
 def is_hub(file: H5File) -> bool:
     """Whether the layers are those of KerasHub and not of the backend here."""
-    return any("transformer_layer" in name or "token_and_position_embedding" in name for name in file.tensors)
+    return any("token_and_position_embedding" in name for name in file.tensors)
 
 
 def is_keras(file: H5File) -> bool:

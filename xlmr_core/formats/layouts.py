@@ -12,7 +12,7 @@ import numpy as np
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import LazyTensor, RawTensor
 
-__all__ = ["KEPT", "TRANSPOSED", "Layout", "folded", "rows"]
+__all__ = ["KEPT", "TRANSPOSED", "Layout", "folded", "lowered", "rows"]
 
 Shape: TypeAlias = tuple[int, ...]
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -117,6 +117,18 @@ def folded(inputs: int, outputs: int) -> Layout:
         return stored.reshape(math.prod(stored.shape[:inputs]), -1).T
 
     return Layout(f"folded {inputs}+{outputs}", shape, decode if inputs else None)
+
+
+def lowered(count: int) -> Layout:
+    """A table that is stored without its first rows, which are zeros then. Read only."""
+
+    def shape(stored: Shape) -> Shape | None:
+        return (stored[0] + count, *stored[1:]) if stored else None
+
+    def decode(stored: Array) -> Array:
+        return np.concatenate([np.zeros((count, *stored.shape[1:]), stored.dtype), stored])
+
+    return Layout(f"{count} rows lower", shape, decode)
 
 
 def refuse_shape(file: object, name: str, shape: Shape, layout: Layout) -> CheckpointError:
