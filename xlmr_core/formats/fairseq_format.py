@@ -74,6 +74,7 @@ class FairseqFile(TorchFile):
             raise CheckpointError(
                 f"{path} is no archive of a RoBERTa model of fairseq: expected its weights under 'model', found "
                 + (", ".join(map(repr, list(root)[:8])) if isinstance(root, dict) else type(root).__name__)
+                + "; check the file"
             )
         super().__init__(archive, root["model"], {})
         self.settings = _settings(root)
