@@ -163,6 +163,15 @@ def test_token_types_go_into_the_positions_of_fairseq(tmp_path: Path) -> None:
     assert not any(found[types][2])
 
 
+def test_a_tied_decoder_of_fairseq_takes_no_room(tmp_path: Path) -> None:
+    config = config_of("base", "ForMaskedLM", vocab_size=5000)
+    tensors = tensors_of(config, "ForMaskedLM", "fairseq")
+    (path,) = save_checkpoint(tmp_path, "fairseq", tensors, config, "ForMaskedLM")
+    assert path.stat().st_size < sum(raw.nbytes for raw in tensors.values()) + 20_000
+    found = contents_of(tmp_path)
+    assert found["lm_head.decoder.weight"] == found["roberta.embeddings.word_embeddings.weight"]
+
+
 def test_formats_that_are_only_read_are_not_written(tmp_path: Path) -> None:
     config = config_of("base", "Model")
     for format in ("kerashub", "lightning"):

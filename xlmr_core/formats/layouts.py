@@ -57,7 +57,8 @@ class Layout:
         shape = self.stored_shape(tensor.shape)
         encode = self.encode
         if encode is None:
-            return LazyTensor(tensor.dtype, shape, tensor.pieces)
+            # The same object where nothing changes: what is stored under two names can then share its bytes.
+            return tensor if shape == tensor.shape else LazyTensor(tensor.dtype, shape, tensor.pieces)
 
         def permuted() -> Iterator[memoryview]:
             raw = tensor.read()
