@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.core.format_cases import Contents, contents_of
+from tests.core.format_cases import Contents, contents_of, tensors_of
+from tests.core.small_models import config_of
 from xlmr_core.checkpoint import open_checkpoint, plan_load, read_config, save_checkpoint
 from xlmr_core.config import XLMRobertaXLConfig
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.fairseq_format import fairseq_dictionary
+from xlmr_core.formats.h5_file import H5File
 from xlmr_core.heads import head_of_class
 from xlmr_core.reference import forward
 from xlmr_core.tokenization.spm import read_model_file, read_pieces, scan_model
@@ -185,6 +187,26 @@ def test_sentence_transformers_folders_hold_a_transformer(shared: Path, tmp_path
         (tmp_path / "modules.json").write_text(text)
         with pytest.raises(CheckpointError, match="modules.json names no transformer"):
             open_checkpoint(tmp_path)
+
+
+# Keras
+
+
+LAYOUTS = json.loads((Path(__file__).parent / "recorded" / "keras_layouts.json").read_text())
+CHANGES = {
+    "untied": {"tie_word_embeddings": False},
+    "cross": {"add_cross_attention": True},
+    "relative": {"position_embedding_type": "relative_key"},
+    "plain": {},
+}
+
+
+@pytest.mark.parametrize("model", LAYOUTS)
+def test_weights_files_of_keras_have_the_layout_of_the_backend(model: str, tmp_path: Path) -> None:
+    family, head, variant = model.split("-")
+    config = config_of(family, head, **CHANGES[variant])
+    (path,) = save_checkpoint(tmp_path, "keras", tensors_of(config, head, "keras"), config, head)
+    assert sorted(H5File(path).tensors) == sorted(LAYOUTS[model])
 
 
 # KerasHub

@@ -73,6 +73,8 @@ def test_a_file_comes_back_bit_for_bit_in_every_variant(format: str, tmp_path: P
             own = {prefix + key for key in expected if key != "lm_head.decoder.bias" and "token_type" not in key}
             found = {key: value for key, value in found.items() if key in own}
             expected = {prefix + key: value for key, value in expected.items() if prefix + key in own}
+        if format == "keras":
+            expected.pop("lm_head.decoder.bias", None)  # the other name of lm_head.bias
         assert found == expected, name
         count += 1
     assert count == (12 if format == "fairseq" else 84)
