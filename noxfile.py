@@ -106,6 +106,21 @@ def examples(session: nox.Session) -> None:
         python(session, str(script.relative_to(ROOT)))
 
 
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Damaged checkpoints of every format for three minutes; not part of the default run.
+
+    ``nox -s fuzz -- --minutes 10 --seed 1000``: what follows goes to ``tests/fuzz/fuzz_formats.py``.
+    """
+    session.run(
+        sys.executable,
+        "tests/fuzz/fuzz_formats.py",
+        *session.posargs,
+        env={**ENV, "PYTHONPATH": str(ROOT)},
+        external=True,
+    )
+
+
 @nox.session(venv_backend="venv", reuse_venv=True)
 def bench(session: nox.Session) -> None:
     """The benchmarks beside their peers, in an environment with these; not part of the default run, because figures need a quiet machine.

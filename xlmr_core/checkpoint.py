@@ -222,9 +222,7 @@ def _nothing_in(folder: Path, formats: tuple[Format, ...]) -> str:
     if named_otherwise:
         return f"{expected}, found {', '.join(named_otherwise[:3])}; pass the path of the file itself"
     other = [
-        f"{', '.join(held[:3])} ({what})"
-        for pattern, what in OTHER_FORMATS
-        if (held := fnmatch.filter(files, pattern))
+        f"{', '.join(held[:3])} ({what})" for pattern, what in OTHER_FORMATS if (held := fnmatch.filter(files, pattern))
     ]
     if other:
         return f"{expected}; this folder holds {'; '.join(other)}: convert it in the library that wrote it"

@@ -21,28 +21,23 @@ from xlmr_core.formats.tensors import LazyTensor
 from xlmr_core.heads import HEADS
 from xlmr_core.load_plan import LoadReport
 from xlmr_core.model_files import ModelFiles, open_model
-from xlmr_core.tokenization.files import TOKENIZER_FILE, VOCAB_FILE
+from xlmr_core.tokenization.files import ADDED_FILE, CONFIG_FILE, SPECIAL_FILE, TOKENIZER_FILE, VOCAB_FILE
 from xlmr_core.tokenization.spm import SentencePieceModel
 from xlmr_core.verification import Comparison, Counter, Progress, compare_files
 
 __all__ = ["COPIED", "Conversion", "convert", "small_files", "writable_formats"]
 
-# Small files that belong to a model and are copied beside its weights, where there are any.
+_CONFIG, _MODULES, _DICTIONARY = "config.json", "modules.json", "dict.txt"
+# Small files that belong to a model and are copied beside its weights, where there are any: the tokenizer, how to generate,
+# what makes a sentence encoder of it (beside the folders that the list of modules names), and the other heads of bge-m3.
 COPIED = (
-    *(
-        "sentencepiece.bpe.model",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "added_tokens.json",
-    ),
-    *("dict.txt", "generation_config.json"),
-    # What makes a sentence encoder of it: the list of modules (and the folders that it names), the prompts, the longest text.
-    *("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"),
-    # The sparse and multi-vector heads of bge-m3.
+    *(VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE, _DICTIONARY),
+    "generation_config.json",
+    *(_MODULES, "config_sentence_transformers.json", "sentence_bert_config.json"),
     *("sparse_linear.pt", "colbert_linear.pt"),
 )
-_CONFIG, _MODULES, _DICTIONARY = "config.json", "modules.json", "dict.txt"
+# Formats whose own libraries keep the longest text elsewhere than beside the tokenizer.
+_WITHOUT_SETTINGS = ("fairseq", "kerashub")
 # A file of more than this is no small file.
 _LARGEST_SMALL = 256 << 20
 
@@ -89,6 +84,7 @@ def convert(
     to: str,
     *,
     head: str | None = None,
+    part: str | None = None,
     dtype: str | None = None,
     allow_overflow: bool = False,
     pooler: bool = True,
@@ -106,6 +102,7 @@ def convert(
         destination: a folder; made if it is missing. The source's own folder will do for another format and no other dtype.
         to: a name of :func:`writable_formats`.
         head: a suffix of ``HEADS``, where neither the configuration nor the parameters say it.
+        part: of a source that holds several models or heads, the one to read: see :func:`xlmr_core.checkpoint.open_checkpoint`.
         dtype: ``float32``, ``float16``, ``bfloat16`` or ``float64`` for all parameters, rounded to nearest and ties to even; by default every
             parameter keeps its own, bit for bit.
         allow_overflow: let values that are too large for ``dtype`` become infinite.
@@ -126,7 +123,7 @@ def convert(
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"expected a folder to write to, received the file {folder}; name a folder")
     tag = None if dtype is None else tag_of(dtype)
-    with open_model(source, head=head) as opened:
+    with open_model(source, head=head, part=part) as opened:
         files = opened
         if to == "fairseq" and files.pooler and pooler and HEADS[files.head].pooler:
             raise CheckpointError(
@@ -197,19 +194,24 @@ def small_files(files: ModelFiles, dtype: str | None = None) -> dict[str, bytes]
     nested = not (root / _MODULES).is_file() and (root.parent / _MODULES).is_file() and _is_module(root)
     for folder in (root.parent, root) if nested else (root,):
         for name in COPIED:
-            if (folder / name).is_file():
+            if (folder / name).is_file() and not (name == TOKENIZER_FILE and files.tokenizer != root):
                 found[name] = _content(folder / name)
         if (folder / _MODULES).is_file():
             found.update(_modules(folder, root))
+    if files.tokenizer is not None and files.tokenizer.is_file():
+        found[VOCAB_FILE] = _content(files.tokenizer)
+    if files.checkpoint.format in _WITHOUT_SETTINGS and VOCAB_FILE in found and CONFIG_FILE not in found:
+        settings = {"model_max_length": files.config.max_tokens, "tokenizer_class": "XLMRobertaTokenizer"}
+        found[CONFIG_FILE] = (json.dumps(settings, indent=2) + "\n").encode()
     return found
 
 
 def _config_json(files: ModelFiles, dtype: str | None) -> bytes:
     path = files.folder / _CONFIG
-    if not path.is_file():
+    values = read_config_json(path) if path.is_file() else {}
+    if not {"model_type", "architectures"} & set(values):  # there is none, or it is another library's
         config = files.config.copy(architectures=[files.architecture], dtype=dtype or files.config.dtype)
         return config.to_json_string().encode()
-    values = read_config_json(path)
     changed = dict(values)
     if dtype is not None:
         changed.pop("torch_dtype", None)
@@ -316,17 +318,14 @@ def _folders(folder: Path, small: Mapping[str, bytes]) -> Iterator[None]:
         for path in missing:
             path.mkdir(exist_ok=True)
         yield
-    except OSError as error:
+    except BaseException as error:
         for path in reversed(missing):
             with contextlib.suppress(OSError):
                 path.rmdir()
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"cannot write to {folder}: {error.strerror or error}; choose another folder") from error
-    except BaseException:
-        for path in reversed(missing):
-            with contextlib.suppress(OSError):
-                path.rmdir()
+        if isinstance(error, OSError) and not isinstance(error, CheckpointError):
+            raise CheckpointError(
+                f"cannot write to {folder}: {error.strerror or error}; choose another folder"
+            ) from error
         raise
 
 

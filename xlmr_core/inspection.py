@@ -98,17 +98,20 @@ class Inspection:
     problem: str = ""
 
 
-def inspect_model(name_or_path: str | os.PathLike[str], *, head: str | None = None) -> Inspection:
+def inspect_model(
+    name_or_path: str | os.PathLike[str], *, head: str | None = None, part: str | None = None
+) -> Inspection:
     """Describe a checkpoint of any format.
 
     Args:
         name_or_path: a folder, a file of weights, a built-in name or a name on the hub.
         head: a suffix of ``HEADS``, where neither the configuration nor the parameters say it.
+        part: of a file that holds several models or heads, the one to read: see :func:`xlmr_core.checkpoint.open_checkpoint`.
 
     Raises:
         ModelNotFoundError, CheckpointError, ConfigError: if it cannot be opened.
     """
-    with open_model(name_or_path, head=head) as files:
+    with open_model(name_or_path, head=head, part=part) as files:
         return inspect_files(files)
 
 

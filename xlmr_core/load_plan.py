@@ -28,6 +28,9 @@ __all__ = ["Dropped", "LoadPlan", "LoadReport", "LoadWarning", "Mismatched", "Ti
 PREFIX = "roberta."
 DECODER, DECODER_BIAS, LM_BIAS = "lm_head.decoder.weight", "lm_head.decoder.bias", "lm_head.bias"
 
+# Classification heads of fairseq that nobody chose.
+OTHER_HEADS = "classification_heads."
+
 # What TensorFlow once called the weights of a norm.
 OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
 
@@ -264,7 +267,9 @@ def plan_load(
             continue
         bare = _bare(_renamed(name))
         rule = next((rule for rule in DROPS if rule.pattern.match(bare) and rule.when(config, has_pooler)), None)
-        if bare in (LM_BIAS, DECODER_BIAS) and LM_BIAS in rows:
+        if bare.startswith(OTHER_HEADS) and not any(row.name.startswith("classifier.") for row in missing):
+            dropped.append(Dropped(name, "another classification head"))
+        elif bare in (LM_BIAS, DECODER_BIAS) and LM_BIAS in rows:
             dropped.append(Dropped(name, "the other name of the same bias"))
         elif rule is not None:
             dropped.append(Dropped(name, rule.why))

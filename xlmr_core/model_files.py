@@ -20,6 +20,7 @@ from xlmr_core.hub import BUILT_IN, resolve
 from xlmr_core.load_plan import LoadPlan, LoadWarning, plan_load
 from xlmr_core.parameters import Parameter, parameters, stored_names
 from xlmr_core.quantization import is_int8
+from xlmr_core.tokenization.files import TOKENIZER_FILE, VOCAB_FILE
 
 __all__ = ["ModelFiles", "find_model", "head_of", "open_model"]
 
@@ -30,8 +31,6 @@ _HEAD_PARAMETERS = {
     "classifier.weight": "ForTokenClassification",
     "qa_outputs.weight": "ForQuestionAnswering",
 }
-# The two ways in which a language model is told apart by its config, and no parameter.
-_DECODER_HEAD = "ForCausalLM"
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,15 @@ class ModelFiles:
     def folder(self) -> Path:
         """Where the weights are, and beside them the config and the tokenizer."""
         return Path(self.checkpoint.path).parent
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """Where its tokenizer is read from: the folder, or the sentencepiece model of a KerasHub preset, whose other files are its own."""
+        if self.checkpoint.format == "kerashub":
+            model = self.folder / "assets" / "tokenizer" / "vocabulary.spm"
+            return model if model.is_file() else None
+        there = any((self.folder / name).is_file() for name in (TOKENIZER_FILE, VOCAB_FILE))
+        return self.folder if there else None
 
     @property
     def architecture(self) -> str:
@@ -137,7 +145,11 @@ def _files_of(format: Format) -> tuple[str, ...]:
 
 
 def open_model(
-    name_or_path: str | os.PathLike[str], *, head: str | None = None, format: str | None = None
+    name_or_path: str | os.PathLike[str],
+    *,
+    head: str | None = None,
+    format: str | None = None,
+    part: str | None = None,
 ) -> ModelFiles:
     """Open a checkpoint of any format with its configuration.
 
@@ -145,6 +157,7 @@ def open_model(
         name_or_path: a folder, a file of weights, a built-in name or a name on the hub.
         head: a suffix of ``HEADS``, in place of what the config or the parameters say.
         format: which of a folder's formats to open, a name of ``FORMATS``; by default the first of them that is there.
+        part: of a file that holds several models or heads, the one to read: see :func:`xlmr_core.checkpoint.open_checkpoint`.
 
     Raises:
         ModelNotFoundError: if there is no such model.
@@ -154,9 +167,9 @@ def open_model(
     if head is not None and head not in HEADS:
         raise CheckpointError(f"head must be one of {', '.join(HEADS)}, received {head!r}")
     path = find_model(name_or_path)
-    checkpoint = open_checkpoint(path, format)
+    checkpoint = open_checkpoint(path, format, part=part)
     try:
-        config = read_config(checkpoint.path, format)
+        config = read_config(checkpoint.path, format, part=part)
         pooler = any(name.removeprefix("roberta.").startswith("pooler.") for name in checkpoint.names)
         return ModelFiles(
             str(name_or_path), checkpoint, config, head_of(config, checkpoint) if head is None else head, pooler
@@ -186,7 +199,7 @@ def head_of(config: XLMRobertaConfig, checkpoint: Checkpoint) -> str:
     if not found:
         return "Model"
     if found == ["ForMaskedLM"] and config.is_decoder:
-        return _DECODER_HEAD
+        return "ForCausalLM"  # with the same parameters
     has_pooler = any(name.removeprefix("roberta.").startswith("pooler.") for name in checkpoint.names)
     one_score = "classifier.weight" in checkpoint.names and checkpoint.info("classifier.weight").shape[0] == 1
     if found == ["ForTokenClassification"] and has_pooler and one_score:

@@ -17,8 +17,8 @@ from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import DTYPES, LazyTensor, RawTensor
 from xlmr_core.model_files import ModelFiles, open_model
 from xlmr_core.probe import REFERENCE, make_probe, run_probe
+from xlmr_core.reference import ACTIVATION_FUNCTIONS
 from xlmr_core.tokenization import AutoTokenizer
-from xlmr_core.tokenization.files import TOKENIZER_FILE, VOCAB_FILE
 
 __all__ = [
     "SENTENCES",
@@ -398,9 +398,17 @@ _TELLING = (
 def differing_keys(a: ModelFiles, b: ModelFiles) -> tuple[str, ...]:
     """Keys of the configurations that change what the model says, each with both values; of labels only where a head has them."""
     keys = [key for key in _TELLING if key != "id2label" or any("classif" in name for name in a.rows)]
-    pairs = [(key, getattr(a.config, key), getattr(b.config, key)) for key in keys]
+    pairs = [(key, _meaning(a, key), _meaning(b, key)) for key in keys]
     kinds = [("architecture", a.architecture, b.architecture)] if a.architecture != b.architecture else []
     return tuple(f"{key}: {one!r} and {other!r}" for key, one, other in (*kinds, *pairs) if one != other)
+
+
+def _meaning(files: ModelFiles, key: str) -> Any:
+    value = getattr(files.config, key)
+    if key == "hidden_act" and isinstance(value, str):
+        # Several names are the same function: the first of them stands for all.
+        return next(name for name, act in ACTIVATION_FUNCTIONS.items() if act is ACTIVATION_FUNCTIONS[value])
+    return value
 
 
 # Tokenizers
@@ -409,10 +417,10 @@ def differing_keys(a: ModelFiles, b: ModelFiles) -> tuple[str, ...]:
 def _compare_tokenizers(a: ModelFiles, b: ModelFiles, notes: list[str]) -> tuple[int, tuple[TokenDifference, ...]]:
     tokenizers = []
     for files in (a, b):
-        if not any((files.folder / name).is_file() for name in (TOKENIZER_FILE, VOCAB_FILE)):
+        if files.tokenizer is None:
             notes.append(f"tokenizers are not compared, because there is none in {files.folder}")
             return 0, ()
-        tokenizers.append(AutoTokenizer.from_pretrained(files.folder))
+        tokenizers.append(AutoTokenizer.from_pretrained(files.tokenizer))
     first, second = tokenizers
     found = []
     for text in SENTENCES:

@@ -289,7 +289,9 @@ def test_a_missing_path_and_a_file_of_another_kind_are_refused(tmp_path: Path) -
     with pytest.raises(CheckpointError, match=r"pytorch_model.bin is none of: safetensors, PyTorch pickle, "):
         open_checkpoint(tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=r"expected tf_model.h5 in .*, found model.safetensors, pytorch_model.bin; ask for"):
+    with pytest.raises(
+        CheckpointError, match=r"expected tf_model.h5 in .*, found model.safetensors, pytorch_model.bin; ask for"
+    ):
         open_checkpoint(tmp_path, "tf")
     with pytest.raises(CheckpointError, match=r"format must be one of safetensors, torch, .*, received 'tensorflow'"):
         open_checkpoint(tmp_path, "tensorflow")

@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 
 from tests.core.small_models import FAMILIES, Arrays, arrays_of, change_config, config_of, save, with_tokenizer
+from tests.core.tokenization_models import small_model
 from xlmr_core.checkpoint import open_checkpoint
 from xlmr_core.conversion import Conversion, convert, writable_formats
+from xlmr_core.diagnosis import diagnose
 from xlmr_core.errors import CheckpointError, ModelNotFoundError
 from xlmr_core.heads import HEADS
 from xlmr_core.model_files import open_model
+from xlmr_core.tokenization import AutoTokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMATS = writable_formats()
@@ -223,6 +226,34 @@ def test_several_heads_need_a_word(tmp_path: Path) -> None:
         assert files.head == "ForMaskedLM"
     with pytest.raises(CheckpointError, match="^head must be one of Model, .*, received 'ForEverything'"):
         open_model(tmp_path, head="ForEverything")
+
+
+def test_one_head_of_a_fairseq_archive_with_several(tmp_path: Path, shared: Path) -> None:
+    archive = tmp_path / "archive"
+    shutil.copytree(shared / "fixtures" / "fairseq" / "base_args_heads", archive)
+    shutil.copy(shared / "fixtures" / "tokenizer" / "sentencepiece.bpe.model", archive)
+    done = convert(archive, tmp_path / "b", "safetensors", part="mnli", verify=True)
+    assert done.architecture == "XLMRobertaForSequenceClassification"
+    assert done.report.missing == done.report.unexpected == ()
+    assert done.comparison is not None and done.comparison.equal
+    assert (done.comparison.sentences, done.comparison.tokens) == (37, ())
+    with pytest.raises(CheckpointError, match="has no part 'snli'; it has mnli, other_head"):
+        convert(archive, tmp_path / "c", "safetensors", part="snli")
+    # Healthy but for the names of the labels, which an archive does not have.
+    assert [finding.check for finding in diagnose(tmp_path / "b").findings] == ["labels"]
+
+
+def test_a_preset_of_kerashub_gets_a_config_and_a_tokenizer_that_others_read(tmp_path: Path) -> None:
+    preset = tmp_path / "preset"
+    shutil.copytree(ROOT / "tests" / "core" / "recorded" / "kerashub", preset)
+    (preset / "assets" / "tokenizer").mkdir(parents=True)
+    (preset / "assets" / "tokenizer" / "vocabulary.spm").write_bytes(small_model())
+    (preset / "tokenizer.json").write_text('{"class_name": "XLMRobertaTokenizer"}')  # KerasHub's, of another kind
+    done = convert(preset, tmp_path / "b", "safetensors", verify=True)
+    assert done.comparison is not None and done.comparison.equal
+    assert set(done.copied) == {"config.json", "sentencepiece.bpe.model", "tokenizer_config.json"}
+    assert json.loads((tmp_path / "b" / "config.json").read_text())["architectures"] == ["XLMRobertaModel"]
+    assert AutoTokenizer.from_pretrained(tmp_path / "b").model_max_length == 10
 
 
 # Small files

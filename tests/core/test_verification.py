@@ -125,6 +125,10 @@ def test_a_config_that_means_another_model(key: str, value: object, pair: Callab
         assert not found.outputs[0].equal
 
 
+def test_two_names_of_an_activation_are_the_same(pair: Callable[..., tuple[Path, Path]]) -> None:
+    assert compare(*pair(hidden_act="gelu_python")).equal
+
+
 def test_rounded_weights_are_equal_up_to_rounding_and_others_are_not(pair: Callable[..., tuple[Path, Path]]) -> None:
     a, b = pair()
     for dtype in ("float16", "bfloat16"):

@@ -113,3 +113,14 @@ def test_the_main_job_on_the_command_line(tmp_path):
     assert first.splitlines()[0] == SENTENCES[0]
     assert second.splitlines()[0] == SENTENCES[1]
     assert len(first.splitlines()) == len(second.splitlines()) == 6
+
+
+@pytest.mark.parametrize("format", ["tf", "flax", "keras"])
+def test_a_checkpoint_of_another_framework_is_written_without_that_framework(format, tmp_path):
+    code = OFFLINE + (
+        "import sys; from xlmr_core.cli import main\n"
+        f"assert main(['convert', 'xlmr-mini', 'converted', '--to', {format!r}, '--verify']) == 0\n"
+        "assert main(['doctor', 'converted']) == 0\n"
+        "assert not {'torch', 'tensorflow', 'keras', 'jax'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, check=True, timeout=120)

@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--force", action="store_true", help="replace files that are there already")
     parser.add_argument("--head", choices=tuple(HEADS), help="where neither the config nor the weights say it")
+    parser.add_argument("--part", metavar="NAME", help="which model or head to read of a file that holds several")
     parser.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,
@@ -75,6 +76,7 @@ def execute(arguments: argparse.Namespace) -> int:
             arguments.destination,
             arguments.to,
             head=arguments.head,
+            part=arguments.part,
             dtype=arguments.dtype,
             allow_overflow=arguments.allow_overflow,
             pooler=arguments.pooler,

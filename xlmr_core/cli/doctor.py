@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "path", metavar="PATH", help="a folder, a file of weights, a built-in model or a name on the Hugging Face hub"
     )
     parser.add_argument("--head", choices=tuple(HEADS), help="where neither the config nor the weights say it")
+    parser.add_argument("--part", metavar="NAME", help="which model or head to read of a file that holds several")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -37,7 +38,7 @@ def execute(arguments: argparse.Namespace) -> int:
     """Examine; 0 if it is healthy, 1 if not."""
     from xlmr_core.diagnosis import diagnose
 
-    found = diagnose(arguments.path, head=arguments.head)
+    found = diagnose(arguments.path, head=arguments.head, part=arguments.part)
     if arguments.json:
         print(json.dumps({**dataclasses.asdict(found), "healthy": found.healthy}, ensure_ascii=False, indent=2))
     else:

@@ -33,13 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--head", choices=tuple(HEADS), help="where neither the config nor the weights say it")
+    parser.add_argument("--part", metavar="NAME", help="which model or head to read of a file that holds several")
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Print what it is; 0, or 1 if a model could not be loaded from it."""
     from xlmr_core.inspection import inspect_model
 
-    found = inspect_model(arguments.path, head=arguments.head)
+    found = inspect_model(arguments.path, head=arguments.head, part=arguments.part)
     if arguments.json:
         print(json.dumps(dataclasses.asdict(found), ensure_ascii=False, indent=2))
     else:

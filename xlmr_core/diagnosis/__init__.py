@@ -80,19 +80,20 @@ CHECKS = (
 )
 
 
-def diagnose(name_or_path: str | os.PathLike[str], *, head: str | None = None) -> Diagnosis:
+def diagnose(name_or_path: str | os.PathLike[str], *, head: str | None = None, part: str | None = None) -> Diagnosis:
     """Examine a checkpoint of any format.
 
     Args:
         name_or_path: a folder, a file of weights, a built-in name or a name on the hub.
         head: a suffix of ``HEADS``, where neither the configuration nor the parameters say it.
+        part: of a file that holds several models or heads, the one to read: see :func:`xlmr_core.checkpoint.open_checkpoint`.
 
     Raises:
         ModelNotFoundError: if there is no such model. Whatever is wrong with it is a finding and no error.
     """
     path = find_model(name_or_path)
     try:
-        files = open_model(path, head=head)
+        files = open_model(path, head=head, part=part)
     except (CheckpointError, ConfigError) as error:
         return Diagnosis(str(path), ("opens",), (Finding("opens", True, *in_words(error)),))
     with files:

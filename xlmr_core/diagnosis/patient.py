@@ -59,12 +59,21 @@ class Patient:
     def tokenizer_config(self) -> dict[str, Any]:
         return json_object(self.folder / CONFIG_FILE)
 
+    @property
+    def tokenizer_files(self) -> list[str]:
+        """The files that hold a vocabulary."""
+        return [
+            name
+            for name in (TOKENIZER_FILE, VOCAB_FILE)
+            if self.files.tokenizer == self.folder and (self.folder / name).is_file()
+        ]
+
     @cached_property
     def tokenizers(self) -> dict[str, XLMRobertaTokenizer | XLMRobertaTokenizerFast]:
         """By file, those that can be built from the folder."""
         found: dict[str, XLMRobertaTokenizer | XLMRobertaTokenizerFast] = {}
         for name, kind in ((TOKENIZER_FILE, XLMRobertaTokenizerFast), (VOCAB_FILE, XLMRobertaTokenizer)):
-            if (self.folder / name).is_file():
+            if name in self.tokenizer_files:
                 try:
                     found[name] = kind.from_pretrained(self.folder)
                 except XLMRError:

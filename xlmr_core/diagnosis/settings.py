@@ -61,7 +61,7 @@ def check_labels(patient: Patient) -> Iterator[Told]:
 
 
 def check_tokenizer(patient: Patient) -> Iterator[Told]:
-    there = [name for name in (TOKENIZER_FILE, VOCAB_FILE) if (patient.folder / name).is_file()]
+    there = patient.tokenizer_files
     if not there:
         yield advice(
             f"no {TOKENIZER_FILE} and no {VOCAB_FILE} beside the weights",

@@ -36,6 +36,17 @@ ACTIVATIONS = {
     "tanh": "tanh",
     "swish": "silu",
 }
+WRITTEN_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_accurate",
+    "gelu_pytorch_tanh": "gelu_accurate",
+    "gelu_fast": "gelu_accurate",
+    "relu": "relu",
+    "tanh": "tanh",
+    "silu": "swish",
+    "swish": "swish",
+}
 # What fairseq does not let one choose.
 LAYER_NORM_EPS = 1e-5
 SPECIAL = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
@@ -63,6 +74,7 @@ class FairseqFile(TorchFile):
             raise CheckpointError(
                 f"{path} is no archive of a RoBERTa model of fairseq: expected its weights under 'model', found "
                 + (", ".join(map(repr, list(root)[:8])) if isinstance(root, dict) else type(root).__name__)
+                + "; check the file"
             )
         super().__init__(archive, root["model"], {})
         self.settings = _settings(root)
@@ -203,7 +215,7 @@ def _refuse(tensors: Iterable[str], model: Model) -> None:
         why = f"it has no token types, and type_vocab_size is {config.type_vocab_size}"
     elif config.layer_norm_eps != LAYER_NORM_EPS:
         why = f"its layer_norm_eps is always {LAYER_NORM_EPS}, and here it is {config.layer_norm_eps}"
-    elif config.hidden_act not in ACTIVATIONS.values():
+    elif config.hidden_act not in WRITTEN_ACTIVATIONS:
         why = f"it has no hidden_act {config.hidden_act!r}"
     elif config.pruned_heads:
         why = "it cannot hold pruned heads"
@@ -244,7 +256,7 @@ def _constant(dtype: str, shape: tuple[int, ...], value: int) -> LazyTensor:
 
 def _write(path: Path, tensors: Mapping[str, LazyTensor], model: Model) -> None:
     config = model.config
-    activation = next(name for name, ours in ACTIVATIONS.items() if ours == config.hidden_act)
+    assert isinstance(config.hidden_act, str), "checked before"
     xl = isinstance(config, XLMRobertaXLConfig)
     args = argparse.Namespace(
         arch="roberta_prenorm" if xl else "roberta_base",
@@ -262,7 +274,7 @@ def _write(path: Path, tensors: Mapping[str, LazyTensor], model: Model) -> None:
         encoder_attention_heads=config.num_attention_heads,
         encoder_normalize_before=xl,
         layernorm_embedding=not xl,
-        activation_fn=activation,
+        activation_fn=WRITTEN_ACTIVATIONS[config.hidden_act],
         pooler_activation_fn="tanh",
         dropout=config.hidden_dropout_prob,
         attention_dropout=config.attention_probs_dropout_prob,

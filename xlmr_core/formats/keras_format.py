@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from xlmr_core.config import XLMRobertaConfig, XLMRobertaXLConfig
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.base import Format, Model, Naming
 from xlmr_core.formats.finding import first_bytes
@@ -32,18 +33,21 @@ VARIABLES: dict[Role, tuple[int, Layout]] = {
     Role.NORM_SCALE: (0, KEPT),
     Role.NORM_BIAS: (1, KEPT),
 }
-# Canonical steps and those of Keras, which knows an attribute ``output`` of its own.
-RENAMED = {"output": "output_", "roberta": "base_model"}
+# Keras knows an attribute ``output`` of its own.
+RENAMED = {"output": "output_"}
 # What is behind ``layers`` in the alphabet is found through the list of that name first, and goes by the name of its class.
 IN_LIST = {"pooler": "layers/pooler", "lm_head": "layers/lm_head", "qa_outputs": "layers/linear"}
+ENCODERS = {XLMRobertaConfig: "layers/tfxlm_roberta_model", XLMRobertaXLConfig: "layers/tfxlm_roberta_xl_model"}
 VOCABULARY_BIAS = "lm_head.bias"  # the only variable of its layer
+VOCABULARY_BIAS_TOO = "lm_head.decoder.bias"  # the other name of the same, which checkpoints of untied models keep
 
 
-def _encode(name: str) -> tuple[str, Layout]:
+def _encode(name: str, model: Model) -> tuple[str, Layout]:
     role = role_of(name)
     assert role is not None, f"{name} is no parameter of the table"
     index, layout = (0, KEPT) if name == VOCABULARY_BIAS else VARIABLES[role]
-    steps = [IN_LIST.get(step, RENAMED.get(step, step)) for step in name.split(".")[:-1]]
+    named = {**RENAMED, **IN_LIST, "roberta": ENCODERS[type(model.config)]}
+    steps = [named.get(step, step) for step in name.split(".")[:-1]]
     path = re.sub(
         r"encoder/layer/(\d+)", lambda match: f"encoder/layer/{_member('layer', int(match[1]))}", "/".join(steps)
     )
@@ -58,12 +62,10 @@ def _decode(stored: str) -> Iterable[tuple[str, Layout]]:
     match = re.fullmatch(r"(.+)/vars/([01])", stored)
     if match is None:
         return ((stored, KEPT),)
-    path = re.sub(r"^(layers/)?(base_model|roberta)/", "roberta/", match[1]).replace(
-        "layers/linear", "layers/qa_outputs"
-    )
+    path = re.sub(r"^layers/tfxlm_roberta(_xl)?_model/", "roberta/", match[1])
     path = re.sub(r"encoder/layer/layer(_\d+)?/", lambda found: f"encoder/layer/{int((found[1] or '_0')[1:])}/", path)
-    name = path.replace("layers/", "").replace("output_/", "output/").replace("/", ".").removesuffix("_")
-    name = re.sub(r"\boutput_$", "output", name)
+    path = path.replace("layers/linear", "layers/qa_outputs").replace("layers/", "")
+    name = re.sub(r"output_(?=/|$)", "output", path).replace("/", ".")
     if name == "lm_head":
         return ((VOCABULARY_BIAS, KEPT),)
     canonical = f"{name}.{('weight', 'bias')[int(match[2])]}"
@@ -73,7 +75,7 @@ def _decode(stored: str) -> Iterable[tuple[str, Layout]]:
 
 def is_hub(file: H5File) -> bool:
     """Whether the layers are those of KerasHub and not of the backend here."""
-    return any("transformer_layer" in name or "token_and_position_embedding" in name for name in file.tensors)
+    return any("token_and_position_embedding" in name for name in file.tensors)
 
 
 def is_keras(file: H5File) -> bool:
@@ -104,6 +106,11 @@ def _naming(container: Described, part: str | None) -> Naming:
     return Naming(_decode)
 
 
+def _prepare(tensors: Mapping[str, LazyTensor], model: Model) -> dict[str, LazyTensor]:
+    # The vocabulary's bias has one place.
+    return {name: tensor for name, tensor in tensors.items() if name != VOCABULARY_BIAS_TOO}
+
+
 def _write(path: Path, tensors: Mapping[str, LazyTensor], model: Model) -> None:
     write_h5(path, tensors)
 
@@ -117,6 +124,7 @@ KERAS = Format(
     recognises=_recognises,
     open=_open,
     naming=_naming,
-    written=lambda model: Naming(_decode, _encode),
+    written=lambda model: Naming(_decode, lambda name: _encode(name, model)),
+    prepare=_prepare,
     write=_write,
 )

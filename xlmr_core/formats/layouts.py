@@ -12,7 +12,7 @@ import numpy as np
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import LazyTensor, RawTensor
 
-__all__ = ["KEPT", "TRANSPOSED", "Layout", "folded", "rows"]
+__all__ = ["KEPT", "TRANSPOSED", "Layout", "folded", "lowered", "rows"]
 
 Shape: TypeAlias = tuple[int, ...]
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -57,7 +57,8 @@ class Layout:
         shape = self.stored_shape(tensor.shape)
         encode = self.encode
         if encode is None:
-            return LazyTensor(tensor.dtype, shape, tensor.pieces)
+            # The same object where nothing changes: what is stored under two names can then share its bytes.
+            return tensor if shape == tensor.shape else LazyTensor(tensor.dtype, shape, tensor.pieces)
 
         def permuted() -> Iterator[memoryview]:
             raw = tensor.read()
@@ -117,6 +118,18 @@ def folded(inputs: int, outputs: int) -> Layout:
         return stored.reshape(math.prod(stored.shape[:inputs]), -1).T
 
     return Layout(f"folded {inputs}+{outputs}", shape, decode if inputs else None)
+
+
+def lowered(count: int) -> Layout:
+    """A table that is stored without its first rows, which are zeros then. Read only."""
+
+    def shape(stored: Shape) -> Shape | None:
+        return (stored[0] + count, *stored[1:]) if stored else None
+
+    def decode(stored: Array) -> Array:
+        return np.concatenate([np.zeros((count, *stored.shape[1:]), stored.dtype), stored])
+
+    return Layout(f"{count} rows lower", shape, decode)
 
 
 def refuse_shape(file: object, name: str, shape: Shape, layout: Layout) -> CheckpointError:

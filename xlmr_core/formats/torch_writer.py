@@ -29,7 +29,8 @@ def write_torch(path: Path, root: Mapping[str, Any]) -> None:
 
     Args:
         path: the file, which is written in place: give a temporary path.
-        root: a dictionary of tensors, dictionaries of them, and plain values (``argparse.Namespace`` too).
+        root: a dictionary of tensors, dictionaries of them, and plain values (``argparse.Namespace`` too). A tensor that is there twice, as
+            the same object, is stored once.
     """
     storages: list[LazyTensor] = []
     content = b"\x80\x02" + _dict(root, storages) + b"."
@@ -88,8 +89,10 @@ def _tensor(tensor: LazyTensor, storages: list[LazyTensor]) -> bytes:
     for n in reversed(tensor.shape):
         strides.insert(0, count)
         count *= n
-    key = str(len(storages))
-    storages.append(tensor)
+    known = [number for number, other in enumerate(storages) if other is tensor]  # under another name too
+    if not known:
+        storages.append(tensor)
+    key = str(known[0] if known else len(storages) - 1)
     storage = b"(" + _plain("storage") + _global("torch", f"{STORAGE_OF_TAG[tensor.dtype]}Storage")
     storage += _plain(key) + _plain("cpu") + _plain(count) + b"tQ"
     hooks = _global("collections", "OrderedDict") + b")R"
