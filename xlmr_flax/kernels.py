@@ -4,7 +4,7 @@
 kernel              when it is legal
 ==================  =========================================================================================================
 ``eager``           always; the only one that returns probabilities, takes a head mask and drops attention weights
-``sdpa``            no probabilities, no head mask, no dropout, no float64: JAX's own function
+``sdpa``            float32 or bfloat16, no probabilities, no head mask, no dropout: JAX's own function
 ==================  =========================================================================================================
 
 Packed rows need no kernel of their own: texts that share a row are kept apart by the bias.
@@ -29,6 +29,8 @@ from xlmr_flax.linear import accumulator, dropout
 __all__ = ["ATTN_IMPLEMENTATIONS", "AttentionPlan", "attend", "check_attn_implementation"]
 
 ATTN_IMPLEMENTATIONS = ("sdpa", "eager")
+# JAX's function makes the softmax in float32 whatever comes in, and has float16 on GPUs only.
+FUSED_DTYPES = (jnp.float32, jnp.bfloat16)
 
 
 def check_attn_implementation(name: str) -> str:
@@ -85,7 +87,7 @@ def attend(
     if extra_bias is not None:
         bias = extra_bias if bias is None else bias + extra_bias
     drops = dropout_key is not None and dropout_probability > 0
-    if plan.implementation == "sdpa" and head_mask_N is None and not drops and query.dtype != jnp.float64:
+    if plan.implementation == "sdpa" and query.dtype in FUSED_DTYPES and head_mask_N is None and not drops:
         return jax.nn.dot_product_attention(query, key, value, bias, scale=scale), None
     context, weights = eager(
         query,

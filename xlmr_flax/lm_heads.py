@@ -203,8 +203,14 @@ class MaskedLM(VocabularyModel):
     def logits_at(self, encoded: Encoded, masked_positions: Any, shape: tuple[int, int]) -> Array:
         """(B, P, V) logits at some positions, zero where the position is -1."""
         valid_BP = masked_positions >= 0
-        flat_BP = np.arange(shape[0], dtype=np.int32)[:, None] * shape[1] + masked_positions.clip(0)
+        flat_BP = _row_starts(shape) + masked_positions.clip(0)
         return _zero_unless(valid_BP, self.project(encoded.at(flat_BP)))
+
+
+def _row_starts(shape: tuple[int, int]) -> Any:
+    """(B, 1): the flat position of each row's first column. In an export the number of rows can be a symbol, which NumPy does not know."""
+    numbers = np.arange(shape[0], dtype=np.int32) if isinstance(shape[0], int) else jnp.arange(shape[0])
+    return numbers[:, None] * shape[1]
 
 
 @jax.jit
@@ -299,7 +305,7 @@ class CausalLM(VocabularyModel):
             if labels is not None:
                 loss = cross_entropy(packed, encoded.rows(labels, IGNORE_INDEX), num_items_in_batch)
         else:
-            flat_BP = np.arange(shape[0], dtype=np.int32)[:, None] * shape[1] + wanted
+            flat_BP = _row_starts(shape) + wanted
             logits = model.project(encoded.at(flat_BP))
         output = CausalLMOutputWithCrossAttentions(
             loss=loss,

@@ -184,9 +184,7 @@ class PreTrainedModel(nnx.Module):
     def logical_axes(self) -> dict[str, Any]:
         """The names of every parameter's axes (``hidden``, ``ffn``, ``vocab``, ...), in a tree like ``params``, to derive shardings from."""
         rows = [row for row in self.parameter_table().values() if row.tied_to is None]
-        return unflatten(
-            {path_of(row): row.dims[::-1] if row.role is Role.LINEAR_WEIGHT else row.dims for row in rows}
-        )
+        return unflatten({path_of(row): row.dims[::-1] if row.role is Role.LINEAR_WEIGHT else row.dims for row in rows})
 
     def init_weights(
         self, rng: Array, input_shape: tuple[int, ...] = (1, 1), params: Mapping[str, Any] | None = None

@@ -152,8 +152,9 @@ def test_casting_parameters():
     assert {path[-1] for path, x in chosen.items() if x.dtype == jnp.bfloat16} == {"kernel"}
 
 
-@pytest.mark.parametrize("way", ["remat", "scan", "scan and remat"])
-@pytest.mark.parametrize("family", models.FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "way"), [("XLMRoberta", "remat"), ("XLMRobertaXL", "scan"), ("XLMRoberta", "scan and remat")]
+)
 def test_other_ways_through_the_layers_are_the_same_function(family, way):
     """With dropout, so that the keys are the same too."""
     model, plain = models.model(family=family), models.model(family=family)
@@ -168,10 +169,12 @@ def test_other_ways_through_the_layers_are_the_same_function(family, way):
             output = model(**given, params=params, dropout_rng=jax.random.key(0), train=True, output_hidden_states=True)
             return output.loss, output.hidden_states
 
-        return jax.value_and_grad(loss, has_aux=True)(model.params)
+        traced = jax.jit(jax.value_and_grad(loss, has_aux=True)).trace(model.params)
+        return traced.lower().compile()(model.params), str(traced.jaxpr)
 
-    same(run(model), run(plain), atol=1e-5)
-    assert ("remat" in str(jax.make_jaxpr(lambda: run(model))())) == ("remat" in way)
+    (found, graph), (wanted, _) = run(model), run(plain)
+    same(found, wanted, atol=1e-5)
+    assert ("remat" in way, "scan" in way) == ("remat2" in graph or "checkpoint[" in graph, "scan[" in graph)
 
 
 def test_axes_have_names():
