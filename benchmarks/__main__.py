@@ -17,7 +17,7 @@ from benchmarks import page
 from benchmarks.harness import write_json
 from benchmarks.machine import ROOT
 
-QUESTIONS = ("encoder", "training", "fill_mask", "start_up", "tokenizing", "recompiles", "int8_files")
+QUESTIONS = ("encoder", "training", "fill_mask", "start_up", "tokenizing", "recompiles", "int8_files", "conversion")
 
 
 def main(arguments: list[str]) -> int:

@@ -86,8 +86,8 @@ def main() -> None:
         model.load_state_dict(weights_of(options.after))
     else:
         start.informed(model, packed, options.seed)
-    begins = rows.word_begins(options.vocabulary)
-    training.Run(model, packed, vocabulary, recipe, options.work / "run", options.workers, begins).train()
+    begins, opens = rows.word_begins(options.vocabulary), rows.word_openers(options.vocabulary)
+    training.Run(model, packed, vocabulary, recipe, options.work / "run", options.workers, begins, opens).train()
 
 
 if __name__ == "__main__":

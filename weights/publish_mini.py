@@ -78,10 +78,13 @@ def _language_table(figures: dict[str, Any], counts: dict[str, int]) -> str:
 
 def _runs(runs: list[dict[str, Any]]) -> tuple[str, str]:
     """The commands that trained, and a table of how each run went."""
-    commands, lines = [], []
+    commands: list[str] = []
+    lines: list[str] = []
+    works: list[str] = []
+    continued = ""
     for number, run in enumerate(runs):
         recipe = run["recipe"]
-        after = f" --after run{number}" if number else ""
+        after = f" --after {run.get('after', f'run{number}')}" if number else ""
         words = f" --words {recipe['words']:g}" if recipe.get("words") else ""
         rate = recipe["adam_rate"] / Recipe.adam_rate
         commands.append(
@@ -94,7 +97,11 @@ def _runs(runs: list[dict[str, Any]]) -> tuple[str, str]:
             f"| {number + 1} | {run['steps']} | {run['minutes']} | {run['tokens'] / 1e6:.1f} M | {100 * run['share_of_rows']:.0f} %"
             f" | {run['largest']:g} | {recipe['seed']} | {run['loss']} |"
         )
-    commands.append("python -m weights.publish_mini --work " + " ".join(f"run{i + 1}" for i in range(len(runs))))
+        if "after" in run:
+            commands.insert(-1, f"python -m weights.publish_mini --work {' '.join(works)}")
+            works, continued = [], " --continued"
+        works.append(f"run{number + 1}")
+    commands.append(f"python -m weights.publish_mini{continued} --work {' '.join(works)}")
     head = "| run | steps | minutes | tokens | of its rows | passes over the largest language | seed | last loss |"
     return "\n".join(commands), "\n".join([head, "| --- | --- | --- | --- | --- | --- | --- | --- |", *lines])
 
@@ -193,9 +200,17 @@ def main() -> None:
         default=[make_mini.WORK],
         help="the folders of the training runs, the last one last",
     )
+    parser.add_argument(
+        "--continued",
+        action="store_true",
+        help="the first of these runs went on from the checkpoint that is published now",
+    )
     options = parser.parse_args()
     states = [torch.load(work / "run" / "state.pt", weights_only=True) for work in options.work]
     runs = [history(work, state) for work, state in zip(options.work, states, strict=True)]
+    if options.continued:
+        published = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))[MODEL.name]["training"]
+        runs = [*published, {**runs[0], "after": f"weights/{MODEL.name}"}, *runs[1:]]
     parameters = export(states[-1], MODEL)
     figures = evaluate_mini.evaluate(MODEL, options.data)
     config = json.loads((MODEL / "config.json").read_text(encoding="utf-8"))

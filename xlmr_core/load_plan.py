@@ -18,7 +18,7 @@ import numpy as np
 
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError
-from xlmr_core.formats.safetensors_file import RawTensor, TensorInfo
+from xlmr_core.formats.tensors import RawTensor, TensorInfo
 from xlmr_core.heads import model_class_name
 from xlmr_core.parameters import WORD_EMBEDDINGS, Parameter, parameters
 from xlmr_core.quantization import SCALE_SUFFIX
@@ -35,12 +35,6 @@ OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
 FRESH_PARTS = re.compile(r"^(lm_head|classifier|qa_outputs|pooler)\.|\.crossattention\.")
 
 FLOATS = ("F16", "BF16", "F32", "F64")
-
-# What betrays a file with other names and layouts than the published ones, and who writes it.
-OTHER_NAMING = {
-    "TensorFlow": re.compile(r":0$"),
-    "Flax": re.compile(r"\.(kernel|embedding|scale)$"),
-}
 
 # The config field that implies the size of a dim (see ParamSpec.dims).
 FIELD_OF_DIM = {
@@ -335,12 +329,6 @@ def _refuse_missing(
     unused = [name for name in checkpoint.names if name not in sources.values()]
     nearest = difflib.get_close_matches(row.name, unused, n=1, cutoff=0.0)
     encoder = [name for name in rows if not FRESH_PARTS.search(_bare(name))]
-    for writer, pattern in OTHER_NAMING.items():
-        if any(pattern.search(name) for name in checkpoint.names):
-            raise CheckpointError(
-                f"{checkpoint.path} was written by {writer} and has its names and layouts; convert it: "
-                "load it in the original library with from_tf=True or from_flax=True and save it again"
-            )
     count = f", the first of {len(needed)} missing of {len(encoder)}" if len(needed) > 1 else ""
     raise CheckpointError(
         f"expected the {'scale' if row.name in alone else 'encoder weight'} {row.name} of shape {row.shape} in {checkpoint.path}{count}; "

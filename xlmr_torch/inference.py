@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from xlmr_core.errors import InputError
 from xlmr_torch.activations import ACTIVATIONS
 from xlmr_torch.layers import Intermediate
+from xlmr_torch.linear import is_plain
 from xlmr_torch.pretrained import PreTrainedModel
 
 __all__ = ["BFloat16Embedding", "FusedLinear", "optimize_for_inference"]
@@ -109,6 +110,16 @@ class BFloat16Embedding(nn.Embedding):
         """(...) to (..., D)."""
         return super().forward(input).float()
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # Checked before anything is changed; the word embedding comes first in every model.
+        found = fn(self.weight.new_empty(0, dtype=torch.float32)).dtype
+        if found is not torch.float32:
+            raise InputError(
+                f"a model optimized in bfloat16 is float32 around its matrices, received {found}; "
+                "leave its dtype, or convert the original model"
+            )
+        return super()._apply(fn, recurse)
+
 
 def optimize_for_inference(
     model: Model, dtype: str | torch.dtype | None = None, *, compile: bool | None = None, backend: Any = "inductor"
@@ -184,17 +195,17 @@ def _fuse(model: PreTrainedModel, dtype: torch.dtype | None) -> None:
     if dtype is torch.bfloat16:
         assert isinstance(table, nn.Embedding)
         fast_table = BFloat16Embedding(table)
-        if type(decoder) is nn.Linear and decoder.weight is table.weight:
+        if is_plain(decoder) and decoder.weight is table.weight:
             shared = fast_table.weight
         model.set_input_embeddings(fast_table)
-    elif type(decoder) is nn.Linear:
+    elif is_plain(decoder):
         shared = decoder.weight
-    if type(decoder) is nn.Linear:
+    if is_plain(decoder):
         model.set_output_embeddings(FusedLinear(decoder, dtype, shared, widen=dtype is torch.bfloat16))
     for layer in model.base_model.encoder.layer:
         for parent in list(layer.modules()):
             for name, child in list(parent.named_children()):
-                if type(child) is not nn.Linear:
+                if not is_plain(child):
                     continue
                 if isinstance(parent, Intermediate) and model.config.hidden_act in ONEDNN:
                     parent.dense = FusedLinear(child, dtype, activation=model.config.hidden_act)

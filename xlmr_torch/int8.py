@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from xlmr_core.errors import InputError
 from xlmr_core.parameters import Role, parameters
 from xlmr_core.quantization import SCALE_SUFFIX
+from xlmr_torch.linear import is_plain
 from xlmr_torch.pretrained import PreTrainedModel
 
 __all__ = [
@@ -220,7 +221,7 @@ def quantize(model: ModelT) -> ModelT:
 def _check_plain(model: PreTrainedModel, name: str) -> None:
     path = name.removesuffix(".weight")
     layer = model.get_submodule(path)
-    if type(layer) not in (nn.Linear, nn.Embedding):
+    if not is_plain(layer) and type(layer) is not nn.Embedding:
         raise InputError(
             f"{path} must be a plain layer to be quantized, received {type(layer).__name__}; merge adapters first"
         )

@@ -90,12 +90,6 @@ def test_every_recorded_checkpoint_loads_whole(shared: Path) -> None:
         config = AutoConfig.from_pretrained(folder)
         assert config.architectures is not None
         with open_checkpoint(folder) as checkpoint:
-            if folder.name.endswith(("_by_tf", "_by_flax")):
-                with pytest.raises(
-                    CheckpointError, match="was written by (TensorFlow|Flax) and has its names and layouts; convert"
-                ):
-                    plan_load(config, "ForMaskedLM", checkpoint)
-                continue
             done = plan_load(config, head_of_class(config.architectures[0]).suffix, checkpoint)
             assert set(done.sources.values()) == set(checkpoint.names)
             assert done.report.message == ""

@@ -17,6 +17,7 @@ from safetensors import safe_open
 
 from weights.maker import corpus, masking, rows
 from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.tokenization import XLMRobertaTokenizerFast
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 MINI = WEIGHTS / "xlmr-mini"
@@ -215,6 +216,56 @@ def test_whole_words_are_hidden_wholly(seed: int) -> None:
     assert all(part.all() or not part.any() for part in seen) and any(part.all() for part in seen if len(part) == 3)
     run_hidden = hidden[np.flatnonzero(flat == 600)[-1] - 1 :][: len(run)]
     assert len(run_hidden) == len(run) and not run_hidden.all()
+
+
+def test_what_follows_a_mask_opens_a_word_as_when_it_is_typed() -> None:
+    word, full_stop, opened, lone, mask = 10, 11, 12, 13, 99
+    opens = np.arange(100)
+    opens[full_stop] = -lone  # no piece of its own with the space
+    opens[20] = opened
+    ignored = masking.IGNORED
+    fed = np.array(
+        [[0, word, mask, full_stop, 2, 1], [0, mask, 20, mask, word, 2], [0, mask, mask, full_stop, full_stop, 2]]
+    )
+    labels = np.full_like(fed, ignored)
+    labels[fed == mask] = 50
+    labels[2, 3] = full_stop  # hidden, but left as it was
+    wider, wider_labels = masking.as_typed(fed, labels, mask, opens)
+    assert wider.tolist() == [
+        [0, word, mask, lone, full_stop, 2],
+        [0, mask, opened, mask, word, 2],
+        [0, mask, mask, full_stop, full_stop, 2],
+    ]
+    assert wider_labels.tolist() == [
+        [ignored, ignored, 50, ignored, ignored, ignored],
+        [ignored, 50, ignored, 50, ignored, ignored],
+        [ignored, 50, 50, full_stop, ignored, ignored],
+    ]
+
+
+def test_the_mask_of_the_maker_is_the_mask_of_the_tokenizer(spm: sentencepiece.SentencePieceProcessor) -> None:
+    tokenizer = XLMRobertaTokenizerFast.from_pretrained(MINI)
+    opens = rows.word_openers(MINI / "sentencepiece.bpe.model")
+    for whole, typed in {
+        "a model.": "a <mask>.",
+        "a (it) thing": "a (<mask>) thing",
+        "the, it is.": "<mask>, it is.",
+    }.items():
+        expected = tokenizer(typed)["input_ids"]
+        ids = np.array([tokenizer(whole)["input_ids"]])
+        hidden = expected.index(tokenizer.mask_token_id)
+        labels = np.full_like(ids, masking.IGNORED)
+        labels[0, hidden] = ids[0, hidden]
+        ids[0, hidden] = tokenizer.mask_token_id
+        assert masking.as_typed(ids, labels, tokenizer.mask_token_id, opens)[0].tolist() == [expected]
+
+
+def test_rows_stay_within_the_longest() -> None:
+    full = np.full((1, rows.LONGEST), 10)
+    full[0, ::3] = 99
+    opens = np.full(100, -13)
+    wider, labels = masking.as_typed(full, np.full_like(full, masking.IGNORED), 99, opens)
+    assert wider.shape == labels.shape == (1, rows.LONGEST)
 
 
 def test_batches_hold_every_row_once_with_little_padding() -> None:

@@ -273,6 +273,7 @@ OURS = {
     "tokenizing": (["xlmr", "xlmr fast"], "seconds"),
     "recompiles": (["xlmr compiled"], "later"),
     "int8_files": (["float32", "int8"], "mib"),
+    "conversion": (["copying", "to safetensors", "to flax"], "peak_mib"),
 }
 
 

@@ -25,6 +25,7 @@ BACKENDS = {
 # What the core may import: anywhere, and a single module only.
 CORE_ANYWHERE = {"numpy"}
 CORE_ONLY_IN = {
+    "h5py": {"xlmr_core.formats.h5_file"},
     "safetensors": {"xlmr_core.formats.safetensors_file"},
     "sentencepiece": {"xlmr_core.tokenization.slow"},
     "tokenizers": {"xlmr_core.tokenization.fast"},
@@ -40,10 +41,14 @@ LAYERS = (
     ("heads",),
     ("parameters", "checks", "losses"),
     ("formats",),
-    ("load_plan",),
+    ("casting", "load_plan"),
     ("checkpoint",),
     ("backends", "reference"),
     ("tokenization",),
+    ("model_files",),
+    ("inspection", "probe"),
+    ("verification",),
+    ("conversion", "diagnosis"),
     ("tasks",),
     ("cli",),
     ("__main__",),

@@ -96,6 +96,17 @@ def test_bfloat16_shares_the_table_with_the_head(family: str) -> None:
     assert model.lm_head.bias is model.get_output_embeddings().bias
 
 
+@pytest.mark.parametrize("change", ["half", "bfloat16", "double"])
+@each_family
+def test_changing_the_dtype_of_a_bfloat16_model_is_refused(family: str, change: str) -> None:
+    model = optimize_for_inference(Case(family, "ForMaskedLM").build(), "bfloat16", compile=False)
+    before = {name: value.dtype for name, value in model.named_parameters()}
+    with pytest.raises(InputError, match="float32 around"):
+        getattr(model, change)()
+    assert {name: value.dtype for name, value in model.to("cpu").named_parameters()} == before
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
 @pytest.mark.parametrize("tie", [True, False])
 def test_an_untied_head_keeps_its_values(tie: bool) -> None:
     case = Case("XLMRoberta", "ForMaskedLM")

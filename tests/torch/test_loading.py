@@ -15,10 +15,10 @@ import torch
 
 import xlmr_torch
 from tests.torch.models import CASES, Case, each_case, each_family
-from xlmr_core import checkpoint
 from xlmr_core.checkpoint import LoadReport, LoadWarning
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError, ConfigError, InputError, ModelNotFoundError, XLMRError
+from xlmr_core.formats.tensors import MappedFile
 from xlmr_core.heads import HEADS
 
 
@@ -372,14 +372,14 @@ def test_loaded_values_are_the_mapped_file(saved: tuple[Any, Path], monkeypatch:
     """Nothing is copied on the way: every parameter lies in the memory map, which is what makes the peak the model once."""
     model, folder = saved
     spans: list[tuple[int, int]] = []
-    original = checkpoint.SafetensorsFile.__init__
+    original = MappedFile.__init__
 
-    def watched(self: Any, path: Path) -> None:
-        original(self, path)
-        whole = np.frombuffer(self._map, np.uint8)
+    def watched(self: Any, path: Path, file: Any) -> None:
+        original(self, path, file)
+        whole = np.frombuffer(self.map, np.uint8)
         spans.append((whole.ctypes.data, whole.ctypes.data + len(whole)))
 
-    monkeypatch.setattr(checkpoint.SafetensorsFile, "__init__", watched)
+    monkeypatch.setattr(MappedFile, "__init__", watched)
     loaded = type(model).from_pretrained(folder)
     ((start, end),) = spans
     assert all(start <= x.data_ptr() < end for x in loaded.parameters())
@@ -537,7 +537,7 @@ def no_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
-def only_a_pickle(folder: Path) -> None:
+def not_what_its_name_says(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
 
@@ -560,8 +560,8 @@ DAMAGES: list[tuple[Callable[[Path], None], str]] = [
     (header_length_changed, r"model.safetensors .* is not a whole safetensors file"),
     (emptied, r"model.safetensors is empty"),
     (renamed_tensor, r"expected the encoder weight roberta.encoder.layer.1.attention.self.query.weight .*quarry"),
-    (no_weights, r"expected model.safetensors or model.safetensors.index.json"),
-    (only_a_pickle, r"pytorch_model.bin \(PyTorch pickles\)"),
+    (no_weights, r"expected model.safetensors or pytorch_model.bin or .*found no weights"),
+    (not_what_its_name_says, r"pytorch_model.bin .* is not a whole PyTorch file"),
     (no_config, r"expected a config.json at"),
     (config_cut_short, r"config.json is not valid JSON"),
     (config_of_another_size, r"must have the shape \(25, 16\), received \(24, 16\) .*intermediate_size"),

@@ -77,8 +77,7 @@ def test_from_pretrained_accepts(model: Any, tmp_path: Path, arguments: dict[str
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"from_tf": True},
-        {"use_safetensors": False},
+        {"from_tf": True, "from_flax": True},
         {"variant": "fp16"},
         {"load_in_8bit": True},
         {"proxies": {}},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from weights.maker.rows import UNK, Rows
+from weights.maker.rows import LONGEST, PAD, UNK, Rows
 
 SPECIAL = UNK  # ids up to here are `<s>`, `<pad>`, `</s>`, `<unk>`: never hidden, never drawn as a random token
 IGNORED = -100
@@ -56,6 +56,40 @@ def _whole_words(
     reached = np.cumsum(np.bincount(word)[order])
     hidden = order[: 1 + np.searchsorted(reached, rate * len(ordinary))]
     return ordinary[np.isin(word, hidden)]
+
+
+def as_typed(fed: np.ndarray, labels: np.ndarray, mask_token: int, opens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a tokenizer makes of a typed `<mask>`: the text behind it starts anew, so its first token opens a word.
+
+    `model <mask>.` is `▁model <mask> ▁ .` and not `▁model <mask> .`, so a model that never saw the lone `▁` cannot read the full stop.
+
+    Args:
+        fed: ids to feed, shape (B, S).
+        labels: of the same shape.
+        mask_token: the id of `<mask>`.
+        opens: int (vocabulary,), what each token becomes behind `<mask>`: itself, the token with `▁` before it, or minus the id of the lone
+            `▁` that is put before it.
+
+    Returns:
+        Both, of shape (B, S') with S' at most 512; ids are padded with `<pad>`, labels with -100.
+    """
+    behind = np.zeros(fed.shape, dtype=bool)
+    behind[:, 1:] = (fed[:, :-1] == mask_token) & (fed[:, 1:] > SPECIAL) & (fed[:, 1:] != mask_token)
+    behind &= labels == IGNORED  # what stands in place of a hidden token is no text
+    joined = behind & (opens[fed] > 0)
+    apart = behind & (opens[fed] < 0)
+    fed = np.where(joined, opens[fed], fed)
+    # Where each token goes: past all that is put in before it in its row.
+    column = np.arange(fed.shape[1]) + np.cumsum(apart, axis=1)
+    width = int(column[fed != PAD].max()) + 1
+    wider = np.full((len(fed), width + 1), PAD, dtype=fed.dtype)
+    wider_labels = np.full_like(wider, IGNORED)
+    row, old = np.nonzero(fed != PAD)
+    wider[row, column[row, old]] = fed[row, old]
+    wider_labels[row, column[row, old]] = labels[row, old]
+    row, old = np.nonzero(apart)
+    wider[row, column[row, old] - 1] = -opens[fed[row, old]]
+    return wider[:, : min(width, LONGEST)], wider_labels[:, : min(width, LONGEST)]
 
 
 def batches(rows: Rows, tokens: int, seed: int, pool: int = 8192) -> list[np.ndarray]:

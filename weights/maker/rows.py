@@ -77,6 +77,19 @@ def word_begins(model: Path) -> np.ndarray:
     return begins
 
 
+def word_openers(model: Path) -> np.ndarray:
+    """Int (vocabulary,): what each token becomes where a text starts with it, see `masking.as_typed`."""
+    spm = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    opens = np.arange(vocabulary_size(model))
+    for piece in range(spm.get_piece_size()):
+        text = spm.id_to_piece(piece)
+        if piece + OFFSET > UNK and not text.startswith("▁"):
+            first, *rest = spm.encode(text) or [spm.unk_id()]  # a control character is nothing to the normalizer
+            joined = not rest and spm.id_to_piece(first) == "▁" + text
+            opens[piece + OFFSET] = first + OFFSET if joined else -(spm.piece_to_id("▁") + OFFSET)
+    return opens
+
+
 def encode(spm: sentencepiece.SentencePieceProcessor, lines: list[str], threads: int = 1) -> list[list[int]]:
     """Token ids of each line without `<s>` and `</s>`, with the published offset."""
     unknown = spm.unk_id()

@@ -102,6 +102,7 @@ class Run:
             or less time.
         workers: parts computed at the same time; sets torch's own threads to one.
         begins: bool (vocabulary,), the tokens that begin a word; needed for `words`.
+        opens: what each token becomes behind a typed `<mask>` (`masking.as_typed`); applied where whole words are hidden.
     """
 
     def __init__(
@@ -113,9 +114,10 @@ class Run:
         folder: Path,
         workers: int = 2,
         begins: np.ndarray | None = None,
+        opens: np.ndarray | None = None,
     ) -> None:
         torch.set_num_threads(1)
-        self.workers, self.begins = workers, begins
+        self.workers, self.begins, self.opens = workers, begins, opens
         self.pool = ThreadPoolExecutor(workers)
         self.model, self.rows, self.vocabulary, self.recipe, self.folder = model, rows, vocabulary, recipe, folder
         self.optimizers = optimizers(model, recipe)
@@ -163,7 +165,7 @@ class Run:
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * max(factor, 1e-4)
         parts = [self._part(self.step * self.recipe.parts + i) for i in range(self.recipe.parts)]
-        hidden = sum(int((labels != masking.IGNORED).sum()) for _, _, labels in parts)
+        hidden = sum(int((labels != masking.IGNORED).sum()) for _, labels in parts)
         results = list(self.pool.map(lambda part: self._gradients(*part, hidden), parts))
         for i, parameter in enumerate(self.parameters):
             parameter.grad = results[0][1][i]
@@ -173,25 +175,26 @@ class Run:
         list(self.pool.map(lambda optimizer: optimizer.step(), self.optimizers))
         self.model.zero_grad()
         self.step += 1
-        self.tokens += sum(int((ids != PAD).sum()) for ids, _, _ in parts)
+        self.tokens += sum(int((fed != PAD).sum()) for fed, _ in parts)
         return sum(loss for loss, _ in results)
 
-    def _part(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Original ids, ids to feed and labels of one part, each of shape (B, S)."""
+    def _part(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Ids to feed and labels of one part, each of shape (B, S)."""
         ids = self.rows.padded(self.batches[number])
         rng = np.random.default_rng([self.recipe.seed, number])
         # Drawn only where it decides, so that a run without whole words is what it was before there were any.
         begins = self.begins if self.recipe.words and rng.random() < self.recipe.words else None
-        return ids, *masking.mask(ids, self.vocabulary, self.recipe.masking, rng, begins)
+        fed, labels = masking.mask(ids, self.vocabulary, self.recipe.masking, rng, begins)
+        if begins is not None and self.opens is not None:
+            fed, labels = masking.as_typed(fed, labels, self.vocabulary - 1, self.opens)
+        return fed, labels
 
-    def _gradients(
-        self, ids: np.ndarray, fed: np.ndarray, labels: np.ndarray, hidden: int
-    ) -> tuple[float, tuple[torch.Tensor, ...]]:
+    def _gradients(self, fed: np.ndarray, labels: np.ndarray, hidden: int) -> tuple[float, tuple[torch.Tensor, ...]]:
         """This part's share of the loss over all `hidden` tokens of the batch, and its gradients."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
             loss: torch.Tensor = self.model(
                 input_ids=torch.from_numpy(fed),
-                attention_mask=torch.from_numpy((ids != PAD).astype(np.int64)),
+                attention_mask=torch.from_numpy((fed != PAD).astype(np.int64)),
                 labels=torch.from_numpy(labels),
                 sparse_prediction=True,
             ).loss

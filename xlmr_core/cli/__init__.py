@@ -13,12 +13,12 @@ import sys
 from collections.abc import Sequence
 
 from xlmr_core import __version__
-from xlmr_core.cli import run
+from xlmr_core.cli import convert, doctor, inspect, run, verify
 from xlmr_core.errors import XLMRError
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = {"run": run}
+COMMANDS = {"run": run, "convert": convert, "inspect": inspect, "verify": verify, "doctor": doctor}
 
 USER_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT

@@ -8,128 +8,18 @@ lines on raw bytes, so that no framework, and no NumPy bfloat16, is needed (http
 from __future__ import annotations
 
 import json
-import math
-import mmap
 import os
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeAlias
+from typing import Any, BinaryIO
 
-import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from xlmr_core.errors import CheckpointError
+from xlmr_core.formats.finding import refuse_pointer
+from xlmr_core.formats.tensors import DTYPES, LazyTensor, MappedFile, RawTensor, TensorInfo, TensorSource
 
-__all__ = [
-    "DTYPES",
-    "Layout",
-    "RawTensor",
-    "SafetensorsFile",
-    "TensorInfo",
-    "TensorSource",
-    "layout_of",
-    "write_safetensors",
-]
-
-
-class DType(NamedTuple):
-    """A dtype tag's bytes per value and its NumPy name, where NumPy has it."""
-
-    size: int
-    numpy: str | None
-
-
-DTYPES: dict[str, DType] = {
-    "BOOL": DType(1, "bool"),
-    "U8": DType(1, "uint8"),
-    "I8": DType(1, "int8"),
-    "F8_E4M3": DType(1, None),
-    "F8_E5M2": DType(1, None),
-    "U16": DType(2, "uint16"),
-    "I16": DType(2, "int16"),
-    "F16": DType(2, "float16"),
-    "BF16": DType(2, None),
-    "U32": DType(4, "uint32"),
-    "I32": DType(4, "int32"),
-    "F32": DType(4, "float32"),
-    "U64": DType(8, "uint64"),
-    "I64": DType(8, "int64"),
-    "F64": DType(8, "float64"),
-}
-_TAGS = {dtype.numpy: tag for tag, dtype in DTYPES.items() if dtype.numpy is not None}
-_LFS_POINTER = b"version https://git-lfs"
-
-
-@dataclass(frozen=True)
-class RawTensor:
-    """A tensor as bytes with a dtype tag.
-
-    Attributes:
-        dtype: safetensors tag, a key of ``DTYPES``.
-        shape: sizes of the axes.
-        data: the values, little-endian and contiguous. A writable private view if it was read from a file: a change stays in memory.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    data: memoryview
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the values."""
-        return math.prod(self.shape) * DTYPES[self.dtype].size
-
-    def to_numpy(self) -> np.ndarray[Any, Any]:
-        """The values as an array that shares their memory; bfloat16 becomes a float32 copy, because NumPy has no bfloat16."""
-        name = DTYPES[self.dtype].numpy
-        if self.dtype == "BF16":
-            halves = np.frombuffer(self.data, np.uint16) if self.nbytes else np.empty(0, np.uint16)
-            return (halves.astype(np.uint32) << 16).view(np.float32).reshape(self.shape)
-        if name is None:
-            raise CheckpointError(f"NumPy cannot hold the dtype {self.dtype}; convert the tensor to F16, BF16 or F32")
-        if not self.nbytes:
-            return np.empty(self.shape, name)
-        return np.frombuffer(self.data, name).reshape(self.shape)
-
-    def every(self, step: int) -> RawTensor:
-        """Every ``step``-th row, without reading the others."""
-        width = self.nbytes // max(self.shape[0], 1)
-        rows = range(0, self.shape[0], step)
-        data = bytearray().join(self.data[row * width : (row + 1) * width] for row in rows)
-        return RawTensor(self.dtype, (len(rows), *self.shape[1:]), memoryview(data))
-
-    @classmethod
-    def from_numpy(cls, array: np.ndarray[Any, Any]) -> RawTensor:
-        """Wrap an array, without copying if it is contiguous."""
-        if array.dtype.name not in _TAGS:
-            raise CheckpointError(
-                f"safetensors files hold {', '.join(_TAGS)}, received an array of {array.dtype}; convert it"
-            )
-        array = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
-        return cls(_TAGS[array.dtype.name], array.shape, array.reshape(-1).view(np.uint8).data)
-
-
-# A tensor to write, or a function that makes it when its turn comes.
-TensorSource: TypeAlias = RawTensor | Callable[[], RawTensor]
-
-
-class TensorInfo(NamedTuple):
-    """What a header says about a tensor."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    file: Path
-
-
-def _map_privately(file: BinaryIO) -> mmap.mmap:
-    """Map a file copy on write: pages are read when touched, and what a user writes into them never reaches the file."""
-    if sys.platform == "linux" and os.uname().machine in ("x86_64", "aarch64"):
-        # Linux would refuse a file larger than the memory, as if every page were going to be written. MAP_NORESERVE (0x4000 on these
-        # machines, and not in the mmap module) takes pages into account when they are.
-        return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | 0x4000, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+__all__ = ["DTYPES", "RawTensor", "SafetensorsFile", "TensorInfo", "TensorSource", "write_safetensors"]
 
 
 class SafetensorsFile:
@@ -154,7 +44,7 @@ class SafetensorsFile:
         try:
             with path.open("rb") as file:
                 self._read_header(file)
-                self._map = _map_privately(file)
+                self._file = MappedFile(path, file)
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"expected a safetensors file at {path}, found none; check the folder, or fetch it again"
@@ -168,13 +58,7 @@ class SafetensorsFile:
 
     def _read_header(self, file: BinaryIO) -> None:
         size = os.fstat(file.fileno()).st_size
-        start = file.read(len(_LFS_POINTER))
-        if start == _LFS_POINTER:
-            raise CheckpointError(
-                f"{self.path} is a git-LFS pointer and not the weights; run 'git lfs pull' in its folder"
-            )
-        if size == 0:
-            raise CheckpointError(f"{self.path} is empty; fetch or save it again")
+        refuse_pointer(self.path, file.read(64))
         try:
             with safe_open(self.path, framework="np"):
                 pass
@@ -208,60 +92,37 @@ class SafetensorsFile:
     def tensor(self, name: str) -> RawTensor:
         """The tensor of that name, as a view of the memory map, which lives as long as the view."""
         info = self.tensors[name]
-        begin, end = self._offsets[name]
-        data = memoryview(self._map)[begin:end]
-        if begin % DTYPES[info.dtype].size:
-            # Some writers do not align; frameworks want aligned values, so these few are copied.
-            data = memoryview(bytearray(data))
-        return RawTensor(info.dtype, info.shape, data)
+        return RawTensor(info.dtype, info.shape, self._file.view(*self._offsets[name], info.dtype))
+
+    def stream(self, name: str) -> LazyTensor:
+        """The tensor of that name as a stream."""
+        info, span = self.tensors[name], self._offsets[name]
+        return LazyTensor(info.dtype, info.shape, lambda: self._file.pieces(span))
 
 
-class Layout(NamedTuple):
-    """What a header says about a tensor that is yet to be written."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    nbytes: int
-
-
-def layout_of(source: TensorSource) -> Layout:
-    """Dtype, shape and size of a tensor to write; a function is called for them, and what it returns is not kept."""
-    raw = _produce(source)
-    return Layout(raw.dtype, tuple(raw.shape), raw.nbytes)
-
-
-def write_safetensors(
-    path: Path, tensors: Mapping[str, TensorSource], layouts: Mapping[str, Layout], metadata: Mapping[str, str]
-) -> None:
-    """Write tensors to ``path``, one in memory at a time.
+def write_safetensors(path: Path, tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors to ``path``, one piece in memory at a time.
 
     Args:
         path: the file, which is written in place: give a temporary path.
         tensors: by name.
-        layouts: of the same names, see :func:`layout_of`.
         metadata: texts for ``__metadata__``.
     """
     # Widest values first, as the safetensors library does: every tensor is then aligned to its own dtype.
-    order = sorted(tensors, key=lambda name: -DTYPES[layouts[name].dtype].size)
+    order = sorted(tensors, key=lambda name: -DTYPES[tensors[name].dtype].size)
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name in order:
-        dtype, shape, nbytes = layouts[name]
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + nbytes]}
-        offset += nbytes
+        tensor = tensors[name]
+        end = offset + tensor.nbytes
+        header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for name in order:
-            raw = _produce(tensors[name])
-            data = memoryview(raw.data).cast("B") if raw.nbytes else memoryview(b"")
-            assert Layout(raw.dtype, tuple(raw.shape), data.nbytes) == layouts[name], (
-                f"{name} changed while it was saved"
-            )
-            file.write(data)
-
-
-def _produce(source: TensorSource) -> RawTensor:
-    return source if isinstance(source, RawTensor) else source()
+            for piece in tensors[name].pieces():
+                file.write(piece)
+        assert file.tell() == 8 + len(text) + offset, "a tensor gave another number of bytes than its header says"

@@ -255,13 +255,13 @@ def rank(logits_V: Logits, top_k: int, targets: Ids | None = None) -> Iterator[t
         )
     # float32 as the published pipeline; the sum is taken in float64, for 250 002 addends.
     scaled_V = np.exp(np.asarray(logits_V, np.float32) - highest)
-    probabilities_V = scaled_V / np.sum(scaled_V, dtype=np.float64)
-    ids = np.arange(size) if targets is None else targets
-    scores = probabilities_V[ids]
-    if top_k < len(ids):
+    total = np.sum(scaled_V, dtype=np.float64)
+    scores = scaled_V if targets is None else scaled_V[targets]
+    places = np.arange(len(scores))
+    if top_k < len(scores):
         # All that tie with the last place stay in, so that ties are decided by id and not by the partition.
-        least = np.partition(scores, len(ids) - top_k)[len(ids) - top_k]
-        ids, scores = ids[scores >= least], scores[scores >= least]
+        places = np.flatnonzero(scores >= np.partition(scores, len(scores) - top_k)[len(scores) - top_k])
+    ids, scores = places if targets is None else targets[places], scores[places] / total
     best = np.lexsort((ids, -scores))[:top_k]
     return zip(ids[best].tolist(), scores[best].tolist(), strict=True)
 

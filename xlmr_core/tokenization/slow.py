@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -88,29 +88,44 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
     def _load(self, model: bytes, source: str) -> None:
         import sentencepiece
 
-        spm.scan_model(model, source)
+        spans, _ = spm.scan_model(model, source)
         try:
-            self.sp_model = sentencepiece.SentencePieceProcessor(model_proto=model, **self.sp_model_kwargs)
+            self._processor = sentencepiece.SentencePieceProcessor(
+                model_proto=spm.in_id_order(model, spans), **self.sp_model_kwargs
+            )
         except TypeError as error:
             raise TokenizerError(
                 f"expected sp_model_kwargs that sentencepiece knows, got {self.sp_model_kwargs}: {error}"
             ) from error
         except (RuntimeError, OSError, ValueError) as error:
             raise TokenizerError(f"expected a sentencepiece model in {source}, got: {error}") from error
+        self._model = model
+        self._sp_model: Any = None
         self.fairseq_offset = _OFFSET
-        self._mask_index = len(self.sp_model) + _OFFSET
+        self._mask_index = len(self._processor)
         self.fairseq_tokens_to_ids = {token: index for index, token in enumerate(spm.FAIRSEQ_SPECIAL)}
         self.fairseq_tokens_to_ids["<mask>"] = self._mask_index
         self.fairseq_ids_to_tokens = {index: token for token, index in self.fairseq_tokens_to_ids.items()}
         self._unk_index = self.fairseq_tokens_to_ids["<unk>"]
-        self._id_of: list[int] | None = None  # by number in the file; a look-up makes no new integers
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "sp_model": self.sp_model.serialized_model_proto(), "_id_of": None}
+        return {**self.__dict__, "_processor": None, "_sp_model": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._load(state["sp_model"], self.vocab_file)
+        self._load(self._model, self.vocab_file)
+
+    @property
+    def sp_model(self) -> Any:
+        """The file as sentencepiece reads it: a piece's number is its id less ``fairseq_offset``, and ``<unk>`` is 0.
+
+        Made when it is first asked for; the tokenizer itself uses one whose numbers are ids.
+        """
+        if self._sp_model is None:
+            import sentencepiece
+
+            self._sp_model = sentencepiece.SentencePieceProcessor(model_proto=self._model, **self.sp_model_kwargs)
+        return self._sp_model
 
     # -- vocabulary ----------------------------------------------------------------------------------------------------
 
@@ -169,8 +184,8 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         if token in self.fairseq_tokens_to_ids:
             return self.fairseq_tokens_to_ids[token]
         check_text(token)
-        number: int = self.sp_model.piece_to_id(token)
-        return number + _OFFSET if number else None
+        index: int = self._processor.piece_to_id(token)
+        return None if index == self._unk_index else index
 
     def _token_id(self, token: Any) -> int | None:
         if token is None:
@@ -193,7 +208,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
 
     def _piece(self, index: int) -> str:
         special = self.fairseq_ids_to_tokens.get(index)
-        return self.sp_model.id_to_piece(index - _OFFSET) if special is None else special
+        return self._processor.id_to_piece(index) if special is None else special
 
     # -- text to ids ---------------------------------------------------------------------------------------------------
 
@@ -212,7 +227,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
             self._warn_of_unknown(kwargs)
         tokens: list[str] = []
         for part, _, index in self._split(text, whole):
-            tokens += [part] if index is not None else self.sp_model.encode(part, out_type=str)
+            tokens += [part] if index is not None else self._processor.encode(part, out_type=str)
         return tokens
 
     def _split(self, text: str, whole: bool) -> list[tuple[str, int, int | None]]:
@@ -250,16 +265,11 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         elif token.single_word and right and right[0] and not right[0].startswith(" "):
             parts[number], parts[number + 1] = ("", start, None), (content + right[0], start, None)
 
-    def _ids_of(self, numbers: Sequence[int]) -> list[int]:
-        if self._id_of is None:
-            self._id_of = list(range(_OFFSET, len(self.sp_model) + _OFFSET))
-            self._id_of[0] = self._unk_index  # number 0 of the file is its <unk>
-        return list(map(self._id_of.__getitem__, numbers))
-
     def _ids_of_plain(self, texts: list[str]) -> list[list[int]]:
         """Ids of texts without added tokens in them, in one call of sentencepiece."""
         threads = min(os.cpu_count() or 1, len(texts)) if len(texts) >= _THREADED_FROM else 1
-        return [self._ids_of(numbers) for numbers in self.sp_model.encode(texts, out_type=int, num_threads=threads)]
+        ids: list[list[int]] = self._processor.encode(texts, out_type=int, num_threads=threads)
+        return ids
 
     def _ids_of_texts(self, texts: list[str], whole: bool) -> list[list[int]]:
         """Ids of each text, all plain parts in one call of sentencepiece."""
@@ -286,8 +296,8 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
                 ids.append(index)
                 offsets.append((at, at + len(part)))
                 continue
-            found = self.sp_model.encode(part, return_type="offset_mapping")
-            ids += self._ids_of(found["ids"])
+            found = self._processor.encode(part, return_type="offset_mapping")
+            ids += found["ids"]
             offsets += [(at + start, at + end) for start, end in found["offsets"]]
         return ids, offsets
 
@@ -335,7 +345,9 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
             ids = [row if len(row) <= room else row[len(row) - room :] if left else row[:room] for row in ids]
         if edges:
             first, last = edges
-            ids = [[first, *row, last] for row in ids]
+            for row in ids:  # in place: ten thousand more lists would wake the garbage collector
+                row.insert(0, first)
+                row.append(last)
         lengths = [len(row) for row in ids]
         too_long = next((length for length in lengths if length > self.model_max_length), 0)
         self._warn_if_too_long(too_long, plan.max_length, options.verbose)
@@ -451,7 +463,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         return files.write_files(Path(save_directory), self._vocabulary_contents(None), filename_prefix)
 
     def _vocabulary_contents(self, legacy_format: bool | None) -> dict[str, bytes]:
-        return {files.VOCAB_FILE: self.sp_model.serialized_model_proto()}
+        return {files.VOCAB_FILE: self._model}
 
 
 class _Ids(list[int]):

@@ -15,12 +15,23 @@ import numpy as np
 
 from xlmr_core.errors import TokenizerError
 
-__all__ = ["FAIRSEQ_SPECIAL", "SentencePieceModel", "read_model_file", "read_pieces", "scan_model", "xlmr_vocabulary"]
+__all__ = [
+    "FAIRSEQ_SPECIAL",
+    "SentencePieceModel",
+    "in_id_order",
+    "read_model_file",
+    "read_pieces",
+    "scan_model",
+    "xlmr_vocabulary",
+]
 
 FAIRSEQ_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 """The first four ids of every XLM-R vocabulary, in order (fairseq's dictionary)."""
 
 _SPM_SPECIAL = ("<unk>", "<s>", "</s>")  # the first three pieces of the sentencepiece file itself
+# What stands for <pad>, which the file lacks: a text, the score 0, type "control". A file may have a <pad> of its own, hence the name.
+_PAD_TEXT = b"<pad> of fairseq"
+_PAD_PIECE = b"\x0a" + bytes([len(_PAD_TEXT)]) + _PAD_TEXT + b"\x15\0\0\0\0" + b"\x18\x03"
 _UNIGRAM = 1  # TrainerSpec.model_type
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -121,6 +132,22 @@ def scan_model(data: bytes, source: str) -> tuple[list[tuple[int, int]], bytes]:
     return spans, charsmap
 
 
+def in_id_order(data: bytes, spans: list[tuple[int, int]]) -> bytes:
+    """The same model with ``<s> <pad> </s> <unk>`` as its first pieces, so that sentencepiece's numbers are XLM-R's ids.
+
+    Args:
+        data: a model that :func:`scan_model` has checked.
+        spans: what it found.
+    """
+    unk, bos, eos = (data[start:end] for start, end in spans[:3])
+    rest, done = [], 0
+    for start, end in spans[:3]:
+        rest.append(data[done : start - len(_header(end - start))])
+        done = end
+    first = [_header(len(piece)) + piece for piece in (bos, _PAD_PIECE, eos, unk)]
+    return b"".join([*first, *rest, data[done:]])
+
+
 def read_pieces(data: bytes, spans: list[tuple[int, int]]) -> tuple[list[str], list[float]]:
     """The texts and scores of the piece messages at ``spans``."""
     pieces: list[str] = []
@@ -145,6 +172,15 @@ def read_pieces(data: bytes, spans: list[tuple[int, int]]) -> tuple[list[str], l
     raw = np.frombuffer(data, dtype=np.uint8)[score_at[:, None] + np.arange(4)]
     scores = np.ascontiguousarray(raw).view("<f4").reshape(-1).astype(np.float64).tolist()
     return pieces, scores
+
+
+def _header(length: int) -> bytes:
+    """The tag and the length in front of a piece."""
+    header = bytearray([0x0A])
+    while length > 0x7F:
+        header.append(length & 0x7F | 0x80)
+        length >>= 7
+    return bytes([*header, length])
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:

@@ -1,0 +1,286 @@
+"""``xlmr convert``, ``inspect``, ``verify`` and ``doctor`` as they are typed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.core.small_models import arrays_of, change_config, config_of, save, with_tokenizer
+from xlmr_core import cli
+from xlmr_core.backends import BACKENDS
+from xlmr_core.casting import FLOAT_TAGS
+from xlmr_core.cli import convert, verify, words
+from xlmr_core.cli.progress import ProgressLine, text_of
+from xlmr_core.conversion import writable_formats
+from xlmr_core.probe import REFERENCE
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    save(folder, config_of("base", "ForMaskedLM"), "ForMaskedLM")
+    with_tokenizer(folder)
+    return folder
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, list[str], list[str]]:
+    """Exit status, and the lines of both streams."""
+    status = cli.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return status, out.splitlines(), err.splitlines()
+
+
+def test_the_words_of_the_commands_are_those_of_the_core() -> None:
+    assert writable_formats() == convert.FORMATS
+    assert set(convert.DTYPES) == set(FLOAT_TAGS)
+    assert (REFERENCE, *BACKENDS) == verify.BACKENDS
+
+
+@pytest.mark.parametrize("command", ["convert", "inspect", "verify", "doctor"])
+def test_nothing_heavy_is_imported_before_the_arguments_are_known(command: str) -> None:
+    heavy = {"torch", "tensorflow", "jax", "sentencepiece", "tokenizers", "huggingface_hub", "h5py"}
+    code = (
+        "import sys; from xlmr_core.cli import main\n"
+        f"try: main([{command!r}, '--help'])\n"
+        "except SystemExit: pass\n"
+        f"print(*{heavy} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=True)
+    assert done.stderr.strip() == b""
+    assert b"xlmr " + command.encode() in done.stdout
+
+
+# convert
+
+
+def test_convert(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "convert", source, tmp_path / "b", "--to", "torch", "--verify")
+    assert (status, err) == (0, [])
+    assert out[0] == f"XLMRobertaForMaskedLM from {source}/model.safetensors (safetensors) to {tmp_path}/b (torch)"
+    assert "wrote    pytorch_model.bin" in out
+    assert "copied   config.json, sentencepiece.bpe.model, tokenizer_config.json" in out
+    assert any(line.endswith("the largest difference is 0") for line in out)
+    assert out[-1] == "equal"
+
+
+def test_convert_takes_all_its_options(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("convert", source, tmp_path / "b", "--to", "safetensors")
+    options = (
+        "--dtype",
+        "float16",
+        "--max-shard-size",
+        "10kB",
+        "--head",
+        "ForMaskedLM",
+        "--no-progress",
+        "--allow-overflow",
+    )
+    assert run(capsys, *arguments, *options)[0] == 0
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (2, [])
+    assert len(err) == 1
+    assert err[0].startswith(f"xlmr: error: {tmp_path}/b holds model.safetensors.index.json, config.json already; ")
+    assert run(capsys, *arguments, "--force")[0] == 0
+    assert (tmp_path / "b" / "model.safetensors").exists()
+
+
+def test_convert_shows_progress_where_it_is_wanted(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, err = run(capsys, "convert", source, tmp_path / "b", "--to", "safetensors", "--progress")
+    assert err[-1].startswith("converting  ")
+    assert " kB of " in err[-1]
+    assert "100 %" in err[-1]
+
+
+def test_convert_says_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = config_of("base", "ForMaskedLM")
+    arrays = arrays_of(config, "ForMaskedLM")
+    del arrays["lm_head.dense.bias"]
+    save(tmp_path / "a", config, "ForMaskedLM", {**arrays, "mine": np.ones(2, np.float32)})
+    status, _, err = run(capsys, "convert", tmp_path / "a", tmp_path / "b", "--to", "safetensors")
+    assert status == 0
+    assert err == [
+        "xlmr: lm_head.dense.bias is not in the source, and not in the result either",
+        "xlmr: mine has no place in XLMRobertaForMaskedLM and was left out",
+    ]
+
+
+def test_convert_knows_the_built_in_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "convert", "xlmr-mini", tmp_path / "b", "--to", "safetensors")[0] == 0
+    assert run(capsys, "verify", "xlmr-mini", tmp_path / "b")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("convert", "no/such/model", "x", "--to", "torch"), "expected a folder with a model at"),
+        (("inspect", "xlmr-mino"), "did you mean 'xlmr-mini'?"),
+        (("verify", "xlmr-mini", "/no/such/model"), "expected a folder with a model at"),
+        (("doctor", ""), "received an empty name"),
+        (("inspect", "README.md"), "README.md is none of: "),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(
+    arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if arguments[1] == "README.md":
+        arguments = ("inspect", str(ROOT / "README.md"))
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (2, [])
+    assert len(err) == 1
+    assert err[0].startswith("xlmr: error: ")
+    assert words in err[0]
+
+
+# inspect
+
+
+def test_inspect(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "inspect", source)
+    assert (status, err) == (0, [])
+    rows = {line[:15].strip(): line[15:] for line in out[1:]}
+    assert rows["architecture"] == "XLMRobertaForMaskedLM (xlm-roberta)"
+    assert "hidden_size 16" in rows["sizes"]
+    assert "16 bytes a parameter" in rows["to train"]
+    assert "lm_head.decoder.weight = roberta.embeddings.word_embeddings.weight" in {line[15:] for line in out}
+
+
+def test_inspect_as_json(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "inspect", source, "--json")
+    found = json.loads("\n".join(out))
+    assert status == 0
+    assert found["format"] == "safetensors"
+    assert found["dtypes"][0]["dtype"] == "F32"
+    assert found["memory"]["train_mixed"] == 16 * found["num_parameters"]
+
+
+def test_inspect_of_what_cannot_be_loaded(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change_config(source, num_hidden_layers=3)
+    status, out, _ = run(capsys, "inspect", source)
+    assert status == 1
+    assert any(line.startswith("  problem      expected the encoder weight") for line in out)
+
+
+# verify
+
+
+def test_verify(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "verify", source, source)
+    assert (status, err, out[-1]) == (0, [], "equal")
+    config = config_of("base", "ForMaskedLM")
+    save(tmp_path / "b", config, "ForMaskedLM", arrays_of(config, "ForMaskedLM", seed=1))
+    status, out, _ = run(capsys, "verify", source, tmp_path / "b")
+    assert (status, out[-1]) == (1, "different")
+    assert any(line.startswith("of other values (") for line in out)
+    assert any(line.strip().startswith("... and ") for line in out)
+    status, out, _ = run(capsys, "verify", source, tmp_path / "b", "--json")
+    found = json.loads("\n".join(out))
+    assert (status, found["equal"], found["only_a"]) == (1, False, [])
+
+
+@pytest.mark.parametrize("backend", ["mxnet", "pt,tf,jax", ""])
+def test_verify_wants_one_or_two_backends(backend: str, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["verify", str(source), str(source), "--backend", backend])
+    assert ended.value.code == 2
+    assert "expected one or two of reference, pt, tf, jax" in capsys.readouterr().err
+
+
+def test_verify_with_a_backend(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    status, out, _ = run(capsys, "verify", source, source, "--backend", "reference,pt")
+    assert status == 0
+    assert any("(reference and pt)" in line for line in out)
+
+
+# doctor
+
+
+def test_doctor(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "doctor", source)
+    assert (status, out[-1]) == (0, "healthy; 13 checks")
+    change_config(source, layer_norm_eps=1e-12, architectures=None)
+    status, out, _ = run(capsys, "doctor", source)
+    assert (status, out[-1]) == (1, "1 ill; 13 checks")
+    assert out[1].startswith("  ILL     config: layer_norm_eps is 1e-12")
+    assert out[2].startswith("          remedy: set it to 1e-05")
+    assert out[3].startswith("  advice  head: config.json names no architectures")
+    status, out, _ = run(capsys, "doctor", source, "--json")
+    found = json.loads("\n".join(out))
+    assert (status, found["healthy"], len(found["findings"])) == (1, False, 2)
+
+
+# Words
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (1_234_567, "1.23 MB"),
+        (4e9, "4 GB"),
+        (9996e8, "1 TB"),
+        (999_600, "1 MB"),
+    ],
+)
+def test_bytes(nbytes: float, text: str) -> None:
+    assert words.nbytes_text(nbytes) == text
+
+
+def test_progress_in_words() -> None:
+    assert text_of("converting", 0, 4 * 10**9, 0.0) == "converting  0 B of 4 GB, 0 %"
+    assert text_of("converting", 10**9, 4 * 10**9, 2.0) == "converting  1 GB of 4 GB, 25 %, 500 MB/s, 0:06 left"
+    assert text_of("converting", 10**9, 10**13, 1.0) == "converting  1 GB of 10 TB, 0 %, 1 GB/s, 2:46:39 left"
+    assert text_of("converting", 100, 100, 1.0) == "converting  100 B of 100 B, 100 %, 100 B/s"
+    assert text_of("converting", 0, 0, 1.0) == "converting  0 B of 0 B, 100 %"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_the_line_is_written_over_and_ended() -> None:
+    stream = Terminal()
+    with ProgressLine(stream=stream) as progress:
+        progress("converting", 500, 1000)
+        progress("converting", 1000, 1000)
+        progress("comparing", 1000, 1000)
+    shown = stream.getvalue()
+    assert shown.startswith("\rconverting  500 B of 1 kB, 50 %")
+    assert shown.count("\r") == 3
+    assert shown.count("\n") == 2
+    assert shown.endswith("\n")
+
+
+def test_elsewhere_it_is_silent_unless_it_is_wanted() -> None:
+    for wanted, lines in ((None, 0), (False, 0), (True, 1)):
+        stream = io.StringIO()
+        with ProgressLine(wanted, stream=stream) as progress:
+            progress("converting", 1000, 1000)
+        assert len(stream.getvalue().splitlines()) == lines
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists() or os.name == "nt", reason="writes to a full device")
+def test_output_that_cannot_be_written_is_an_error(source: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "xlmr_core", "inspect", str(source)],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert done.returncode == 2

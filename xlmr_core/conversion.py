@@ -1,0 +1,349 @@
+"""A checkpoint of any format to any format, all or nothing, a piece of a tensor in memory at a time, without a framework."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from xlmr_core.casting import cast, tag_of
+from xlmr_core.checkpoint import save_checkpoint
+from xlmr_core.config import read_config_json
+from xlmr_core.errors import CheckpointError
+from xlmr_core.formats import FORMATS
+from xlmr_core.formats.fairseq_format import fairseq_dictionary
+from xlmr_core.formats.tensors import LazyTensor
+from xlmr_core.heads import HEADS
+from xlmr_core.load_plan import LoadReport
+from xlmr_core.model_files import ModelFiles, open_model
+from xlmr_core.tokenization.files import TOKENIZER_FILE, VOCAB_FILE
+from xlmr_core.tokenization.spm import SentencePieceModel
+from xlmr_core.verification import Comparison, Counter, Progress, compare_files
+
+__all__ = ["COPIED", "Conversion", "convert", "small_files", "writable_formats"]
+
+# Small files that belong to a model and are copied beside its weights, where there are any.
+COPIED = (
+    *(
+        "sentencepiece.bpe.model",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+    ),
+    *("dict.txt", "generation_config.json"),
+    # What makes a sentence encoder of it: the list of modules (and the folders that it names), the prompts, the longest text.
+    *("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"),
+    # The sparse and multi-vector heads of bge-m3.
+    *("sparse_linear.pt", "colbert_linear.pt"),
+)
+_CONFIG, _MODULES, _DICTIONARY = "config.json", "modules.json", "dict.txt"
+# A file of more than this is no small file.
+_LARGEST_SMALL = 256 << 20
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion did.
+
+    Attributes:
+        source: the file or index that was read.
+        destination: the folder that was written.
+        from_format, to_format: names of ``FORMATS``.
+        architecture: the class of the model.
+        files: the weight files that were written.
+        copied: the small files beside them, ``config.json`` included.
+        tensors, nbytes: how many tensors were written, and their bytes.
+        seconds: from the first byte read to the last file in place; verifying is not counted.
+        report: what became of every tensor of the source; parameters that it lacks are not written.
+        comparison: of source and result, if it was asked for.
+    """
+
+    source: str
+    destination: Path
+    from_format: str
+    to_format: str
+    architecture: str
+    files: tuple[Path, ...]
+    copied: tuple[str, ...]
+    tensors: int
+    nbytes: int
+    seconds: float
+    report: LoadReport
+    comparison: Comparison | None = None
+
+
+def writable_formats() -> tuple[str, ...]:
+    """The formats that checkpoints are written in."""
+    return tuple(name for name, format in FORMATS.items() if format.can_write)
+
+
+def convert(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    to: str,
+    *,
+    head: str | None = None,
+    dtype: str | None = None,
+    allow_overflow: bool = False,
+    pooler: bool = True,
+    max_shard_size: int | str = "5GB",
+    verify: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Write a checkpoint in another format, with its configuration, its tokenizer and the other files of ``COPIED``.
+
+    Whatever goes wrong, and whenever the process is killed, the destination holds what it held before, or the new checkpoint.
+
+    Args:
+        source: a folder, a file of weights, a built-in name or a name on the hub; in any format that can be read.
+        destination: a folder; made if it is missing. The source's own folder will do for another format and no other dtype.
+        to: a name of :func:`writable_formats`.
+        head: a suffix of ``HEADS``, where neither the configuration nor the parameters say it.
+        dtype: ``float32``, ``float16``, ``bfloat16`` or ``float64`` for all parameters, rounded to nearest and ties to even; by default every
+            parameter keeps its own, bit for bit.
+        allow_overflow: let values that are too large for ``dtype`` become infinite.
+        pooler: keep a pooler, if the source has one; fairseq has no place for it.
+        max_shard_size: bytes of a weight file at most, or a text such as ``5GB``, where the format knows shards.
+        verify: compare source and result: values, tokenizer ids, and the outputs of a small forward pass in the NumPy reference.
+        force: replace files in ``destination`` that differ. Nothing else there is removed.
+        progress: called with what is being done, the bytes that are done, and all there are.
+
+    Raises:
+        ModelNotFoundError, ConfigError, CheckpointError: if the source cannot be read, or cannot be written in that format.
+        CheckpointError: if files would be replaced without ``force``, if other files in ``destination`` would be mistaken for parts of the
+            new checkpoint, or if the disk refuses.
+    """
+    folder = Path(destination).expanduser()
+    if to not in writable_formats():
+        raise CheckpointError(f"expected a format of {', '.join(writable_formats())} to write, received {to!r}")
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"expected a folder to write to, received the file {folder}; name a folder")
+    tag = None if dtype is None else tag_of(dtype)
+    with open_model(source, head=head) as opened:
+        files = opened
+        if to == "fairseq" and files.pooler and pooler and HEADS[files.head].pooler:
+            raise CheckpointError(
+                f"fairseq has no place for the pooler of {files.architecture}; leave it out with pooler=False (--no-pooler), "
+                "or write another format"
+            )
+        if to == "fairseq" or not pooler:
+            # Where no head reads it none is missed.
+            files = replace(files, pooler=False)
+        if files.int8 and (tag is not None or to != "safetensors"):
+            raise CheckpointError(
+                f"{files.name} has int8 weights, which are kept as they are and in safetensors only; convert the checkpoint it was made from"
+            )
+        small = small_files(files, dtype)
+        if to == "fairseq" and _DICTIONARY not in small and VOCAB_FILE in small:
+            small[_DICTIONARY] = _dictionary(small[VOCAB_FILE])
+        _refuse_mixture(files, folder, to, small, force)
+        tensors = {
+            name: stream if tag is None else cast(stream, tag, name=name, allow_overflow=allow_overflow)
+            for name, stream in files.streams().items()
+        }
+        start = time.perf_counter()
+        with _folders(folder, small):
+            written = save_checkpoint(
+                folder,
+                to,
+                _counted(tensors, progress),
+                files.config,
+                files.head,
+                max_shard_size=max_shard_size,
+                together=small,
+            )
+        done = Conversion(
+            source=str(files.checkpoint.path),
+            destination=folder,
+            from_format=files.checkpoint.format,
+            to_format=to,
+            architecture=files.architecture,
+            files=tuple(written),
+            copied=tuple(small),
+            tensors=len(tensors),
+            nbytes=sum(tensor.nbytes for tensor in tensors.values()),
+            seconds=time.perf_counter() - start,
+            report=files.plan.report,
+        )
+        if not verify:
+            return done
+        with open_model(folder, head=files.head, format=to) as result:
+            has_tokenizer = TOKENIZER_FILE in small or VOCAB_FILE in small
+            comparison = compare_files(files, result, tokenizers=has_tokenizer, progress=progress)
+            return replace(done, comparison=comparison)
+
+
+# Small files
+
+
+def small_files(files: ModelFiles, dtype: str | None = None) -> dict[str, bytes]:
+    """The files that belong beside the weights, by their path in the folder: ``config.json`` and those of ``COPIED`` that there are.
+
+    A sentence encoder that keeps its transformer in a folder of its own gets its parts from the folder above.
+
+    Args:
+        files: the open source.
+        dtype: of the weights to be written; ``config.json`` is copied as it is unless this changes it.
+    """
+    found = {_CONFIG: _config_json(files, dtype)}
+    root = files.folder
+    nested = not (root / _MODULES).is_file() and (root.parent / _MODULES).is_file() and _is_module(root)
+    for folder in (root.parent, root) if nested else (root,):
+        for name in COPIED:
+            if (folder / name).is_file():
+                found[name] = _content(folder / name)
+        if (folder / _MODULES).is_file():
+            found.update(_modules(folder, root))
+    return found
+
+
+def _config_json(files: ModelFiles, dtype: str | None) -> bytes:
+    path = files.folder / _CONFIG
+    if not path.is_file():
+        config = files.config.copy(architectures=[files.architecture], dtype=dtype or files.config.dtype)
+        return config.to_json_string().encode()
+    values = read_config_json(path)
+    changed = dict(values)
+    if dtype is not None:
+        changed.pop("torch_dtype", None)
+        changed["dtype"] = dtype
+    # Names of the original library's other classes (TFXLMRobertaForMaskedLM) mean the same model.
+    if changed.get("architectures") != [files.architecture]:
+        changed["architectures"] = [files.architecture]
+    if changed == values:
+        return path.read_bytes()
+    return (json.dumps(changed, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _dictionary(model: bytes) -> bytes:
+    """The vocabulary as fairseq wants it beside the sentencepiece model."""
+    return fairseq_dictionary(SentencePieceModel.from_bytes(model).pieces)
+
+
+def _is_module(folder: Path) -> bool:
+    """Whether the list of modules in the folder above names this folder."""
+    return any(module.get("path") == folder.name for module in _listed_modules(folder.parent))
+
+
+def _listed_modules(folder: Path) -> list[dict[str, Any]]:
+    try:
+        modules = json.loads((folder / _MODULES).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{folder / _MODULES} is not valid JSON ({error}); fetch or save it again") from error
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        raise CheckpointError(f"{folder / _MODULES} must hold a list of modules; fetch or save it again")
+    return modules
+
+
+def _modules(folder: Path, transformer: Path) -> Iterator[tuple[str, bytes]]:
+    """The files in the folders that a list of modules names, and the list itself, with the transformer at the top."""
+    modules = _listed_modules(folder)
+    flat = [
+        {**module, "path": "" if folder / str(module.get("path")) == transformer else module.get("path")}
+        for module in modules
+    ]
+    text = json.dumps(flat, indent=2, ensure_ascii=False).encode()
+    yield _MODULES, _content(folder / _MODULES) if flat == modules else text
+    for module in flat:
+        name = str(module.get("path") or "")
+        if not name:
+            continue
+        if Path(name).name != name or "\\" in name:
+            raise CheckpointError(f"{folder / _MODULES} names the folder {name!r}; expected a name in the same folder")
+        for path in sorted((folder / name).glob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                yield f"{name}/{path.name}", _content(path)
+
+
+def _content(path: Path) -> bytes:
+    if path.stat().st_size > _LARGEST_SMALL:
+        raise CheckpointError(f"{path} has {path.stat().st_size} bytes, too many for a file that is copied; remove it")
+    return path.read_bytes()
+
+
+# The destination
+
+
+def _refuse_mixture(files: ModelFiles, folder: Path, to: str, small: Mapping[str, bytes], force: bool) -> None:
+    """Refuse to replace without leave, and to write beside files that loaders would take for parts of the new checkpoint."""
+    if not folder.is_dir():
+        return
+    own = files.checkpoint.path
+    weights = {name: path for name, format in FORMATS.items() if (path := format.find(folder)) is not None}
+    if files.folder.resolve() == folder.resolve():
+        changed = [name for name, content in small.items() if not _holds(folder / name, content)]
+        if to == files.checkpoint.format or changed:
+            what = Path(own).name if to == files.checkpoint.format else ", ".join(changed)
+            raise CheckpointError(
+                f"{folder} is the source itself, and {what} would be overwritten; choose another folder"
+            )
+    else:
+        strangers = [path.name for name, path in weights.items() if name != to]
+        strangers += [name for name in COPIED if name not in small and (folder / name).exists()]
+        if strangers:
+            raise CheckpointError(
+                f"{folder} holds {', '.join(strangers)}, which would be read with the new weights but do not belong to them; "
+                "remove them, or choose another folder"
+            )
+    replaced = [weights[to].name] if to in weights else []
+    replaced += [
+        name for name, content in small.items() if (folder / name).exists() and not _holds(folder / name, content)
+    ]
+    if replaced and not force:
+        raise CheckpointError(
+            f"{folder} holds {', '.join(replaced)} already; choose another folder, or pass force=True (--force) to replace them"
+        )
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content
+
+
+@contextlib.contextmanager
+def _folders(folder: Path, small: Mapping[str, bytes]) -> Iterator[None]:
+    """The folders that the files go into; those that were made and stayed empty, because something failed, go again."""
+    wanted = [folder, *dict.fromkeys((folder / name).parent for name in small if "/" in name)]
+    # Parents of the destination that are missing come first.
+    missing = [path for path in (*reversed(folder.parents), *wanted) if not path.exists()]
+    try:
+        for path in missing:
+            path.mkdir(exist_ok=True)
+        yield
+    except OSError as error:
+        for path in reversed(missing):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"cannot write to {folder}: {error.strerror or error}; choose another folder") from error
+    except BaseException:
+        for path in reversed(missing):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+
+
+# Progress
+
+
+def _counted(tensors: Mapping[str, LazyTensor], progress: Progress | None) -> dict[str, LazyTensor]:
+    """The streams, each telling how much of it was taken."""
+    nbytes = sum(tensor.nbytes for tensor in tensors.values())
+    counter = Counter("converting", nbytes, progress)
+
+    def counted(tensor: LazyTensor) -> LazyTensor:
+        def pieces() -> Iterator[memoryview]:
+            for piece in tensor.pieces():
+                yield piece
+                counter(piece.nbytes)
+
+        return LazyTensor(tensor.dtype, tensor.shape, pieces)
+
+    return {name: counted(tensor) for name, tensor in tensors.items()}

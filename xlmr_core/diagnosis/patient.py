@@ -1,0 +1,138 @@
+"""What is examined: an open checkpoint, what several checks want to know of it, and how a check says what it found."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xlmr_core.casting import FLOAT_TAGS, blocks, widened
+from xlmr_core.errors import CheckpointError, ConfigError, XLMRError
+from xlmr_core.load_plan import LoadPlan
+from xlmr_core.model_files import ModelFiles
+from xlmr_core.tokenization import XLMRobertaTokenizer, XLMRobertaTokenizerFast
+from xlmr_core.tokenization.files import CONFIG_FILE, TOKENIZER_FILE, VOCAB_FILE
+
+__all__ = ["Patient", "Told", "Values", "advice", "ill", "in_words", "json_object", "listed"]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a check found: whether that is an ill or advice, in words, and what to do."""
+
+    is_ill: bool
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Values:
+    """What one pass over a parameter's values tells."""
+
+    nan: int
+    infinite: int
+    largest: float
+
+
+class Patient:
+    """An open checkpoint, and what several checks want to know of it."""
+
+    def __init__(self, files: ModelFiles) -> None:
+        self.files = files
+        self.config = files.config
+        self.folder = files.folder
+
+    @cached_property
+    def plan(self) -> LoadPlan | None:
+        """How the model would be loaded, if it could be."""
+        try:
+            return self.files.plan
+        except (CheckpointError, ConfigError):
+            return None
+
+    @cached_property
+    def tokenizer_config(self) -> dict[str, Any]:
+        return json_object(self.folder / CONFIG_FILE)
+
+    @cached_property
+    def tokenizers(self) -> dict[str, XLMRobertaTokenizer | XLMRobertaTokenizerFast]:
+        """By file, those that can be built from the folder."""
+        found: dict[str, XLMRobertaTokenizer | XLMRobertaTokenizerFast] = {}
+        for name, kind in ((TOKENIZER_FILE, XLMRobertaTokenizerFast), (VOCAB_FILE, XLMRobertaTokenizer)):
+            if (self.folder / name).is_file():
+                try:
+                    found[name] = kind.from_pretrained(self.folder)
+                except XLMRError:
+                    continue  # the check of the tokenizer files says so
+        return found
+
+    @property
+    def tokenizer(self) -> XLMRobertaTokenizer | XLMRobertaTokenizerFast | None:
+        return next(iter(self.tokenizers.values()), None)
+
+    @cached_property
+    def values(self) -> dict[str, Values]:
+        """By canonical name; empty if the model cannot be loaded."""
+        if self.plan is None:
+            return {}
+        return {
+            name: _values_of(self.files, source)
+            for name, source in self.plan.sources.items()
+            if self.files.checkpoint.info(source).dtype in FLOAT_TAGS.values()
+        }
+
+    @property
+    def stored_dtypes(self) -> set[str]:
+        sources = self.plan.sources.values() if self.plan is not None else ()
+        return {dtype for name in sources if (dtype := self.files.checkpoint.info(name).dtype) in FLOAT_TAGS.values()}
+
+
+def ill(what: str, remedy: str) -> Told:
+    return Told(True, what, remedy)
+
+
+def advice(what: str, remedy: str) -> Told:
+    return Told(False, what, remedy)
+
+
+def in_words(error: Exception) -> tuple[str, str]:
+    """What an error of this library says, and the remedy that stands at the end of every one."""
+    what, _, remedy = str(error).splitlines()[0].rpartition("; ")
+    return (what, remedy) if what else (remedy, "fetch or save the checkpoint again")
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); fetch or save it again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} must hold a JSON object; fetch or save it again")
+    return content
+
+
+def _values_of(files: ModelFiles, source: str) -> Values:
+    stream = files.checkpoint.stream(source)
+    nan = infinite = 0
+    largest = 0.0
+    for block in blocks(stream):
+        values = np.abs(widened(block, stream.dtype))
+        top = float(values.max())
+        if not math.isfinite(top):
+            nan += int(np.isnan(values).sum())
+            infinite += int(np.isinf(values).sum())
+            finite = values[np.isfinite(values)]
+            top = float(finite.max(initial=0.0))
+        largest = max(largest, top)
+    return Values(nan, infinite, largest)
+
+
+def listed(names: list[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

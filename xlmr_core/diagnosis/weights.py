@@ -1,0 +1,193 @@
+"""Checks of the weights and of the files that hold them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from xlmr_core.casting import FLOAT_TAGS
+from xlmr_core.config import XLMRobertaXLConfig
+from xlmr_core.diagnosis.patient import Patient, Told, advice, ill, in_words, json_object, listed
+from xlmr_core.errors import CheckpointError, ConfigError
+from xlmr_core.formats import FORMATS
+from xlmr_core.model_files import open_model
+from xlmr_core.parameters import Role
+from xlmr_core.probe import largest_activation
+from xlmr_core.verification import compare_files
+
+LARGEST_FLOAT16 = 65504.0
+_SHARD = re.compile(r".+-\d{5}-of-\d{5}\.(safetensors|bin|h5|msgpack)")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+
+
+def check_fits(patient: Patient) -> Iterator[Told]:
+    if patient.plan is None:
+        patient.files.plan  # noqa: B018  # raises the error that says why
+    yield from ()
+
+
+def check_head(patient: Patient) -> Iterator[Told]:
+    if patient.plan is None:
+        return
+    missing = patient.plan.report.missing
+    if missing:
+        yield ill(
+            f"{listed(list(missing))} not in the file: {patient.files.architecture} would start them with fresh, untrained values",
+            "train the model before use, load the class that the file was saved from, or correct architectures in config.json",
+        )
+    if not patient.config.architectures:
+        yield advice(
+            f"config.json names no architectures; by its parameters this is {patient.files.architecture}",
+            f'add "architectures": ["{patient.files.architecture}"]',
+        )
+    others = [row.name for row in patient.plan.report.dropped if row.why == "the head of another task"]
+    if others and missing:
+        yield ill(
+            f"the file holds {listed(others)}, the head of another task than {patient.files.architecture}",
+            "load the class of that task, or correct architectures in config.json",
+        )
+    is_decoder = patient.config.is_decoder
+    if patient.files.head == "ForCausalLM" and not is_decoder:
+        yield ill(
+            "a causal language model with is_decoder=false in config.json: every token would see the ones it has to predict",
+            "set is_decoder to true",
+        )
+    if patient.files.head != "ForCausalLM" and patient.files.head != "Model" and is_decoder:
+        yield ill(
+            f"{patient.files.architecture} with is_decoder=true in config.json: a token would not see what follows it",
+            "set is_decoder to false",
+        )
+
+
+def check_leftovers(patient: Patient) -> Iterator[Told]:
+    if patient.plan is None:
+        return
+    if patient.plan.report.unexpected:
+        yield advice(
+            f"{listed(list(patient.plan.report.unexpected))} in the file have no place in {patient.files.architecture}",
+            "nothing, if they belong to another tool; otherwise check architectures and the numbers in config.json",
+        )
+    for note in patient.plan.report.notes:
+        what, _, remedy = note.rstrip(".").rpartition("; ")
+        yield ill(what, remedy)
+
+
+def check_files(patient: Patient) -> Iterator[Told]:
+    own = patient.files.checkpoint
+    used = {Path(own.path).name, *(own.info(name).file.name for name in own.names)}
+    for format in FORMATS.values():
+        other = format.find(patient.folder)
+        if format.name == own.format or other is None or other.name in used:
+            continue
+        try:
+            with open_model(other, head=patient.files.head, format=format.name) as another:
+                compared = compare_files(patient.files, another, tokenizers=False, outputs=False)
+        except (CheckpointError, ConfigError) as error:
+            what, remedy = in_words(error)
+            yield ill(
+                f"{other.name} stands beside {Path(own.path).name} and cannot be read: {what}",
+                f"{remedy}, or remove it",
+            )
+            continue
+        used |= {other.name, *(another.checkpoint.info(name).file.name for name in another.checkpoint.names)}
+        differing = [*compared.only_a, *compared.only_b]
+        differing += [*(row.name for row in compared.shapes), *(row.name for row in compared.values)]
+        if differing:
+            yield ill(
+                f"{other.name} and {Path(own.path).name} hold different weights ({listed(differing)}): "
+                "which of them is loaded depends on the loader",
+                "remove the stale one",
+            )
+    for format in FORMATS.values():
+        both = [name for name in (format.single, format.index) if name and (patient.folder / name).is_file()]
+        if len(both) == 2:
+            yield ill(f"{both[1]} stands beside {both[0]}, which is read in its place", "remove the one that is stale")
+    files = [path.name for path in sorted(patient.folder.iterdir()) if path.is_file()]
+    stray = [
+        name for name in files if _SHARD.fullmatch(name) and name not in used and not _indexed(patient.folder, name)
+    ]
+    if stray:
+        yield ill(
+            f"no index names the shards {listed(stray)}",
+            "remove them if they are of an older save, otherwise fetch the index",
+        )
+    temporary = [name for name in files if name.startswith(".") and name.endswith(".tmp")]
+    if temporary:
+        yield advice(f"{listed(temporary)} were left by a save that was killed", "remove them")
+    pickles = [own.info(name).file.name for name in own.names[:1] if own.info(name).file.suffix in _PICKLES]
+    if pickles:
+        yield advice(
+            f"{pickles[0]} is a pickle, which recent versions of other libraries refuse to load",
+            "convert it: xlmr convert SOURCE DESTINATION --to safetensors",
+        )
+
+
+def _indexed(folder: Path, shard: str) -> bool:
+    for format in FORMATS.values():
+        if format.index and (folder / format.index).is_file():
+            weight_map = json_object(folder / format.index).get("weight_map")
+            if isinstance(weight_map, dict) and shard in weight_map.values():
+                return True
+    return False
+
+
+def check_values(patient: Patient) -> Iterator[Told]:
+    broken = {name: row for name, row in patient.values.items() if row.nan or row.infinite}
+    if broken:
+        first, row = next(iter(broken.items()))
+        yield ill(
+            f"{listed(list(broken))} hold values that are no numbers ({row.nan} NaN and {row.infinite} infinite in {first})",
+            "go back to a checkpoint from before the training broke down, or fetch the file again",
+        )
+    zero = [
+        name
+        for name, row in patient.values.items()
+        if row.largest == 0 and not row.nan and patient.files.rows[name].role in (Role.LINEAR_WEIGHT, Role.NORM_SCALE)
+    ]
+    if zero:
+        yield ill(
+            f"{listed(zero)} are all zero: the weights were never loaded or never trained",
+            "convert or fetch the checkpoint again",
+        )
+
+
+def check_float16(patient: Patient) -> Iterator[Told]:
+    too_large = [name for name, row in patient.values.items() if row.largest > LARGEST_FLOAT16]
+    if too_large:
+        yield ill(
+            f"{listed(too_large)} hold values over {LARGEST_FLOAT16:.0f}, which are infinite in float16",
+            "use bfloat16 or float32",
+        )
+    broken = any(row.nan or row.infinite for row in patient.values.values())
+    if not isinstance(patient.config, XLMRobertaXLConfig) or patient.plan is None or patient.plan.fresh or broken:
+        return
+    half = "F16" in patient.stored_dtypes or patient.config.dtype == "float16"
+    remedy = "run it in bfloat16 or float32 (dtype), or convert it: xlmr convert SOURCE DESTINATION --to safetensors --dtype bfloat16"
+    largest = largest_activation(patient.files)
+    if largest > LARGEST_FLOAT16 / 4:
+        yield ill(
+            f"hidden states of this XL model reach {largest:.3g} on a short input, and float16 ends at {LARGEST_FLOAT16:.0f}",
+            remedy,
+        )
+    elif half:
+        yield ill(
+            "an XL model in float16: its residual stream is never normalised between layers and grows with the input "
+            f"(to {largest:.3g} on a short one), and float16 ends at {LARGEST_FLOAT16:.0f}",
+            remedy,
+        )
+
+
+def check_dtype(patient: Patient) -> Iterator[Told]:
+    stored, names = patient.stored_dtypes, {tag: name for name, tag in FLOAT_TAGS.items()}
+    told = ", ".join(sorted(names[tag] for tag in stored))
+    if len(stored) > 1:
+        yield advice(
+            f"weights are stored in {told}",
+            "convert them to one dtype: xlmr convert SOURCE DESTINATION --to safetensors --dtype float32",
+        )
+    elif stored and patient.config.dtype not in (None, *(names[tag] for tag in stored)):
+        yield advice(
+            f"config.json says {patient.config.dtype} and the weights are {told}: loaders that go by the config round or waste memory",
+            f'set "dtype" in config.json to "{told}"',
+        )

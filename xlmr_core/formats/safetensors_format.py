@@ -1,0 +1,50 @@
+"""The format ``safetensors``: the container of that name with the canonical names, or those of TensorFlow or Flax."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from xlmr_core.formats.base import CANONICAL, Format, Model, Naming
+from xlmr_core.formats.finding import first_bytes, in_folder
+from xlmr_core.formats.naming import flax_naming, tensorflow_naming
+from xlmr_core.formats.prefixes import prefixed_naming
+from xlmr_core.formats.safetensors_file import SafetensorsFile, write_safetensors
+from xlmr_core.formats.tensors import Described, LazyTensor
+
+__all__ = ["SAFETENSORS"]
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+def _recognises(path: Path) -> bool:
+    return path.suffix == ".safetensors" or first_bytes(path)[8:9] == b"{"
+
+
+def _naming(container: Described, part: str | None) -> Naming:
+    """By what betrays the names of TensorFlow and of Flax: the texts that writers leave are not always theirs."""
+    if any(name.endswith(":0") for name in container.tensors):
+        return tensorflow_naming(bare=False)
+    if any(name.endswith((".kernel", ".embedding", ".scale")) for name in container.tensors):
+        return flax_naming(".")
+    return prefixed_naming(container.path, container.tensors, part)
+
+
+def _write(path: Path, tensors: Mapping[str, LazyTensor], model: Model) -> None:
+    # Loaders of the original library ask for this text.
+    write_safetensors(path, tensors, {"format": "pt"} if model.metadata is None else model.metadata)
+
+
+SAFETENSORS = Format(
+    name="safetensors",
+    title="safetensors",
+    single=SINGLE,
+    index=INDEX,
+    find=in_folder(SINGLE, INDEX),
+    recognises=_recognises,
+    open=SafetensorsFile,
+    naming=_naming,
+    written=lambda model: CANONICAL,
+    write=_write,
+)

@@ -1,0 +1,202 @@
+"""What a checkpoint is: format, architecture, sizes, dtypes, memory, what is tied, missing, unexpected. Little more than headers is read."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from xlmr_core.errors import CheckpointError
+from xlmr_core.formats.tensors import DTYPES
+from xlmr_core.heads import HEADS
+from xlmr_core.load_plan import Dropped, LoadReport, Mismatched, Tied
+from xlmr_core.model_files import ModelFiles, open_model
+from xlmr_core.parameters import Role
+
+__all__ = ["DTypeShare", "Inspection", "Memory", "WeightFile", "inspect_model"]
+
+# Bytes a parameter needs, without activations, which grow with the batch.
+# Training with AdamW in float32: the weight, its gradient, and two moments.
+TRAIN_FLOAT32 = 4 + 4 + 4 + 4
+# In mixed precision (Rajbhandari et al. 2020): weight and gradient of 2 bytes, and in float32 the weight and two moments.
+TRAIN_MIXED = 2 + 2 + 4 + 4 + 4
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file that holds weights, and its size in bytes."""
+
+    name: str
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class DTypeShare:
+    """How much of the model is stored in a dtype."""
+
+    dtype: str
+    tensors: int
+    parameters: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of memory, without activations.
+
+    Attributes:
+        as_stored: the weights in the dtypes of the file.
+        float32, half: the weights in float32, and in float16 or bfloat16.
+        train_float32: weights, gradients and AdamW's two moments in float32, 16 bytes a parameter.
+        train_mixed: weights and gradients in half precision, and weights and moments in float32, 16 bytes a parameter too: what mixed
+            precision saves are activations.
+    """
+
+    as_stored: int
+    float32: int
+    half: int
+    train_float32: int
+    train_mixed: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a checkpoint is.
+
+    Attributes:
+        path: the file or index that was opened.
+        format: a name of ``FORMATS``.
+        files: the weight files.
+        model_type, architecture, head: as published, ``head`` without the family.
+        sizes: numbers of the configuration by their published keys, ``head_size`` and ``max_tokens`` among them.
+        dtypes: what the file holds of the model, the widest share first.
+        num_parameters: values of the model, tied ones counted once; ``num_embedding_parameters`` of them in embedding tables.
+        memory: needed to load and to train.
+        tied, missing, unexpected, dropped, mismatched: see ``LoadReport``.
+        notes: further things worth a look.
+        problem: why a model could not be loaded from it, or empty.
+    """
+
+    path: str
+    format: str
+    files: tuple[WeightFile, ...]
+    model_type: str
+    architecture: str
+    head: str
+    sizes: dict[str, int]
+    dtypes: tuple[DTypeShare, ...]
+    num_parameters: int
+    num_embedding_parameters: int
+    memory: Memory
+    tied: tuple[Tied, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    mismatched: tuple[Mismatched, ...] = ()
+    notes: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def inspect_model(name_or_path: str | os.PathLike[str], *, head: str | None = None) -> Inspection:
+    """Describe a checkpoint of any format.
+
+    Args:
+        name_or_path: a folder, a file of weights, a built-in name or a name on the hub.
+        head: a suffix of ``HEADS``, where neither the configuration nor the parameters say it.
+
+    Raises:
+        ModelNotFoundError, CheckpointError, ConfigError: if it cannot be opened.
+    """
+    with open_model(name_or_path, head=head) as files:
+        return inspect_files(files)
+
+
+def inspect_files(files: ModelFiles) -> Inspection:
+    """As :func:`inspect_model`, of an open checkpoint."""
+    config, checkpoint = files.config, files.checkpoint
+    own = [row for row in files.rows.values() if row.tied_to is None and row.role is not Role.INT8_SCALE]
+    parameters = sum(math.prod(row.shape) for row in own)
+    embeddings = sum(math.prod(row.shape) for row in own if row.role is Role.EMBEDDING)
+    sizes = {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "head_size": config.head_size,
+        "intermediate_size": config.intermediate_size,
+        "max_position_embeddings": config.max_position_embeddings,
+        "max_tokens": config.max_tokens,
+        "type_vocab_size": config.type_vocab_size,
+    }
+    if HEADS[files.head].loss.value in ("sequence", "tokens") and files.head != "ForMaskedLM":
+        sizes["num_labels"] = config.num_labels
+    problem = ""
+    try:
+        report = files.plan.report
+        sources = tuple(files.plan.sources.values())
+    except CheckpointError as error:
+        problem = str(error)
+        report = _by_name(files)
+        sources = checkpoint.names
+    return Inspection(
+        path=str(checkpoint.path),
+        format=checkpoint.format,
+        files=_weight_files(files),
+        model_type=config.model_type,
+        architecture=files.architecture,
+        head=files.head,
+        sizes=sizes,
+        dtypes=(shares := _shares(files, sources)),
+        num_parameters=parameters,
+        num_embedding_parameters=embeddings,
+        memory=Memory(
+            as_stored=sum(share.nbytes for share in shares),
+            float32=4 * parameters,
+            half=2 * parameters,
+            train_float32=TRAIN_FLOAT32 * parameters,
+            train_mixed=TRAIN_MIXED * parameters,
+        ),
+        tied=report.tied,
+        missing=report.missing,
+        unexpected=report.unexpected,
+        dropped=report.dropped,
+        mismatched=report.mismatched,
+        notes=report.notes,
+        problem=problem,
+    )
+
+
+def _weight_files(files: ModelFiles) -> tuple[WeightFile, ...]:
+    paths = dict.fromkeys(files.checkpoint.info(name).file for name in files.checkpoint.names)
+    return tuple(WeightFile(Path(path).name, Path(path).stat().st_size) for path in paths)
+
+
+def _shares(files: ModelFiles, names: tuple[str, ...]) -> tuple[DTypeShare, ...]:
+    found: dict[str, list[int]] = {}
+    for name in names:
+        info = files.checkpoint.info(name)
+        found.setdefault(info.dtype, []).append(math.prod(info.shape))
+    shares = [
+        DTypeShare(dtype, len(counts), sum(counts), sum(counts) * DTYPES[dtype].size) for dtype, counts in found.items()
+    ]
+    return tuple(sorted(shares, key=lambda share: -share.nbytes))
+
+
+def _by_name(files: ModelFiles) -> LoadReport:
+    """What is missing and unexpected by name alone, of a file from which no model could be loaded."""
+    expected = {name.removeprefix("roberta."): row for name, row in files.rows.items()}
+    there = {name.removeprefix("roberta."): name for name in files.checkpoint.names}
+    shapes = {bare: files.checkpoint.info(name).shape for bare, name in there.items()}
+    return LoadReport(
+        file=str(files.checkpoint.path),
+        model=files.architecture,
+        tied=tuple(Tied(row.name, row.tied_to) for row in expected.values() if row.tied_to is not None),
+        missing=tuple(row.name for bare, row in expected.items() if bare not in there and row.tied_to is None),
+        unexpected=tuple(name for bare, name in there.items() if bare not in expected),
+        mismatched=tuple(
+            Mismatched(row.name, row.shape, shapes[bare])
+            for bare, row in expected.items()
+            if bare in there and shapes[bare] != row.shape
+        ),
+    )

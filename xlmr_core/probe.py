@@ -1,0 +1,213 @@
+"""A small forward pass of a checkpoint, in the NumPy reference or in a backend: what its weights and its config mean together.
+
+Two short sequences, one of them padded, go through all layers. Of a large vocabulary only some rows take part in the reference, because in
+float64 an embedding of XL alone would be 5 GB; which rows is the same for every checkpoint of that size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xlmr_core.backends import load_backend
+from xlmr_core.checkpoint import find_format
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import CheckpointError, MissingBackendError
+from xlmr_core.formats.tensors import LazyTensor, RawTensor
+from xlmr_core.heads import HEADS
+from xlmr_core.model_files import ModelFiles
+from xlmr_core.quantization import SCALE_SUFFIX
+from xlmr_core.reference import forward, make_position_ids
+
+__all__ = ["REFERENCE", "Probe", "largest_activation", "make_probe", "run_probe"]
+
+Array: TypeAlias = NDArray[Any]
+
+REFERENCE = "reference"
+# What is compared of an output, as far as the head has it.
+FIELDS = ("logits", "start_logits", "end_logits", "last_hidden_state", "pooler_output")
+# So many tokens, so many of them padding in the second row.
+LENGTH, PADDING = 16, 5
+CHOICES = 2
+# A larger vocabulary is sampled to so many rows.
+VOCABULARY = 4096
+# Parameters with a row for each token of the vocabulary.
+_BY_TOKEN = ("embeddings.word_embeddings.weight", "lm_head.decoder.weight", "lm_head.bias", "lm_head.decoder.bias")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Inputs, and which rows of the vocabulary count.
+
+    Attributes:
+        inputs: arguments of a forward pass, as arrays.
+        rows: ids of the tokens whose rows take part, ascending; ``None`` for all.
+    """
+
+    inputs: dict[str, Array]
+    rows: Array | None
+
+    def describe(self, config: XLMRobertaConfig) -> str:
+        """What is run, for people."""
+        ids = self.inputs["input_ids"]
+        sampled = "" if self.rows is None else f", {len(self.rows)} of {config.vocab_size} rows of the vocabulary"
+        return f"{ids.size // ids.shape[-1]} sequences of {ids.shape[-1]} tokens through {config.num_hidden_layers} layers{sampled}"
+
+
+def make_probe(config: XLMRobertaConfig, head: str) -> Probe:
+    """The inputs for a model: the same for every checkpoint with these sizes."""
+    random = np.random.default_rng(0)
+    rows = _sampled_rows(config)
+    length = min(LENGTH, config.max_tokens)
+    shape = (2, CHOICES, length) if head == "ForMultipleChoice" else (2, length)
+    candidates = np.arange(config.vocab_size) if rows is None else rows
+    candidates = candidates[candidates != config.pad_token_id]
+    input_ids = random.choice(candidates, size=shape)
+    mask = np.ones(shape, np.int64)
+    padding = min(PADDING, length - 1)
+    if padding:
+        mask[1, ..., -padding:] = 0
+    inputs: dict[str, Array] = {
+        "input_ids": np.where(mask == 1, input_ids, config.pad_token_id),
+        "attention_mask": mask,
+    }
+    if config.is_decoder and config.add_cross_attention:
+        inputs["encoder_hidden_states"] = random.standard_normal((2, 3, config.hidden_size)).astype(np.float32)
+    return Probe(inputs, rows)
+
+
+def _sampled_rows(config: XLMRobertaConfig) -> Array | None:
+    if config.vocab_size <= VOCABULARY:
+        return None
+    spread = np.linspace(0, config.vocab_size - 1, VOCABULARY - 1).astype(np.int64)
+    return np.unique(np.append(spread, config.pad_token_id))
+
+
+def run_probe(files: ModelFiles, probe: Probe, backend: str = REFERENCE) -> dict[str, Array]:
+    """Run the probe.
+
+    Args:
+        files: an open checkpoint.
+        probe: of :func:`make_probe`.
+        backend: ``reference``, or a name of ``BACKENDS``, which then loads the model in float32.
+
+    Returns:
+        the outputs as float64 arrays, by name. Of a token-wise output only tokens that are no padding, of logits over the vocabulary only
+        the sampled rows.
+
+    Raises:
+        MissingBackendError: if the backend is not installed or does not have the model.
+    """
+    outputs = _in_reference(files, probe) if backend == REFERENCE else _in_backend(files, probe, backend)
+    mask = probe.inputs["attention_mask"]
+    return {name: x[mask == 1] if x.shape[: mask.ndim] == mask.shape else x for name, x in outputs.items()}
+
+
+# The reference
+
+
+def largest_activation(files: ModelFiles) -> float:
+    """The largest absolute value in any hidden state of the probe."""
+    output = _reference_output(files, make_probe(files.config, files.head))
+    return max(float(np.abs(states).max()) for states in output["hidden_states"])
+
+
+def _in_reference(files: ModelFiles, probe: Probe) -> dict[str, Array]:
+    output = _reference_output(files, probe)
+    return {name: np.asarray(output[name]) for name in FIELDS if output.get(name) is not None}
+
+
+def _reference_output(files: ModelFiles, probe: Probe) -> Mapping[str, Any]:
+    config, inputs = files.config, dict(probe.inputs)
+    if probe.rows is not None:
+        # Positions are counted with the padding id of the model, then everything speaks of the rows that are left.
+        ids = inputs["input_ids"]
+        inputs["position_ids"] = make_position_ids(config, ids.reshape(-1, ids.shape[-1])).reshape(ids.shape)
+        inputs["input_ids"] = np.searchsorted(probe.rows, ids)
+        pad = int(np.searchsorted(probe.rows, config.pad_token_id))
+        config = config.copy(vocab_size=len(probe.rows), pad_token_id=pad, bos_token_id=None, eos_token_id=None)
+    with np.errstate(all="ignore"):  # broken weights give broken outputs, which is for the caller to see
+        return forward(config, files.head, _Parameters(files, probe.rows), **inputs)
+
+
+class _Parameters(Mapping[str, Array]):
+    """The parameters of a file as arrays, each read when it is asked for and not kept."""
+
+    def __init__(self, files: ModelFiles, rows: Array | None) -> None:
+        self._files = files
+        self._rows = rows
+        self._sources = files.plan.sources
+
+    def __getitem__(self, name: str) -> Array:
+        values = self._read(name, self._rows if name.removeprefix("roberta.") in _BY_TOKEN else None)
+        if self._files.rows[name].dtype == "I8":
+            scales = self._read(name + SCALE_SUFFIX, None)
+            values = values * (scales if len(scales) == len(values) else scales[self._rows])[:, None]
+        return values
+
+    def _read(self, name: str, rows: Array | None) -> Array:
+        # As a stream: pages of a mapped file would add up in this process.
+        stream = self._files.checkpoint.stream(self._sources[name])
+        return (stream.read() if rows is None else _rows_of(stream, rows)).to_numpy()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._sources
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+
+def _rows_of(stream: LazyTensor, rows: Array) -> RawTensor:
+    """Some rows of a tensor, ascending, while it streams past."""
+    width = stream.nbytes // stream.shape[0]
+    picked = memoryview(bytearray(len(rows) * width))
+    begins = rows * width
+    at = 0
+    for piece in stream.pieces():
+        # Those that end behind the start of the piece and begin before its end; a row may lie in several pieces.
+        first, last = np.searchsorted(begins + width, at, "right"), np.searchsorted(begins, at + piece.nbytes)
+        for number in range(int(first), int(last)):
+            begin = int(begins[number])
+            low, high = max(begin, at), min(begin + width, at + piece.nbytes)
+            to = number * width - begin
+            picked[to + low : to + high] = piece[low - at : high - at]
+        at += piece.nbytes
+    return RawTensor(stream.dtype, (len(rows), *stream.shape[1:]), picked)
+
+
+# A backend
+
+
+def _in_backend(files: ModelFiles, probe: Probe, name: str) -> dict[str, Array]:
+    backend = load_backend(name)
+    auto = HEADS[files.head].auto
+    if not hasattr(backend, auto):
+        raise MissingBackendError(f"the backend {name!r} has no {auto} yet; compare with the reference, or with 'pt'")
+    # A backend finds the weights of a folder by itself: they have to be the ones that are compared.
+    if find_format(files.folder)[0] != Path(files.checkpoint.path):
+        raise CheckpointError(
+            f"a backend reads folders, and of {files.folder} it would read {find_format(files.folder)[0].name}; "
+            f"move {Path(files.checkpoint.path).name} to a folder of its own, or compare with the reference"
+        )
+    # A model without a pooler must not be given a fresh one.
+    pooling = {"add_pooling_layer": files.pooler} if files.head == "Model" else {}
+    model = getattr(backend, auto).from_pretrained(files.folder, dtype="float32", **pooling)
+    output = model(**{key: backend.to_tensor(value) for key, value in probe.inputs.items()})
+    found = {key: _to_numpy(output[key]) for key in FIELDS if key in output and output[key] is not None}
+    if probe.rows is not None and files.head in ("ForMaskedLM", "ForCausalLM"):
+        found["logits"] = found["logits"][..., probe.rows]
+    return found
+
+
+def _to_numpy(tensor: Any) -> Array:
+    # PyTorch hands out the values of a tensor only once its gradient is let go of; other frameworks have no such method.
+    detached = tensor.detach() if hasattr(tensor, "detach") else tensor
+    return np.asarray(detached, dtype=np.float64)
