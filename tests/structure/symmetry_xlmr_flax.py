@@ -17,6 +17,8 @@ DIFFERENCES = {
     "-packing.py:Packing.full": ROWS,
     "+packing.py:bucket": "shapes are static under jax.jit, so that numbers of rows come from a short list",
     "+functional.py": TREE,
+    "+batching.py": "shapes are static under jax.jit, so that batches are padded to few lengths",
+    "+sharding.py": "where parameters lie is an argument of arrays here; PyTorch wraps modules and Keras sets a distribution",
     # Layers
     "-embeddings.py:embedding": LAYERS,
     "+embeddings.py:Embedding": LAYERS,
