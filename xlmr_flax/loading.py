@@ -16,11 +16,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xlmr_core.checkpoint import Checkpoint, RawTensor, open_checkpoint, save_tensors
+from xlmr_core.checkpoint import (
+    Checkpoint,
+    RawTensor,
+    fetch_checkpoint,
+    format_asked_for,
+    open_checkpoint,
+    read_config_values,
+    save_checkpoint,
+)
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.config_base import check_known
 from xlmr_core.errors import ConfigError, InputError
-from xlmr_core.hub import HUB_ARGUMENTS, resolve
+from xlmr_core.hub import HUB_ARGUMENTS
 from xlmr_core.load_plan import LoadReport, plan_load
 from xlmr_core.parameters import Parameter, stored_names
 from xlmr_core.quantization import is_int8
@@ -43,16 +51,13 @@ DTYPES: dict[str, Any] = {
 }
 TAGS = {dtype: tag for tag, dtype in DTYPES.items()}
 
-# Files of a checkpoint that from_pretrained fetches from the hub.
-PATTERNS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 # Published arguments about matters that do not arise here: any value will do.
 NOT_NEEDED = (
-    *("from_pt", "resume_download", "trust_remote_code", "code_revision", "mirror", "generation_config", "_fast_init"),
+    *("resume_download", "trust_remote_code", "code_revision", "mirror", "generation_config", "_fast_init"),
     *("_from_auto", "_from_pipeline", "_commit_hash"),
 )
 # Published arguments of which only some values can be served: those values, and what to say to others.
 ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
-    "use_safetensors": ((None, True), "this release reads safetensors only; convert the checkpoint"),
     "variant": ((None,), "variants are not looked up; pass the path of the folder or file that holds it"),
     "quantization_config": ((None,), "this backend computes in floating point; load the original checkpoint"),
     "proxies": ((None,), "set the HTTPS_PROXY environment variable"),
@@ -87,13 +92,17 @@ def from_pretrained(
     packing: str | None = None,
     ignore_mismatched_sizes: bool = False,
     output_loading_info: bool = False,
+    use_safetensors: bool | None = None,
+    from_pt: bool = False,
+    from_tf: bool = False,
+    from_flax: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """Load a model.
+    """Load a model, from a checkpoint of any format in ``xlmr_core.formats``.
 
     Args:
         cls: the model class.
-        name_or_path: a local folder, a built-in name (``xlmr-mini``), or a name on the hub.
+        name_or_path: a local folder, a file of weights in one, a built-in name (``xlmr-mini``), or a name on the hub.
         dtype: in which everything is computed; it leaves the parameters as they are.
         config: in place of the checkpoint's own.
         param_dtype: of the parameters; ``None`` is float32, ``"auto"`` the checkpoint's own.
@@ -105,9 +114,10 @@ def from_pretrained(
         ignore_mismatched_sizes: let parameters of another shape start fresh.
         output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.load_plan.LoadReport` as ``info["report"]`` and its
             lists under their published names.
+        use_safetensors, from_pt, from_tf, from_flax: which file of a folder to read. By default, and with ``from_pt``, the first of
+            ``xlmr_core.formats.FORMATS`` that is there.
         **kwargs: ``gradient_checkpointing``, ``add_pooling_layer``; the hub's ``revision``, ``cache_dir``, ``local_files_only``, ``token``,
-            ...; published arguments about matters that do not arise here (``from_pt``: either way the same files are read); everything
-            else sets a value of the config.
+            ...; published arguments about matters that do not arise here; everything else sets a value of the config.
 
     Raises:
         ModelNotFoundError: if the name or folder cannot be found.
@@ -124,8 +134,9 @@ def from_pretrained(
     if param_dtype not in (None, "auto"):
         param_dtype = find_dtype(param_dtype)
 
-    folder = resolve(name_or_path, patterns=PATTERNS, **where)
-    config = _config(cls, folder, config, kwargs)
+    format = format_asked_for(from_pt=from_pt, from_tf=from_tf, from_flax=from_flax, use_safetensors=use_safetensors)
+    folder = fetch_checkpoint(name_or_path, format, **where)
+    config = _config(cls, folder, format, config, kwargs)
     config.name_or_path = str(name_or_path)
     if is_int8(config):
         raise ConfigError(
@@ -137,7 +148,7 @@ def from_pretrained(
     if packing is not None:
         model.set_packing(packing)
 
-    with open_checkpoint(folder) as source:
+    with open_checkpoint(folder, format) as source:
         plan = plan_load(
             config,
             cls.head.suffix,
@@ -164,14 +175,16 @@ def from_pretrained(
 def _config(
     cls: type[PreTrainedModel],
     folder: Path,
+    format: str | None,
     config: XLMRobertaConfig | str | os.PathLike[str] | None,
     overrides: dict[str, Any],
 ) -> XLMRobertaConfig:
-    known = (
-        config
-        if isinstance(config, XLMRobertaConfig)
-        else cls.config_class.from_pretrained(folder if config is None else config)
-    )
+    if config is None:
+        known = cls.config_class.from_dict(read_config_values(folder, format))
+    elif isinstance(config, XLMRobertaConfig):
+        known = config
+    else:
+        known = cls.config_class.from_pretrained(config)
     check_known(known, overrides, f"{cls.__name__}.from_pretrained()")
     return known.copy(**overrides)  # the caller's own object stays as it is
 
@@ -224,18 +237,22 @@ def save_pretrained(
     folder: Path,
     *,
     params: Mapping[str, Any] | None = None,
+    format: str = "safetensors",
     max_shard_size: int | str = "5GB",
 ) -> None:
-    """Write the files of :meth:`PreTrainedModel.save_pretrained`."""
+    """Write the files of :meth:`PreTrainedModel.save_pretrained`, in a format of ``xlmr_core.formats``."""
     params = model.params if params is None else with_params(model, params).params
     rows = model.parameter_table()
     values = to_canonical(rows, params)
     tensors = {name: partial(_raw_of, values, rows[name]) for name in stored_names(rows)}
     dtype = jnp.dtype(next(iter(values.values())).dtype).name
     config = model.config.copy(architectures=[type(model).__name__.removeprefix("Flax")], dtype=dtype)
-    save_tensors(
+    save_checkpoint(
         folder,
+        format,
         tensors,
+        config,
+        model.head.suffix,
         max_shard_size=max_shard_size,
         metadata={"format": "pt"},
         together={"config.json": config.to_json_string().encode()},

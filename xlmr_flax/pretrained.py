@@ -440,7 +440,7 @@ class PreTrainedModel(nnx.Module):
         token: str | bool | None = None,
         safe_serialization: bool = True,
     ) -> None:
-        """Save ``config.json`` and safetensors; an interruption leaves an older checkpoint in the folder whole.
+        """Save ``config.json`` and weights; an interruption leaves an older checkpoint in the folder whole.
 
         Args:
             save_directory: a folder; made if it is missing.
@@ -448,7 +448,8 @@ class PreTrainedModel(nnx.Module):
             push_to_hub: must be false; this library does not upload.
             max_shard_size: size of a file at most, as a number of bytes or such as ``"5GB"``.
             token: of the published signature, about uploads.
-            safe_serialization: must be true; files have the names and layout that PyTorch models read too.
+            safe_serialization: write safetensors, with the names and the layout that PyTorch models read too; ``False`` writes
+                ``flax_model.msgpack``, as the original library did by default.
 
         Raises:
             InputError: for a value that cannot be served, parameters of another model, or ones without values.
@@ -457,13 +458,12 @@ class PreTrainedModel(nnx.Module):
         """
         from xlmr_flax.loading import save_pretrained
 
-        if not safe_serialization:
-            raise InputError("safe_serialization=False is not supported by this release; leave it True")
         if push_to_hub:
             raise InputError(
                 "push_to_hub=True asks for an upload, which this library does not do; use huggingface_hub.upload_folder"
             )
-        save_pretrained(self, Path(save_directory), params=params, max_shard_size=max_shard_size)
+        format = "safetensors" if safe_serialization else "flax"
+        save_pretrained(self, Path(save_directory), params=params, format=format, max_shard_size=max_shard_size)
 
 
 def _cast(params: Mapping[str, Any], dtype: Any, mask: Any) -> dict[str, Any]:
