@@ -358,7 +358,6 @@ class EncoderModel(PreTrainedModel):
         """How to attend: self-attention has a ``length`` and may be causal, cross-attention has none."""
         # A mask with a row for each query has said everything already, as published.
         causal = self.config.is_decoder and length is not None and (mask is None or mask.ndim == 2)
-        implementation = "eager" if return_weights else self.attn_implementation
         keep = None
         if segments_RL is not None:
             keep = (segments_RL[:, :, None] == segments_RL[:, None, :])[:, None]
@@ -368,7 +367,7 @@ class EncoderModel(PreTrainedModel):
             assert length is not None
             seen = causal_keep(length)[None, None]
             keep = seen if keep is None else keep & seen
-        return AttentionPlan(implementation, None if keep is None else mask_bias(keep, x.dtype), return_weights)
+        return AttentionPlan(None if keep is None else mask_bias(keep, x.dtype), return_weights)
 
     def _head_mask(self, head_mask: Any) -> Array | None:
         """The head mask as (layers, N)."""

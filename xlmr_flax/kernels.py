@@ -3,9 +3,12 @@
 ==================  =========================================================================================================
 kernel              when it is legal
 ==================  =========================================================================================================
-``eager``           always; the only one that returns probabilities, takes a head mask and drops attention weights
-``sdpa``            float32 or bfloat16, no probabilities, no head mask, no dropout: JAX's own function
+``eager``           on padded tokens; the only one that returns probabilities
+``sdpa``            always; packs where packing is legal, and returns no probabilities
 ==================  =========================================================================================================
+
+Both are one formula, of which XLA fuses what it can. ``jax.nn.dot_product_attention`` is the same formula on a CPU, and in bfloat16 a slower
+one: it accumulates the second product in bfloat16.
 
 Packed rows need no kernel of their own: texts that share a row are kept apart by the bias.
 
@@ -29,8 +32,6 @@ from xlmr_flax.linear import accumulator, dropout
 __all__ = ["ATTN_IMPLEMENTATIONS", "AttentionPlan", "attend", "check_attn_implementation"]
 
 ATTN_IMPLEMENTATIONS = ("sdpa", "eager")
-# JAX's function makes the softmax in float32 whatever comes in, and has float16 on GPUs only.
-FUSED_DTYPES = (jnp.float32, jnp.bfloat16)
 
 
 def check_attn_implementation(name: str) -> str:
@@ -47,12 +48,10 @@ class AttentionPlan:
     """How every layer of one call attends.
 
     Attributes:
-        implementation: ``eager`` or ``sdpa``.
         bias: additive bias of the mask, or ``None`` if all keys are attended.
         return_weights: probabilities are wanted.
     """
 
-    implementation: str
     bias: Array | None = None
     return_weights: bool = False
 
@@ -69,10 +68,10 @@ def attend(
     head_mask_N: Array | None = None,
     dropout_key: Array | None = None,
 ) -> tuple[Array, Array | None]:
-    """Scaled dot-product attention by the plan's kernel (Vaswani et al. 2017).
+    """Scaled dot-product attention (Vaswani et al. 2017).
 
     Args:
-        plan: which kernel, which mask.
+        plan: which mask, and what is wanted.
         query, key, value: ``(B, S, N, H)``.
         scale: factor of the scores.
         dropout_probability: of dropping an attention weight, if there is a ``dropout_key``.
@@ -86,9 +85,6 @@ def attend(
     bias = plan.bias
     if extra_bias is not None:
         bias = extra_bias if bias is None else bias + extra_bias
-    drops = dropout_key is not None and dropout_probability > 0
-    if plan.implementation == "sdpa" and query.dtype in FUSED_DTYPES and head_mask_N is None and not drops:
-        return jax.nn.dot_product_attention(query, key, value, bias, scale=scale), None
     context, weights = eager(
         query,
         key,

@@ -27,6 +27,8 @@ from xlmr_flax.functional import from_canonical, to_canonical
 
 Array = NDArray[Any]
 
+# A quarter less time for compiling; the numbers must not depend on it.
+jax.config.update("jax_disable_most_optimizations", True)
 # The function itself, in place of its compiled form.
 functional._compiled = functional._compiled.__wrapped__
 

@@ -75,7 +75,6 @@ MODES = (
     Mode("torch", "sdpa", packed=False),
     Mode("torch", "sdpa", packed=True),
     Mode("flax", "eager", packed=False, dtypes=("float32", "float64")),
-    Mode("flax", "sdpa", packed=False, dtypes=("float32",)),
     Mode("flax", "sdpa", packed=True, dtypes=("float32", "float16", "bfloat16")),
 )
 
