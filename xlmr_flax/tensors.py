@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 
 from xlmr_core.errors import InputError
 from xlmr_core.outputs import OUTPUT_TYPES, ModelOutput
@@ -51,8 +53,15 @@ def _unflatten(output_type: type[ModelOutput[Any]], names: tuple[str, ...], valu
 
 
 def register_outputs() -> None:
-    """Make the output types containers that every transformation sees through."""
+    """Make the output types containers that every transformation sees through, and that ``jax.export`` can write."""
     for output_type in OUTPUT_TYPES:
         jax.tree_util.register_pytree_with_keys(
             output_type, _flatten_with_keys, partial(_unflatten, output_type), flatten_func=_flatten
+        )
+        # An exported program writes its outputs' types by these names.
+        export.register_pytree_node_serialization(
+            output_type,
+            serialized_name=f"xlmr.{output_type.__name__}",
+            serialize_auxdata=lambda names: json.dumps(names).encode(),
+            deserialize_auxdata=lambda written: tuple(json.loads(written)),
         )
