@@ -1,33 +1,98 @@
-"""The Flax backend of xlmr. It holds the tensor conversion (``return_tensors="jax"``); the models come in a later release."""
+"""XLM-RoBERTa and XLM-RoBERTa-XL for Flax on JAX, under the published names.
+
+from xlmr_flax import AutoTokenizer, FlaxXLMRobertaForSequenceClassification, pipeline
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+from xlmr_core.config import AutoConfig, XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_flax.auto import (
+    FlaxAutoModel,
+    FlaxAutoModelForCausalLM,
+    FlaxAutoModelForMaskedLM,
+    FlaxAutoModelForMultipleChoice,
+    FlaxAutoModelForQuestionAnswering,
+    FlaxAutoModelForSequenceClassification,
+    FlaxAutoModelForTokenClassification,
+)
+from xlmr_flax.modeling_xlm_roberta import (
+    FlaxXLMRobertaForCausalLM,
+    FlaxXLMRobertaForMaskedLM,
+    FlaxXLMRobertaForMultipleChoice,
+    FlaxXLMRobertaForQuestionAnswering,
+    FlaxXLMRobertaForSequenceClassification,
+    FlaxXLMRobertaForTokenClassification,
+    FlaxXLMRobertaModel,
+)
+from xlmr_flax.modeling_xlm_roberta_xl import (
+    FlaxXLMRobertaXLForCausalLM,
+    FlaxXLMRobertaXLForMaskedLM,
+    FlaxXLMRobertaXLForMultipleChoice,
+    FlaxXLMRobertaXLForQuestionAnswering,
+    FlaxXLMRobertaXLForSequenceClassification,
+    FlaxXLMRobertaXLForTokenClassification,
+    FlaxXLMRobertaXLModel,
+)
+from xlmr_flax.tensors import register_outputs, to_tensor
 
-from xlmr_core.errors import InputError
+if TYPE_CHECKING:
+    from xlmr_core.tokenization import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast
+    from xlmr_flax.pipelines import pipeline
 
-__all__ = ["to_tensor"]
+__all__ = [
+    "AutoConfig",
+    "AutoTokenizer",
+    "FlaxAutoModel",
+    "FlaxAutoModelForCausalLM",
+    "FlaxAutoModelForMaskedLM",
+    "FlaxAutoModelForMultipleChoice",
+    "FlaxAutoModelForQuestionAnswering",
+    "FlaxAutoModelForSequenceClassification",
+    "FlaxAutoModelForTokenClassification",
+    "FlaxXLMRobertaForCausalLM",
+    "FlaxXLMRobertaForMaskedLM",
+    "FlaxXLMRobertaForMultipleChoice",
+    "FlaxXLMRobertaForQuestionAnswering",
+    "FlaxXLMRobertaForSequenceClassification",
+    "FlaxXLMRobertaForTokenClassification",
+    "FlaxXLMRobertaModel",
+    "FlaxXLMRobertaXLForCausalLM",
+    "FlaxXLMRobertaXLForMaskedLM",
+    "FlaxXLMRobertaXLForMultipleChoice",
+    "FlaxXLMRobertaXLForQuestionAnswering",
+    "FlaxXLMRobertaXLForSequenceClassification",
+    "FlaxXLMRobertaXLForTokenClassification",
+    "FlaxXLMRobertaXLModel",
+    "XLMRobertaConfig",
+    "XLMRobertaTokenizer",
+    "XLMRobertaTokenizerFast",
+    "XLMRobertaXLConfig",
+    "pipeline",
+    "to_tensor",
+]
+
+register_outputs()
+
+# Imported when first used: a model alone needs neither tokenizers nor pipelines.
+_LAZY = {
+    "AutoTokenizer": "xlmr_core.tokenization",
+    "XLMRobertaTokenizer": "xlmr_core.tokenization",
+    "XLMRobertaTokenizerFast": "xlmr_core.tokenization",
+    "pipeline": "xlmr_flax.pipelines",
+}
 
 
-def to_tensor(array: np.ndarray[Any, Any]) -> jax.Array:
-    """A JAX array with the values and shape of a NumPy array.
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
 
-    64-bit integers and floats become 32-bit ones unless JAX was told to keep them (``jax_enable_x64``).
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
 
-    Raises:
-        InputError: if an integer does not fit 32 bits.
-    """
-    if not jax.config.jax_enable_x64 and array.dtype.kind in "iu" and array.dtype.itemsize == 8:
-        limits = np.iinfo(np.int32)
-        if array.size and (array.min() < limits.min or array.max() > limits.max):
-            raise InputError(
-                f"expected integers of 32 bits, which is what JAX keeps, received {array.min()} to {array.max()}; set jax_enable_x64"
-            )
-        array = array.astype(np.int32)
-    elif not jax.config.jax_enable_x64 and array.dtype == np.float64:
-        array = array.astype(np.float32)
-    return jnp.asarray(array)
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from xlmr_core.backends import installed
 from xlmr_core.config import XLMRobertaConfig
 
-__all__ = ["MODES", "Adapter", "Mode", "Model", "adapter", "modes"]
+__all__ = ["MODES", "Adapter", "Mode", "Model", "adapter", "dtypes_and_modes", "modes"]
 
 Array = NDArray[Any]
 
@@ -58,11 +58,13 @@ class Mode:
         backend: short name, as in ``adapter_<backend>.py``.
         kernel: ``attn_implementation``.
         packed: whether batches are packed wherever that promises the answer, or never.
+        dtypes: in which all cases are run. A backend that compiles for each dtype and shape spreads them over its modes.
     """
 
     backend: str
     kernel: str
     packed: bool
+    dtypes: tuple[str, ...] = ("float32", "float64", "float16", "bfloat16")
 
     def __str__(self) -> str:
         return f"{self.backend}-{'packed' if self.packed else self.kernel}"
@@ -72,6 +74,8 @@ MODES = (
     Mode("torch", "eager", packed=False),
     Mode("torch", "sdpa", packed=False),
     Mode("torch", "sdpa", packed=True),
+    Mode("flax", "eager", packed=False, dtypes=("float32", "float64")),
+    Mode("flax", "sdpa", packed=True, dtypes=("float32", "float16", "bfloat16")),
 )
 
 # The name under which xlmr_core.backends knows each.
@@ -86,9 +90,15 @@ def adapter(mode: Mode) -> Adapter:
     return module
 
 
-def modes(*, padded: bool = True, packed: bool = True) -> list[Any]:
-    """Test parameters: the tested backend's modes, skipped with a word where the framework is not installed."""
+def modes(*, padded: bool = True, packed: bool = True, dtype: str = "float32") -> list[Any]:
+    """Test parameters: the tested backend's modes, skipped with a word where the framework is not installed.
+
+    Args:
+        padded, packed: whether these modes are among them.
+        dtype: only the modes that run in it.
+    """
     chosen = [mode for mode in MODES if mode.backend == TESTED and (packed if mode.packed else padded)]
+    chosen = [mode for mode in chosen if dtype in mode.dtypes]
     absent = {mode.backend for mode in chosen if not installed(SHORT_NAMES[mode.backend])}
     return [
         pytest.param(
@@ -98,3 +108,9 @@ def modes(*, padded: bool = True, packed: bool = True) -> list[Any]:
         )
         for mode in chosen
     ]
+
+
+def dtypes_and_modes(*dtypes: str) -> list[Any]:
+    """Test parameters: a dtype and a mode that runs in it."""
+    rows = [(dtype, row) for dtype in dtypes for row in modes(dtype=dtype)]
+    return [pytest.param(dtype, *row.values, id=f"{dtype}-{row.id}", marks=row.marks) for dtype, row in rows]

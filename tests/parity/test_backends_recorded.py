@@ -63,8 +63,14 @@ def test_packed(shared: Path, folder: str, call: str, labelled: bool, mode: Mode
     assert_close(recording.head, model.forward(recording.inputs), recording.expected, tolerances.FLOAT32, where_BS)
 
 
-@pytest.mark.parametrize("mode", modes())
-@pytest.mark.parametrize("folder", HALF_FOLDERS)
+@pytest.mark.parametrize(
+    ("folder", "mode"),
+    [
+        pytest.param(folder, *row.values, id=f"{folder}-{row.id}", marks=row.marks)
+        for folder, dtype in HALF_FOLDERS.items()
+        for row in modes(dtype=dtype)
+    ],
+)
 def test_half_precision(shared: Path, folder: str, mode: Mode) -> None:
     """The recorded outputs were computed in float32 from the rounded weights."""
     recording = recorded.read_call(shared / "fixtures" / folder, "")

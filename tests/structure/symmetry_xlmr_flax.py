@@ -2,29 +2,69 @@
 
 from __future__ import annotations
 
+TREE = "parameters are also a plain nested dictionary here, which published scripts hold outside the model"
+LAYERS = "PyTorch brings these layers; NNX's own would draw values, and would not accumulate half precision in float32"
+TIED = "a shared parameter stands in the tree once, so that nothing has to be tied again"
+INT8 = "int8 is a matter of PyTorch's CPU kernels; this backend refuses such checkpoints with a word"
+ROWS = "packed rows are padded rows to every layer, so that no kernel, and no packing without padding, is needed"
+
 DIFFERENCES = {
-    "-activations.py": "the models of this backend are still to come",
-    "-attention.py": "the models of this backend are still to come",
-    "-auto.py": "the models of this backend are still to come",
-    "-checks.py": "the models of this backend are still to come",
-    "-embeddings.py": "the models of this backend are still to come",
-    "-encoder.py": "the models of this backend are still to come",
-    "-heads.py": "the models of this backend are still to come",
-    "-inference.py": "the models of this backend are still to come",
-    "-int8.py": "the models of this backend are still to come",
-    "-kernels.py": "the models of this backend are still to come",
-    "-layers.py": "the models of this backend are still to come",
-    "-linear.py": "the models of this backend are still to come",
-    "-lm_heads.py": "the models of this backend are still to come",
-    "-loading.py": "the models of this backend are still to come",
-    "-losses.py": "the models of this backend are still to come",
-    "-modeling_xlm_roberta.py": "the models of this backend are still to come",
-    "-modeling_xlm_roberta_xl.py": "the models of this backend are still to come",
-    "-packed_attention.py": "the models of this backend are still to come",
-    "-packing.py": "the models of this backend are still to come",
-    "-pipelines.py": "the models of this backend are still to come",
-    "-placement.py": "the models of this backend are still to come",
-    "-pretrained.py": "the models of this backend are still to come",
-    "-tensors.py": "the models of this backend are still to come",
-    "+__init__.py:to_tensor": "the models of this backend are still to come",
+    # Files
+    "-inference.py": "jax.jit and dtype= do what optimize_for_inference does",
+    "-int8.py": INT8,
+    "-pretrained.py:PreTrainedModel.is_quantized": INT8,
+    "-packed_attention.py": ROWS,
+    "-packing.py:Packing.full": ROWS,
+    "+packing.py:bucket": "shapes are static under jax.jit, so that numbers of rows come from a short list",
+    "+functional.py": TREE,
+    "+batching.py": "shapes are static under jax.jit, so that batches are padded to few lengths",
+    "+sharding.py": "where parameters lie is an argument of arrays here; PyTorch wraps modules and Keras sets a distribution",
+    # Layers
+    "-embeddings.py:embedding": LAYERS,
+    "+embeddings.py:Embedding": LAYERS,
+    "-linear.py:linear": LAYERS,
+    "-linear.py:is_plain": "hooks and subclasses that get in the way of a fast path are a matter of PyTorch",
+    "+linear.py:Linear": LAYERS,
+    "+linear.py:LayerNorm": LAYERS,
+    "+linear.py:unset": LAYERS,
+    "+linear.py:accumulator": LAYERS,
+    "+linear.py:dropout": "a random key is an argument here and no state of a layer",
+    "-kernels.py:causal_bias": "the fused kernel of JAX takes the causal mask as part of the bias",
+    "+encoder.py:EncoderModel.pool": "a part that is compiled by itself, as the heads are",
+    "-losses.py:_ChunkedCrossEntropy": "XLA fuses the cast into the sums, so that float32 logits never exist without chunks",
+    # The vocabulary projection
+    "+lm_heads.py:Decoder": TIED,
+    "+lm_heads.py:VocabularyModel.project": TIED,
+    "-lm_heads.py:VocabularyModel.set_output_bias": TIED,
+    "-pretrained.py:PreTrainedModel.set_output_bias": TIED,
+    "-pretrained.py:PreTrainedModel.tie_weights": TIED,
+    # Parameters
+    "+pretrained.py:PreTrainedModel.params": TREE,
+    "+pretrained.py:PreTrainedModel.params_shape_tree": TREE,
+    "+pretrained.py:PreTrainedModel.required_params": TREE,
+    "+pretrained.py:PreTrainedModel.logical_axes": "shardings are derived from the names of axes, in a tree like the parameters",
+    "+pretrained.py:PreTrainedModel.to_bf16": TREE,
+    "+pretrained.py:PreTrainedModel.to_fp16": TREE,
+    "+pretrained.py:PreTrainedModel.to_fp32": TREE,
+    "+pretrained.py:PreTrainedModel.apply": TREE,
+    "+pretrained.py:PreTrainedModel.prepare": TREE,
+    "-pretrained.py:PreTrainedModel.post_init": "values are drawn into a tree, outside the model, which the base constructor then takes",
+    "-pretrained.py:PreTrainedModel.load_state_dict": "the setter of params takes a tree",
+    "-pretrained.py:PreTrainedModel.device": "parameters may lie on many devices, each says on which",
+    "-pretrained.py:PreTrainedModel.enable_input_require_grads": "gradients are asked for by argument, not by attribute",
+    "-pretrained.py:PreTrainedModel.disable_input_require_grads": "gradients are asked for by argument, not by attribute",
+    # Attributes that NNX keeps, and a mode that PyTorch brings
+    "+pretrained.py:PreTrainedModel.config": "NNX needs attributes that can be hashed, so that the configuration is kept in a wrapper",
+    "+pretrained.py:PreTrainedModel.name_or_path": "the configuration keeps it, an attribute would be one more to hash",
+    "+pretrained.py:PreTrainedModel.train": "torch.nn.Module brings it",
+    "+pretrained.py:PreTrainedModel.eval": "torch.nn.Module brings it",
+    "+pretrained.py:PreTrainedModel.enable_gradient_checkpointing": "the published name in Flax",
+    "+pretrained.py:PreTrainedModel.set_scan_layers": "to compile one layer in place of all is a matter of XLA",
+    # Values and places
+    "-checks.py:is_traced": "a traced array shows that it is one",
+    "+checks.py:is_integer": "dtypes of NumPy and JAX are asked in one way",
+    "-loading.py:to_torch": "named after the framework",
+    "+loading.py:to_numpy": "named after the framework",
+    "-loading.py:_StateDict": "a tree of parameters is set by the setter of params",
+    "-placement.py:find_one_device": "there is no published device_map here",
 }

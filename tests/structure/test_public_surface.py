@@ -45,7 +45,23 @@ PROMISED = {
         ),
     ],
     "xlmr_tf": ["to_tensor"],
-    "xlmr_flax": ["to_tensor"],
+    "xlmr_flax": [
+        *("AutoTokenizer", "AutoConfig", "XLMRobertaTokenizer", "XLMRobertaTokenizerFast", "pipeline", "to_tensor"),
+        *("XLMRobertaConfig", "XLMRobertaXLConfig"),
+        *("FlaxAutoModel", "FlaxXLMRobertaModel", "FlaxXLMRobertaXLModel"),
+        *(
+            f"Flax{prefix}{head}"
+            for prefix in ("AutoModel", "XLMRoberta", "XLMRobertaXL")
+            for head in (
+                "ForMaskedLM",
+                "ForCausalLM",
+                "ForSequenceClassification",
+                "ForMultipleChoice",
+                "ForTokenClassification",
+                "ForQuestionAnswering",
+            )
+        ),
+    ],
 }
 
 

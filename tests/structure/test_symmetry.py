@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MEASURE = "xlmr_torch"
 # Published prefixes of class names.
 PREFIXES = {"xlmr_tf": "TF", "xlmr_flax": "Flax"}
-# What every framework calls differently, by the name that the measure uses.
-NATIVE = {"xlmr_tf": {"forward": "call"}, "xlmr_flax": {"forward": "__call__"}}
+# The method that a framework runs when a layer is called. A pipeline's own ``__call__`` is the same everywhere.
+NATIVE = {"xlmr_torch": "forward", "xlmr_tf": "call", "xlmr_flax": "__call__"}
 
 
 def outline(package: str) -> list[str]:
@@ -42,7 +42,7 @@ def _is_public(node: ast.stmt) -> bool:
 
 
 def _method(package: str, name: str) -> str:
-    return {theirs: ours for ours, theirs in NATIVE.get(package, {}).items()}.get(name, name)
+    return "__call__" if name == NATIVE[package] else name
 
 
 def differences(package: str) -> dict[str, str]:

@@ -1,0 +1,152 @@
+"""Attention blocks with the published parameter names. The arithmetic is in ``kernels.py``."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_flax.embeddings import Embedding
+from xlmr_flax.kernels import AttentionPlan, attend
+from xlmr_flax.linear import LayerNorm, Linear, accumulator, dropout, select_columns, select_rows
+
+__all__ = ["Attention", "AttentionOutput", "SelfAttention"]
+
+
+class SelfAttention(nnx.Module):
+    """Projections to queries, keys and values, and attention between them.
+
+    Also serves as cross-attention, where keys and values come from an encoder's states.
+    """
+
+    def __init__(self, config: XLMRobertaConfig, num_heads: int, *, relative: bool) -> None:
+        # ---- Layers
+        self.query = Linear(config.hidden_size, num_heads * config.head_size)
+        self.key = Linear(config.hidden_size, num_heads * config.head_size)
+        self.value = Linear(config.hidden_size, num_heads * config.head_size)
+        if relative:
+            self.distance_embedding = Embedding(2 * config.max_position_embeddings - 1, config.head_size)
+        else:
+            self.distance_embedding = None
+        # ---- Config
+        self.head_size = config.head_size
+        self.max_distance = config.max_position_embeddings - 1
+        self.relative_to_key = config.position_embedding_type == "relative_key_query"
+        self.dropout_probability = config.attention_probs_dropout_prob
+
+    def __call__(
+        self,
+        x: Array,
+        plan: AttentionPlan,
+        head_mask_N: Array | None = None,
+        memory_BTD: Array | None = None,
+        key: Array | None = None,
+    ) -> tuple[Array, Array | None]:
+        """(B, S, D) to the context (B, S, N * H), and the probabilities if the plan wants them."""
+        source = x if memory_BTD is None else memory_BTD
+        query_BSNH, key_BTNH, value_BTNH = self._heads(self.query(x)), self._heads(self.key(source)), None
+        value_BTNH = self._heads(self.value(source))
+        scale = self.head_size**-0.5
+        relative = None if self.distance_embedding is None else self.relative_scores(query_BSNH, key_BTNH) * scale
+        context, weights = attend(
+            plan,
+            query_BSNH,
+            key_BTNH,
+            value_BTNH,
+            scale=scale,
+            dropout_probability=self.dropout_probability,
+            extra_bias=relative,
+            head_mask_N=head_mask_N,
+            dropout_key=key,
+        )
+        return context.reshape(*context.shape[:-2], -1), weights
+
+    def _heads(self, x: Array) -> Array:
+        return x.reshape(*x.shape[:-1], -1, self.head_size)
+
+    def relative_scores(self, query_BSNH: Array, key_BTNH: Array) -> Array:
+        """(B, N, S, T): scores of relative positions (Shaw et al. 2018; with the key's share Huang et al. 2020).
+
+        Distances are those of plain indices, so padding inside a row counts.
+        """
+        assert self.distance_embedding is not None
+        distances = np.arange(query_BSNH.shape[1])[:, None] - np.arange(key_BTNH.shape[1])[None, :]
+        distances_STH = self.distance_embedding(distances + self.max_distance).astype(query_BSNH.dtype)
+        sums = accumulator(query_BSNH.dtype)
+        scores_BNST = jnp.einsum("bsnh,sth->bnst", query_BSNH, distances_STH, preferred_element_type=sums)
+        if self.relative_to_key:
+            scores_BNST += jnp.einsum("btnh,sth->bnst", key_BTNH, distances_STH, preferred_element_type=sums)
+        return scores_BNST
+
+    def keep_heads(self, kept: list[int]) -> None:
+        """Keep only some of the current heads, given by their current index."""
+        rows = head_rows(kept, self.head_size)
+        self.query = select_rows(self.query, rows)
+        self.key = select_rows(self.key, rows)
+        self.value = select_rows(self.value, rows)
+
+
+class AttentionOutput(nnx.Module):
+    """The projection after attention: dense, dropout, residual, and in post-LN models the norm."""
+
+    def __init__(self, config: XLMRobertaConfig, num_heads: int, *, norm: bool) -> None:
+        # ---- Layers
+        self.dense = Linear(num_heads * config.head_size, config.hidden_size)
+        self.LayerNorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if norm else None
+        # ---- Config
+        self.dropout_probability = config.hidden_dropout_prob
+
+    def __call__(self, context: Array, residual: Array, key: Array | None = None) -> Array:
+        """(..., N * H) and the residual (..., D) to (..., D)."""
+        x = dropout(self.dense(context), self.dropout_probability, key) + residual
+        return x if self.LayerNorm is None else self.LayerNorm(x)
+
+
+class Attention(nnx.Module):
+    """A whole attention block: in XL the norm comes first, in base and large last.
+
+    Args:
+        config: sizes and probabilities.
+        heads: the heads of this block by their original numbers (fewer than the config's where some were pruned).
+        pre_norm: XL's order.
+        relative: whether relative positions apply (never in cross-attention).
+    """
+
+    def __init__(self, config: XLMRobertaConfig, heads: list[int], *, pre_norm: bool, relative: bool) -> None:
+        # ---- Layers
+        self.self_attn_layer_norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if pre_norm else None
+        self.self = SelfAttention(config, len(heads), relative=relative)
+        self.output = AttentionOutput(config, len(heads), norm=not pre_norm)
+        # ---- Config
+        self.heads = tuple(heads)
+
+    def __call__(
+        self,
+        x: Array,
+        plan: AttentionPlan,
+        head_mask_N: Array | None = None,
+        memory_BTD: Array | None = None,
+        key: Array | None = None,
+    ) -> tuple[Array, Array | None]:
+        """(B, S, D) to (B, S, D), and the probabilities if the plan wants them."""
+        weights_key, output_key = (None, None) if key is None else jax.random.split(key)
+        if head_mask_N is not None and len(self.heads) < len(head_mask_N):
+            head_mask_N = head_mask_N[np.array(self.heads)]
+        normed = x if self.self_attn_layer_norm is None else self.self_attn_layer_norm(x)
+        context, weights = self.self(normed, plan, head_mask_N, memory_BTD, weights_key)
+        return self.output(context, x, output_key), weights
+
+    def prune_heads(self, heads: set[int]) -> None:
+        """Remove heads, given by their original numbers."""
+        kept = [index for index, head in enumerate(self.heads) if head not in heads]
+        self.self.keep_heads(kept)
+        self.output.dense = select_columns(self.output.dense, head_rows(kept, self.self.head_size))
+        self.heads = tuple(self.heads[index] for index in kept)
+
+
+def head_rows(heads: list[int], head_size: int) -> np.ndarray:
+    """The outputs of a projection that belong to some heads."""
+    return np.concatenate([np.arange(head * head_size, (head + 1) * head_size) for head in heads])

@@ -1,0 +1,128 @@
+"""Auto classes: the family follows from the checkpoint's ``config.json``, the head from the class."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar
+
+from xlmr_core.checkpoint import fetch_checkpoint, format_asked_for, read_config
+from xlmr_core.config import AutoConfig, XLMRobertaConfig
+from xlmr_core.errors import XLMRError
+from xlmr_core.heads import model_class_name
+from xlmr_flax import modeling_xlm_roberta, modeling_xlm_roberta_xl
+from xlmr_flax.loading import without_published
+from xlmr_flax.pretrained import PreTrainedModel
+
+__all__ = [
+    "FlaxAutoModel",
+    "FlaxAutoModelForCausalLM",
+    "FlaxAutoModelForMaskedLM",
+    "FlaxAutoModelForMultipleChoice",
+    "FlaxAutoModelForQuestionAnswering",
+    "FlaxAutoModelForSequenceClassification",
+    "FlaxAutoModelForTokenClassification",
+    "model_class",
+]
+
+
+def model_class(config: XLMRobertaConfig, head: str) -> type[PreTrainedModel]:
+    """The class for a configuration and a head of ``xlmr_core.heads.HEADS``."""
+    name = "Flax" + model_class_name(config, head)
+    found = getattr(modeling_xlm_roberta, name, None) or getattr(modeling_xlm_roberta_xl, name)
+    assert isinstance(found, type) and issubclass(found, PreTrainedModel)
+    return found
+
+
+class _AutoModel:
+    head: ClassVar[str]
+
+    def __init__(self) -> None:
+        raise XLMRError(
+            f"{type(self).__name__} is not built itself; use its from_pretrained(name_or_path) or from_config(config)"
+        )
+
+    @classmethod
+    def from_config(
+        cls,
+        config: XLMRobertaConfig,
+        *,
+        dtype: Any = "float32",
+        attn_implementation: str | None = None,
+        packing: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """A model with fresh values.
+
+        Args:
+            config: of the model.
+            dtype: in which everything is computed.
+            attn_implementation, packing: as in ``from_pretrained``.
+            **kwargs: model arguments such as ``seed``, ``_do_init`` or ``add_pooling_layer``.
+        """
+        model = model_class(config, cls.head)(config, dtype=dtype, **without_published(kwargs))
+        if attn_implementation is not None:
+            model.set_attn_implementation(attn_implementation)
+        if packing is not None:
+            model.set_packing(packing)
+        return model
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
+    ) -> Any:
+        """Load a checkpoint; arguments as in :func:`xlmr_flax.loading.from_pretrained`."""
+        from xlmr_core.hub import HUB_ARGUMENTS
+
+        config = kwargs.get("config")
+        if not isinstance(config, XLMRobertaConfig):
+            where = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
+            if config is None:
+                names = ("use_safetensors", "from_pt", "from_tf", "from_flax")
+                format = format_asked_for(**{key: kwargs[key] for key in names if key in kwargs})
+                config = read_config(fetch_checkpoint(pretrained_model_name_or_path, format, **where), format)
+            else:
+                config = AutoConfig.from_pretrained(config, **where)
+        kwargs["config"] = config  # found and read once
+        return model_class(config, cls.head).from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+
+
+class FlaxAutoModel(_AutoModel):
+    """The bare encoder of a checkpoint."""
+
+    head = "Model"
+
+
+class FlaxAutoModelForMaskedLM(_AutoModel):
+    """Masked language modelling with a checkpoint's encoder."""
+
+    head = "ForMaskedLM"
+
+
+class FlaxAutoModelForCausalLM(_AutoModel):
+    """Left-to-right language modelling with a checkpoint's encoder."""
+
+    head = "ForCausalLM"
+
+
+class FlaxAutoModelForSequenceClassification(_AutoModel):
+    """Classification or regression of sequences with a checkpoint's encoder."""
+
+    head = "ForSequenceClassification"
+
+
+class FlaxAutoModelForMultipleChoice(_AutoModel):
+    """Choice between sequences with a checkpoint's encoder."""
+
+    head = "ForMultipleChoice"
+
+
+class FlaxAutoModelForTokenClassification(_AutoModel):
+    """Classification of tokens with a checkpoint's encoder."""
+
+    head = "ForTokenClassification"
+
+
+class FlaxAutoModelForQuestionAnswering(_AutoModel):
+    """Extractive question answering with a checkpoint's encoder."""
+
+    head = "ForQuestionAnswering"

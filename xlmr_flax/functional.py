@@ -1,0 +1,174 @@
+"""Between modules and pure functions: parameters as plain nested dictionaries in the published Flax layout, and parts of a model as compiled
+functions of them.
+
+A path in the tree is the canonical name with another last step (``roberta/encoder/layer/0/attention/self/query/kernel``), a kernel is the
+transposed weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+from flax import core, nnx, traverse_util
+
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import InputError
+from xlmr_core.parameters import Parameter, Role
+
+__all__ = [
+    "StaticConfig",
+    "compiled",
+    "flatten",
+    "from_canonical",
+    "path_of",
+    "paths",
+    "read_params",
+    "to_canonical",
+    "unflatten",
+    "with_params",
+    "write_params",
+]
+
+Path = tuple[str, ...]
+
+# The last step of a path, by the role of a parameter.
+LAST_STEP = {
+    Role.EMBEDDING: "embedding",
+    Role.LINEAR_WEIGHT: "kernel",
+    Role.LINEAR_BIAS: "bias",
+    Role.NORM_SCALE: "scale",
+    Role.NORM_BIAS: "bias",
+}
+
+
+class StaticConfig:
+    """A configuration as JAX's compilation cache needs it: hashable, equal where all values are equal."""
+
+    def __init__(self, config: XLMRobertaConfig) -> None:
+        self.config = config
+
+    def _key(self) -> tuple[type, str]:
+        return type(self.config), repr(sorted(vars(self.config).items()))
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StaticConfig) and self._key() == other._key()
+
+
+# ---- Parts of a model as compiled functions
+
+
+def compiled(module: nnx.Module, method: str, *arrays: Any, **static: Any) -> Any:
+    """Run a method of a module as one compiled function of its parameters and of ``arrays``.
+
+    Programs are kept by the structure of the module, the shapes of the arrays and the values of ``static``. Inside another compiled function
+    it becomes part of that.
+
+    Args:
+        module: whose method it is.
+        method: its name.
+        *arrays: arrays, trees of them, or ``None``.
+        **static: hashable arguments by name.
+    """
+    graphdef, state = nnx.split(module)
+    return _compiled(graphdef, method, tuple(sorted(static.items())), state, arrays)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _compiled(graphdef: Any, method: str, static: tuple[tuple[str, Any], ...], state: Any, arrays: Any) -> Any:
+    return getattr(nnx.merge(graphdef, state), method)(*arrays, **dict(static))
+
+
+# ---- Parameters as a nested dictionary
+
+
+def flatten(params: Mapping[str, Any]) -> dict[Path, Any]:
+    """Leaves by path."""
+    return traverse_util.flatten_dict(core.unfreeze(params))
+
+
+def unflatten(leaves: Mapping[Path, Any]) -> dict[str, Any]:
+    """The nested dictionary of leaves by path."""
+    return traverse_util.unflatten_dict(dict(leaves))
+
+
+def read_params(module: nnx.Module) -> dict[str, Any]:
+    """The parameters of a module: arrays, or shapes and dtypes where values were never set."""
+    return nnx.to_pure_dict(nnx.state(module, nnx.Param))
+
+
+def write_params(module: nnx.Module, params: Mapping[str, Any]) -> None:
+    """Put parameters into a module."""
+    nnx.update(module, nnx.State(_checked(module, params)))
+
+
+def with_params(module: nnx.Module, params: Mapping[str, Any]) -> Any:
+    """The same module with other parameters; the module itself stays as it is."""
+    graphdef, own, rest = nnx.split(module, nnx.Param, ...)
+    return nnx.merge(graphdef, nnx.State(_checked(module, params, nnx.to_pure_dict(own))), rest)
+
+
+def _checked(module: nnx.Module, params: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The parameters as plain dictionaries.
+
+    Raises:
+        InputError: if some are missing, if there are others, or for another shape.
+    """
+    given, expected = flatten(params), flatten(read_params(module) if own is None else own)
+    for what, paths_ in (
+        ("lack", expected.keys() - given.keys()),
+        ("have, beside the model's,", given.keys() - expected.keys()),
+    ):
+        if paths_:
+            shown = ", ".join("/".join(map(str, path)) for path in sorted(paths_, key=str)[:8])
+            raise InputError(
+                f"expected the {len(expected)} parameters of {type(module).__name__}, received {len(given)} that {what} {shown}; "
+                "pass a tree such as model.params (what stands under 'params', not the variables around it)"
+            )
+    for path, value in given.items():
+        if tuple(value.shape) != tuple(expected[path].shape):
+            raise InputError(
+                f"{'/'.join(path)} must have the shape {tuple(expected[path].shape)}, received {tuple(value.shape)}; "
+                "load parameters that fit the config"
+            )
+    return unflatten(given)
+
+
+# ---- Canonical names
+
+
+def path_of(row: Parameter) -> Path:
+    """Where a parameter of the table stands in the tree."""
+    *steps, _ = row.name.split(".")
+    return *steps, LAST_STEP[row.role]
+
+
+def paths(rows: Mapping[str, Parameter]) -> dict[str, Path]:
+    """The path of each parameter by canonical name; tied ones have none of their own."""
+    return {name: path_of(row) for name, row in rows.items() if row.tied_to is None}
+
+
+def from_canonical(rows: Mapping[str, Parameter], tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree of parameters from arrays by canonical name and in canonical layout.
+
+    Args:
+        rows: the parameter table of the model.
+        tensors: NumPy or JAX arrays; tied names may be left out.
+    """
+    return unflatten({path: in_layout(rows[name], tensors[name]) for name, path in paths(rows).items()})
+
+
+def to_canonical(rows: Mapping[str, Parameter], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Arrays by canonical name and in canonical layout from a tree of parameters (or of gradients); tied ones once."""
+    leaves = flatten(params)
+    return {name: in_layout(rows[name], leaves[path]) for name, path in paths(rows).items()}
+
+
+def in_layout(row: Parameter, array: Any) -> Any:
+    """A canonical array in Flax's layout, and the other way round: weights of linear layers are transposed."""
+    return array.T if row.role is Role.LINEAR_WEIGHT else array

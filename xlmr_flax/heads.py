@@ -1,0 +1,432 @@
+"""What stands on the encoder for each task. The families in ``modeling_*`` put their own encoder below; ``lm_heads.py`` predicts tokens."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from xlmr_core.checks import IGNORE_INDEX, check_label_shape
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import ConfigError, InputError
+from xlmr_core.heads import HEADS
+from xlmr_core.outputs import (
+    MultipleChoiceModelOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+from xlmr_flax.checks import batch_shape, check_labels, check_tensors, is_concrete
+from xlmr_flax.encoder import Encoded, EncoderModel, Needs
+from xlmr_flax.functional import compiled
+from xlmr_flax.linear import Linear, dropout
+from xlmr_flax.losses import check_sequence_labels, check_span, cross_entropy, sequence_loss, span_loss
+from xlmr_flax.packing import Packing
+from xlmr_flax.pretrained import PreTrainedModel
+
+__all__ = [
+    "ClassificationHead",
+    "HeadModel",
+    "MultipleChoice",
+    "QuestionAnswering",
+    "SequenceClassification",
+    "TokenClassification",
+]
+
+
+class ClassificationHead(nnx.Module):
+    """The first token's state to class logits: dropout, dense, tanh, dropout, projection."""
+
+    def __init__(self, config: XLMRobertaConfig) -> None:
+        # ---- Layers
+        self.dense = Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = Linear(config.hidden_size, config.num_labels)
+        # ---- Config
+        self.dropout_probability = classifier_dropout(config)
+
+    def __call__(self, first_BD: Array, key: Array | None = None) -> Array:
+        """(B, D) to (B, K)."""
+        first_key, second_key = (None, None) if key is None else jax.random.split(key)
+        x = jnp.tanh(self.dense(dropout(first_BD, self.dropout_probability, first_key)))
+        return self.out_proj(dropout(x, self.dropout_probability, second_key))
+
+
+def classifier_dropout(config: XLMRobertaConfig) -> float:
+    """The dropout of classification heads."""
+    return config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
+
+
+class HeadModel(PreTrainedModel):
+    """An encoder with a head. Subclasses set ``head``; families set ``encoder_class``."""
+
+    encoder_class: ClassVar[type[EncoderModel]]
+
+    def _build(self, config: XLMRobertaConfig) -> None:
+        # ---- Layers
+        self.roberta = self.encoder_class(config, _do_init=False, add_pooling_layer=self.head.pooler)
+
+    def head_names(self) -> list[str]:
+        """Canonical names of the head's own parameters."""
+        return [name for name in self.parameter_table() if not name.startswith("roberta.")]
+
+    def encode(self, needs: Needs, key: Array | None, **inputs: Any) -> tuple[Encoded, Array | None]:
+        """Run the encoder for a head; returns its states, and the random key that is left for the head."""
+        encoder_key, head_key = (None, None) if key is None else jax.random.split(key)
+        encoded = self.roberta(needs=needs, dropout_rng=encoder_key, train=key is not None, **inputs)
+        return encoded, head_key
+
+
+class SequenceClassification(HeadModel):
+    """Classification or regression of a whole sequence from its first token."""
+
+    head = HEADS["ForSequenceClassification"]
+
+    def _build(self, config: XLMRobertaConfig) -> None:
+        super()._build(config)
+        # ---- Layers
+        self.num_labels = config.num_labels
+        self.classifier = ClassificationHead(config)
+
+    def __call__(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        head_mask: Any = None,
+        encoder_hidden_states: Any = None,
+        encoder_attention_mask: Any = None,
+        params: Any = None,
+        dropout_rng: Any = None,
+        train: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        past_key_values: Any = None,
+        *,
+        inputs_embeds: Any = None,
+        labels: Any = None,
+        packing: Packing | None = None,
+    ) -> Any:
+        """Classify sequences.
+
+        Args:
+            input_ids ... packing: as in the bare model.
+            labels: see :func:`xlmr_flax.losses.check_sequence_labels`.
+
+        Returns:
+            :class:`~xlmr_core.outputs.SequenceClassifierOutput`; logits (B, K).
+
+        Raises:
+            InputError: as in the bare model, and for labels of a wrong shape, dtype or range.
+        """
+        model, key = self.prepare(params, dropout_rng, train)
+        batch, _ = batch_shape(model.config, input_ids, inputs_embeds, position_ids, labels=labels)
+        if labels is not None:
+            check_sequence_labels(model.config, labels, batch, model.num_labels)
+        encoded, head_key = model.encode(
+            Needs(first_token=model.head.reads_first_token),
+            key,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            packing=packing,
+        )
+        logits = compiled(model.classifier, "__call__", encoded.first_tokens(), head_key)
+        loss = None if labels is None else sequence_loss(model.config, logits, labels)
+        output = SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
+        return model.finish(output, return_dict)
+
+
+class MultipleChoice(HeadModel):
+    """Choice between several sequences by a score of each."""
+
+    head = HEADS["ForMultipleChoice"]
+
+    def _build(self, config: XLMRobertaConfig) -> None:
+        super()._build(config)
+        # ---- Layers
+        self.classifier = Linear(config.hidden_size, 1)
+        # ---- Config
+        self.dropout_probability = classifier_dropout(config)
+
+    def __call__(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        head_mask: Any = None,
+        encoder_hidden_states: Any = None,
+        encoder_attention_mask: Any = None,
+        params: Any = None,
+        dropout_rng: Any = None,
+        train: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        past_key_values: Any = None,
+        *,
+        inputs_embeds: Any = None,
+        labels: Any = None,
+        packing: Packing | None = None,
+    ) -> Any:
+        """Score the choices of each example.
+
+        Args:
+            input_ids, attention_mask, token_type_ids, position_ids: (B, C, S).
+            head_mask ... return_dict: as in the bare model.
+            inputs_embeds: (B, C, S, D).
+            labels: integers (B,), the index of the right choice.
+            packing: of the B * C flattened sequences.
+
+        Returns:
+            :class:`~xlmr_core.outputs.MultipleChoiceModelOutput`; logits (B, C).
+
+        Raises:
+            InputError: as in the bare model, and for labels of a wrong shape, dtype or range.
+        """
+        model, key = self.prepare(params, dropout_rng, train)
+        check_tensors(input_ids=input_ids, inputs_embeds=inputs_embeds, labels=labels)
+        check_tensors(token_type_ids=token_type_ids, attention_mask=attention_mask, position_ids=position_ids)
+        if (input_ids is None) == (inputs_embeds is None):
+            batch_shape(model.config, input_ids, inputs_embeds, None)  # refuses, and says which of the two came
+        source = inputs_embeds if input_ids is None else input_ids
+        if source.ndim != (3 if inputs_embeds is None else 4):
+            name, last = ("input_ids", "") if inputs_embeds is None else ("inputs_embeds", ", hidden")
+            raise InputError(
+                f"{name} must have the shape (batch, choices, length{last}), received {tuple(source.shape)}"
+            )
+        if 0 in source.shape[:3]:
+            raise InputError(
+                f"expected at least one example, choice and token, received the shape {tuple(source.shape)}; skip empty batches"
+            )
+
+        batch, choices, length = source.shape[:3]
+        if labels is not None:
+            check_label_shape("labels", labels.shape, (batch,), (batch, 1))
+            labels = check_labels(model.config, labels, choices)
+
+        def flat(name: str, x: Any) -> Any:
+            if x is not None and tuple(x.shape[:3]) != (batch, choices, length):
+                raise InputError(f"{name} must have the shape {(batch, choices, length)}, received {tuple(x.shape)}")
+            return None if x is None else x.reshape(batch * choices, *x.shape[2:])
+
+        encoded, head_key = model.encode(
+            Needs(first_token=model.head.reads_first_token),
+            key,
+            input_ids=flat("input_ids", input_ids),
+            attention_mask=flat("attention_mask", attention_mask),
+            token_type_ids=flat("token_type_ids", token_type_ids),
+            position_ids=flat("position_ids", position_ids),
+            head_mask=head_mask,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            past_key_values=past_key_values,
+            inputs_embeds=flat("inputs_embeds", inputs_embeds),
+            packing=packing,
+        )
+        pooled = dropout(model.roberta.pool(encoded), model.dropout_probability, head_key)
+        logits = compiled(model.classifier, "__call__", pooled).reshape(batch, choices)
+        loss = None if labels is None else cross_entropy(logits, labels.reshape(-1))
+        output = MultipleChoiceModelOutput(
+            loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
+        return model.finish(output, return_dict)
+
+
+class TokenClassification(HeadModel):
+    """Classification of every token."""
+
+    head = HEADS["ForTokenClassification"]
+    # Whether a label at a masked position counts: in base and large it does, in XL it does not, as published.
+    counts_masked_labels: ClassVar[bool] = True
+
+    def _build(self, config: XLMRobertaConfig) -> None:
+        super()._build(config)
+        # ---- Layers
+        self.num_labels = config.num_labels
+        self.classifier = Linear(config.hidden_size, config.num_labels)
+        # ---- Config
+        self.dropout_probability = classifier_dropout(config)
+
+    def __call__(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        head_mask: Any = None,
+        encoder_hidden_states: Any = None,
+        encoder_attention_mask: Any = None,
+        params: Any = None,
+        dropout_rng: Any = None,
+        train: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        past_key_values: Any = None,
+        *,
+        inputs_embeds: Any = None,
+        labels: Any = None,
+        packing: Packing | None = None,
+    ) -> Any:
+        """Classify tokens.
+
+        Args:
+            input_ids ... packing: as in the bare model.
+            labels: integers (B, S), -100 to ignore.
+
+        Returns:
+            :class:`~xlmr_core.outputs.TokenClassifierOutput`; logits (B, S, K).
+
+        Raises:
+            InputError: as in the bare model, and for labels of a wrong shape, dtype or range.
+        """
+        model, key = self.prepare(params, dropout_rng, train)
+        shape = batch_shape(model.config, input_ids, inputs_embeds, position_ids, labels=labels)
+        if labels is not None:
+            check_label_shape("labels", labels.shape, shape)
+            labels = check_labels(model.config, labels, model.num_labels)
+            check_tensors(attention_mask=attention_mask)
+            if not model.counts_masked_labels and attention_mask is not None and attention_mask.shape == labels.shape:
+                xp = np if is_concrete(labels) and is_concrete(attention_mask) else jnp
+                labels = xp.where(attention_mask == 0, np.int32(IGNORE_INDEX), labels)
+        encoded, head_key = model.encode(
+            Needs(positions_BS=needed_positions(shape, labels, None)),
+            key,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            packing=packing,
+        )
+        states = dropout(encoded.states, model.dropout_probability, head_key)
+        packed = compiled(model.classifier, "__call__", states)
+        loss = None
+        if labels is not None:
+            loss = cross_entropy(packed, encoded.rows(labels, IGNORE_INDEX))
+        output = TokenClassifierOutput(
+            loss=loss,
+            logits=encoded.unpack(packed),
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return model.finish(output, return_dict)
+
+
+class QuestionAnswering(HeadModel):
+    """Extractive question answering: scores of every token as start and as end of the answer."""
+
+    head = HEADS["ForQuestionAnswering"]
+
+    def _build(self, config: XLMRobertaConfig) -> None:
+        super()._build(config)
+        if config.num_labels != 2:
+            raise ConfigError(f"question answering needs num_labels=2 (start and end), received {config.num_labels}")
+        # ---- Layers
+        self.qa_outputs = Linear(config.hidden_size, config.num_labels)
+
+    def __call__(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        head_mask: Any = None,
+        encoder_hidden_states: Any = None,
+        encoder_attention_mask: Any = None,
+        params: Any = None,
+        dropout_rng: Any = None,
+        train: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        past_key_values: Any = None,
+        *,
+        inputs_embeds: Any = None,
+        start_positions: Any = None,
+        end_positions: Any = None,
+        packing: Packing | None = None,
+    ) -> Any:
+        """Score tokens as start and end of an answer.
+
+        Args:
+            input_ids ... packing: as in the bare model.
+            start_positions, end_positions: integers (B,); a position outside the sequence is ignored. The loss normalises over all
+                positions, masked ones included, as published, so with them the padded path is taken.
+
+        Returns:
+            :class:`~xlmr_core.outputs.QuestionAnsweringModelOutput`; logits (B, S).
+
+        Raises:
+            InputError: as in the bare model; for one of the two positions without the other.
+        """
+        model, key = self.prepare(params, dropout_rng, train)
+        spans = {"start_positions": start_positions, "end_positions": end_positions}
+        batch, _ = batch_shape(model.config, input_ids, inputs_embeds, position_ids, **spans)
+        check_span(start_positions, end_positions, batch)
+        encoded, _ = model.encode(
+            Needs(every_position=start_positions is not None),
+            key,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            packing=packing,
+        )
+        logits_BS2 = encoded.unpack(compiled(model.qa_outputs, "__call__", encoded.states))
+        start_logits, end_logits = logits_BS2[..., 0], logits_BS2[..., 1]
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = span_loss(start_logits, end_logits, start_positions, end_positions)
+        output = QuestionAnsweringModelOutput(
+            loss=loss,
+            start_logits=start_logits,
+            end_logits=end_logits,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return model.finish(output, return_dict)
+
+
+def needed_positions(shape: tuple[int, int], labels: Any, chosen_BP: Any) -> Any:
+    """Bool (B, S): where states count whatever the mask says, by labels (B, S) or by chosen columns (B, P), -1 for none."""
+    if chosen_BP is None:
+        return None if labels is None else labels != IGNORE_INDEX
+    if not is_concrete(chosen_BP):
+        return chosen_BP  # without values nothing is chosen by them
+    needed = np.zeros((shape[0], shape[1] + 1), bool)
+    # Column -1 is the spare last one.
+    np.put_along_axis(needed, np.asarray(chosen_BP) % (shape[1] + 1), True, axis=1)
+    return needed[:, :-1]

@@ -1,0 +1,263 @@
+"""From files to models and back.
+
+A model is built of shapes without drawing a value, then the checkpoint's tensors are put in place, one after the other, so that memory is
+the model once and a tensor.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xlmr_core.checkpoint import (
+    Checkpoint,
+    RawTensor,
+    fetch_checkpoint,
+    format_asked_for,
+    open_checkpoint,
+    read_config_values,
+    save_checkpoint,
+)
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config_base import check_known
+from xlmr_core.errors import ConfigError, InputError
+from xlmr_core.hub import HUB_ARGUMENTS
+from xlmr_core.load_plan import LoadReport, plan_load
+from xlmr_core.parameters import Parameter, stored_names
+from xlmr_core.quantization import is_int8
+from xlmr_flax.functional import in_layout, path_of, to_canonical, unflatten, with_params
+from xlmr_flax.placement import find_device, find_dtype
+
+if TYPE_CHECKING:
+    from xlmr_flax.pretrained import PreTrainedModel
+
+__all__ = ["from_pretrained", "save_pretrained", "to_numpy", "to_raw", "without_published"]
+
+ModelT = TypeVar("ModelT", bound="PreTrainedModel")
+
+# By the tags of safetensors.
+DTYPES: dict[str, Any] = {
+    "F64": jnp.dtype("float64"),
+    "F32": jnp.dtype("float32"),
+    "F16": jnp.dtype("float16"),
+    "BF16": jnp.dtype("bfloat16"),
+}
+TAGS = {dtype: tag for tag, dtype in DTYPES.items()}
+
+# Published arguments about matters that do not arise here: any value will do.
+NOT_NEEDED = (
+    *("resume_download", "trust_remote_code", "code_revision", "mirror", "generation_config", "_fast_init"),
+    *("_from_auto", "_from_pipeline", "_commit_hash"),
+)
+# Published arguments of which only some values can be served: those values, and what to say to others.
+ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
+    "variant": ((None,), "variants are not looked up; pass the path of the folder or file that holds it"),
+    "quantization_config": ((None,), "this backend computes in floating point; load the original checkpoint"),
+    "proxies": ((None,), "set the HTTPS_PROXY environment variable"),
+    "push_to_hub": ((False,), "this library does not upload; use huggingface_hub.upload_folder"),
+}
+# What goes to the model's constructor.
+MODEL_ARGUMENTS = ("input_shape", "gradient_checkpointing", "add_pooling_layer")
+
+
+def to_numpy(raw: RawTensor) -> np.ndarray[Any, Any]:
+    """An array over the bytes of a checkpoint, without a copy; bfloat16 as JAX's own NumPy dtype."""
+    return np.frombuffer(raw.data, DTYPES[raw.dtype]).reshape(raw.shape)
+
+
+def to_raw(array: Any) -> RawTensor:
+    """The bytes of an array, in the host's memory."""
+    host = np.ascontiguousarray(array)
+    return RawTensor(TAGS[host.dtype], host.shape, memoryview(host.reshape(-1).view(np.uint8)))
+
+
+def from_pretrained(
+    cls: type[ModelT],
+    name_or_path: str | os.PathLike[str],
+    dtype: Any = jnp.float32,
+    *,
+    config: XLMRobertaConfig | str | os.PathLike[str] | None = None,
+    param_dtype: Any = None,
+    device: int | str | jax.Device | None = None,
+    seed: int = 0,
+    _do_init: bool = True,
+    attn_implementation: str | None = None,
+    packing: str | None = None,
+    ignore_mismatched_sizes: bool = False,
+    output_loading_info: bool = False,
+    use_safetensors: bool | None = None,
+    from_pt: bool = False,
+    from_tf: bool = False,
+    from_flax: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Load a model, from a checkpoint of any format in ``xlmr_core.formats``.
+
+    Args:
+        cls: the model class.
+        name_or_path: a local folder, a file of weights in one, a built-in name (``xlmr-mini``), or a name on the hub.
+        dtype: in which everything is computed; it leaves the parameters as they are.
+        config: in place of the checkpoint's own.
+        param_dtype: of the parameters; ``None`` is float32, ``"auto"`` the checkpoint's own.
+        device: where the parameters go, such as ``"cpu"`` or ``"gpu:1"``; default: JAX's default device.
+        seed: of the random key for parts that start fresh.
+        _do_init: ``False`` returns ``(model, params)``, and the model itself holds no parameters.
+        attn_implementation: ``sdpa`` (default) or ``eager``.
+        packing: see :meth:`PreTrainedModel.set_packing`.
+        ignore_mismatched_sizes: let parameters of another shape start fresh.
+        output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.load_plan.LoadReport` as ``info["report"]`` and its
+            lists under their published names.
+        use_safetensors, from_pt, from_tf, from_flax: which file of a folder to read. By default, and with ``from_pt``, the first of
+            ``xlmr_core.formats.FORMATS`` that is there.
+        **kwargs: ``gradient_checkpointing``, ``add_pooling_layer``; the hub's ``revision``, ``cache_dir``, ``local_files_only``, ``token``,
+            ...; published arguments about matters that do not arise here; everything else sets a value of the config.
+
+    Raises:
+        ModelNotFoundError: if the name or folder cannot be found.
+        CheckpointError: if the files are damaged or do not fit.
+        ConfigError: for a config of another architecture or impossible values, or a quantized checkpoint.
+        InputError: for an unknown dtype, device or implementation, or a published argument whose value cannot be served.
+        TypeError: for an argument that neither the loader, nor the model, nor the config knows.
+    """
+    where = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
+    kwargs = without_published(kwargs)
+    model_kwargs = {key: kwargs.pop(key) for key in MODEL_ARGUMENTS if key in kwargs}
+    target = find_device(device)
+    dtype = find_dtype(jnp.float32 if dtype is None else dtype)
+    if param_dtype not in (None, "auto"):
+        param_dtype = find_dtype(param_dtype)
+
+    format = format_asked_for(from_pt=from_pt, from_tf=from_tf, from_flax=from_flax, use_safetensors=use_safetensors)
+    folder = fetch_checkpoint(name_or_path, format, **where)
+    config = _config(cls, folder, format, config, kwargs)
+    config.name_or_path = str(name_or_path)
+    if is_int8(config):
+        raise ConfigError(
+            f"the checkpoint in {folder} is quantized to int8, which this backend does not run; load the original checkpoint"
+        )
+    model = cls(config, dtype=dtype, _do_init=False, **model_kwargs)
+    if attn_implementation is not None:
+        model.set_attn_implementation(attn_implementation)
+    if packing is not None:
+        model.set_packing(packing)
+
+    with open_checkpoint(folder, format) as source:
+        plan = plan_load(
+            config,
+            cls.head.suffix,
+            source,
+            pooler=model.base_model.pooler is not None,
+            ignore_mismatched_sizes=ignore_mismatched_sizes,
+        )
+        wanted = _wanted_dtype(param_dtype, config, source, plan.sources.values())
+        rows = model.parameter_table()
+        leaves = {}
+        for name, stored in plan.sources.items():
+            leaves[path_of(rows[name])] = _put(rows[name], to_numpy(source.tensor(stored)), wanted, target)
+    key = jax.random.key(seed)
+    for name in plan.fresh:
+        leaves[path_of(rows[name])] = jax.device_put(model._fresh(rows[name], key, wanted), target)
+    config.dtype = wanted.name
+    params = unflatten(leaves)
+    if _do_init:
+        model.params = params
+    found = model if _do_init else (model, params)
+    return (found, _loading_info(plan.report)) if output_loading_info else found
+
+
+def _config(
+    cls: type[PreTrainedModel],
+    folder: Path,
+    format: str | None,
+    config: XLMRobertaConfig | str | os.PathLike[str] | None,
+    overrides: dict[str, Any],
+) -> XLMRobertaConfig:
+    if config is None:
+        known = cls.config_class.from_dict(read_config_values(folder, format))
+    elif isinstance(config, XLMRobertaConfig):
+        known = config
+    else:
+        known = cls.config_class.from_pretrained(config)
+    check_known(known, overrides, f"{cls.__name__}.from_pretrained()")
+    return known.copy(**overrides)  # the caller's own object stays as it is
+
+
+def without_published(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments without the published ones that ask for nothing.
+
+    Raises:
+        InputError: for a published argument whose value asks for something that is not to be had here.
+    """
+    left = {}
+    for key, value in kwargs.items():
+        if key in ONLY:
+            served, remedy = ONLY[key]
+            if value not in served:
+                raise InputError(f"{key} must be {' or '.join(map(repr, served))}, received {value!r}: {remedy}")
+        elif key not in NOT_NEEDED:
+            left[key] = value
+    return left
+
+
+def _put(row: Parameter, array: np.ndarray[Any, Any], dtype: Any, device: jax.Device | None) -> jax.Array:
+    """A parameter on its device, copied, so that the file may go."""
+    return jax.device_put(np.array(in_layout(row, array), dtype, order="C"), device)
+
+
+def _wanted_dtype(dtype: Any, config: XLMRobertaConfig, source: Checkpoint, names: Any) -> Any:
+    """One dtype for all parameters. Without a wish it is float32, as in the 4.x releases of the original library."""
+    if dtype is None:
+        return jnp.dtype("float32")
+    if dtype != "auto":
+        return find_dtype(dtype)
+    if config.dtype is not None:
+        return find_dtype(config.dtype)
+    return next((DTYPES[source.info(name).dtype] for name in names), jnp.dtype("float32"))
+
+
+def _loading_info(report: LoadReport) -> dict[str, Any]:
+    return {
+        "missing_keys": list(report.missing),
+        "unexpected_keys": list(report.unexpected),
+        "mismatched_keys": [tuple(row) for row in report.mismatched],
+        "error_msgs": [],
+        "report": report,
+    }
+
+
+def save_pretrained(
+    model: PreTrainedModel,
+    folder: Path,
+    *,
+    params: Mapping[str, Any] | None = None,
+    format: str = "safetensors",
+    max_shard_size: int | str = "5GB",
+) -> None:
+    """Write the files of :meth:`PreTrainedModel.save_pretrained`, in a format of ``xlmr_core.formats``."""
+    params = model.params if params is None else with_params(model, params).params
+    rows = model.parameter_table()
+    values = to_canonical(rows, params)
+    tensors = {name: partial(_raw_of, values, rows[name]) for name in stored_names(rows)}
+    dtype = jnp.dtype(next(iter(values.values())).dtype).name
+    config = model.config.copy(architectures=[type(model).__name__.removeprefix("Flax")], dtype=dtype)
+    save_checkpoint(
+        folder,
+        format,
+        tensors,
+        config,
+        model.head.suffix,
+        max_shard_size=max_shard_size,
+        metadata={"format": "pt"},
+        together={"config.json": config.to_json_string().encode()},
+    )
+
+
+def _raw_of(values: Mapping[str, Any], row: Parameter) -> RawTensor:
+    return to_raw(values[row.name if row.name in values else row.tied_to])

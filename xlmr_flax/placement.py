@@ -1,0 +1,58 @@
+"""Devices and dtypes as users name them, checked before anything is loaded or moved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from xlmr_core.errors import InputError
+
+__all__ = ["find_device", "find_dtype"]
+
+
+def find_device(device: int | str | jax.Device | None) -> jax.Device | None:
+    """A device by number (0 is the first accelerator, -1 the CPU), by name (``cpu``, ``gpu:1``), or as it is; ``None`` is JAX's default.
+
+    Raises:
+        InputError: if there is no such device on this machine.
+    """
+    if device is None or isinstance(device, jax.Device):
+        return device
+    if isinstance(device, int):
+        platform, index = ("cpu", 0) if device < 0 else (None, device)
+    else:
+        platform, _, number = str(device).partition(":")
+        if number and not number.isdecimal():
+            raise InputError(
+                f"device must be an accelerator's number, -1, or a name such as 'cpu' or 'gpu:0', received {device!r}"
+            )
+        index = int(number or 0)
+    try:
+        found = jax.devices(platform)
+    except RuntimeError:
+        found = []
+    if isinstance(device, int) and device >= 0 and found and found[0].platform == "cpu":
+        found = []
+    if index >= len(found):
+        raise InputError(
+            f"device {device!r} asks for what JAX does not see here, expected one of {', '.join(map(str, jax.devices()))}; "
+            "pass device='cpu', or install a JAX for your accelerator"
+        )
+    return found[index]
+
+
+def find_dtype(dtype: Any) -> Any:
+    """A floating point dtype by name (``bfloat16``) or as it is.
+
+    Raises:
+        InputError: for anything else.
+    """
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in [jnp.dtype(name) for name in ("float32", "float16", "bfloat16", "float64")]:
+        raise InputError(f"dtype must be float32, float16, bfloat16 or float64, received {dtype!r}")
+    return found
