@@ -58,20 +58,26 @@ class Mode:
         backend: short name, as in ``adapter_<backend>.py``.
         kernel: ``attn_implementation``.
         packed: whether batches are packed wherever that promises the answer, or never.
+        graph: how the framework compiles a call, by the backend's own word for it; empty if it does not.
     """
 
     backend: str
     kernel: str
     packed: bool
+    graph: str = ""
 
     def __str__(self) -> str:
-        return f"{self.backend}-{'packed' if self.packed else self.kernel}"
+        return f"{self.backend}-{'packed' if self.packed else self.kernel}" + (f"-{self.graph}" if self.graph else "")
 
 
 MODES = (
     Mode("torch", "eager", packed=False),
     Mode("torch", "sdpa", packed=False),
     Mode("torch", "sdpa", packed=True),
+    Mode("tf", "eager", packed=False),
+    Mode("tf", "sdpa", packed=True),
+    Mode("tf", "sdpa", packed=True, graph="function"),
+    Mode("tf", "sdpa", packed=False, graph="xla"),
 )
 
 # The name under which xlmr_core.backends knows each.
