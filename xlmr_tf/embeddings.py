@@ -87,4 +87,5 @@ class Embeddings(keras.layers.Layer):
     def without_padding(self, table: keras.layers.Embedding, ids: tf.Tensor) -> tf.Tensor:
         """Look up, without a gradient to the row of the padding, as published."""
         x = table(ids)
-        return ops.where(ops.equal(ids, self.pad_token_id)[..., None], ops.stop_gradient(x), x)
+        # expand_dims, because LiteRT has no built-in operator for [..., None].
+        return ops.where(ops.expand_dims(ops.equal(ids, self.pad_token_id), -1), ops.stop_gradient(x), x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +98,8 @@ class Encoder(keras.layers.Layer):
         hidden_states, attentions, cross_attentions = [x], [], []
         for number, layer in enumerate(self.layer):
             head_mask_N = None if head_mask_LN is None else head_mask_LN[number]
-            x, weights, cross_weights = layer(
+            run = recomputed(layer) if self.gradient_checkpointing and training else layer
+            x, weights, cross_weights = run(
                 x, plan=plan, head_mask_N=head_mask_N, memory_BTD=memory_BTD, memory_plan=memory_plan
             )
             if output_hidden_states:
@@ -142,6 +144,7 @@ class EncoderModel(PreTrainedModel):
         # ---- Config
         self._attn_implementation = "sdpa"
         self._packing = "auto"
+        self.lora: dict[str, Any] | None = None
         self.post_init()
 
     def call(
@@ -261,7 +264,8 @@ class EncoderModel(PreTrainedModel):
         bias = None
         # A mask without zeros needs no bias; whether it has any is looked at only where that costs nothing.
         if mask is not None and not (is_concrete(mask) and bool(tf.reduce_all(mask != 0))):
-            keep = (mask != 0)[:, None] if mask.shape.rank == 3 else (mask != 0)[:, None, None]
+            keep = tf.expand_dims(mask != 0, 1)
+            keep = keep if mask.shape.rank == 3 else tf.expand_dims(keep, 1)
             bias = mask_bias(keep & causal_keep(length) if causal else keep, self.compute_dtype)
         elif causal:
             bias = causal_bias(length, self.compute_dtype)
@@ -329,6 +333,30 @@ class EncoderModel(PreTrainedModel):
 def flat(x_BS: tf.Tensor) -> tf.Tensor:
     """(B, S, ...) to (B * S, ...)."""
     return tf.reshape(x_BS, (-1, *dims(x_BS)[2:]))
+
+
+def recomputed(layer: Layer) -> Callable[..., tuple[tf.Tensor, tf.Tensor | None, tf.Tensor | None]]:
+    """The same layer, whose activations are computed once more in the backward pass in place of being kept."""
+
+    def run(x: tf.Tensor, *, memory_BTD: tf.Tensor | None, **others: Any) -> tuple[Any, ...]:
+        # Dropout has to fall the same way both times, so each pass starts from the same states of the random generators.
+        states = [seeds.state for part in layer._flatten_layers() for seeds in part._seed_generators]
+        values = [tf.identity(state.value) for state in states]
+        for state, value in zip(states, values, strict=True):
+            state.assign(value + tf.constant([1, 0], value.dtype))
+        present: list[bool] = []
+
+        @tf.recompute_grad
+        def computed(x: tf.Tensor, *memory: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            with keras.StatelessScope(state_mapping=list(zip(states, values, strict=True))):
+                outputs = layer(x, memory_BTD=memory[0] if memory else None, training=True, **others)
+            present[:] = [output is not None for output in outputs]
+            return tuple(output for output in outputs if output is not None)
+
+        found = iter(computed(x) if memory_BTD is None else computed(x, memory_BTD))
+        return tuple(next(found) if there else None for there in present)
+
+    return run
 
 
 def _warn_of_attended_padding(input_ids: Any, pad_token_id: int) -> None:

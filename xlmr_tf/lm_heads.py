@@ -15,7 +15,7 @@ from xlmr_core.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
 from xlmr_tf.checks import INTEGERS, batch_shape, check_labels, is_concrete, is_xla, shape_of
 from xlmr_tf.encoder import Encoded, Needs
 from xlmr_tf.heads import HeadModel, flat_logits, needed_positions
-from xlmr_tf.linear import Linear, dims, layer_norm, linear, unset
+from xlmr_tf.linear import Linear, dims, layer_norm, linear, replace_values, unset
 from xlmr_tf.losses import cross_entropy
 
 __all__ = ["CausalLM", "LMHead", "MaskedLM"]
@@ -76,9 +76,17 @@ class VocabularyModel(HeadModel):
         """Replace the vocabulary projection, which is not tied to the word embedding from then on; the head's bias stays."""
         self.lm_head.decoder, self.lm_head.table = new_embeddings, None
 
-    def set_output_bias(self, bias: keras.Variable) -> None:
-        """Replace the bias of the vocabulary projection."""
-        self.lm_head.bias = bias
+    def set_output_bias(self, bias: Any) -> None:
+        """Replace the values of the vocabulary projection's bias, (V,)."""
+        replace_values(self.lm_head, "bias", tf.convert_to_tensor(bias))
+
+    def _resize_projection(self, rows: int, mean_resizing: bool) -> None:
+        decoder, bias = self.lm_head.decoder, self.lm_head.bias
+        if decoder is not None:
+            table_VD = self._resized(tf.transpose(decoder._kernel), rows, mean_resizing)
+            replace_values(decoder, "_kernel", tf.transpose(table_VD))
+            decoder.units = rows
+        self.set_output_bias(tf.pad(bias[:rows], [[0, max(0, rows - bias.shape[0])]]))
 
 
 class MaskedLM(VocabularyModel):

@@ -8,7 +8,7 @@ and backward are functions of TensorFlow with dynamic sizes, traced once for a m
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import tensorflow as tf
@@ -59,7 +59,7 @@ def packed_attention(
     return attention(q_TNH, k_TNH, v_TNH)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _functions(
     dtype: tf.DType, heads: int, size: int, scale: float, dropout: float, causal: bool, masked: bool
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:

@@ -19,12 +19,16 @@ from xlmr_core.heads import Head
 from xlmr_core.outputs import ModelOutput
 from xlmr_core.parameters import Init, Parameter, Role, parameters
 from xlmr_tf.kernels import check_attn_implementation
-from xlmr_tf.linear import is_loading
+from xlmr_tf.linear import is_loading, replace_values
 from xlmr_tf.packing import PACKING_MODES
+from xlmr_tf.placement import find_dtype
+from xlmr_tf.serving import ExportedByKeras
 from xlmr_tf.training import TrainedByKeras
 
 __all__ = ["PreTrainedModel"]
 
+# The variables of layers that a model is made of.
+VARIABLES = ("_kernel", "_embeddings", "bias", "gamma", "beta")
 # Published names of sublayers that Keras keeps for itself, and the attribute's name here.
 ATTRIBUTES = {"output": "output_"}
 # What Keras calls a parameter, by its role.
@@ -37,7 +41,7 @@ ATTRIBUTE_OF_ROLE = {
 }
 
 
-class PreTrainedModel(TrainedByKeras, keras.Model):
+class PreTrainedModel(TrainedByKeras, ExportedByKeras, keras.Model):
     """Base class of all models.
 
     Args:
@@ -83,6 +87,10 @@ class PreTrainedModel(TrainedByKeras, keras.Model):
     def base_model(self) -> Any:
         """The encoder below a head; the model itself if it is the encoder."""
         return getattr(self, self.base_model_prefix, self)
+
+    def __dir__(self) -> list[str]:
+        """All names but ``base_model``: Keras walks them to read a file, and an encoder that holds itself has no end."""
+        return [name for name in super().__dir__() if name != "base_model"]
 
     def parameter_table(self) -> dict[str, Parameter]:
         """The rows of the parameter table that this model has, by canonical name."""
@@ -218,11 +226,150 @@ class PreTrainedModel(TrainedByKeras, keras.Model):
         self.base_model._packing = mode
         return self
 
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute each layer in the backward pass in place of keeping its activations."""
+        self.base_model.encoder.gradient_checkpointing = True
+        self._forget_functions()
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep activations again."""
+        self.base_model.encoder.gradient_checkpointing = False
+        self._forget_functions()
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether layers are recomputed in the backward pass."""
+        return bool(self.base_model.encoder.gradient_checkpointing)
+
+    def _forget_functions(self) -> None:
+        """Let ``fit``, ``evaluate`` and ``predict`` trace anew."""
+        self.train_function = self.test_function = self.predict_function = None
+
     # ---- Changing the shape
 
     def prune_heads(self, heads_to_prune: dict[int, list[int]]) -> None:
-        """Remove attention heads for good: lists of heads by layer, by their original numbers."""
+        """Remove attention heads for good: lists of heads by layer, by their original numbers. Compile the model again afterwards."""
         self.base_model.prune_heads(heads_to_prune)
+        self._forget_functions()
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> keras.layers.Embedding:
+        """Change the number of rows of the word embedding, and of the vocabulary projection and its bias.
+
+        Rows that stay keep their values. New rows of the embedding start close around the mean of the old ones, or are drawn afresh with
+        ``mean_resizing=False``; new biases start at 0. Compile the model again afterwards.
+
+        Args:
+            new_num_tokens: rows wanted; ``None`` keeps the number (before rounding).
+            pad_to_multiple_of: round the number of rows up to a multiple.
+
+        Returns:
+            The word embedding.
+
+        Raises:
+            InputError: for a number that is not positive or cuts off the padding token.
+        """
+        embeddings = self.get_input_embeddings()
+        old = embeddings.input_dim
+        rows = old if new_num_tokens is None else new_num_tokens
+        if isinstance(rows, bool) or not isinstance(rows, int) or rows <= self.config.pad_token_id:
+            raise InputError(
+                f"new_num_tokens must be an integer above pad_token_id ({self.config.pad_token_id}), received {new_num_tokens!r}"
+            )
+        if pad_to_multiple_of is not None:
+            if (
+                isinstance(pad_to_multiple_of, bool)
+                or not isinstance(pad_to_multiple_of, int)
+                or pad_to_multiple_of < 1
+            ):
+                raise InputError(f"pad_to_multiple_of must be a positive integer, received {pad_to_multiple_of!r}")
+            rows = -(-rows // pad_to_multiple_of) * pad_to_multiple_of
+        if rows == old:
+            return embeddings
+        replace_values(embeddings, "_embeddings", self._resized(embeddings._embeddings, rows, mean_resizing))
+        embeddings.input_dim = rows
+        self.config.vocab_size = rows
+        self.base_model.config.vocab_size = rows
+        self._resize_projection(rows, mean_resizing)
+        self._forget_functions()
+        return embeddings
+
+    def _resize_projection(self, rows: int, mean_resizing: bool) -> None:
+        """Change the number of outputs of the vocabulary projection; models with one override this."""
+
+    def _resized(self, table: Any, rows: int, mean_resizing: bool) -> tf.Tensor:
+        """A table (rows, width) of another number of rows."""
+        table = tf.convert_to_tensor(table)
+        old, kept, shape = table.shape[0], table[:rows], (max(0, rows - table.shape[0]), table.shape[1])
+        if mean_resizing and rows > old:
+            # Not all alike, or no gradient could tell them apart; the spread is the published one (Hewitt 2021).
+            mean, variance = tf.nn.moments(tf.cast(table, tf.float32), [0])
+            added = keras.random.normal(shape) * tf.sqrt(variance) * 1e-9**0.5 + mean
+        else:
+            added = keras.random.normal(shape, 0.0, self.config.initializer_range)
+        return tf.concat([kept, tf.cast(added, table.dtype)], 0)
+
+    # ---- Precision and adapters
+
+    def set_dtype(self, dtype: Any) -> Self:
+        """Change the dtype policy of the whole model, and where the policy's variables have another dtype, cast them.
+
+        Args:
+            dtype: a policy or its name, such as ``mixed_bfloat16`` or ``float16``. Compile the model again afterwards.
+
+        Raises:
+            InputError: for an unknown dtype.
+        """
+        policy = keras.dtype_policies.get(find_dtype(dtype))
+        for layer in self._flatten_layers():
+            layer.dtype_policy = policy
+            for attribute in VARIABLES:
+                variable = vars(layer).get(attribute)
+                if isinstance(variable, keras.Variable) and variable.dtype != policy.variable_dtype:
+                    values = tf.cast(variable.value, policy.variable_dtype)
+                    replace_values(layer, attribute, values, dtype=policy.variable_dtype)
+        self._forget_functions()
+        return self
+
+    def enable_lora(
+        self, rank: int, lora_alpha: float | None = None, targets: Iterable[str] = ("query", "value")
+    ) -> Self:
+        """Train low-rank adapters of some projections, and the head, in place of the encoder's weights (Hu et al. 2022).
+
+        ``save_pretrained`` and Keras's own files hold the sums. Compile the model afterwards.
+
+        Args:
+            rank: of the adapters.
+            lora_alpha: the adapters' product counts ``lora_alpha / rank`` times; by default once.
+            targets: names of the projections in every layer: ``query``, ``key``, ``value``, ``dense``.
+
+        Raises:
+            InputError: if there are adapters already, or a target names nothing.
+        """
+        targets = tuple(targets)
+        if self.base_model.lora is not None:
+            raise InputError("expected a model without adapters, received one that has them; load it again")
+        parts = [part for layer in self.base_model.encoder.layer for part in layer._flatten_layers()]
+        chosen = [
+            child
+            for part in parts
+            for name, child in vars(part).items()
+            if name in targets and isinstance(child, keras.layers.Dense)
+        ]
+        if not chosen or {"query", "key", "value", "dense"}.isdisjoint(targets):
+            raise InputError(f"targets must name projections (query, key, value, dense), received {targets}")
+        for layer in self.base_model._flatten_layers(include_self=False):
+            if not list(layer._flatten_layers(include_self=False)):
+                layer.trainable = False
+        for layer in chosen:
+            layer.trainable = True
+            layer.enable_lora(rank, lora_alpha=lora_alpha)
+            if layer.bias is not None:
+                layer.bias.trainable = False
+        self.base_model.lora = {"rank": rank, "lora_alpha": lora_alpha, "targets": list(targets)}
+        self._forget_functions()
+        return self
 
     # ---- Files
 
@@ -231,7 +378,12 @@ class PreTrainedModel(TrainedByKeras, keras.Model):
         own = {"config": json.loads(self.config.to_json_string(use_diff=False))}
         if self.base_model is self:
             own["add_pooling_layer"] = self.pooler is not None
-        choices = {"attn_implementation": self.attn_implementation, "packing": self.packing}
+        lora = self.base_model.lora
+        choices = {
+            "attn_implementation": self.attn_implementation,
+            "packing": self.packing,
+            "lora": None if lora is None else {**lora, "targets": list(lora["targets"])},
+        }
         return {**super().get_config(), **own, **choices}
 
     @classmethod
@@ -241,7 +393,10 @@ class PreTrainedModel(TrainedByKeras, keras.Model):
             return cls(config, **kwargs)
         values = {**config, **kwargs}
         implementation, packing = values.pop("attn_implementation", "sdpa"), values.pop("packing", "auto")
+        lora = values.pop("lora", None)
         model = cls(cls.config_class.from_dict(values.pop("config")), **values)
+        if lora is not None:
+            model.enable_lora(**lora)
         return model.set_attn_implementation(implementation).set_packing(packing)
 
     def get_build_config(self) -> None:

@@ -7,8 +7,8 @@ among the inputs                the model's own, or the one given to ``compile``
 beside the inputs, as ``y``     the one given to ``compile``, or without one the model's own
 ==============================  ==============================================================================================
 
-A loss given to ``compile`` and every metric see the labels and the logits. Of heads that label tokens the metrics see only tokens whose label is
-not -100 (XLA, which wants every size to be known, leaves all in).
+A loss given to ``compile`` and every metric see the labels and the logits. Of heads that label tokens the metrics see only tokens
+whose label is not -100 (XLA, which wants every size to be known, leaves all in).
 """
 
 from __future__ import annotations

@@ -94,13 +94,21 @@ def as_numpy(output: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(map(convert, x)) if isinstance(x, tuple) else convert(x) for name, x in output.items()}
 
 
+_last: list[Any] = []
+
+
 def build(config: XLMRobertaConfig, head: str, params: Mapping[str, Array], mode: Mode, dtype: str) -> TFModel:
     """A model of these parameters; every name of its parameter table must be among them and no other."""
-    cls = getattr(xlmr_tf, "TF" + model_class_name(config, head))
-    policy = POLICIES.get(dtype, dtype)
-    model, info = cls.from_pretrained(None, config=config, state_dict=params, dtype=policy, output_loading_info=True)
-    assert set(params) == set(model.parameter_table()) and not info["report"].missing and not info["report"].unexpected
-    return TFModel(model, mode)
+    # Keras takes its time to build; the modes of a case follow each other, so its model serves them all.
+    if not _last or _last[0] is not params or _last[1:3] != [config, dtype]:
+        cls = getattr(xlmr_tf, "TF" + model_class_name(config, head))
+        policy = POLICIES.get(dtype, dtype)
+        model, info = cls.from_pretrained(
+            None, config=config, state_dict=params, dtype=policy, output_loading_info=True
+        )
+        assert set(params) == set(model.parameter_table()) == {*info["report"].loaded, *dict(info["report"].tied)}
+        _last[:] = params, config, dtype, model
+    return TFModel(_last[3], mode)
 
 
 def load(folder: Path, class_name: str, mode: Mode, dtype: str) -> TFModel:
