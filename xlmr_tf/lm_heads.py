@@ -12,7 +12,7 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
-from xlmr_tf.checks import INTEGERS, batch_shape, check_labels, is_concrete, is_xla, shape_of
+from xlmr_tf.checks import INTEGERS, batch_shape, check_labels, check_tensors, is_concrete, is_xla, shape_of
 from xlmr_tf.encoder import Encoded, Needs
 from xlmr_tf.heads import HeadModel, flat_logits, needed_positions
 from xlmr_tf.linear import Linear, dims, layer_norm, linear, replace_values, unset
@@ -335,8 +335,11 @@ def kept_columns(logits_to_keep: Any, length: Any) -> tf.Tensor:
         if logits_to_keep < 0:
             raise InputError(f"logits_to_keep must not be negative, received {logits_to_keep}; 0 keeps all")
         return tf.range(tf.maximum(0, length - logits_to_keep), length)
-    if not tf.is_tensor(logits_to_keep) or len(logits_to_keep.shape) != 1 or logits_to_keep.dtype not in INTEGERS:
-        raise InputError(f"logits_to_keep must be a number or integers (n,), received {logits_to_keep!r}")
+    check_tensors(logits_to_keep=logits_to_keep)
+    if logits_to_keep.shape.rank != 1 or logits_to_keep.dtype not in INTEGERS:
+        raise InputError(
+            f"logits_to_keep must be a number or integers (n,), received {logits_to_keep.dtype.name} of {shape_of(logits_to_keep)}"
+        )
     if is_concrete(logits_to_keep) and bool(tf.reduce_any((logits_to_keep < -length) | (logits_to_keep >= length))):
         raise InputError(f"logits_to_keep must name columns below {length}, received {logits_to_keep.numpy().tolist()}")
     return tf.math.floormod(tf.cast(logits_to_keep, tf.int32), length)

@@ -35,5 +35,9 @@ def register_outputs() -> None:
 
 
 def register_errors() -> None:
-    """Let the core's errors come out of a call in their own words; Keras would put each between a title and a list of all arguments."""
+    """Let the core's errors come out of a call and of a graph as what they are, in their own words.
+
+    Keras would put each between a title and a list of all arguments, AutoGraph would raise an error of its own.
+    """
     XLMRError._keras_call_info_injected = True
+    XLMRError.ag_pass_through = True

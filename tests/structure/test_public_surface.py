@@ -44,7 +44,24 @@ PROMISED = {
             )
         ),
     ],
-    "xlmr_tf": ["to_tensor"],
+    "xlmr_tf": [
+        *("AutoTokenizer", "AutoConfig", "XLMRobertaTokenizer", "XLMRobertaTokenizerFast", "pipeline", "to_tensor"),
+        *(
+            f"TF{family}{head}"
+            for family in ("XLMRoberta", "XLMRobertaXL")
+            for head in (
+                "Model",
+                "ForMaskedLM",
+                "ForCausalLM",
+                "ForSequenceClassification",
+                "ForMultipleChoice",
+                "ForTokenClassification",
+                "ForQuestionAnswering",
+            )
+        ),
+        *("TFAutoModel", "TFAutoModelForMaskedLM", "TFAutoModelForCausalLM", "TFAutoModelForSequenceClassification"),
+        *("TFAutoModelForMultipleChoice", "TFAutoModelForTokenClassification", "TFAutoModelForQuestionAnswering"),
+    ],
     "xlmr_flax": ["to_tensor"],
 }
 
