@@ -1,15 +1,100 @@
-"""The Keras backend of xlmr. It holds the tensor conversion (``return_tensors="tf"``); the models come in a later release."""
+"""XLM-RoBERTa and XLM-RoBERTa-XL for Keras 3 on TensorFlow, under the published names.
+
+from xlmr_tf import AutoTokenizer, TFXLMRobertaForSequenceClassification, pipeline
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import tensorflow as tf
+from xlmr_core.config import AutoConfig, XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_tf import _keras as _keras
+from xlmr_tf.auto import (
+    TFAutoModel,
+    TFAutoModelForCausalLM,
+    TFAutoModelForMaskedLM,
+    TFAutoModelForMultipleChoice,
+    TFAutoModelForQuestionAnswering,
+    TFAutoModelForSequenceClassification,
+    TFAutoModelForTokenClassification,
+)
+from xlmr_tf.modeling_xlm_roberta import (
+    TFXLMRobertaForCausalLM,
+    TFXLMRobertaForMaskedLM,
+    TFXLMRobertaForMultipleChoice,
+    TFXLMRobertaForQuestionAnswering,
+    TFXLMRobertaForSequenceClassification,
+    TFXLMRobertaForTokenClassification,
+    TFXLMRobertaModel,
+)
+from xlmr_tf.modeling_xlm_roberta_xl import (
+    TFXLMRobertaXLForCausalLM,
+    TFXLMRobertaXLForMaskedLM,
+    TFXLMRobertaXLForMultipleChoice,
+    TFXLMRobertaXLForQuestionAnswering,
+    TFXLMRobertaXLForSequenceClassification,
+    TFXLMRobertaXLForTokenClassification,
+    TFXLMRobertaXLModel,
+)
+from xlmr_tf.tensors import register_errors, register_outputs, to_tensor
 
-__all__ = ["to_tensor"]
+if TYPE_CHECKING:
+    from xlmr_core.tokenization import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast
+    from xlmr_tf.pipelines import pipeline
+
+__all__ = [
+    "AutoConfig",
+    "AutoTokenizer",
+    "TFAutoModel",
+    "TFAutoModelForCausalLM",
+    "TFAutoModelForMaskedLM",
+    "TFAutoModelForMultipleChoice",
+    "TFAutoModelForQuestionAnswering",
+    "TFAutoModelForSequenceClassification",
+    "TFAutoModelForTokenClassification",
+    "TFXLMRobertaForCausalLM",
+    "TFXLMRobertaForMaskedLM",
+    "TFXLMRobertaForMultipleChoice",
+    "TFXLMRobertaForQuestionAnswering",
+    "TFXLMRobertaForSequenceClassification",
+    "TFXLMRobertaForTokenClassification",
+    "TFXLMRobertaModel",
+    "TFXLMRobertaXLForCausalLM",
+    "TFXLMRobertaXLForMaskedLM",
+    "TFXLMRobertaXLForMultipleChoice",
+    "TFXLMRobertaXLForQuestionAnswering",
+    "TFXLMRobertaXLForSequenceClassification",
+    "TFXLMRobertaXLForTokenClassification",
+    "TFXLMRobertaXLModel",
+    "XLMRobertaConfig",
+    "XLMRobertaTokenizer",
+    "XLMRobertaTokenizerFast",
+    "XLMRobertaXLConfig",
+    "pipeline",
+    "to_tensor",
+]
+
+register_outputs()
+register_errors()
+
+# Imported when first used: a model alone needs neither tokenizers nor pipelines.
+_LAZY = {
+    "AutoTokenizer": "xlmr_core.tokenization",
+    "XLMRobertaTokenizer": "xlmr_core.tokenization",
+    "XLMRobertaTokenizerFast": "xlmr_core.tokenization",
+    "pipeline": "xlmr_tf.pipelines",
+}
 
 
-def to_tensor(array: np.ndarray[Any, Any]) -> tf.Tensor:
-    """A TensorFlow tensor with the values, shape and dtype of a NumPy array."""
-    return tf.convert_to_tensor(array)
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

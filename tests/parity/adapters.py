@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from xlmr_core.backends import installed
 from xlmr_core.config import XLMRobertaConfig
 
-__all__ = ["MODES", "Adapter", "Mode", "Model", "adapter", "dtypes_and_modes", "modes"]
+__all__ = ["MODES", "Adapter", "Mode", "Model", "adapter", "modes", "runs"]
 
 Array = NDArray[Any]
 
@@ -58,22 +58,46 @@ class Mode:
         backend: short name, as in ``adapter_<backend>.py``.
         kernel: ``attn_implementation``.
         packed: whether batches are packed wherever that promises the answer, or never.
-        dtypes: in which all cases are run. A backend that compiles for each dtype and shape spreads them over its modes.
+        graph: how the framework compiles a call, by the backend's own word for it; empty if it does not.
+        dtypes: in which dtypes it is compared with the reference.
+        cases: which cases it runs, by the ends of their names; empty means all. Compiling is slow.
     """
 
     backend: str
     kernel: str
     packed: bool
+    graph: str = ""
     dtypes: tuple[str, ...] = ("float32", "float64", "float16", "bfloat16")
+    cases: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.backend}-{'packed' if self.packed else self.kernel}"
+        return f"{self.backend}-{'packed' if self.packed else self.kernel}" + (f"-{self.graph}" if self.graph else "")
+
+    def takes(self, name: str, dtype: str) -> bool:
+        """Whether a case is run in a dtype."""
+        return dtype in self.dtypes and (not self.cases or name.endswith(self.cases))
 
 
 MODES = (
     Mode("torch", "eager", packed=False),
     Mode("torch", "sdpa", packed=False),
     Mode("torch", "sdpa", packed=True),
+    Mode("tf", "eager", packed=False, dtypes=("float32", "float64")),
+    Mode("tf", "sdpa", packed=True, dtypes=("float32", "float16", "bfloat16")),
+    Mode("tf", "sdpa", packed=True, graph="function", dtypes=("float32",)),
+    Mode(
+        "tf",
+        "sdpa",
+        packed=False,
+        graph="xla",
+        dtypes=("float32",),
+        cases=(
+            *("XLMRoberta-Model-left-and-inside", "XLMRoberta-MaskedLM-label-at-masked", "XLMRoberta-CausalLM-right"),
+            *("XLMRobertaXL-MultipleChoice-left", "XLMRobertaXL-TokenClassification-inside"),
+            *("XLMRobertaXL-QuestionAnswering-answer", "XLMRoberta-masked-positions-all-labels"),
+            *("XLMRobertaXL-relative-decoder", "XLMRobertaXL-multi-label"),
+        ),
+    ),
     Mode("flax", "eager", packed=False, dtypes=("float32", "float64")),
     Mode("flax", "sdpa", packed=True, dtypes=("float32", "float16", "bfloat16")),
 )
@@ -90,27 +114,33 @@ def adapter(mode: Mode) -> Adapter:
     return module
 
 
-def modes(*, padded: bool = True, packed: bool = True, dtype: str = "float32") -> list[Any]:
-    """Test parameters: the tested backend's modes, skipped with a word where the framework is not installed.
+def modes(*, padded: bool = True, packed: bool = True, dtype: str | None = None) -> list[Any]:
+    """Test parameters: the tested backend's modes that do not compile, skipped with a word where the framework is not installed.
 
     Args:
         padded, packed: whether these modes are among them.
         dtype: only the modes that run in it.
     """
-    chosen = [mode for mode in MODES if mode.backend == TESTED and (packed if mode.packed else padded)]
-    chosen = [mode for mode in chosen if dtype in mode.dtypes]
-    absent = {mode.backend for mode in chosen if not installed(SHORT_NAMES[mode.backend])}
     return [
-        pytest.param(
-            mode,
-            id=str(mode),
-            marks=pytest.mark.skipif(mode.backend in absent, reason=f"{mode.backend} is not installed"),
-        )
-        for mode in chosen
+        pytest.param(mode, id=str(mode), marks=_if_installed(mode))
+        for mode in MODES
+        if mode.backend == TESTED
+        and not mode.graph
+        and (packed if mode.packed else padded)
+        and (dtype is None or dtype in mode.dtypes)
     ]
 
 
-def dtypes_and_modes(*dtypes: str) -> list[Any]:
-    """Test parameters: a dtype and a mode that runs in it."""
-    rows = [(dtype, row) for dtype in dtypes for row in modes(dtype=dtype)]
-    return [pytest.param(dtype, *row.values, id=f"{dtype}-{row.id}", marks=row.marks) for dtype, row in rows]
+def runs(names: Iterable[str], dtypes: Iterable[str] = ("float32",)) -> list[Any]:
+    """Test parameters ``name, dtype, mode``: all of the tested backend's modes, compiling ones too, as far as each takes a case."""
+    return [
+        pytest.param(name, dtype, mode, id=f"{name}-{dtype}-{mode}", marks=_if_installed(mode))
+        for name in names
+        for dtype in dtypes
+        for mode in MODES
+        if mode.backend == TESTED and mode.takes(name, dtype)
+    ]
+
+
+def _if_installed(mode: Mode) -> Any:
+    return pytest.mark.skipif(not installed(SHORT_NAMES[mode.backend]), reason=f"{mode.backend} is not installed")

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.parity import tolerances
-from tests.parity.adapters import Mode, adapter, dtypes_and_modes, modes
+from tests.parity.adapters import Mode, adapter, modes, runs
 from tests.parity.cases import CASES, Case
 from tests.parity.compare import assert_close, assert_half_close, assert_zero_where_masked, flatten
 from tests.parity.inputs import Made, make
@@ -50,8 +50,7 @@ def compared(
     return expected, made.mask_BS == 1 if packed else None
 
 
-@pytest.mark.parametrize(("dtype", "mode"), dtypes_and_modes("float32", "float64"))
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "dtype", "mode"), runs(CASES, TOLERANCES))
 def test_equals_reference(name: str, dtype: str, mode: Mode) -> None:
     case = CASES[name]
     made, expected = expected_of(name, dtype)
@@ -62,8 +61,7 @@ def test_equals_reference(name: str, dtype: str, mode: Mode) -> None:
         assert_zero_where_masked(case.head, actual, made.mask_BS)
 
 
-@pytest.mark.parametrize(("dtype", "mode"), dtypes_and_modes(*tolerances.HALF))
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "dtype", "mode"), runs(CASES, tolerances.HALF))
 def test_half_precision(name: str, dtype: str, mode: Mode) -> None:
     case = CASES[name]
     made, expected = expected_of(name, dtype)

@@ -44,24 +44,26 @@ PROMISED = {
             )
         ),
     ],
-    "xlmr_tf": ["to_tensor"],
-    "xlmr_flax": [
-        *("AutoTokenizer", "AutoConfig", "XLMRobertaTokenizer", "XLMRobertaTokenizerFast", "pipeline", "to_tensor"),
-        *("XLMRobertaConfig", "XLMRobertaXLConfig"),
-        *("FlaxAutoModel", "FlaxXLMRobertaModel", "FlaxXLMRobertaXLModel"),
-        *(
-            f"Flax{prefix}{head}"
-            for prefix in ("AutoModel", "XLMRoberta", "XLMRobertaXL")
-            for head in (
-                "ForMaskedLM",
-                "ForCausalLM",
-                "ForSequenceClassification",
-                "ForMultipleChoice",
-                "ForTokenClassification",
-                "ForQuestionAnswering",
-            )
-        ),
-    ],
+    **{
+        package: [
+            *("AutoTokenizer", "AutoConfig", "XLMRobertaTokenizer", "XLMRobertaTokenizerFast", "pipeline", "to_tensor"),
+            *("XLMRobertaConfig", "XLMRobertaXLConfig"),
+            *(f"{prefix}{family}" for family in ("AutoModel", "XLMRobertaModel", "XLMRobertaXLModel")),
+            *(
+                f"{prefix}{family}{head}"
+                for family in ("AutoModel", "XLMRoberta", "XLMRobertaXL")
+                for head in (
+                    "ForMaskedLM",
+                    "ForCausalLM",
+                    "ForSequenceClassification",
+                    "ForMultipleChoice",
+                    "ForTokenClassification",
+                    "ForQuestionAnswering",
+                )
+            ),
+        ]
+        for package, prefix in (("xlmr_tf", "TF"), ("xlmr_flax", "Flax"))
+    },
 }
 
 

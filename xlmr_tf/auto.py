@@ -1,0 +1,127 @@
+"""Auto classes: the family follows from the checkpoint's ``config.json``, the head from the class."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar
+
+from xlmr_core.config import AutoConfig, XLMRobertaConfig
+from xlmr_core.errors import XLMRError
+from xlmr_core.heads import model_class_name
+from xlmr_tf import modeling_xlm_roberta, modeling_xlm_roberta_xl
+from xlmr_tf.loading import without_published
+from xlmr_tf.placement import find_dtype
+from xlmr_tf.pretrained import PreTrainedModel
+
+__all__ = [
+    "TFAutoModel",
+    "TFAutoModelForCausalLM",
+    "TFAutoModelForMaskedLM",
+    "TFAutoModelForMultipleChoice",
+    "TFAutoModelForQuestionAnswering",
+    "TFAutoModelForSequenceClassification",
+    "TFAutoModelForTokenClassification",
+    "model_class",
+]
+
+
+def model_class(config: XLMRobertaConfig, head: str) -> type[PreTrainedModel]:
+    """The class for a configuration and a head of ``xlmr_core.heads.HEADS``."""
+    name = "TF" + model_class_name(config, head)
+    found = getattr(modeling_xlm_roberta, name, None) or getattr(modeling_xlm_roberta_xl, name)
+    assert isinstance(found, type) and issubclass(found, PreTrainedModel)
+    return found
+
+
+class _AutoModel:
+    head: ClassVar[str]
+
+    def __init__(self) -> None:
+        raise XLMRError(
+            f"{type(self).__name__} is not built itself; use its from_pretrained(name_or_path) or from_config(config)"
+        )
+
+    @classmethod
+    def from_config(
+        cls,
+        config: XLMRobertaConfig,
+        *,
+        dtype: Any = None,
+        torch_dtype: Any = None,
+        attn_implementation: str | None = None,
+        packing: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """A model with fresh values.
+
+        Args:
+            config: of the model.
+            dtype: the dtype policy; ``None`` is Keras's global one, ``"auto"`` the config's dtype. ``torch_dtype`` is its older name.
+            attn_implementation, packing: as in ``from_pretrained``.
+            **kwargs: model arguments such as ``add_pooling_layer``.
+        """
+        dtype = torch_dtype if dtype is None else dtype
+        dtype = config.dtype if dtype == "auto" else dtype
+        dtype = None if dtype is None else find_dtype(dtype)
+        model = model_class(config, cls.head)(config, dtype=dtype, **without_published(kwargs))
+        if attn_implementation is not None:
+            model.set_attn_implementation(attn_implementation)
+        if packing is not None:
+            model.set_packing(packing)
+        return model
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
+    ) -> Any:
+        """Load a checkpoint; arguments as in :func:`xlmr_tf.loading.from_pretrained`."""
+        from xlmr_core.hub import HUB_ARGUMENTS
+
+        config = kwargs.get("config")
+        if not isinstance(config, XLMRobertaConfig):
+            where = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
+            config = AutoConfig.from_pretrained(pretrained_model_name_or_path if config is None else config, **where)
+        kwargs["config"] = config  # found and read once
+        return model_class(config, cls.head).from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+
+
+class TFAutoModel(_AutoModel):
+    """The bare encoder of a checkpoint."""
+
+    head = "Model"
+
+
+class TFAutoModelForMaskedLM(_AutoModel):
+    """Masked language modelling with a checkpoint's encoder."""
+
+    head = "ForMaskedLM"
+
+
+class TFAutoModelForCausalLM(_AutoModel):
+    """Left-to-right language modelling with a checkpoint's encoder."""
+
+    head = "ForCausalLM"
+
+
+class TFAutoModelForSequenceClassification(_AutoModel):
+    """Classification or regression of sequences with a checkpoint's encoder."""
+
+    head = "ForSequenceClassification"
+
+
+class TFAutoModelForMultipleChoice(_AutoModel):
+    """Choice between sequences with a checkpoint's encoder."""
+
+    head = "ForMultipleChoice"
+
+
+class TFAutoModelForTokenClassification(_AutoModel):
+    """Classification of tokens with a checkpoint's encoder."""
+
+    head = "ForTokenClassification"
+
+
+class TFAutoModelForQuestionAnswering(_AutoModel):
+    """Extractive question answering with a checkpoint's encoder."""
+
+    head = "ForQuestionAnswering"

@@ -1,0 +1,375 @@
+"""What stands on the encoder for each task. The families in ``modeling_*`` put their own encoder below; ``lm_heads.py`` predicts tokens."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from xlmr_core.checks import IGNORE_INDEX, check_label_shape
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import ConfigError, InputError
+from xlmr_core.heads import HEADS
+from xlmr_core.outputs import (
+    MultipleChoiceModelOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+from xlmr_tf.checks import batch_shape, check_labels, check_tensors, shape_of
+from xlmr_tf.encoder import Encoded, EncoderModel, Needs, flat
+from xlmr_tf.linear import dims, dropout, linear
+from xlmr_tf.losses import check_sequence_labels, check_span, cross_entropy, sequence_loss, span_loss
+from xlmr_tf.pretrained import PreTrainedModel
+
+__all__ = [
+    "ClassificationHead",
+    "HeadModel",
+    "MultipleChoice",
+    "QuestionAnswering",
+    "SequenceClassification",
+    "TokenClassification",
+]
+
+
+class ClassificationHead(keras.layers.Layer):
+    """The first token's state to class logits: dropout, dense, tanh, dropout, projection."""
+
+    def __init__(self, config: XLMRobertaConfig, *, dtype: Any) -> None:
+        super().__init__(dtype=dtype)
+        # ---- Layers
+        self.dense = linear(config.hidden_size, config.hidden_size, dtype)
+        self.dropout = classifier_dropout(config, dtype)
+        self.out_proj = linear(config.hidden_size, config.num_labels, dtype)
+        self.built = True
+
+    def call(self, first_BD: tf.Tensor) -> tf.Tensor:
+        """(B, D) to (B, K)."""
+        return self.out_proj(self.dropout(ops.tanh(self.dense(self.dropout(first_BD)))))
+
+
+def classifier_dropout(config: XLMRobertaConfig, dtype: Any) -> keras.layers.Dropout:
+    """The dropout of classification heads."""
+    rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
+    return dropout(rate, dtype)
+
+
+class HeadModel(PreTrainedModel):
+    """An encoder with a head. Subclasses set ``head``; families set ``encoder_class``.
+
+    Args:
+        config: the model's configuration.
+        dtype: the dtype policy, such as ``mixed_bfloat16``; by default Keras's global one.
+        **kwargs: ``name`` and ``trainable``, as of every Keras model.
+    """
+
+    encoder_class: ClassVar[type[EncoderModel]]
+
+    def __init__(self, config: XLMRobertaConfig, *, dtype: Any = None, **kwargs: Any) -> None:
+        super().__init__(config, dtype=dtype, **kwargs)
+        # ---- Layers
+        self.roberta = self.encoder_class(config, add_pooling_layer=self.head.pooler, dtype=self.dtype_policy)
+
+    def head_names(self) -> list[str]:
+        """Canonical names of the head's own parameters."""
+        return [name for name in self.parameter_table() if not name.startswith("roberta.")]
+
+    def encode(self, needs: Needs, **inputs: Any) -> Encoded:
+        """Run the encoder for a head."""
+        return self.roberta(needs=needs, **inputs)
+
+
+class SequenceClassification(HeadModel):
+    """Classification or regression of a whole sequence from its first token."""
+
+    head = HEADS["ForSequenceClassification"]
+
+    def __init__(self, config: XLMRobertaConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        # ---- Layers
+        self.num_labels = config.num_labels
+        self.classifier = ClassificationHead(config, dtype=self.dtype_policy)
+        self.post_init(self.head_names())
+
+    def call(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        head_mask: Any = None,
+        inputs_embeds: Any = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        labels: Any = None,
+        training: bool | None = None,
+    ) -> Any:
+        """Classify sequences.
+
+        Args:
+            input_ids ... return_dict, training: as in the bare model.
+            labels: see :func:`xlmr_tf.losses.check_sequence_labels`.
+
+        Returns:
+            :class:`~xlmr_core.outputs.SequenceClassifierOutput`; logits (B, K).
+
+        Raises:
+            InputError: for inputs of a wrong shape, dtype or range.
+        """
+        batch, _ = batch_shape(self.config, input_ids, inputs_embeds, position_ids, labels=labels)
+        if labels is not None:
+            check_sequence_labels(self.config, labels, batch, self.num_labels)
+        encoded = self.encode(
+            Needs(first_token=self.head.reads_first_token),
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        logits = self.classifier(encoded.first_tokens())
+        loss = None if labels is None else sequence_loss(self.config, logits, labels)
+        output = SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
+        return self.finish(output, return_dict)
+
+
+class MultipleChoice(HeadModel):
+    """Choice between several sequences by a score of each."""
+
+    head = HEADS["ForMultipleChoice"]
+
+    def __init__(self, config: XLMRobertaConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        # ---- Layers
+        self.dropout = classifier_dropout(config, self.dtype_policy)
+        self.classifier = linear(config.hidden_size, 1, self.dtype_policy)
+        self.post_init(self.head_names())
+
+    def call(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        head_mask: Any = None,
+        inputs_embeds: Any = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        labels: Any = None,
+        training: bool | None = None,
+    ) -> Any:
+        """Score the choices of each example.
+
+        Args:
+            input_ids, token_type_ids, attention_mask, position_ids: (B, C, S).
+            inputs_embeds: (B, C, S, D).
+            labels: integers (B,), the index of the right choice.
+
+        Returns:
+            :class:`~xlmr_core.outputs.MultipleChoiceModelOutput`; logits (B, C).
+
+        Raises:
+            InputError: for inputs of a wrong shape, dtype or range.
+        """
+        check_tensors(input_ids=input_ids, inputs_embeds=inputs_embeds, labels=labels)
+        check_tensors(token_type_ids=token_type_ids, attention_mask=attention_mask, position_ids=position_ids)
+        if (input_ids is None) == (inputs_embeds is None):
+            batch_shape(self.config, input_ids, inputs_embeds, None)  # refuses, and says which of the two came
+        source = inputs_embeds if input_ids is None else input_ids
+        shape = shape_of(source)
+        if len(shape) != (3 if inputs_embeds is None else 4):
+            name, last = ("input_ids", "") if inputs_embeds is None else ("inputs_embeds", ", hidden")
+            raise InputError(f"{name} must have the shape (batch, choices, length{last}), received {shape}")
+        if 0 in shape[:3]:
+            raise InputError(
+                f"expected at least one example, choice and token, received the shape {shape}; skip empty batches"
+            )
+        if labels is not None:
+            check_label_shape("labels", shape_of(labels), shape[:1], (shape[0], 1))
+            labels = check_labels(self.config, labels, shape[1])
+
+        def flattened(name: str, tensor: Any) -> tf.Tensor | None:
+            if tensor is not None and shape_of(tensor)[:3] != shape[:3]:
+                raise InputError(f"{name} must have the shape {shape[:3]}, received {shape_of(tensor)}")
+            return None if tensor is None else flat(tensor)
+
+        encoded = self.encode(
+            Needs(first_token=self.head.reads_first_token),
+            input_ids=flattened("input_ids", input_ids),
+            attention_mask=flattened("attention_mask", attention_mask),
+            token_type_ids=flattened("token_type_ids", token_type_ids),
+            position_ids=flattened("position_ids", position_ids),
+            head_mask=head_mask,
+            inputs_embeds=flattened("inputs_embeds", inputs_embeds),
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        assert self.roberta.pooler is not None
+        pooled = self.roberta.pooler(encoded.first_tokens())
+        logits = tf.reshape(self.classifier(self.dropout(pooled)), dims(source)[:2])
+        loss = None if labels is None else cross_entropy(logits, tf.reshape(labels, (-1,)))
+        output = MultipleChoiceModelOutput(
+            loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
+        return self.finish(output, return_dict)
+
+
+class TokenClassification(HeadModel):
+    """Classification of every token."""
+
+    head = HEADS["ForTokenClassification"]
+    # Whether a label at a masked position counts: in base and large it does, in XL it does not, as published.
+    counts_masked_labels: ClassVar[bool] = True
+
+    def __init__(self, config: XLMRobertaConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        # ---- Layers
+        self.num_labels = config.num_labels
+        self.dropout = classifier_dropout(config, self.dtype_policy)
+        self.classifier = linear(config.hidden_size, config.num_labels, self.dtype_policy)
+        self.post_init(self.head_names())
+
+    def call(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        head_mask: Any = None,
+        inputs_embeds: Any = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        labels: Any = None,
+        training: bool | None = None,
+    ) -> Any:
+        """Classify tokens.
+
+        Args:
+            input_ids ... return_dict, training: as in the bare model.
+            labels: integers (B, S), -100 to ignore.
+
+        Returns:
+            :class:`~xlmr_core.outputs.TokenClassifierOutput`; logits (B, S, K).
+
+        Raises:
+            InputError: for inputs of a wrong shape, dtype or range.
+        """
+        shape = batch_shape(self.config, input_ids, inputs_embeds, position_ids, labels=labels)
+        if labels is not None:
+            check_label_shape("labels", shape_of(labels), shape)
+            labels = check_labels(self.config, labels, self.num_labels)
+            if not self.counts_masked_labels and attention_mask is not None and attention_mask.shape.rank == 2:
+                labels = tf.where(attention_mask == 0, tf.constant(IGNORE_INDEX, labels.dtype), labels)
+        encoded = self.encode(
+            Needs(positions_BS=needed_positions(None, labels, None)),
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        packed = self.classifier(self.dropout(encoded.states))
+        loss = None
+        if labels is not None:
+            loss = cross_entropy(flat_logits(packed), encoded.rows(labels))
+        output = TokenClassifierOutput(
+            loss=loss,
+            logits=encoded.unpack(packed),
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return self.finish(output, return_dict)
+
+
+class QuestionAnswering(HeadModel):
+    """Extractive question answering: scores of every token as start and as end of the answer."""
+
+    head = HEADS["ForQuestionAnswering"]
+
+    def __init__(self, config: XLMRobertaConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        if config.num_labels != 2:
+            raise ConfigError(f"question answering needs num_labels=2 (start and end), received {config.num_labels}")
+        # ---- Layers
+        self.qa_outputs = linear(config.hidden_size, config.num_labels, self.dtype_policy)
+        self.post_init(self.head_names())
+
+    def call(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        head_mask: Any = None,
+        inputs_embeds: Any = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        start_positions: Any = None,
+        end_positions: Any = None,
+        training: bool | None = None,
+    ) -> Any:
+        """Score tokens as start and end of an answer.
+
+        Args:
+            input_ids ... return_dict, training: as in the bare model.
+            start_positions, end_positions: integers (B,); a position outside the sequence is ignored. The loss normalises over all
+                positions, masked ones included, as published, so with them the padded path is taken.
+
+        Returns:
+            :class:`~xlmr_core.outputs.QuestionAnsweringModelOutput`; logits (B, S).
+
+        Raises:
+            InputError: for inputs of a wrong shape, dtype or range; for one of the two positions without the other.
+        """
+        spans = {"start_positions": start_positions, "end_positions": end_positions}
+        batch, _ = batch_shape(self.config, input_ids, inputs_embeds, position_ids, **spans)
+        check_span(start_positions, end_positions, batch)
+        encoded = self.encode(
+            Needs(every_position=start_positions is not None),
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        start_logits, end_logits = tf.unstack(encoded.unpack(self.qa_outputs(encoded.states)), axis=-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = span_loss(start_logits, end_logits, start_positions, end_positions)
+        output = QuestionAnsweringModelOutput(
+            loss=loss,
+            start_logits=start_logits,
+            end_logits=end_logits,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return self.finish(output, return_dict)
+
+
+def flat_logits(logits: tf.Tensor) -> tf.Tensor:
+    """(..., K) to (n, K)."""
+    return tf.reshape(logits, (-1, logits.shape[-1]))
+
+
+def needed_positions(length: Any, labels: tf.Tensor | None, chosen_BP: tf.Tensor | None) -> tf.Tensor | None:
+    """Bool (B, S): where states count whatever the mask says, by labels (B, S) or by chosen columns (B, P), -1 for none."""
+    if chosen_BP is not None:
+        return tf.reduce_any(tf.one_hot(chosen_BP, length, on_value=True, off_value=False, dtype=tf.bool), axis=1)
+    return None if labels is None else labels != IGNORE_INDEX

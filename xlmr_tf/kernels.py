@@ -1,0 +1,140 @@
+"""Attention kernels: functions of one signature, chosen by ``attn_implementation``.
+
+==================  =========================================================================================================
+kernel              when it is legal
+==================  =========================================================================================================
+``eager``           always on padded tokens; returns probabilities and takes a head mask
+``sdpa``            padded tokens; the same formula, because TensorFlow has no fused one on the CPU and XLA makes its own
+``packed``          packed tokens; chosen by the encoder in place of ``sdpa`` when the batch is packed
+==================  =========================================================================================================
+
+Shapes: queries, keys and values are ``(..., N, H)`` with ``...`` either (B, S) padded or (T,) packed; the context has the queries' shape.
+The bias is additive: ``(B | 1, N | 1, S | 1, S')``, a masked key holds the most negative number of the dtype. Not minus infinity: a fully
+masked row then attends uniformly and stays finite, as published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from xlmr_core.errors import InputError
+from xlmr_tf.packed_attention import packed_attention
+from xlmr_tf.packing import Packing
+
+__all__ = ["ATTN_IMPLEMENTATIONS", "AttentionPlan", "attend", "check_attn_implementation"]
+
+ATTN_IMPLEMENTATIONS = ("sdpa", "eager")
+
+
+def check_attn_implementation(name: str) -> str:
+    """Return ``name`` if there is such an implementation, else say which there are."""
+    if name not in ATTN_IMPLEMENTATIONS:
+        raise InputError(
+            f"attn_implementation must be one of {', '.join(map(repr, ATTN_IMPLEMENTATIONS))}, received {name!r}"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """How every layer of one call attends.
+
+    Attributes:
+        bias: additive bias of the mask and of causality, float32 at least, or ``None`` if all keys are attended. Padded tokens only.
+        causal: a query sees its predecessors only. Packed tokens only.
+        packing: set if tokens are packed.
+        return_weights: probabilities are wanted.
+    """
+
+    bias: tf.Tensor | None = None
+    causal: bool = False
+    packing: Packing | None = None
+    return_weights: bool = False
+
+
+def attend(
+    plan: AttentionPlan,
+    query: tf.Tensor,
+    key: tf.Tensor,
+    value: tf.Tensor,
+    *,
+    scale: float,
+    dropout: float,
+    seed: tf.Tensor | None = None,
+    extra_bias: tf.Tensor | None = None,
+    head_mask_N: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Scaled dot-product attention by the plan's kernel (Vaswani et al. 2017).
+
+    Args:
+        plan: which kernel, which mask.
+        query, key, value: ``(..., N, H)``.
+        scale: factor of the scores.
+        dropout: probability of dropping an attention weight; 0 outside training.
+        seed: integers (2,) that decide what is dropped; ``None`` without dropout.
+        extra_bias: (B, N, S, S') added to the scaled scores, for relative positions.
+        head_mask_N: (N,) factor of each head's probabilities.
+
+    Returns:
+        The context ``(..., N, H)``, and the probabilities (B, N, S, S') if the plan wants them.
+    """
+    if plan.packing is not None:
+        packed = packed_attention(
+            query, key, value, plan.packing, scale=scale, dropout=dropout, seed=seed, causal=plan.causal
+        )
+        return packed, None
+    bias = plan.bias
+    if extra_bias is not None:
+        extra_bias = tf.cast(extra_bias, _wide(extra_bias.dtype))
+        bias = extra_bias if bias is None else bias + extra_bias
+    query, key, value = (tf.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
+    context, weights = eager(query, key, value, bias, scale=scale, dropout=dropout, seed=seed, head_mask_N=head_mask_N)
+    return tf.transpose(context, (0, 2, 1, 3)), weights if plan.return_weights else None
+
+
+def eager(
+    q_BNSH: tf.Tensor,
+    k_BNTH: tf.Tensor,
+    v_BNTH: tf.Tensor,
+    bias: tf.Tensor | None,
+    *,
+    scale: float,
+    dropout: float,
+    seed: tf.Tensor | None,
+    head_mask_N: tf.Tensor | None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The formula as it stands in the paper, softmax in float32 at least; returns (context, probabilities)."""
+    scores_BNST = tf.matmul(q_BNSH * tf.cast(scale, q_BNSH.dtype), k_BNTH, transpose_b=True)
+    scores_BNST = tf.cast(scores_BNST, _wide(scores_BNST.dtype))
+    if bias is not None:
+        scores_BNST += tf.cast(bias, scores_BNST.dtype)
+    probs_BNST = tf.cast(tf.nn.softmax(scores_BNST), v_BNTH.dtype)
+    if dropout:
+        probs_BNST = tf.nn.experimental.stateless_dropout(probs_BNST, dropout, tf.cast(seed, tf.int32))
+    if head_mask_N is not None:
+        probs_BNST *= tf.cast(head_mask_N, probs_BNST.dtype)[:, None, None]
+    return tf.matmul(probs_BNST, v_BNTH), probs_BNST
+
+
+def mask_bias(keep: tf.Tensor, dtype: Any) -> tf.Tensor:
+    """A boolean mask (true: attend), already broadcastable to (B, N, S, S'), as an additive bias."""
+    dtype = tf.as_dtype(_wide(dtype))
+    return tf.where(keep, tf.zeros((), dtype), dtype.min)
+
+
+def causal_keep(length: Any) -> tf.Tensor:
+    """(S, S) boolean: a position sees itself and its predecessors."""
+    return tf.linalg.band_part(tf.ones((length, length), tf.bool), -1, 0)
+
+
+def causal_bias(length: Any, dtype: Any) -> tf.Tensor:
+    """The causal mask as an additive bias (1, 1, S, S)."""
+    return mask_bias(causal_keep(length)[None, None], dtype)
+
+
+def _wide(dtype: Any) -> tf.DType:
+    """float32, or float64 where that is the dtype: what scores are summed in."""
+    return tf.float64 if tf.as_dtype(dtype) == tf.float64 else tf.float32

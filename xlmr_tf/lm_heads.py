@@ -1,0 +1,345 @@
+"""The heads that predict tokens: masked and left-to-right language modelling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from xlmr_core.checks import IGNORE_INDEX, check_label_shape
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import InputError
+from xlmr_core.heads import HEADS
+from xlmr_core.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
+from xlmr_tf.checks import INTEGERS, batch_shape, check_labels, check_tensors, is_concrete, is_xla, shape_of
+from xlmr_tf.encoder import Encoded, Needs
+from xlmr_tf.heads import HeadModel, flat_logits, needed_positions
+from xlmr_tf.linear import Linear, dims, layer_norm, linear, replace_values, unset
+from xlmr_tf.losses import cross_entropy
+
+__all__ = ["CausalLM", "LMHead", "MaskedLM"]
+
+
+class LMHead(keras.layers.Layer):
+    """States to vocabulary logits: dense, gelu, norm, projection. The gelu is the exact one whatever ``hidden_act`` says, as published.
+
+    Args:
+        config: sizes, and whether the projection is tied to the word embedding.
+        table: the word embedding.
+        dtype: the dtype policy.
+    """
+
+    decoder: Linear | None
+
+    def __init__(self, config: XLMRobertaConfig, table: keras.layers.Embedding, *, dtype: Any) -> None:
+        super().__init__(dtype=dtype)
+        # ---- Layers
+        self.dense = linear(config.hidden_size, config.hidden_size, dtype)
+        self.layer_norm = layer_norm(config.hidden_size, config.layer_norm_eps, dtype)
+        self.bias = self.add_weight((config.vocab_size,), initializer=unset, name="bias")
+        # ---- Tying
+        self.table = table if config.tie_word_embeddings else None
+        self.decoder = (
+            None if config.tie_word_embeddings else linear(config.hidden_size, config.vocab_size, dtype, bias=False)
+        )
+        self.built = True
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """(..., D) to (..., V)."""
+        x = self.layer_norm(keras.activations.gelu(self.dense(x), approximate=False))
+        if self.decoder is not None:
+            return self.decoder(x) + tf.cast(self.bias, x.dtype)
+        assert self.table is not None
+        *leading, width = dims(x)
+        table_VD = tf.cast(self.table.embeddings, x.dtype)
+        logits = tf.matmul(tf.reshape(x, (-1, width)), table_VD, transpose_b=True) + tf.cast(self.bias, x.dtype)
+        return tf.reshape(logits, (*leading, table_VD.shape[0]))
+
+
+class VocabularyModel(HeadModel):
+    """A head that projects to the vocabulary."""
+
+    lm_head: LMHead
+
+    def __init__(self, config: XLMRobertaConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        # ---- Layers
+        self.lm_head = LMHead(config, self.get_input_embeddings(), dtype=self.dtype_policy)
+        self.post_init(self.head_names())
+
+    def get_output_embeddings(self) -> keras.layers.Layer:
+        """The vocabulary projection: the word embedding itself if it is tied to it."""
+        return self.lm_head.table if self.lm_head.decoder is None else self.lm_head.decoder
+
+    def set_output_embeddings(self, new_embeddings: Linear) -> None:
+        """Replace the vocabulary projection, which is not tied to the word embedding from then on; the head's bias stays."""
+        self.lm_head.decoder, self.lm_head.table = new_embeddings, None
+
+    def set_output_bias(self, bias: Any) -> None:
+        """Replace the values of the vocabulary projection's bias, (V,)."""
+        replace_values(self.lm_head, "bias", tf.convert_to_tensor(bias))
+
+    def _resize_projection(self, rows: int, mean_resizing: bool) -> None:
+        decoder, bias = self.lm_head.decoder, self.lm_head.bias
+        if decoder is not None:
+            table_VD = self._resized(tf.transpose(decoder._kernel), rows, mean_resizing)
+            replace_values(decoder, "_kernel", tf.transpose(table_VD))
+            decoder.units = rows
+        self.set_output_bias(tf.pad(bias[:rows], [[0, max(0, rows - bias.shape[0])]]))
+
+
+class MaskedLM(VocabularyModel):
+    """Masked language modelling."""
+
+    head = HEADS["ForMaskedLM"]
+
+    def call(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        head_mask: Any = None,
+        inputs_embeds: Any = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        labels: Any = None,
+        training: bool | None = None,
+        *,
+        encoder_hidden_states: Any = None,
+        encoder_attention_mask: Any = None,
+        masked_positions: Any = None,
+        sparse_prediction: bool = False,
+    ) -> Any:
+        """Predict masked tokens.
+
+        Args:
+            input_ids ... return_dict, training, encoder_hidden_states, encoder_attention_mask: as in the bare model.
+            labels: integers (B, S), -100 where nothing is to be predicted; with ``masked_positions`` also (B, P).
+            masked_positions: integers (B, P), padded with -1: compute logits at these positions only.
+            sparse_prediction: with labels: compute logits at labelled positions only.
+
+        Returns:
+            :class:`~xlmr_core.outputs.MaskedLMOutput`; logits (B, S, V), or (B, P, V) with zeros at -1, or (number labelled, V) in
+            row-major order.
+
+        Raises:
+            InputError: for inputs of a wrong shape, dtype or range; for ``sparse_prediction`` under XLA.
+        """
+        shape = batch_shape(
+            self.config, input_ids, inputs_embeds, position_ids, labels=labels, masked_positions=masked_positions
+        )
+        if sparse_prediction and labels is None:
+            raise InputError(
+                "sparse_prediction=True computes logits at labelled positions and needs labels; pass labels, or masked_positions"
+            )
+        if sparse_prediction and masked_positions is not None:
+            raise InputError(
+                "sparse_prediction and masked_positions both choose where logits are computed; pass one of them"
+            )
+        if sparse_prediction and is_xla():
+            raise InputError(
+                "sparse_prediction=True gives logits of a size that XLA cannot know; pass masked_positions, or leave jit_compile out"
+            )
+        if masked_positions is not None:
+            check_masked_positions(masked_positions, shape)
+        if labels is not None:
+            shapes = [shape] if masked_positions is None else [shape, shape_of(masked_positions)]
+            check_label_shape("labels", shape_of(labels), *shapes)
+            labels = check_labels(self.config, labels, self.config.vocab_size)
+            if masked_positions is not None:
+                labels = labels_at(masked_positions, labels)
+        length = dims(input_ids if inputs_embeds is None else inputs_embeds)[1]
+        encoded = self.encode(
+            Needs(positions_BS=needed_positions(length, labels, masked_positions)),
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        loss = None
+        if masked_positions is not None:
+            logits = self.logits_at(encoded, masked_positions, length)
+            if labels is not None:
+                loss = cross_entropy(flat_logits(logits), tf.reshape(labels, (-1,)))
+        elif sparse_prediction:
+            flat = tf.reshape(labels, (-1,))
+            labelled = tf.where(flat != IGNORE_INDEX)[:, 0]
+            logits = self.lm_head(encoded.at(labelled))
+            loss = cross_entropy(logits, tf.gather(flat, labelled))
+        else:
+            packed = self.lm_head(encoded.states)
+            logits = encoded.unpack(packed)
+            if labels is not None:
+                # Labels lie on real tokens here, so the packed rows are all that counts.
+                loss = cross_entropy(flat_logits(packed), encoded.rows(labels))
+        output = MaskedLMOutput(
+            loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
+        return self.finish(output, return_dict)
+
+    def logits_at(self, encoded: Encoded, masked_positions: tf.Tensor, length: Any) -> tf.Tensor:
+        """(B, P, V) logits at some positions, zero where the position is -1."""
+        valid_BP = masked_positions >= 0
+        batch, places = dims(masked_positions)
+        rows = tf.range(tf.cast(batch, tf.int64))[:, None] * tf.cast(length, tf.int64)
+        flat_BP = rows + tf.maximum(tf.cast(masked_positions, tf.int64), 0)
+        vocabulary = self.config.vocab_size
+        if is_xla():
+            logits_nV = self.lm_head(encoded.at(tf.reshape(flat_BP, (-1,))))
+            logits_BPV = tf.reshape(logits_nV, (batch, places, vocabulary))
+            return tf.where(valid_BP[..., None], logits_BPV, tf.zeros((), logits_BPV.dtype))
+        logits_nV = self.lm_head(encoded.at(tf.boolean_mask(flat_BP, valid_BP)))
+        return tf.scatter_nd(tf.where(valid_BP), logits_nV, tf.cast(tf.stack([batch, places, vocabulary]), tf.int64))
+
+
+class CausalLM(VocabularyModel):
+    """Left-to-right language modelling. ``config.is_decoder`` makes attention causal, as published; without it every token sees all."""
+
+    head = HEADS["ForCausalLM"]
+
+    def call(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        head_mask: Any = None,
+        inputs_embeds: Any = None,
+        encoder_hidden_states: Any = None,
+        encoder_attention_mask: Any = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        labels: Any = None,
+        training: bool | None = None,
+        *,
+        logits_to_keep: Any = 0,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Predict each next token.
+
+        Args:
+            input_ids ... return_dict, training: as in the bare model.
+            labels: integers (B, S), -100 to ignore; position i predicts the label of i + 1.
+            logits_to_keep: compute logits at the last so many positions only (0: all), or at the columns of an integer tensor (n,).
+            num_items_in_batch: divide the summed loss by this number and not by the number of labels, as loops with gradient accumulation
+                ask.
+
+        Returns:
+            :class:`~xlmr_core.outputs.CausalLMOutputWithCrossAttentions`; logits (B, S, V), or (B, kept, V).
+
+        Raises:
+            InputError: for inputs of a wrong shape, dtype or range; for labels with ``logits_to_keep``.
+        """
+        shape = batch_shape(self.config, input_ids, inputs_embeds, position_ids, labels=labels)
+        batch, length = dims(input_ids if inputs_embeds is None else inputs_embeds)[:2]
+        keeps_all = isinstance(logits_to_keep, int) and logits_to_keep == 0
+        if labels is not None:
+            if not keeps_all:
+                raise InputError("labels need the logits of every position; leave logits_to_keep out")
+            check_label_shape("labels", shape_of(labels), shape)
+            labels = next_labels(check_labels(self.config, labels, self.config.vocab_size))
+        kept = kept_columns(logits_to_keep, length)
+        chosen = None if keeps_all else tf.broadcast_to(kept[None], (batch, dims(kept)[0]))
+        encoded = self.encode(
+            Needs(positions_BS=needed_positions(length, labels, chosen)),
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        loss = None
+        if keeps_all:
+            packed = self.lm_head(encoded.states)
+            logits = encoded.unpack(packed)
+            if labels is not None:
+                loss = cross_entropy(flat_logits(packed), encoded.rows(labels), num_items_in_batch)
+        else:
+            logits = self.lm_head(tf.gather(encoded.unpack(encoded.states), kept, axis=1))
+        output = CausalLMOutputWithCrossAttentions(
+            loss=loss,
+            logits=logits,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+            cross_attentions=encoded.cross_attentions,
+        )
+        return self.finish(output, return_dict)
+
+
+def next_labels(labels_BS: tf.Tensor) -> tf.Tensor:
+    """What each position predicts: its successor's label; the last position predicts nothing."""
+    return tf.pad(labels_BS[:, 1:], [[0, 0], [0, 1]], constant_values=IGNORE_INDEX)
+
+
+def labels_at(masked_positions: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """(B, P) labels of the masked positions, from (B, S) or (B, P) ones; -100 where there is none."""
+    places, columns = dims(masked_positions)[1], dims(labels)[1]
+    positions = tf.maximum(tf.cast(masked_positions, tf.int64), 0)
+
+    def gathered() -> tf.Tensor:
+        return tf.gather(labels, positions, batch_dims=1)
+
+    if isinstance(places, int) and isinstance(columns, int):
+        labels = labels if places == columns else gathered()
+    else:  # which of the two it is shows when the graph runs
+        labels = tf.cond(tf.equal(places, columns), lambda: labels, gathered)
+    return tf.where(masked_positions < 0, tf.constant(IGNORE_INDEX, labels.dtype), labels)
+
+
+def check_masked_positions(masked_positions: Any, shape: tuple[int, int]) -> None:
+    """Refuse positions outside the sequence.
+
+    Raises:
+        InputError: naming the shape, the dtype or the range.
+    """
+    received = shape_of(masked_positions)
+    if len(received) != 2 or received[0] != shape[0] or received[1] == 0:
+        raise InputError(f"masked_positions must have the shape ({shape[0]}, P) with P at least 1, received {received}")
+    if masked_positions.dtype not in INTEGERS:
+        raise InputError(f"masked_positions must hold integers, received {masked_positions.dtype.name}")
+    if is_concrete(masked_positions):
+        low, high = (int(reduce(masked_positions)) for reduce in (tf.reduce_min, tf.reduce_max))
+        if low < -1 or high >= shape[1]:
+            worst = low if low < -1 else high
+            raise InputError(
+                f"masked_positions must lie between -1 (none) and {shape[1] - 1} (the last token), received {worst}"
+            )
+
+
+def kept_columns(logits_to_keep: Any, length: Any) -> tf.Tensor:
+    """The columns that ``logits_to_keep`` means, (n,).
+
+    Raises:
+        InputError: for a negative number, or columns outside the sequence.
+    """
+    if isinstance(logits_to_keep, int):
+        if logits_to_keep < 0:
+            raise InputError(f"logits_to_keep must not be negative, received {logits_to_keep}; 0 keeps all")
+        return tf.range(tf.maximum(0, length - logits_to_keep), length)
+    check_tensors(logits_to_keep=logits_to_keep)
+    if logits_to_keep.shape.rank != 1 or logits_to_keep.dtype not in INTEGERS:
+        raise InputError(
+            f"logits_to_keep must be a number or integers (n,), received {logits_to_keep.dtype.name} of {shape_of(logits_to_keep)}"
+        )
+    if is_concrete(logits_to_keep) and bool(tf.reduce_any((logits_to_keep < -length) | (logits_to_keep >= length))):
+        raise InputError(f"logits_to_keep must name columns below {length}, received {logits_to_keep.numpy().tolist()}")
+    return tf.math.floormod(tf.cast(logits_to_keep, tf.int32), length)

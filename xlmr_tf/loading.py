@@ -1,0 +1,285 @@
+"""From files to models and back.
+
+A model is built without drawing a value or touching its memory, then the checkpoint's tensors are put in place, a piece at a time. The pages of
+the mapped file that a piece came from are given back at once, so memory is the model once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from xlmr_core.checkpoint import Checkpoint, RawTensor, open_checkpoint, save_tensors
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config_base import check_known
+from xlmr_core.errors import ConfigError, InputError
+from xlmr_core.formats.safetensors_file import TensorInfo
+from xlmr_core.hub import HUB_ARGUMENTS, resolve
+from xlmr_core.load_plan import LoadReport, plan_load
+from xlmr_core.parameters import Role, stored_names
+from xlmr_core.quantization import is_int8
+from xlmr_tf.linear import loading
+from xlmr_tf.placement import find_dtype, find_one_device
+
+if TYPE_CHECKING:
+    from xlmr_tf.pretrained import PreTrainedModel
+
+__all__ = ["from_pretrained", "save_pretrained", "to_raw", "without_published"]
+
+ModelT = TypeVar("ModelT", bound="PreTrainedModel")
+
+# The dtype of a policy's variables by the tags of safetensors.
+DTYPES: dict[str, str] = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+# Files of a checkpoint that from_pretrained fetches from the hub.
+PATTERNS = ("config.json", "*.safetensors", "*.safetensors.index.json")
+# Values that are on their way from a file to a variable at a time.
+PIECE = 1 << 22
+# Published arguments about matters that do not arise here: any value will do.
+NOT_NEEDED = (
+    *("low_cpu_mem_usage", "max_memory", "offload_folder", "offload_state_dict", "offload_buffers", "weights_only"),
+    *("trust_remote_code", "code_revision", "resume_download", "mirror", "generation_config", "use_kernels", "from_pt"),
+    *("_fast_init", "_from_auto", "_from_pipeline", "_commit_hash", "load_weight_prefix", "tf_to_pt_weight_rename"),
+)
+_NOT_QUANTIZED = (
+    "this backend computes in floating point; xlmr_torch.optimize_for_inference(model, dtype='int8') quantizes"
+)
+# Published arguments of which only some values can be served: those values, and what to say to others.
+ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
+    "use_safetensors": ((None, True), "this release reads safetensors only; convert the checkpoint"),
+    "from_tf": ((False,), "this release reads safetensors only; convert the checkpoint"),
+    "from_flax": ((False,), "this release reads safetensors only; convert the checkpoint"),
+    "variant": ((None,), "variants are not looked up; pass the path of the folder or file that holds it"),
+    "gguf_file": ((None,), "this release reads safetensors only; convert the checkpoint"),
+    "quantization_config": ((None,), _NOT_QUANTIZED),
+    "load_in_8bit": ((False,), _NOT_QUANTIZED),
+    "load_in_4bit": ((False,), _NOT_QUANTIZED),
+    "key_mapping": ((None,), "names are mapped by the loader itself; rename the tensors, or pass state_dict="),
+    "proxies": ((None,), "set the HTTPS_PROXY environment variable"),
+    "push_to_hub": ((False,), "this library does not upload; use huggingface_hub.upload_folder"),
+}
+
+
+def to_raw(values: NDArray[Any]) -> RawTensor:
+    """The bytes of an array, NumPy's extension type for bfloat16 included."""
+    if values.dtype.name == "bfloat16":
+        raw = RawTensor.from_numpy(values.view(np.uint16))
+        return RawTensor("BF16", raw.shape, raw.data)
+    return RawTensor.from_numpy(values)
+
+
+def from_pretrained(
+    cls: type[ModelT],
+    name_or_path: str | os.PathLike[str] | None,
+    *model_args: Any,
+    config: XLMRobertaConfig | str | os.PathLike[str] | None = None,
+    state_dict: Mapping[str, Any] | None = None,
+    dtype: Any = None,
+    torch_dtype: Any = None,
+    device: str | int | None = None,
+    device_map: str | int | dict[str, Any] | None = None,
+    attn_implementation: str | None = None,
+    packing: str | None = None,
+    ignore_mismatched_sizes: bool = False,
+    output_loading_info: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Load a model.
+
+    Args:
+        cls: the model class.
+        name_or_path: a local folder, a built-in name (``xlmr-mini``), or a name on the hub; ``None`` if ``config`` and ``state_dict`` say all.
+        *model_args, and model arguments such as ``add_pooling_layer``, ``name``, ``trainable``: passed to the constructor.
+        config: in place of the checkpoint's own.
+        state_dict: arrays by canonical name and in canonical layout, in place of the checkpoint's files.
+        dtype: the dtype policy, ``mixed_float16`` and ``mixed_bfloat16`` included; ``None`` is Keras's global one, ``"auto"`` the
+            checkpoint's own dtype. ``torch_dtype`` is its older name.
+        device, device_map: where the variables go: ``cpu``, ``gpu:0``, or a GPU's number; by default TensorFlow's choice.
+        attn_implementation: ``sdpa`` (default) or ``eager``.
+        packing: see :meth:`PreTrainedModel.set_packing`.
+        ignore_mismatched_sizes: let parameters of another shape start fresh.
+        output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.load_plan.LoadReport` as ``info["report"]`` and its
+            lists under their published names.
+        **kwargs: the hub's ``revision``, ``cache_dir``, ``local_files_only``, ``token``, ...; published arguments about matters that do not
+            arise here (``from_pt``, ``from_tf=False``, ...); everything else sets a value of the config.
+
+    Raises:
+        ModelNotFoundError: if the name or folder cannot be found.
+        CheckpointError: if the files are damaged or do not fit.
+        ConfigError: for a config of another architecture or impossible values, or quantized weights.
+        InputError: for an unknown dtype, device or implementation, or a published argument whose value cannot be served.
+        TypeError: for an argument that neither the loader, nor the model, nor the config knows.
+    """
+    dtype = torch_dtype if dtype is None else dtype
+    if kwargs.pop("use_auth_token", None) is not None:
+        raise InputError("use_auth_token was renamed long ago; pass token=")
+    where = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
+    kwargs = without_published(kwargs)
+    of_model = ("add_pooling_layer", "name", "trainable")
+    model_kwargs = {key: kwargs.pop(key) for key in of_model if key in kwargs}
+    target = find_one_device(device if device is not None else device_map)
+    if dtype not in (None, "auto"):
+        dtype = find_dtype(dtype)
+
+    if name_or_path is not None:
+        folder = resolve(name_or_path, patterns=PATTERNS, **where)
+    elif config is None or state_dict is None:
+        raise InputError("expected a name or folder, received None; pass one, or both config= and state_dict=")
+    else:
+        folder = Path()
+    config = _config(cls, folder, config, kwargs)
+    config.name_or_path = "" if name_or_path is None else str(name_or_path)
+    if is_int8(config):
+        raise ConfigError(
+            f"{folder} holds int8 weights, expected floating point ones; {_NOT_QUANTIZED}, and reads them"
+        )
+    source: Checkpoint | _StateDict = open_checkpoint(folder) if state_dict is None else _StateDict(state_dict)
+    if dtype == "auto":
+        dtype = find_dtype(config.dtype) if config.dtype is not None else _dtype_in(source)
+    with loading(), tf.device(target):
+        model = cls(config, *model_args, dtype=dtype, **model_kwargs)
+    if attn_implementation is not None:
+        model.set_attn_implementation(attn_implementation)
+    if packing is not None:
+        model.set_packing(packing)
+
+    plan = plan_load(
+        config,
+        cls.head.suffix,
+        source,
+        pooler=model.base_model.pooler is not None,
+        ignore_mismatched_sizes=ignore_mismatched_sizes,
+    )
+    rows = model.parameter_table()
+    for name, stored in plan.sources.items():
+        _put(model.get_parameter(name), source.tensor(stored), transposed=rows[name].role is Role.LINEAR_WEIGHT)
+    model.init_weights(plan.fresh)
+    config.dtype = str(model.variable_dtype)
+    return (model, _loading_info(plan.report)) if output_loading_info else model
+
+
+def _config(
+    cls: type[PreTrainedModel],
+    folder: Path,
+    config: XLMRobertaConfig | str | os.PathLike[str] | None,
+    overrides: dict[str, Any],
+) -> XLMRobertaConfig:
+    known = (
+        config
+        if isinstance(config, XLMRobertaConfig)
+        else cls.config_class.from_pretrained(folder if config is None else config)
+    )
+    check_known(known, overrides, f"{cls.__name__}.from_pretrained()")
+    return known.copy(**overrides)  # the caller's own object stays as it is
+
+
+def without_published(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments without the published ones that ask for nothing.
+
+    Raises:
+        InputError: for a published argument whose value asks for something that is not to be had here.
+    """
+    left = {}
+    for key, value in kwargs.items():
+        if key in ONLY:
+            served, remedy = ONLY[key]
+            if value not in served:
+                raise InputError(f"{key} must be {' or '.join(map(repr, served))}, received {value!r}: {remedy}")
+        elif key not in NOT_NEEDED:
+            left[key] = value
+    return left
+
+
+def _put(variable: keras.Variable, raw: RawTensor, *, transposed: bool) -> None:
+    """Fill a variable. Large tables go in by rows, so that no second copy of them exists at any time."""
+    if transposed or len(raw.shape) < 2 or 0 in raw.shape:
+        values = raw.to_numpy()
+        variable.assign(_cast(np.ascontiguousarray(values.T) if transposed else values.copy(), variable.dtype))
+        del values
+        _give_back(raw.data)
+        return
+    width, step = raw.nbytes // raw.shape[0], max(1, PIECE // raw.shape[1])
+    for start in range(0, raw.shape[0], step):
+        rows = range(start, min(start + step, raw.shape[0]))
+        piece = raw.data[rows.start * width : rows.stop * width]
+        values = RawTensor(raw.dtype, (len(rows), *raw.shape[1:]), piece).to_numpy().copy()
+        variable.value.scatter_update(tf.IndexedSlices(_cast(values, variable.dtype), tf.range(rows.start, rows.stop)))
+        _give_back(piece)
+
+
+def _cast(values: NDArray[Any], dtype: str) -> tf.Tensor:
+    return tf.cast(tf.convert_to_tensor(values), dtype)
+
+
+def _give_back(data: memoryview) -> None:
+    """Let go of the pages of a mapped file behind some bytes; a later look reads them again."""
+    mapped = data.obj
+    if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED") or not data.nbytes:
+        return
+    begin = np.frombuffer(data, np.uint8).ctypes.data - np.frombuffer(mapped, np.uint8, count=1).ctypes.data
+    first = begin // mmap.PAGESIZE * mmap.PAGESIZE
+    with contextlib.suppress(OSError):
+        mapped.madvise(mmap.MADV_DONTNEED, first, min(begin + data.nbytes, len(mapped)) - first)
+
+
+def _dtype_in(source: Checkpoint | _StateDict) -> str | None:
+    """The dtype of the first floating point tensor."""
+    tags = (source.info(name).dtype for name in source.names)
+    return next((DTYPES[tag] for tag in tags if tag in DTYPES), None)
+
+
+class _StateDict:
+    """Arrays by name, read like a checkpoint file."""
+
+    path = Path("the state_dict passed")
+
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        self._arrays = arrays
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._arrays)
+
+    def info(self, name: str) -> TensorInfo:
+        raw = self.tensor(name)
+        return TensorInfo(raw.dtype, tuple(raw.shape), self.path)
+
+    def tensor(self, name: str) -> RawTensor:
+        return to_raw(np.asarray(self._arrays[name]))
+
+
+def _loading_info(report: LoadReport) -> dict[str, Any]:
+    return {
+        "missing_keys": list(report.missing),
+        "unexpected_keys": list(report.unexpected),
+        "mismatched_keys": [tuple(row) for row in report.mismatched],
+        "error_msgs": [],
+        "report": report,
+    }
+
+
+def save_pretrained(model: PreTrainedModel, folder: Path, *, max_shard_size: int | str = "5GB") -> None:
+    """Write the files of :meth:`PreTrainedModel.save_pretrained`."""
+    config = model.config.copy(architectures=[type(model).__name__.removeprefix("TF")], dtype=str(model.variable_dtype))
+    vars(config).pop("quantization_config", None)  # of the checkpoint that the config may have come from
+    save_tensors(
+        folder,
+        {name: partial(_raw_of, model, name) for name in stored_names(model.parameter_table())},
+        max_shard_size=max_shard_size,
+        metadata={"format": "pt"},
+        together={"config.json": config.to_json_string().encode()},
+    )
+
+
+def _raw_of(model: PreTrainedModel, name: str) -> RawTensor:
+    return to_raw(model.get_values(name))

@@ -1,0 +1,153 @@
+"""Attention within the sequences of packed tokens: no padding, no wasted scores.
+
+A loop over the sequences, in TensorFlow's own control flow. Its gradient is a second such loop that computes the probabilities once more: what
+TensorFlow would derive by itself keeps every sequence's probabilities, and adds up gradients of the size of the whole batch for each. Forward
+and backward are functions of TensorFlow with dynamic sizes, traced once for a model, so that eager calls do not pay for each small operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import tensorflow as tf
+
+from xlmr_tf.packing import Packing
+
+__all__ = ["packed_attention"]
+
+
+def packed_attention(
+    q_TNH: tf.Tensor,
+    k_TNH: tf.Tensor,
+    v_TNH: tf.Tensor,
+    packing: Packing,
+    *,
+    scale: float,
+    dropout: float,
+    seed: tf.Tensor | None,
+    causal: bool,
+) -> tf.Tensor:
+    """Scaled dot-product attention within each sequence.
+
+    Args:
+        q_TNH, k_TNH, v_TNH: packed tokens of one dtype.
+        packing: where the sequences are.
+        scale: factor of the scores.
+        dropout: probability of dropping an attention weight.
+        seed: integers (2,) that decide what is dropped; ``None`` without dropout.
+        causal: a query sees its predecessors only.
+
+    Returns:
+        The context (T, N, H).
+    """
+    _, heads, size = q_TNH.shape
+    masked = packing.attended_T is not None
+    forward, backward = _functions(q_TNH.dtype, heads, size, scale, dropout, causal, masked)
+    attended_T = tf.ones((0,), tf.bool) if packing.attended_T is None else packing.attended_T
+    seed = tf.zeros((2,), tf.int32) if seed is None else tf.cast(seed, tf.int32)
+    where = (packing.cu_seqlens, attended_T, seed)
+
+    @tf.custom_gradient
+    def attention(q_TNH: tf.Tensor, k_TNH: tf.Tensor, v_TNH: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
+        def gradient(gradient_TNH: tf.Tensor) -> Any:
+            return backward(gradient_TNH, q_TNH, k_TNH, v_TNH, *where)
+
+        return forward(q_TNH, k_TNH, v_TNH, *where), gradient
+
+    return attention(q_TNH, k_TNH, v_TNH)
+
+
+@cache
+def _functions(
+    dtype: tf.DType, heads: int, size: int, scale: float, dropout: float, causal: bool, masked: bool
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Attention and its gradient for one kind of model, as functions with dynamic numbers of tokens and sequences."""
+    compute_dtype = tf.float64 if dtype == tf.float64 else tf.float32
+
+    def probabilities(
+        query_NLH: tf.Tensor, key_NLH: tf.Tensor, attended_L: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """The probabilities of one sequence, and what dropout multiplies them by."""
+        scores_NLL = tf.cast(tf.matmul(query_NLH, key_NLH, transpose_b=True), compute_dtype)
+        length = tf.shape(scores_NLL)[-1]
+        if causal:
+            keep = tf.linalg.band_part(tf.ones((length, length), tf.bool), -1, 0)
+            keep = keep & attended_L[None] if masked else keep
+            scores_NLL += tf.where(keep, tf.zeros((), compute_dtype), compute_dtype.min)
+        elif masked:
+            scores_NLL += tf.where(attended_L, tf.zeros((), compute_dtype), compute_dtype.min)[None, None]
+        probs_NLL = tf.nn.softmax(scores_NLL)
+        if not dropout:
+            return probs_NLL, None
+        drawn_NLL = tf.random.stateless_uniform(tf.shape(probs_NLL), seed)
+        return probs_NLL, tf.where(drawn_NLL < dropout, 0.0, 1 / (1 - dropout))
+
+    def over_sequences(body: Callable[..., tuple[tf.Tensor, ...]], outputs: int, cu_seqlens: tf.Tensor) -> Any:
+        """Run ``body(slice, number)`` for each sequence and join what comes, each (L, N, H)."""
+        sequences = tf.shape(cu_seqlens)[0] - 1
+        arrays = tuple(
+            tf.TensorArray(dtype, size=sequences, infer_shape=False, element_shape=(None, heads, size))
+            for _ in range(outputs)
+        )
+
+        def step(number: tf.Tensor, *arrays: tf.TensorArray) -> tuple[Any, ...]:
+            part = slice(cu_seqlens[number], cu_seqlens[number + 1])
+            written = zip(arrays, body(part, number), strict=True)
+            return number + 1, *(array.write(number, tf.transpose(x_NLH, (1, 0, 2))) for array, x_NLH in written)
+
+        _, *arrays = tf.while_loop(lambda number, *_: number < sequences, step, (0, *arrays))
+        return tuple(tf.ensure_shape(array.concat(), (None, heads, size)) for array in arrays)
+
+    packed = tf.TensorSpec((None, heads, size), dtype)
+    where = (tf.TensorSpec((None,), tf.int64), tf.TensorSpec((None,), tf.bool), tf.TensorSpec((2,), tf.int32))
+
+    @tf.function(input_signature=(packed, packed, packed, *where), autograph=False)
+    def forward(
+        q_TNH: tf.Tensor,
+        k_TNH: tf.Tensor,
+        v_TNH: tf.Tensor,
+        cu_seqlens: tf.Tensor,
+        attended_T: tf.Tensor,
+        seed: tf.Tensor,
+    ) -> tf.Tensor:
+        q_TNH *= tf.cast(scale, dtype)
+
+        def body(part: slice, number: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            query, key, value = (tf.transpose(x[part], (1, 0, 2)) for x in (q_TNH, k_TNH, v_TNH))
+            probs, kept = probabilities(query, key, attended_T[part], seed + number)
+            probs = probs if kept is None else probs * tf.cast(kept, compute_dtype)
+            return (tf.matmul(tf.cast(probs, dtype), value),)
+
+        return over_sequences(body, 1, cu_seqlens)[0]
+
+    @tf.function(input_signature=(packed, packed, packed, packed, *where), autograph=False)
+    def backward(
+        gradient_TNH: tf.Tensor,
+        q_TNH: tf.Tensor,
+        k_TNH: tf.Tensor,
+        v_TNH: tf.Tensor,
+        cu_seqlens: tf.Tensor,
+        attended_T: tf.Tensor,
+        seed: tf.Tensor,
+    ) -> tuple[tf.Tensor, ...]:
+        q_TNH *= tf.cast(scale, dtype)
+
+        def body(part: slice, number: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            query, key, value, gradient = (
+                tf.transpose(x[part], (1, 0, 2)) for x in (q_TNH, k_TNH, v_TNH, gradient_TNH)
+            )
+            probs, kept = probabilities(query, key, attended_T[part], seed + number)
+            dropped = probs if kept is None else probs * tf.cast(kept, compute_dtype)
+            of_value = tf.matmul(tf.cast(dropped, dtype), gradient, transpose_a=True)
+            of_probs = tf.cast(tf.matmul(gradient, value, transpose_b=True), compute_dtype)
+            of_probs = of_probs if kept is None else of_probs * tf.cast(kept, compute_dtype)
+            of_scores = probs * (of_probs - tf.reduce_sum(of_probs * probs, -1, keepdims=True))
+            of_scores = tf.cast(of_scores, dtype)
+            of_query = tf.matmul(of_scores, key) * tf.cast(scale, dtype)
+            return of_query, tf.matmul(of_scores, query, transpose_a=True), of_value
+
+        return over_sequences(body, 3, cu_seqlens)
+
+    return forward, backward
