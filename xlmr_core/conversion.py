@@ -95,7 +95,8 @@ def convert(
 ) -> Conversion:
     """Write a checkpoint in another format, with its configuration, its tokenizer and the other files of ``COPIED``.
 
-    Whatever goes wrong, and whenever the process is killed, the destination holds what it held before, or the new checkpoint.
+    Whatever goes wrong, and whenever the process is killed, the destination holds the weights that it held before, or the new ones. An error
+    leaves every file as it was; a kill between the last two renames can leave new small files beside the old weights.
 
     Args:
         source: a folder, a file of weights, a built-in name or a name on the hub; in any format that can be read.
