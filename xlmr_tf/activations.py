@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import keras
+from keras import ops
 
 from xlmr_core.config import XLMRobertaConfig
 
 __all__ = ["ACTIVATIONS", "activation"]
 
-# gelu is the exact one, with erf (Hendrycks & Gimpel 2016); the others named gelu_* are its tanh approximation.
-_gelu = partial(keras.activations.gelu, approximate=False)
-_gelu_tanh = partial(keras.activations.gelu, approximate=True)
+
+def _gelu(x: Any) -> Any:
+    """The exact one, with erf (Hendrycks & Gimpel 2016). TensorFlow's own rounds its constants to float32 whatever the dtype."""
+    return 0.5 * x * (1.0 + ops.erf(x * 0.5**0.5))
+
+
+def _gelu_tanh(x: Any) -> Any:
+    """Its tanh approximation, to which the names gelu_* refer."""
+    return 0.5 * x * (1.0 + ops.tanh((2 / math.pi) ** 0.5 * (x + 0.044715 * x * x * x)))
+
+
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "gelu": _gelu,
     "gelu_python": _gelu,

@@ -52,4 +52,5 @@ def tokenized(dataset: tf.data.Dataset, tokenizer: Any, **options: Any) -> tf.da
     def of_element(x: Any, *others: Any) -> Any:
         return (inputs_of(x), *others) if others else inputs_of(x)
 
-    return dataset.map(of_element).prefetch(tf.data.AUTOTUNE)
+    # Unconverted, so that an error comes out in its own words.
+    return dataset.map(tf.autograph.experimental.do_not_convert(of_element)).prefetch(tf.data.AUTOTUNE)

@@ -353,7 +353,9 @@ def recomputed(layer: Layer) -> Callable[..., tuple[tf.Tensor, tf.Tensor | None,
             present[:] = [output is not None for output in outputs]
             return tuple(output for output in outputs if output is not None)
 
-        found = iter(computed(x) if memory_BTD is None else computed(x, memory_BTD))
+        outputs = computed(x) if memory_BTD is None else computed(x, memory_BTD)
+        # A reshape's gradient is dense, as that of a recomputed function has to be; a head that gathers tokens sends a sparse one.
+        found = iter(tf.reshape(output, tf.shape(output)) for output in outputs)
         return tuple(next(found) if there else None for there in present)
 
     return run

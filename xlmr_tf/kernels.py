@@ -107,7 +107,7 @@ def eager(
     head_mask_N: tf.Tensor | None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The formula as it stands in the paper, softmax in float32 at least; returns (context, probabilities)."""
-    scores_BNST = tf.matmul(q_BNSH * tf.cast(scale, q_BNSH.dtype), k_BNTH, transpose_b=True)
+    scores_BNST = tf.matmul(q_BNSH * tf.constant(scale, q_BNSH.dtype), k_BNTH, transpose_b=True)
     scores_BNST = tf.cast(scores_BNST, _wide(scores_BNST.dtype))
     if bias is not None:
         scores_BNST += tf.cast(bias, scores_BNST.dtype)

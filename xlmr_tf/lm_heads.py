@@ -12,6 +12,7 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
+from xlmr_tf.activations import ACTIVATIONS
 from xlmr_tf.checks import INTEGERS, batch_shape, check_labels, check_tensors, is_concrete, is_xla, shape_of
 from xlmr_tf.encoder import Encoded, Needs
 from xlmr_tf.heads import HeadModel, flat_logits, needed_positions
@@ -47,7 +48,7 @@ class LMHead(keras.layers.Layer):
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """(..., D) to (..., V)."""
-        x = self.layer_norm(keras.activations.gelu(self.dense(x), approximate=False))
+        x = self.layer_norm(ACTIVATIONS["gelu"](self.dense(x)))
         if self.decoder is not None:
             return self.decoder(x) + tf.cast(self.bias, x.dtype)
         assert self.table is not None

@@ -82,7 +82,7 @@ def _functions(
         if not dropout:
             return probs_NLL, None
         drawn_NLL = tf.random.stateless_uniform(tf.shape(probs_NLL), seed)
-        return probs_NLL, tf.where(drawn_NLL < dropout, 0.0, 1 / (1 - dropout))
+        return probs_NLL, tf.where(drawn_NLL < dropout, tf.zeros((), compute_dtype), 1 / (1 - dropout))
 
     def over_sequences(body: Callable[..., tuple[tf.Tensor, ...]], outputs: int, cu_seqlens: tf.Tensor) -> Any:
         """Run ``body(slice, number)`` for each sequence and join what comes, each (L, N, H)."""
@@ -112,12 +112,12 @@ def _functions(
         attended_T: tf.Tensor,
         seed: tf.Tensor,
     ) -> tf.Tensor:
-        q_TNH *= tf.cast(scale, dtype)
+        q_TNH *= tf.constant(scale, dtype)
 
         def body(part: slice, number: tf.Tensor) -> tuple[tf.Tensor, ...]:
             query, key, value = (tf.transpose(x[part], (1, 0, 2)) for x in (q_TNH, k_TNH, v_TNH))
             probs, kept = probabilities(query, key, attended_T[part], seed + number)
-            probs = probs if kept is None else probs * tf.cast(kept, compute_dtype)
+            probs = probs if kept is None else probs * kept
             return (tf.matmul(tf.cast(probs, dtype), value),)
 
         return over_sequences(body, 1, cu_seqlens)[0]
@@ -132,20 +132,20 @@ def _functions(
         attended_T: tf.Tensor,
         seed: tf.Tensor,
     ) -> tuple[tf.Tensor, ...]:
-        q_TNH *= tf.cast(scale, dtype)
+        q_TNH *= tf.constant(scale, dtype)
 
         def body(part: slice, number: tf.Tensor) -> tuple[tf.Tensor, ...]:
             query, key, value, gradient = (
                 tf.transpose(x[part], (1, 0, 2)) for x in (q_TNH, k_TNH, v_TNH, gradient_TNH)
             )
             probs, kept = probabilities(query, key, attended_T[part], seed + number)
-            dropped = probs if kept is None else probs * tf.cast(kept, compute_dtype)
+            dropped = probs if kept is None else probs * kept
             of_value = tf.matmul(tf.cast(dropped, dtype), gradient, transpose_a=True)
             of_probs = tf.cast(tf.matmul(gradient, value, transpose_b=True), compute_dtype)
-            of_probs = of_probs if kept is None else of_probs * tf.cast(kept, compute_dtype)
+            of_probs = of_probs if kept is None else of_probs * kept
             of_scores = probs * (of_probs - tf.reduce_sum(of_probs * probs, -1, keepdims=True))
             of_scores = tf.cast(of_scores, dtype)
-            of_query = tf.matmul(of_scores, key) * tf.cast(scale, dtype)
+            of_query = tf.matmul(of_scores, key) * tf.constant(scale, dtype)
             return of_query, tf.matmul(of_scores, query, transpose_a=True), of_value
 
         return over_sequences(body, 3, cu_seqlens)

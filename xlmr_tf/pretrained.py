@@ -71,8 +71,6 @@ class PreTrainedModel(TrainedByKeras, ExportedByKeras, keras.Model):
         super().__init__(dtype=dtype, autocast=False, **kwargs)
         self.config = config
         self.name_or_path = config.name_or_path
-        # Sizes that follow from the batch's content are what packing lives on; ``jit_compile=True`` still compiles the padded path.
-        self.supports_jit = False
         self._allow_non_tensor_positional_args = True
         self.built = True
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.utils import pack_x_y_sample_weight, unpack_x_y_sample_weight
+from keras.utils import unpack_x_y_sample_weight
 
 from xlmr_core.checks import IGNORE_INDEX
 from xlmr_core.errors import InputError
@@ -34,6 +34,21 @@ class TrainedByKeras:
 
     head: Any
     _compile_loss: Any
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Keras's own. What is not given is not kept from an earlier call: without a loss, the model's own is trained."""
+        self._compile_loss = self._compile_metrics = None
+        super().compile(*args, **kwargs)
+
+    def compile_from_config(self, config: Mapping[str, Any]) -> None:
+        """Compile as a saved model was; Keras asks for this method where ``compile`` is another than its own."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
+    def _resolve_auto_jit_compile(self) -> bool:
+        """What ``jit_compile="auto"`` means: not to XLA, whose fixed sizes leave packing out. ``True`` compiles the padded path."""
+        return False
 
     def train_step(self, data: Any) -> Any:
         """One step of ``fit``."""
@@ -84,9 +99,14 @@ class TrainedByKeras:
         return super().compute_metrics(x, y, predicted, sample_weight)
 
     def _with_labels(self, data: Any) -> Any:
-        """The batch with its ``y`` among the inputs, where the model's own loss is to be computed from it."""
+        """The batch with its ``y`` among the inputs, where the model's own loss is to be computed from it.
+
+        A loss over positions normalises over all of them, padding included, so a model that answers with spans sees its labels also where
+        the loss is another: they make it compute every position.
+        """
         x, y, sample_weight = unpack_x_y_sample_weight(data)
-        if y is None or self._compile_loss is not None or not self.head.labels:
+        spans = self.head.loss is LossKind.SPAN
+        if y is None or (self._compile_loss is not None and not spans) or not self.head.labels:
             return data
         if isinstance(y, Mapping):
             labels = dict(y)
@@ -97,7 +117,7 @@ class TrainedByKeras:
         if not isinstance(x, Mapping):
             order = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
             x = dict(zip(order, x if isinstance(x, list | tuple) else (x,), strict=False))
-        return pack_x_y_sample_weight({**x, **labels}, None, sample_weight)
+        return {**x, **labels}, None if self._compile_loss is None else y, sample_weight
 
     def _labels_of(self, x: Any) -> Any:
         """Labels among the inputs, if all are there: one, or as many as the head has by name."""
