@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
+from xlmr_core.checkpoint import fetch_checkpoint, format_asked_for, read_config
 from xlmr_core.config import AutoConfig, XLMRobertaConfig
 from xlmr_core.errors import XLMRError
 from xlmr_core.heads import model_class_name
@@ -80,7 +81,12 @@ class _AutoModel:
         config = kwargs.get("config")
         if not isinstance(config, XLMRobertaConfig):
             where = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
-            config = AutoConfig.from_pretrained(pretrained_model_name_or_path if config is None else config, **where)
+            if config is None:
+                asked = ("use_safetensors", "from_pt", "from_tf", "from_flax")
+                format = format_asked_for(**{key: kwargs[key] for key in asked if key in kwargs})
+                config = read_config(fetch_checkpoint(pretrained_model_name_or_path, format, **where), format)
+            else:
+                config = AutoConfig.from_pretrained(config, **where)
         kwargs["config"] = config  # found and read once
         return model_class(config, cls.head).from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
 

@@ -19,12 +19,20 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from xlmr_core.checkpoint import Checkpoint, RawTensor, open_checkpoint, save_tensors
+from xlmr_core.checkpoint import (
+    Checkpoint,
+    RawTensor,
+    fetch_checkpoint,
+    format_asked_for,
+    open_checkpoint,
+    read_config_values,
+    save_tensors,
+)
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.config_base import check_known
 from xlmr_core.errors import ConfigError, InputError
-from xlmr_core.formats.safetensors_file import TensorInfo
-from xlmr_core.hub import HUB_ARGUMENTS, resolve
+from xlmr_core.formats.tensors import TensorInfo
+from xlmr_core.hub import HUB_ARGUMENTS
 from xlmr_core.load_plan import LoadReport, plan_load
 from xlmr_core.parameters import Role, stored_names
 from xlmr_core.quantization import is_int8
@@ -41,14 +49,12 @@ ModelT = TypeVar("ModelT", bound="PreTrainedModel")
 # The dtype of a policy's variables by the tags of safetensors.
 DTYPES: dict[str, str] = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
-# Files of a checkpoint that from_pretrained fetches from the hub.
-PATTERNS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 # Values that are on their way from a file to a variable at a time.
 PIECE = 1 << 22
 # Published arguments about matters that do not arise here: any value will do.
 NOT_NEEDED = (
     *("low_cpu_mem_usage", "max_memory", "offload_folder", "offload_state_dict", "offload_buffers", "weights_only"),
-    *("trust_remote_code", "code_revision", "resume_download", "mirror", "generation_config", "use_kernels", "from_pt"),
+    *("trust_remote_code", "code_revision", "resume_download", "mirror", "generation_config", "use_kernels"),
     *("_fast_init", "_from_auto", "_from_pipeline", "_commit_hash", "load_weight_prefix", "tf_to_pt_weight_rename"),
 )
 _NOT_QUANTIZED = (
@@ -56,11 +62,8 @@ _NOT_QUANTIZED = (
 )
 # Published arguments of which only some values can be served: those values, and what to say to others.
 ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
-    "use_safetensors": ((None, True), "this release reads safetensors only; convert the checkpoint"),
-    "from_tf": ((False,), "this release reads safetensors only; convert the checkpoint"),
-    "from_flax": ((False,), "this release reads safetensors only; convert the checkpoint"),
     "variant": ((None,), "variants are not looked up; pass the path of the folder or file that holds it"),
-    "gguf_file": ((None,), "this release reads safetensors only; convert the checkpoint"),
+    "gguf_file": ((None,), "GGUF is not read; pass the checkpoint that it was made from"),
     "quantization_config": ((None,), _NOT_QUANTIZED),
     "load_in_8bit": ((False,), _NOT_QUANTIZED),
     "load_in_4bit": ((False,), _NOT_QUANTIZED),
@@ -92,13 +95,18 @@ def from_pretrained(
     packing: str | None = None,
     ignore_mismatched_sizes: bool = False,
     output_loading_info: bool = False,
+    use_safetensors: bool | None = None,
+    from_pt: bool = False,
+    from_tf: bool = False,
+    from_flax: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """Load a model.
+    """Load a model, from a checkpoint of any format in ``xlmr_core.formats``.
 
     Args:
         cls: the model class.
-        name_or_path: a local folder, a built-in name (``xlmr-mini``), or a name on the hub; ``None`` if ``config`` and ``state_dict`` say all.
+        name_or_path: a local folder, a file of weights in one, a built-in name (``xlmr-mini``), or a name on the hub; ``None`` if
+            ``config`` and ``state_dict`` say all.
         *model_args, and model arguments such as ``add_pooling_layer``, ``name``, ``trainable``: passed to the constructor.
         config: in place of the checkpoint's own.
         state_dict: arrays by canonical name and in canonical layout, in place of the checkpoint's files.
@@ -110,8 +118,10 @@ def from_pretrained(
         ignore_mismatched_sizes: let parameters of another shape start fresh.
         output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.load_plan.LoadReport` as ``info["report"]`` and its
             lists under their published names.
+        use_safetensors, from_pt, from_tf, from_flax: which file of a folder to read. By default, and with ``from_pt``, the first of
+            ``xlmr_core.formats.FORMATS`` that is there.
         **kwargs: the hub's ``revision``, ``cache_dir``, ``local_files_only``, ``token``, ...; published arguments about matters that do not
-            arise here (``from_pt``, ``from_tf=False``, ...); everything else sets a value of the config.
+            arise here (``low_cpu_mem_usage``, ...); everything else sets a value of the config.
 
     Raises:
         ModelNotFoundError: if the name or folder cannot be found.
@@ -131,19 +141,20 @@ def from_pretrained(
     if dtype not in (None, "auto"):
         dtype = find_dtype(dtype)
 
+    format = format_asked_for(from_pt=from_pt, from_tf=from_tf, from_flax=from_flax, use_safetensors=use_safetensors)
     if name_or_path is not None:
-        folder = resolve(name_or_path, patterns=PATTERNS, **where)
+        folder = fetch_checkpoint(name_or_path, format, **where)
     elif config is None or state_dict is None:
         raise InputError("expected a name or folder, received None; pass one, or both config= and state_dict=")
     else:
         folder = Path()
-    config = _config(cls, folder, config, kwargs)
+    config = _config(cls, folder, format, config, kwargs)
     config.name_or_path = "" if name_or_path is None else str(name_or_path)
     if is_int8(config):
         raise ConfigError(
             f"{folder} holds int8 weights, expected floating point ones; {_NOT_QUANTIZED}, and reads them"
         )
-    source: Checkpoint | _StateDict = open_checkpoint(folder) if state_dict is None else _StateDict(state_dict)
+    source: Checkpoint | _StateDict = open_checkpoint(folder, format) if state_dict is None else _StateDict(state_dict)
     if dtype == "auto":
         dtype = find_dtype(config.dtype) if config.dtype is not None else _dtype_in(source)
     with loading(), tf.device(target):
@@ -171,14 +182,16 @@ def from_pretrained(
 def _config(
     cls: type[PreTrainedModel],
     folder: Path,
+    format: str | None,
     config: XLMRobertaConfig | str | os.PathLike[str] | None,
     overrides: dict[str, Any],
 ) -> XLMRobertaConfig:
-    known = (
-        config
-        if isinstance(config, XLMRobertaConfig)
-        else cls.config_class.from_pretrained(folder if config is None else config)
-    )
+    if config is None:
+        known = cls.config_class.from_dict(read_config_values(folder, format))
+    elif isinstance(config, XLMRobertaConfig):
+        known = config
+    else:
+        known = cls.config_class.from_pretrained(config)
     check_known(known, overrides, f"{cls.__name__}.from_pretrained()")
     return known.copy(**overrides)  # the caller's own object stays as it is
 
