@@ -7,6 +7,7 @@ Most sessions run in the environment that nox itself is installed in (``pip inst
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -127,8 +128,20 @@ def bench(session: nox.Session) -> None:
 
     ``nox -s bench -- encoder -- --rounds 9``: what follows goes to ``python -m benchmarks``.
     """
-    session.install("-q", "-c", "constraints.txt", "-e", ".[torch]", *PEERS)
+    session.install("-q", "-c", "constraints.txt", "-e", ".[torch,flax]", *PEERS)
     session.run("python", "-m", "benchmarks", *session.posargs, env=ENV)
+
+
+@nox.session(name="peers-4", venv_backend="venv", reuse_venv=True)
+def peers_4(session: nox.Session) -> None:
+    """An environment with transformers 4, the last with Flax classes, for ``XLMR_TRANSFORMERS_4`` of ``bench``."""
+    pins = [
+        line
+        for line in Path("constraints.txt").read_text().splitlines()
+        if re.match(r"(torch|jax|jaxlib|flax|optax)==", line)
+    ]
+    session.install("-q", *pins, "transformers==4.57.6")
+    session.run("python", "-c", "import sys; print(f'XLMR_TRANSFORMERS_4={sys.executable}')")
 
 
 @nox.session(venv_backend="venv")

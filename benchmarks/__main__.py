@@ -1,6 +1,6 @@
 """Ask all questions, or some, each in a process of its own: ``python -m benchmarks [QUESTION ...] [-- OPTIONS]``.
 
-What stands after ``--`` goes to every question, such as ``--rounds 9``. Outcomes go into benchmarks/results/latest.json, beside those of
+What stands after ``--`` goes to every question, such as ``--rounds 9``. Outcomes go into benchmarks/results, a file a backend, beside those of
 questions that were not asked now; ``python -m benchmarks.page`` then writes docs/benchmarks.md.
 """
 
@@ -17,19 +17,26 @@ from benchmarks import page
 from benchmarks.harness import write_json
 from benchmarks.machine import ROOT
 
-QUESTIONS = ("encoder", "training", "fill_mask", "start_up", "tokenizing", "recompiles", "int8_files", "conversion")
+QUESTIONS = (
+    *("encoder", "training", "fill_mask", "start_up", "tokenizing", "recompiles", "int8_files", "conversion"),
+    *("flax_encoder", "flax_training", "flax_compiling"),
+)
 
 
 def main(arguments: list[str]) -> int:
     cut = arguments.index("--") if "--" in arguments else len(arguments)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"of {', '.join(QUESTIONS)} (all)")
-    parser.add_argument("--json", type=Path, default=page.LATEST, metavar="PATH", help="(%(default)s)")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="(in benchmarks/results, by backend)")
     parsed = parser.parse_args(arguments[:cut])
     unknown = set(parsed.questions) - set(QUESTIONS)
     if unknown:
         parser.error(f"no such question: {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
-    failed = [name for name in parsed.questions or QUESTIONS if not ask(name, arguments[cut + 1 :], parsed.json)]
+    failed = [
+        name
+        for name in parsed.questions or QUESTIONS
+        if not ask(name, arguments[cut + 1 :], parsed.json or page.kept(name))
+    ]
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return len(failed)

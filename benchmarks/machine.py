@@ -13,7 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
-    *("torch", "numpy", "safetensors", "sentencepiece", "tokenizers"),
+    *("torch", "jax", "flax", "numpy", "safetensors", "sentencepiece", "tokenizers"),
     *("transformers", "ctranslate2", "onnxruntime", "onnx", "onnxscript"),
 )
 # What decides which matrix kernels there are.
@@ -89,7 +89,7 @@ def _revision() -> str:
     """The commit, and whether the library differs from it."""
     try:
         commit = _git("rev-parse", "--short=12", "HEAD").strip()
-        changed = _git("status", "--porcelain", "--", "xlmr_core", "xlmr_torch").strip()
+        changed = _git("status", "--porcelain", "--", "xlmr_core", "xlmr_torch", "xlmr_flax").strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown (not a git checkout)"
     return f"{commit} with changes" if changed else commit

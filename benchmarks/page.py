@@ -1,6 +1,6 @@
-"""Write the figures of benchmarks/results/latest.json into docs/benchmarks.md: ``python -m benchmarks.page``.
+"""Write the figures of benchmarks/results into docs/benchmarks.md: ``python -m benchmarks.page``.
 
-Everything between the two marks of the page comes from here, so that no figure is typed by hand; a test holds the page to the file.
+Everything between the two marks of the page comes from here, so that no figure is typed by hand; a test holds the page to the files.
 """
 
 from __future__ import annotations
@@ -13,15 +13,23 @@ from benchmarks.harness import case_text
 from benchmarks.targets import TARGETS, Reports
 
 PAGE = machine.ROOT / "docs" / "benchmarks.md"
-LATEST = Path(__file__).parent / "results" / "latest.json"
+RESULTS = Path(__file__).parent / "results"
+# Questions about PyTorch are in the first file; those about another backend begin with its name.
+FILES = {"": "latest.json", "flax": "flax.json"}
 BEGIN, END = "<!-- figures begin: python -m benchmarks.page -->\n", "<!-- figures end -->\n"
+
+
+def kept(question: str) -> Path:
+    """The file that holds the results of a question."""
+    return RESULTS / FILES.get(question.partition("_")[0], FILES[""])
 
 
 def latest() -> Reports:
     """The results that are kept, by question; none if there are none."""
-    if not LATEST.exists():
-        return {}
-    found: Reports = json.loads(LATEST.read_text(encoding="utf-8"))
+    found: Reports = {}
+    for name in FILES.values():
+        if (RESULTS / name).exists():
+            found |= json.loads((RESULTS / name).read_text(encoding="utf-8"))
     return found
 
 

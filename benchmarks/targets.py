@@ -1,4 +1,4 @@
-"""The figures that the PyTorch backend is held to, and how each is read from the results: a row each."""
+"""The figures that the backends are held to, and how each is read from the results: a row each."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def error_of(contestant: str) -> Bound:
     return lambda reports: error("encoder", NATURAL, contestant, "mean error")(reports)[1]
 
 
-HF = "transformers"
+HF, FLAX = "transformers", "transformers 4 flax"
 TARGETS = (
     Target("encoder, natural, float32: speed", ratio("encoder", NATURAL, "xlmr", HF), times_pad(0.95)),
     Target("the same against CTranslate2 float32", ratio("encoder", NATURAL, "xlmr", "CTranslate2"), number(1.0)),
@@ -241,5 +241,28 @@ TARGETS = (
             at_least=False,
         )
         for name in ("xlmr compiled", "xlmr compiled bfloat16", "xlmr compiled int8")
+    ),
+    Target("Flax, encoder, natural: speed", ratio("flax_encoder", NATURAL, "xlmr flax", FLAX), number(2.0)),
+    Target("Flax, encoder, 8 x 128: speed", ratio("flax_encoder", FULL, "xlmr flax", FLAX), number(1.0)),
+    Target(
+        "the same against our PyTorch: share of its time",
+        relative_time("flax_encoder", FULL, "xlmr flax", "xlmr torch"),
+        number(1.1),
+        at_least=False,
+    ),
+    *(
+        Target(
+            f"Flax, encoder, {words}: bfloat16 against float32",
+            ratio("flax_encoder", name, "xlmr flax bfloat16", "xlmr flax"),
+            number(1.0),
+        )
+        for words, name in (("natural", NATURAL), ("8 x 128", FULL))
+    ),
+    Target("Flax, MLM step, 8 x 128: speed", ratio("flax_training", "8 x 128, AdamW", "xlmr flax", FLAX), number(1.8)),
+    Target(
+        "Flax, compiling the MLM step: share of the time",
+        relative_time("flax_compiling", "12 layers", "xlmr flax", FLAX),
+        number(1.0),
+        at_least=False,
     ),
 )

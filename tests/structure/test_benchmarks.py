@@ -273,6 +273,9 @@ OURS = {
     "tokenizing": (["xlmr", "xlmr fast"], "seconds"),
     "recompiles": (["xlmr compiled"], "later"),
     "int8_files": (["float32", "int8"], "mib"),
+    "flax_encoder": (["xlmr flax padded", "xlmr flax", "xlmr torch"], "seconds"),
+    "flax_training": (["xlmr flax"], "seconds"),
+    "flax_compiling": (["xlmr flax", "xlmr flax scanned"], "seconds"),
     "conversion": (["copying", "to safetensors", "to flax"], "peak_mib"),
 }
 
