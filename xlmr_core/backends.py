@@ -17,18 +17,19 @@ __all__ = ["BACKENDS", "Backend", "installed", "load_backend", "to_tensor"]
 
 @dataclass(frozen=True)
 class Backend:
-    """A backend package, the framework it needs, and the extra that installs it."""
+    """A backend package, the framework it needs, the extra that installs it, and what stands before its class names."""
 
     package: str
     framework: str
     extra: str
+    prefix: str = ""
 
 
 # By the published short names of ``return_tensors`` and ``framework``.
 BACKENDS: dict[str, Backend] = {
     "pt": Backend("xlmr_torch", "torch", "torch"),
-    "tf": Backend("xlmr_tf", "tensorflow", "tf"),
-    "jax": Backend("xlmr_flax", "jax", "flax"),
+    "tf": Backend("xlmr_tf", "tensorflow", "tf", "TF"),
+    "jax": Backend("xlmr_flax", "jax", "flax", "Flax"),
 }
 
 

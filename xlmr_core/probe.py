@@ -14,10 +14,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from xlmr_core.backends import load_backend
+from xlmr_core.backends import BACKENDS, load_backend
 from xlmr_core.checkpoint import find_format
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import CheckpointError, MissingBackendError
+from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import LazyTensor, RawTensor
 from xlmr_core.heads import HEADS
 from xlmr_core.model_files import ModelFiles
@@ -101,7 +101,7 @@ def run_probe(files: ModelFiles, probe: Probe, backend: str = REFERENCE) -> dict
         the sampled rows.
 
     Raises:
-        MissingBackendError: if the backend is not installed or does not have the model.
+        MissingBackendError: if the backend is not installed.
     """
     outputs = _in_reference(files, probe) if backend == REFERENCE else _in_backend(files, probe, backend)
     mask = probe.inputs["attention_mask"]
@@ -188,9 +188,7 @@ def _rows_of(stream: LazyTensor, rows: Array) -> RawTensor:
 
 def _in_backend(files: ModelFiles, probe: Probe, name: str) -> dict[str, Array]:
     backend = load_backend(name)
-    auto = HEADS[files.head].auto
-    if not hasattr(backend, auto):
-        raise MissingBackendError(f"the backend {name!r} has no {auto} yet; compare with the reference, or with 'pt'")
+    auto = BACKENDS[name].prefix + HEADS[files.head].auto
     # A backend finds the weights of a folder by itself: they have to be the ones that are compared.
     if find_format(files.folder)[0] != Path(files.checkpoint.path):
         raise CheckpointError(

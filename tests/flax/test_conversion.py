@@ -14,6 +14,8 @@ jax = pytest.importorskip("jax", reason="needs the extra flax: pip install 'xlmr
 import xlmr_flax  # noqa: E402
 from tests.flax import models  # noqa: E402
 from xlmr_core.conversion import writable_formats  # noqa: E402
+from xlmr_core.heads import HEADS  # noqa: E402
+from xlmr_core.verification import compare  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 # Formats that need more than a model: a tokenizer's dictionary.
@@ -46,3 +48,11 @@ def test_to_every_format_and_back(tmp_path):
             assert (tmp_path / family / name / "back" / "flax_model.msgpack").exists()
             found = model_class.from_pretrained(tmp_path / family / name / "back", from_flax=True)
             jax.tree.map(np.testing.assert_array_equal, found.params, wanted)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_verify_compares_this_backend_with_the_reference(head, shared: Path):
+    folder = shared / "fixtures" / "hf" / head
+    found = compare(folder, folder, backends=("reference", "jax"))
+    assert found.equal and found.outputs
+    assert all(row.largest < 1e-4 for row in found.outputs)

@@ -24,7 +24,6 @@ DIFFERENCES = {
     "+embeddings.py:Embedding": LAYERS,
     "-linear.py:linear": LAYERS,
     "-linear.py:is_plain": "hooks and subclasses that get in the way of a fast path are a matter of PyTorch",
-    "+linear.py:Linear": LAYERS,
     "+linear.py:LayerNorm": LAYERS,
     "+linear.py:unset": LAYERS,
     "+linear.py:accumulator": LAYERS,

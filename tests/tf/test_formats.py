@@ -13,6 +13,7 @@ import xlmr_tf
 from tests.core.format_cases import WRITABLE, write
 from xlmr_core.errors import CheckpointError, InputError
 from xlmr_core.heads import HEADS
+from xlmr_core.verification import compare
 
 
 def same_model(one, other) -> None:
@@ -56,3 +57,11 @@ def test_what_is_asked_for_and_not_there_is_said(tmp_path: Path):
         xlmr_tf.TFXLMRobertaForMaskedLM.from_pretrained(tmp_path, from_tf=True)
     with pytest.raises(InputError, match="exclude each other"):
         xlmr_tf.TFXLMRobertaForMaskedLM.from_pretrained(tmp_path, from_tf=True, from_flax=True)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_verify_compares_this_backend_with_the_reference(head, shared: Path):
+    folder = shared / "fixtures" / "hf" / head
+    found = compare(folder, folder, backends=("reference", "tf"))
+    assert found.equal and found.outputs
+    assert all(row.largest < 1e-4 for row in found.outputs)
