@@ -17,7 +17,10 @@ from benchmarks import page
 from benchmarks.harness import write_json
 from benchmarks.machine import ROOT
 
-QUESTIONS = ("encoder", "training", "fill_mask", "start_up", "tokenizing", "recompiles", "int8_files")
+QUESTIONS = (
+    *("encoder", "training", "fill_mask", "start_up", "tokenizing", "recompiles", "int8_files"),
+    *("keras_encoder", "keras_training", "keras_retraces"),
+)
 
 
 def main(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Write the figures of benchmarks/results/latest.json into docs/benchmarks.md: ``python -m benchmarks.page``.
+"""Write the figures of benchmarks/results into docs/benchmarks.md: ``python -m benchmarks.page``.
 
 Everything between the two marks of the page comes from here, so that no figure is typed by hand; a test holds the page to the file.
 """
@@ -13,15 +13,16 @@ from benchmarks.harness import case_text
 from benchmarks.targets import TARGETS, Reports
 
 PAGE = machine.ROOT / "docs" / "benchmarks.md"
-LATEST = Path(__file__).parent / "results" / "latest.json"
+RESULTS = Path(__file__).parent / "results"
+LATEST = RESULTS / "latest.json"
 BEGIN, END = "<!-- figures begin: python -m benchmarks.page -->\n", "<!-- figures end -->\n"
 
 
 def latest() -> Reports:
     """The results that are kept, by question; none if there are none."""
-    if not LATEST.exists():
-        return {}
-    found: Reports = json.loads(LATEST.read_text(encoding="utf-8"))
+    found: Reports = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        found |= json.loads(path.read_text(encoding="utf-8"))
     return found
 
 

@@ -273,6 +273,9 @@ OURS = {
     "tokenizing": (["xlmr", "xlmr fast"], "seconds"),
     "recompiles": (["xlmr compiled"], "later"),
     "int8_files": (["float32", "int8"], "mib"),
+    "keras_encoder": (["xlmr_torch", "xlmr_tf padded", "xlmr_tf"], "seconds"),
+    "keras_training": (["xlmr_tf", "bare loop", "fit"], "seconds"),
+    "keras_retraces": (["xlmr_tf"], "later"),
 }
 
 
