@@ -23,7 +23,7 @@ ENV = {"XLMR_SHARED": str(SHARED), "HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL"
 # Checked by `types` in strict mode; the backends are typed too, but their frameworks are not.
 CORE = "xlmr_core"
 # What the benchmarks compare with, beside PyTorch itself; docs/benchmarks.md says which versions its figures are of.
-PEERS = ("transformers>=5,<6", "ctranslate2", "onnxruntime", "onnx", "onnxscript", "protobuf")
+PEERS = ("transformers>=5,<6", "ctranslate2", "onnxruntime", "onnx", "onnxscript", "protobuf", "keras-hub")
 SENTENCES = (
     "Plants create <mask> through a process known as photosynthesis.",
     "Bonjour, je suis un modèle <mask>.",
@@ -128,7 +128,7 @@ def bench(session: nox.Session) -> None:
 
     ``nox -s bench -- encoder -- --rounds 9``: what follows goes to ``python -m benchmarks``.
     """
-    session.install("-q", "-c", "constraints.txt", "-e", ".[torch,flax]", *PEERS)
+    session.install("-q", "-c", "constraints.txt", "-e", ".[torch,tf,flax]", *PEERS)
     session.run("python", "-m", "benchmarks", *session.posargs, env=ENV)
 
 

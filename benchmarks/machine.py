@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
     *("torch", "jax", "flax", "numpy", "safetensors", "sentencepiece", "tokenizers"),
     *("transformers", "ctranslate2", "onnxruntime", "onnx", "onnxscript"),
+    *("tensorflow", "keras", "keras-hub"),
 )
 # What decides which matrix kernels there are.
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
@@ -89,7 +90,7 @@ def _revision() -> str:
     """The commit, and whether the library differs from it."""
     try:
         commit = _git("rev-parse", "--short=12", "HEAD").strip()
-        changed = _git("status", "--porcelain", "--", "xlmr_core", "xlmr_torch", "xlmr_flax").strip()
+        changed = _git("status", "--porcelain", "--", "xlmr_core", "xlmr_torch", "xlmr_tf", "xlmr_flax").strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown (not a git checkout)"
     return f"{commit} with changes" if changed else commit

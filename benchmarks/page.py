@@ -15,7 +15,7 @@ from benchmarks.targets import TARGETS, Reports
 PAGE = machine.ROOT / "docs" / "benchmarks.md"
 RESULTS = Path(__file__).parent / "results"
 # Questions about PyTorch are in the first file; those about another backend begin with its name.
-FILES = {"": "latest.json", "flax": "flax.json"}
+FILES = {"": "latest.json", "keras": "keras.json", "flax": "flax.json"}
 BEGIN, END = "<!-- figures begin: python -m benchmarks.page -->\n", "<!-- figures end -->\n"
 
 

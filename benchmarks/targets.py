@@ -242,6 +242,35 @@ TARGETS = (
         )
         for name in ("xlmr compiled", "xlmr compiled bfloat16", "xlmr compiled int8")
     ),
+    # The Keras backend, beside what there is on TensorFlow, everybody in one graph.
+    *(
+        Target(f"{batch}: speed against {who}", ratio("keras_encoder", case_name, "xlmr_tf", peer), number(bound))
+        for batch, case_name, bound in (("Keras encoder, natural", NATURAL, 2.0), ("Keras encoder, 8 x 128", FULL, 1.0))
+        for who, peer in (("the original class", "original"), ("KerasHub", "KerasHub"))
+    ),
+    Target(
+        "Keras encoder, 8 x 128: share of the time of our PyTorch",
+        relative_time("keras_encoder", FULL, "xlmr_tf", "xlmr_torch"),
+        number(1.1),
+        at_least=False,
+    ),
+    Target(
+        "Keras MLM step, 8 x 128, masked positions: speed against the original class",
+        ratio("keras_training", "8 x 128, AdamW", "xlmr_tf", "original"),
+        number(1.8),
+    ),
+    Target(
+        "Keras fit: share of the time of a bare loop",
+        relative_time("keras_training", "4 steps of a classifier", "fit", "bare loop"),
+        number(1.05),
+        at_least=False,
+    ),
+    Target(
+        "Keras encoder: graphs traced after the first of a hundred batches",
+        measured("keras_retraces", "a hundred batches", "xlmr_tf", "later"),
+        number(0.0),
+        at_least=False,
+    ),
     Target("Flax, encoder, natural: speed", ratio("flax_encoder", NATURAL, "xlmr flax", FLAX), number(2.0)),
     Target("Flax, encoder, 8 x 128: speed", ratio("flax_encoder", FULL, "xlmr flax", FLAX), number(1.0)),
     Target(

@@ -36,7 +36,7 @@ labels = np.array([label for _, label in EXAMPLES])
 # Ten percent of the steps to warm up, then down along a cosine; no decay of biases and norms.
 steps = EPOCHS * len(EXAMPLES) // BATCH
 warm_up = steps // 10
-rate = keras.optimizers.schedules.CosineDecay(0.0, steps - warm_up, warmup_target=3e-4, warmup_steps=warm_up)
+rate = keras.optimizers.schedules.CosineDecay(0.0, steps - warm_up, warmup_target=1e-3, warmup_steps=warm_up)
 optimizer = keras.optimizers.AdamW(rate, weight_decay=0.01, global_clipnorm=1.0)
 optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
 

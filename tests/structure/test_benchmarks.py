@@ -277,6 +277,9 @@ OURS = {
     "flax_training": (["xlmr flax"], "seconds"),
     "flax_compiling": (["xlmr flax", "xlmr flax scanned"], "seconds"),
     "conversion": (["copying", "to safetensors", "to flax"], "peak_mib"),
+    "keras_encoder": (["xlmr_torch", "xlmr_tf padded", "xlmr_tf"], "seconds"),
+    "keras_training": (["xlmr_tf", "bare loop", "fit"], "seconds"),
+    "keras_retraces": (["xlmr_tf"], "later"),
 }
 
 

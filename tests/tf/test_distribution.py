@@ -39,7 +39,7 @@ def start(kind, **environment):
 def answers(*processes):
     """What each process says; none outlives the test."""
     try:
-        finished = [process.communicate(timeout=240) for process in processes]
+        finished = [process.communicate(timeout=500) for process in processes]
     finally:
         for process in processes:
             process.kill()

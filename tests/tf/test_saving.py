@@ -52,7 +52,9 @@ def test_training_goes_on_where_it_was_saved(tmp_path):
     for ours, theirs in zip(again.optimizer.variables, model.optimizer.variables, strict=True):
         np.testing.assert_array_equal(ours, theirs, err_msg=theirs.path)
     ours, theirs = (x.fit(given, batch["labels"], batch_size=4, epochs=2, verbose=0).history for x in (again, model))
-    assert ours == theirs
+    assert ours.keys() == theirs.keys()
+    for name, values in theirs.items():
+        np.testing.assert_allclose(ours[name], values, rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("name", ["XLMRobertaForMaskedLM", "XLMRobertaXLForTokenClassification"])
