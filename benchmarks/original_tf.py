@@ -77,13 +77,13 @@ class Original:
 # ---- In the child
 
 
-def load(name: str, folder: str, **options: Any) -> Any:
+def load(name: str, folder: str) -> Any:
     """A model by its class, with the weights of a safetensors file: its own reader does not know today's safetensors."""
     import safetensors.torch
     import transformers
     from transformers.modeling_tf_pytorch_utils import load_pytorch_state_dict_in_tf2_model
 
-    model = getattr(transformers, name)(transformers.XLMRobertaConfig.from_pretrained(folder), **options)
+    model = getattr(transformers, name)(transformers.XLMRobertaConfig.from_pretrained(folder))
     weights = safetensors.torch.load_file(os.path.join(folder, "model.safetensors"))
     return load_pytorch_state_dict_in_tf2_model(model, weights, allow_missing_keys=True)
 
@@ -92,7 +92,7 @@ def encoder(folder: str, arrays: dict[str, Any], compiled: bool) -> tuple[Callab
     """A turn, and the answer to keep."""
     import tensorflow as tf
 
-    model = load("TFXLMRobertaModel", folder, add_pooling_layer=False)
+    model = load("TFXLMRobertaModel", folder)
     inputs = {name: tf.constant(x, tf.int32) for name, x in arrays.items()}
 
     @tf.function(jit_compile=compiled or None)
