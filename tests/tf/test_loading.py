@@ -96,7 +96,7 @@ def test_arguments(tmp_path):
         ({"num_labels": 5}, CheckpointError, "must have the shape"),
         ({"device": "gpu:7"}, InputError, "asks for a GPU, TensorFlow sees"),
         ({"device": "meta"}, InputError, "device must be a GPU's number"),
-        ({"from_tf": True}, InputError, "from_tf must be False, received True"),
+        ({"from_tf": True}, CheckpointError, "expected tf_model.h5 in .*found model.safetensors"),
         ({"load_in_8bit": True}, InputError, "load_in_8bit must be False"),
         ({"attn_implementation": "flash"}, InputError, "attn_implementation must be one of"),
         ({"hiden_size": 3}, TypeError, "hiden_size"),
