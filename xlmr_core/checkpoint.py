@@ -136,12 +136,19 @@ def format_asked_for(
     return None if use_safetensors is None else "torch"
 
 
-def fetch_checkpoint(name_or_path: str | os.PathLike[str], format: str | None = None, **where: Any) -> Path:
+def fetch_checkpoint(
+    name_or_path: str | os.PathLike[str],
+    format: str | None = None,
+    *,
+    patterns: tuple[str, ...] | None = None,
+    **where: Any,
+) -> Path:
     """The folder or file of weights that a name means, with its configuration; of a repository on the hub, only one format is fetched.
 
     Args:
         name_or_path: a folder, a file of weights, a built-in name or a name on the hub.
         format: the only one to fetch; by default the first of ``FORMATS`` that the repository has.
+        patterns: what to fetch first, the first format's weights among it; by default these and the configuration.
         **where: as for :func:`xlmr_core.hub.resolve`.
 
     Raises:
@@ -151,12 +158,17 @@ def fetch_checkpoint(name_or_path: str | os.PathLike[str], format: str | None = 
     if local.is_file() and local.suffix in FILE_SUFFIXES:
         return local
     rows = [row for row in FORMATS.values() if row.single] if format is None else [_format_of(format)]
-    folder = resolve(name_or_path, patterns=(*CONFIG_FILES, *rows[0].files), **where)
+    folder = resolve(name_or_path, patterns=patterns or (*CONFIG_FILES, *rows[0].files), **where)
+    if local.is_dir() or os.fspath(name_or_path) in BUILT_IN or rows[0].find(folder) is not None:
+        return folder
     for row in rows[1:]:
-        if local.is_dir() or os.fspath(name_or_path) in BUILT_IN or any(other.find(folder) for other in rows):
+        found = row.find(folder)
+        if found is not None and found.name != row.index:
             break
+        # An index alone says nothing of its shards: it may have come with small files of the same repository.
         with contextlib.suppress(ModelNotFoundError):  # it has no such files
-            resolve(name_or_path, patterns=(*CONFIG_FILES, *row.files), **where)
+            resolve(name_or_path, patterns=row.files, **where)
+            break
     return folder
 
 

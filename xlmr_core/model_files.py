@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import warnings
 from dataclasses import dataclass
@@ -10,13 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
-from xlmr_core.checkpoint import Checkpoint, open_checkpoint, read_config
+from xlmr_core.checkpoint import Checkpoint, fetch_checkpoint, open_checkpoint, read_config
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import CheckpointError, ModelNotFoundError, XLMRError
-from xlmr_core.formats import FORMATS, Format
+from xlmr_core.errors import CheckpointError, XLMRError
 from xlmr_core.formats.tensors import LazyTensor
 from xlmr_core.heads import HEADS, head_of_class, model_class_name
-from xlmr_core.hub import BUILT_IN, resolve
+from xlmr_core.hub import MODEL_FILES
 from xlmr_core.load_plan import LoadPlan, LoadWarning, plan_load
 from xlmr_core.parameters import Parameter, parameters, stored_names
 from xlmr_core.quantization import is_int8
@@ -122,26 +120,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     path = Path(name_or_path).expanduser()
     if path.is_file():
         return path
-    folder = resolve(name_or_path)
-    if path.is_dir() or os.fspath(name_or_path) in BUILT_IN:
-        return folder
-    # On the hub a repository may hold the weights once for every framework: of those, the first format that is there.
-    for format in FORMATS.values():
-        found = format.find(folder)
-        if found is not None and (found.name != format.index or format.name == "safetensors"):
-            break  # came with the folder; of another format only the index would have
-        with contextlib.suppress(ModelNotFoundError):  # it has no such files
-            resolve(name_or_path, patterns=_files_of(format))
-            break
-    return folder
-
-
-def _files_of(format: Format) -> tuple[str, ...]:
-    """Patterns for the files of a format: the single one, or the index and the shards."""
-    if not format.index:
-        return (format.single,) if format.single else ()
-    single = Path(format.single)
-    return (format.single, format.index, f"{single.stem}-*-of-*{single.suffix}")
+    return fetch_checkpoint(name_or_path, patterns=MODEL_FILES)
 
 
 def open_model(
@@ -170,10 +149,8 @@ def open_model(
     checkpoint = open_checkpoint(path, format, part=part)
     try:
         config = read_config(checkpoint.path, format, part=part)
-        pooler = any(name.removeprefix("roberta.").startswith("pooler.") for name in checkpoint.names)
-        return ModelFiles(
-            str(name_or_path), checkpoint, config, head_of(config, checkpoint) if head is None else head, pooler
-        )
+        head = head_of(config, checkpoint) if head is None else head
+        return ModelFiles(str(name_or_path), checkpoint, config, head, _has_pooler(checkpoint))
     except BaseException:
         checkpoint.close()
         raise
@@ -200,8 +177,11 @@ def head_of(config: XLMRobertaConfig, checkpoint: Checkpoint) -> str:
         return "Model"
     if found == ["ForMaskedLM"] and config.is_decoder:
         return "ForCausalLM"  # with the same parameters
-    has_pooler = any(name.removeprefix("roberta.").startswith("pooler.") for name in checkpoint.names)
     one_score = "classifier.weight" in checkpoint.names and checkpoint.info("classifier.weight").shape[0] == 1
-    if found == ["ForTokenClassification"] and has_pooler and one_score:
+    if found == ["ForTokenClassification"] and _has_pooler(checkpoint) and one_score:
         return "ForMultipleChoice"
     return found[0]
+
+
+def _has_pooler(checkpoint: Checkpoint) -> bool:
+    return any(name.removeprefix("roberta.").startswith("pooler.") for name in checkpoint.names)
