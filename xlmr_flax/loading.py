@@ -22,14 +22,13 @@ from xlmr_core.checkpoint import (
     fetch_checkpoint,
     format_asked_for,
     open_checkpoint,
-    read_config_values,
     save_checkpoint,
 )
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.config_base import check_known
-from xlmr_core.errors import ConfigError, InputError
+from xlmr_core.errors import ConfigError
 from xlmr_core.hub import HUB_ARGUMENTS
-from xlmr_core.load_plan import LoadReport, plan_load
+from xlmr_core.load_plan import plan_load
+from xlmr_core.loading import Served, loading_info, model_config, without_published
 from xlmr_core.parameters import Parameter, stored_names
 from xlmr_core.quantization import is_int8
 from xlmr_flax.functional import in_layout, path_of, to_canonical, unflatten, with_params
@@ -38,7 +37,7 @@ from xlmr_flax.placement import find_device, find_dtype
 if TYPE_CHECKING:
     from xlmr_flax.pretrained import PreTrainedModel
 
-__all__ = ["from_pretrained", "save_pretrained", "to_numpy", "to_raw", "without_published"]
+__all__ = ["NOT_NEEDED", "ONLY", "from_pretrained", "save_pretrained", "to_numpy", "to_raw"]
 
 ModelT = TypeVar("ModelT", bound="PreTrainedModel")
 
@@ -57,7 +56,7 @@ NOT_NEEDED = (
     *("_from_auto", "_from_pipeline", "_commit_hash"),
 )
 # Published arguments of which only some values can be served: those values, and what to say to others.
-ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
+ONLY: Served = {
     "variant": ((None,), "variants are not looked up; pass the path of the folder or file that holds it"),
     "quantization_config": ((None,), "this backend computes in floating point; load the original checkpoint"),
     "proxies": ((None,), "set the HTTPS_PROXY environment variable"),
@@ -127,7 +126,7 @@ def from_pretrained(
         TypeError: for an argument that neither the loader, nor the model, nor the config knows.
     """
     where = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
-    kwargs = without_published(kwargs)
+    kwargs = without_published(kwargs, ONLY, NOT_NEEDED)
     model_kwargs = {key: kwargs.pop(key) for key in MODEL_ARGUMENTS if key in kwargs}
     target = find_device(device)
     dtype = find_dtype(jnp.float32 if dtype is None else dtype)
@@ -136,7 +135,7 @@ def from_pretrained(
 
     format = format_asked_for(from_pt=from_pt, from_tf=from_tf, from_flax=from_flax, use_safetensors=use_safetensors)
     folder = fetch_checkpoint(name_or_path, format, **where)
-    config = _config(cls, folder, format, config, kwargs)
+    config = model_config(cls.config_class, cls.__name__, folder, format, config, kwargs)
     config.name_or_path = str(name_or_path)
     if is_int8(config):
         raise ConfigError(
@@ -169,41 +168,7 @@ def from_pretrained(
     if _do_init:
         model.params = params
     found = model if _do_init else (model, params)
-    return (found, _loading_info(plan.report)) if output_loading_info else found
-
-
-def _config(
-    cls: type[PreTrainedModel],
-    folder: Path,
-    format: str | None,
-    config: XLMRobertaConfig | str | os.PathLike[str] | None,
-    overrides: dict[str, Any],
-) -> XLMRobertaConfig:
-    if config is None:
-        known = cls.config_class.from_dict(read_config_values(folder, format))
-    elif isinstance(config, XLMRobertaConfig):
-        known = config
-    else:
-        known = cls.config_class.from_pretrained(config)
-    check_known(known, overrides, f"{cls.__name__}.from_pretrained()")
-    return known.copy(**overrides)  # the caller's own object stays as it is
-
-
-def without_published(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments without the published ones that ask for nothing.
-
-    Raises:
-        InputError: for a published argument whose value asks for something that is not to be had here.
-    """
-    left = {}
-    for key, value in kwargs.items():
-        if key in ONLY:
-            served, remedy = ONLY[key]
-            if value not in served:
-                raise InputError(f"{key} must be {' or '.join(map(repr, served))}, received {value!r}: {remedy}")
-        elif key not in NOT_NEEDED:
-            left[key] = value
-    return left
+    return (found, loading_info(plan.report)) if output_loading_info else found
 
 
 def _put(row: Parameter, array: np.ndarray[Any, Any], dtype: Any, device: jax.Device | None) -> jax.Array:
@@ -220,16 +185,6 @@ def _wanted_dtype(dtype: Any, config: XLMRobertaConfig, source: Checkpoint, name
     if config.dtype is not None:
         return find_dtype(config.dtype)
     return next((DTYPES[source.info(name).dtype] for name in names), jnp.dtype("float32"))
-
-
-def _loading_info(report: LoadReport) -> dict[str, Any]:
-    return {
-        "missing_keys": list(report.missing),
-        "unexpected_keys": list(report.unexpected),
-        "mismatched_keys": [tuple(row) for row in report.mismatched],
-        "error_msgs": [],
-        "report": report,
-    }
 
 
 def save_pretrained(

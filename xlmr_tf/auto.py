@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
-from xlmr_core.checkpoint import fetch_checkpoint, format_asked_for, read_config
-from xlmr_core.config import AutoConfig, XLMRobertaConfig
+from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import XLMRError
 from xlmr_core.heads import model_class_name
+from xlmr_core.loading import auto_config, without_published
 from xlmr_tf import modeling_xlm_roberta, modeling_xlm_roberta_xl
-from xlmr_tf.loading import without_published
+from xlmr_tf.loading import NOT_NEEDED, ONLY
 from xlmr_tf.placement import find_dtype
 from xlmr_tf.pretrained import PreTrainedModel
 
@@ -64,7 +64,7 @@ class _AutoModel:
         dtype = torch_dtype if dtype is None else dtype
         dtype = config.dtype if dtype == "auto" else dtype
         dtype = None if dtype is None else find_dtype(dtype)
-        model = model_class(config, cls.head)(config, dtype=dtype, **without_published(kwargs))
+        model = model_class(config, cls.head)(config, dtype=dtype, **without_published(kwargs, ONLY, NOT_NEEDED))
         if attn_implementation is not None:
             model.set_attn_implementation(attn_implementation)
         if packing is not None:
@@ -76,18 +76,7 @@ class _AutoModel:
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
     ) -> Any:
         """Load a checkpoint; arguments as in :func:`xlmr_tf.loading.from_pretrained`."""
-        from xlmr_core.hub import HUB_ARGUMENTS
-
-        config = kwargs.get("config")
-        if not isinstance(config, XLMRobertaConfig):
-            where = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
-            if config is None:
-                asked = ("use_safetensors", "from_pt", "from_tf", "from_flax")
-                format = format_asked_for(**{key: kwargs[key] for key in asked if key in kwargs})
-                config = read_config(fetch_checkpoint(pretrained_model_name_or_path, format, **where), format)
-            else:
-                config = AutoConfig.from_pretrained(config, **where)
-        kwargs["config"] = config  # found and read once
+        config = kwargs["config"] = auto_config(pretrained_model_name_or_path, kwargs)
         return model_class(config, cls.head).from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
 
 

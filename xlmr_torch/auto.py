@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from xlmr_core.checkpoint import fetch_checkpoint, format_asked_for, read_config
-from xlmr_core.config import AutoConfig, XLMRobertaConfig
+from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import XLMRError
 from xlmr_core.heads import model_class_name
+from xlmr_core.loading import auto_config, without_published
 from xlmr_torch import modeling_xlm_roberta, modeling_xlm_roberta_xl
-from xlmr_torch.loading import without_published
+from xlmr_torch.loading import NOT_NEEDED, ONLY
 from xlmr_torch.placement import find_dtype
 from xlmr_torch.pretrained import PreTrainedModel
 
@@ -63,7 +63,7 @@ class _AutoModel:
             attn_implementation, packing: as in ``from_pretrained``.
             **kwargs: model arguments such as ``add_pooling_layer``.
         """
-        model = model_class(config, cls.head)(config, **without_published(kwargs))
+        model = model_class(config, cls.head)(config, **without_published(kwargs, ONLY, NOT_NEEDED))
         dtype = torch_dtype if dtype is None else dtype
         dtype = config.dtype if dtype == "auto" else dtype
         if attn_implementation is not None:
@@ -77,18 +77,7 @@ class _AutoModel:
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
     ) -> Any:
         """Load a checkpoint; arguments as in :func:`xlmr_torch.loading.from_pretrained`."""
-        from xlmr_core.hub import HUB_ARGUMENTS
-
-        config = kwargs.get("config")
-        if not isinstance(config, XLMRobertaConfig):
-            where = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
-            if config is None:
-                asked = {key: kwargs[key] for key in ("use_safetensors", "from_tf", "from_flax") if key in kwargs}
-                format = format_asked_for(**asked)
-                config = read_config(fetch_checkpoint(pretrained_model_name_or_path, format, **where), format)
-            else:
-                config = AutoConfig.from_pretrained(config, **where)
-        kwargs["config"] = config  # found and read once
+        config = kwargs["config"] = auto_config(pretrained_model_name_or_path, kwargs)
         return model_class(config, cls.head).from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
 
 

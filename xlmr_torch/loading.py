@@ -21,15 +21,14 @@ from xlmr_core.checkpoint import (
     fetch_checkpoint,
     format_asked_for,
     open_checkpoint,
-    read_config_values,
     save_tensors,
 )
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.config_base import check_known
 from xlmr_core.errors import InputError
 from xlmr_core.formats.tensors import TensorInfo
 from xlmr_core.hub import HUB_ARGUMENTS
-from xlmr_core.load_plan import LoadReport, plan_load
+from xlmr_core.load_plan import plan_load
+from xlmr_core.loading import Served, loading_info, model_config, without_published
 from xlmr_core.parameters import stored_names
 from xlmr_core.quantization import INT8, is_int8
 from xlmr_torch.placement import find_dtype, find_one_device
@@ -37,7 +36,7 @@ from xlmr_torch.placement import find_dtype, find_one_device
 if TYPE_CHECKING:
     from xlmr_torch.pretrained import PreTrainedModel
 
-__all__ = ["from_pretrained", "save_pretrained", "to_raw", "to_torch", "without_published"]
+__all__ = ["NOT_NEEDED", "ONLY", "from_pretrained", "save_pretrained", "to_raw", "to_torch"]
 
 ModelT = TypeVar("ModelT", bound="PreTrainedModel")
 
@@ -64,7 +63,7 @@ NOT_NEEDED = (
 )
 _QUANTIZE_LATER = "a checkpoint loads as it is; quantize the model with optimize_for_inference(model, dtype='int8')"
 # Published arguments of which only some values can be served: those values, and what to say to others.
-ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
+ONLY: Served = {
     "variant": ((None,), "variants are not looked up; pass the path of the folder or file that holds it"),
     "gguf_file": ((None,), "GGUF is not read; pass the checkpoint that it was made from"),
     "quantization_config": ((None,), _QUANTIZE_LATER),
@@ -142,7 +141,7 @@ def from_pretrained(
     if kwargs.pop("use_auth_token", None) is not None:
         raise InputError("use_auth_token was renamed long ago; pass token=")
     where = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
-    kwargs = without_published(kwargs)
+    kwargs = without_published(kwargs, ONLY, NOT_NEEDED)
     model_kwargs = {key: kwargs.pop(key) for key in ("add_pooling_layer",) if key in kwargs}
     target = find_one_device(device if device is not None else device_map)
     if dtype not in (None, "auto"):
@@ -155,7 +154,7 @@ def from_pretrained(
         raise InputError("expected a name or folder, received None; pass one, or both config= and state_dict=")
     else:
         folder = Path()
-    config = _config(cls, folder, format, config, kwargs)
+    config = model_config(cls.config_class, cls.__name__, folder, format, config, kwargs)
     config.name_or_path = "" if name_or_path is None else str(name_or_path)
     int8 = is_int8(config)
     with torch.device("meta"):
@@ -197,41 +196,7 @@ def from_pretrained(
         model.requires_grad_(False)
     config.dtype = str(wanted).removeprefix("torch.")
     model.eval()
-    return (model, _loading_info(plan.report)) if output_loading_info else model
-
-
-def _config(
-    cls: type[PreTrainedModel],
-    folder: Path,
-    format: str | None,
-    config: XLMRobertaConfig | str | os.PathLike[str] | None,
-    overrides: dict[str, Any],
-) -> XLMRobertaConfig:
-    if config is None:
-        known = cls.config_class.from_dict(read_config_values(folder, format))
-    elif isinstance(config, XLMRobertaConfig):
-        known = config
-    else:
-        known = cls.config_class.from_pretrained(config)
-    check_known(known, overrides, f"{cls.__name__}.from_pretrained()")
-    return known.copy(**overrides)  # the caller's own object stays as it is
-
-
-def without_published(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments without the published ones that ask for nothing.
-
-    Raises:
-        InputError: for a published argument whose value asks for something that is not to be had here.
-    """
-    left = {}
-    for key, value in kwargs.items():
-        if key in ONLY:
-            served, remedy = ONLY[key]
-            if value not in served:
-                raise InputError(f"{key} must be {' or '.join(map(repr, served))}, received {value!r}: {remedy}")
-        elif key not in NOT_NEEDED:
-            left[key] = value
-    return left
+    return (model, loading_info(plan.report)) if output_loading_info else model
 
 
 def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
@@ -269,16 +234,6 @@ class _StateDict:
 
     def tensor(self, name: str) -> RawTensor:
         return to_raw(self._tensors[name])
-
-
-def _loading_info(report: LoadReport) -> dict[str, Any]:
-    return {
-        "missing_keys": list(report.missing),
-        "unexpected_keys": list(report.unexpected),
-        "mismatched_keys": [tuple(row) for row in report.mismatched],
-        "error_msgs": [],
-        "report": report,
-    }
 
 
 def save_pretrained(

@@ -43,7 +43,7 @@ LAYERS = (
     ("formats",),
     ("casting", "load_plan"),
     ("checkpoint",),
-    ("backends", "reference"),
+    ("backends", "loading", "reference"),
     ("tokenization",),
     ("model_files",),
     ("inspection", "probe"),
