@@ -134,13 +134,13 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(name="peers-4", venv_backend="venv", reuse_venv=True)
 def peers_4(session: nox.Session) -> None:
-    """An environment with transformers 4, the last with Flax classes, for ``XLMR_TRANSFORMERS_4`` of ``bench``."""
+    """An environment with transformers 4, the last with TensorFlow and Flax classes, for ``XLMR_TRANSFORMERS_4`` of ``bench``."""
     pins = [
         line
         for line in Path("constraints.txt").read_text().splitlines()
-        if re.match(r"(torch|jax|jaxlib|flax|optax)==", line)
+        if re.match(r"(torch|tensorflow|jax|jaxlib|flax|optax|numpy)==", line)
     ]
-    session.install("-q", *pins, "transformers==4.57.6")
+    session.install("-q", *pins, "transformers==4.57.6", "tf-keras==2.21.0")
     session.run("python", "-c", "import sys; print(f'XLMR_TRANSFORMERS_4={sys.executable}')")
 
 

@@ -45,7 +45,7 @@ def loss(model: Any, params: Any, batch: Any, key: Any) -> Any:
     logits = model(batch["input_ids"], batch["attention_mask"], params=params, dropout_rng=key, train=key is not None)[
         0
     ]
-    counted = labels != flax_steps.IGNORED
+    counted = labels != texts.IGNORED
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(counted, labels, 0))
     return (losses * counted).sum() / counted.sum()
 

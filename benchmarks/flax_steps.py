@@ -13,7 +13,6 @@ import optax
 
 from benchmarks import texts
 
-LABELLED, IGNORED = 0.15, -100
 # Places for labelled positions a text of so many tokens; the most that are drawn here are fewer.
 PLACES = 0.25
 
@@ -24,18 +23,9 @@ TX = optax.adamw(1e-5)
 
 def batch(vocab_size: int, rows: int, length: int) -> Batch:
     """Texts without padding, with labels at some tokens, and the positions of these, padded with -1."""
-    full = texts.full(vocab_size, rows, length)
-    labelled = np.random.default_rng(1).random(full.ids_BS.shape) < LABELLED
-    positions = np.full((rows, int(PLACES * length)), -1, np.int32)
-    for row, found in enumerate(map(np.flatnonzero, labelled)):
-        positions[row, : len(found)] = found
-    arrays = {
-        "input_ids": full.ids_BS,
-        "attention_mask": full.mask_BS,
-        "labels": np.where(labelled, full.ids_BS, IGNORED),
-        "masked_positions": positions,
-    }
-    return {name: x.astype(np.int32) for name, x in arrays.items()}
+    arrays = texts.labelled(vocab_size, rows, length)
+    positions = texts.labelled_positions(arrays["labels"], int(PLACES * length))
+    return {name: x.astype(np.int32) for name, x in {**arrays, "masked_positions": positions}.items()}
 
 
 def step_of(loss: Loss) -> Any:

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks import harness
+from benchmarks import harness, texts
 from benchmarks.guests import Guest, GuestJob
 from benchmarks.harness import Absent, Case, Job, Numbers, Options
 from benchmarks.models import checkpoint
@@ -67,7 +67,7 @@ def cases(options: Options) -> Iterator[Case]:
             "xlmr flax": functools.partial(ours, options, "training", size),
         },
         BASELINES,
-        facts={"batch": size, "labelled": 0.15},
+        facts={"batch": size, "labelled": texts.LABELLED},
         compare=lambda expected, found: {"error of the loss": abs(float(found) - float(expected))},
         rounds=min(3, options.rounds),
         warmup=min(1, options.warmup),

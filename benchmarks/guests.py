@@ -1,7 +1,7 @@
 """Contestants of another environment: a process of another Python that is kept for all of its turns.
 
-The original Flax classes are in transformers 4 only, which cannot live beside what the other peers need. ``nox -s peers-4`` makes an
-environment for them; ``XLMR_TRANSFORMERS_4`` names its Python.
+The original TensorFlow and Flax classes are in transformers 4 only, which cannot live beside what the other peers need. ``nox -s peers-4``
+makes an environment for them; ``XLMR_TRANSFORMERS_4`` names its Python.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class Guest:
         if "transformers" not in options.peers:
             raise Absent(f"not among --peer {' '.join(options.peers)}")
         if python is None:
-            raise Absent(f"{VARIABLE} does not name a Python with transformers 4 and Flax (`nox -s peers-4` makes one)")
+            raise Absent(
+                f"{VARIABLE} does not name a Python with transformers 4, tf-keras and Flax (`nox -s peers-4` makes one)"
+            )
         self._answers = tempfile.TemporaryDirectory(prefix="xlmr-guest-")
         self._process = subprocess.Popen(
             [python, "-m", module, *arguments],

@@ -13,13 +13,22 @@ from typing import Any
 
 from benchmarks import harness, keras_peers, texts
 from benchmarks.encoder import difference
-from benchmarks.harness import Case, Options, Timed
+from benchmarks.guests import Guest, GuestJob
+from benchmarks.harness import Case, Job, Options, Timed
 from benchmarks.models import checkpoint
-from benchmarks.original_tf import Original
+from benchmarks.targets import FULL, NATURAL
 from benchmarks.texts import Batch
 from xlmr_core.config import AutoConfig
 
 BASELINES = ("original", "xlmr_tf padded", "xlmr_tf")
+
+
+Maker = Callable[[Batch], Job]
+
+
+def original(options: Options, mode: str = "graph") -> Maker:
+    guest = Guest(options, "benchmarks.keras_original", "encoder", str(checkpoint(options)), mode)
+    return lambda batch: GuestJob(guest, [batch.ids_BS.tolist(), batch.mask_BS.tolist()])
 
 
 def our_torch(options: Options) -> Any:
@@ -28,42 +37,43 @@ def our_torch(options: Options) -> Any:
     return ours.encoder(options)
 
 
-# In one process, which may serve both cases with one model.
-FORWARDS: dict[str, Callable[[Options], Any]] = {
-    "KerasHub": keras_peers.keras_hub,
-    "KerasHub XLA": functools.partial(keras_peers.keras_hub, mode="XLA"),
-    "xlmr_torch": our_torch,
-    "xlmr_tf eager": functools.partial(keras_peers.ours, mode="eager"),
-    "xlmr_tf padded": functools.partial(keras_peers.ours, packing="never"),
-    "xlmr_tf padded XLA": functools.partial(keras_peers.ours, packing="never", mode="XLA"),
-    "xlmr_tf": keras_peers.ours,
+def here(make: Callable[[Options], Any], options: Options) -> Maker:
+    """The jobs of a function of batches in this process."""
+    forward = make(options)
+    return lambda batch: Timed(functools.partial(forward, batch))
+
+
+CONTESTANTS: dict[str, Callable[[Options], Maker]] = {
+    "original": original,
+    "original XLA": functools.partial(original, mode="XLA"),
+    "KerasHub": functools.partial(here, keras_peers.keras_hub),
+    "KerasHub XLA": functools.partial(here, functools.partial(keras_peers.keras_hub, mode="XLA")),
+    "xlmr_torch": functools.partial(here, our_torch),
+    "xlmr_tf eager": functools.partial(here, functools.partial(keras_peers.ours, mode="eager")),
+    "xlmr_tf padded": functools.partial(here, functools.partial(keras_peers.ours, packing="never")),
+    "xlmr_tf padded XLA": functools.partial(here, functools.partial(keras_peers.ours, packing="never", mode="XLA")),
+    "xlmr_tf": functools.partial(here, keras_peers.ours),
 }
 
 
 def cases(options: Options) -> Iterator[Case]:
     vocabulary = AutoConfig.from_pretrained(checkpoint(options)).vocab_size
-    small = {"rows": 4} if options.tiny else {}
-    batches = {
-        "32 texts of natural length": texts.natural(vocabulary, **small),
-        "8 x 128, no padding": texts.full(vocabulary, **small),
-    }
-    forwards = {name: functools.cache(functools.partial(make, options)) for name, make in FORWARDS.items()}
+    small: dict[str, Any] = {"rows": 4} if options.tiny else {}
+    batches = {NATURAL: texts.natural(vocabulary, **small), FULL: texts.full(vocabulary, **small)}
+    # A model serves both cases.
+    makers = {name: functools.cache(functools.partial(make, options)) for name, make in CONTESTANTS.items()}
     for name, batch in batches.items():
-        originals = {
-            "original": functools.partial(original, options, batch),
-            "original XLA": functools.partial(original, options, batch, compiled=True),
-        }
-        own = {who: functools.partial(_job, forward, batch) for who, forward in forwards.items()}
-        yield Case(name, originals | own, BASELINES, facts=batch.facts, compare=functools.partial(difference, batch))
+        yield Case(
+            name,
+            {contestant: functools.partial(_job, maker, batch) for contestant, maker in makers.items()},
+            BASELINES,
+            facts=batch.facts,
+            compare=functools.partial(difference, batch),
+        )
 
 
-def _job(forward: Callable[[], Any], batch: Batch) -> Timed:
-    return Timed(functools.partial(forward(), batch))
-
-
-def original(options: Options, batch: Batch, compiled: bool = False) -> Original:
-    arrays = {"input_ids": batch.ids_BS, "attention_mask": batch.mask_BS}
-    return Original("encode", checkpoint(options), arrays, compiled)
+def _job(maker: Callable[[], Maker], batch: Batch) -> Job:
+    return maker()(batch)
 
 
 if __name__ == "__main__":

@@ -15,50 +15,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import harness, texts
+from benchmarks.guests import Guest, GuestJob
 from benchmarks.harness import Case, Options, Timed
 from benchmarks.models import checkpoint
-from benchmarks.original_tf import Original
 from xlmr_core.config import AutoConfig
 
-LABELLED = 0.15
-IGNORED = -100
 STEPS = 4
 BASELINES = ("original", "xlmr_tf")
 
 Arrays = dict[str, NDArray[Any]]
 
 
-def masked_batch(vocab_size: int, rows: int, length: int) -> Arrays:
-    """A batch without padding, with labels at some tokens."""
-    batch = texts.full(vocab_size, rows, length)
-    labelled = np.random.default_rng(1).random(batch.ids_BS.shape) < LABELLED
-    arrays = {
-        "input_ids": batch.ids_BS,
-        "attention_mask": batch.mask_BS,
-        "labels": np.where(labelled, batch.ids_BS, IGNORED),
-    }
-    return {name: x.astype(np.int32) for name, x in arrays.items()}
-
-
-def positions(labels: NDArray[Any]) -> NDArray[np.int32]:
-    """(B, P) columns of the labels, -1 where a row has fewer than the others."""
-    rows = [np.flatnonzero(row != IGNORED) for row in labels]
-    most = max(len(row) for row in rows)
-    return np.array([np.pad(row, (0, most - len(row)), constant_values=-1) for row in rows], np.int32)
-
-
 def cases(options: Options) -> Iterator[Case]:
     vocabulary = AutoConfig.from_pretrained(checkpoint(options)).vocab_size
     rows, length = (2, 16) if options.tiny else (8, 128)
-    batch = masked_batch(vocabulary, rows, length)
+    batch = {name: x.astype(np.int32) for name, x in texts.labelled(vocabulary, rows, length).items()}
     yield Case(
         "8 x 128, AdamW",
         {
-            "original": lambda: Original("train", checkpoint(options), batch),
+            "original": functools.partial(original, options, f"{rows}x{length}"),
             "xlmr_tf": functools.partial(masked_job, options, batch),
         },
         BASELINES,
-        facts={"rows": rows, "length": length, "labelled": LABELLED},
+        facts={"rows": rows, "length": length, "labelled": texts.LABELLED},
         compare=lambda expected, found: {"error of the loss": abs(float(found) - float(expected))},
     )
     trainers: dict[str, Callable[[Any, Arrays], Callable[[], Any]]] = {"bare loop": bare_loop, "fit": fit}
@@ -70,6 +49,10 @@ def cases(options: Options) -> Iterator[Case]:
     )
 
 
+def original(options: Options, size: str) -> GuestJob:
+    return GuestJob(Guest(options, "benchmarks.keras_original", "training", str(checkpoint(options)), size), None)
+
+
 def masked_job(options: Options, batch: Arrays) -> Timed:
     import keras
     import tensorflow as tf
@@ -77,7 +60,9 @@ def masked_job(options: Options, batch: Arrays) -> Timed:
     from xlmr_tf import TFXLMRobertaForMaskedLM
 
     model = TFXLMRobertaForMaskedLM.from_pretrained(checkpoint(options))
-    inputs = {name: tf.constant(x) for name, x in {**batch, "masked_positions": positions(batch["labels"])}.items()}
+    places = int((batch["labels"] != texts.IGNORED).sum(1).max())
+    positions = texts.labelled_positions(batch["labels"], places).astype(np.int32)
+    inputs = {name: tf.constant(x) for name, x in {**batch, "masked_positions": positions}.items()}
     step = stepper(model, keras.optimizers.AdamW(1e-5))
     loss = float(model(**inputs, training=False).loss)
     return Timed(lambda: float(step(inputs)), answer=loss)

@@ -20,6 +20,9 @@ SIGMA = np.log(PERCENTILE_95 / MEDIAN) / 1.6448536
 
 BOS, PAD, EOS, FIRST_ORDINARY = 0, 1, 2, 4
 
+# Of a batch for masked language modelling: the share of labelled tokens, and what stands where there is none.
+LABELLED, IGNORED = 0.15, -100
+
 PASSAGE = (
     "In the old harbour the fishing boats come home before the sun has risen above the hills, and on the quay the "
     "buyers are already waiting with their carts, their scales and their loud, friendly disagreements about the price "
@@ -78,6 +81,25 @@ def natural(vocab_size: int, rows: int = 32, seed: int = 0) -> Batch:
 def full(vocab_size: int, rows: int = 8, length: int = 128, seed: int = 0) -> Batch:
     """Texts of one length: no padding at all."""
     return batch(np.full(rows, length), vocab_size, np.random.default_rng(seed))
+
+
+def labelled(vocab_size: int, rows: int, length: int) -> dict[str, NDArray[np.int64]]:
+    """The inputs of a masked language model by name: texts without padding, with labels at some tokens."""
+    whole = full(vocab_size, rows, length)
+    chosen = np.random.default_rng(1).random(whole.ids_BS.shape) < LABELLED
+    return {
+        "input_ids": whole.ids_BS,
+        "attention_mask": whole.mask_BS,
+        "labels": np.where(chosen, whole.ids_BS, IGNORED),
+    }
+
+
+def labelled_positions(labels_BS: NDArray[np.int64], places: int) -> NDArray[np.int64]:
+    """(B, P) columns of the labels, padded with -1."""
+    positions = np.full((len(labels_BS), places), -1, np.int64)
+    for row, found in enumerate(map(np.flatnonzero, labels_BS != IGNORED)):
+        positions[row, : len(found)] = found
+    return positions
 
 
 def masked_sentences(mask_token: str, words: list[int]) -> list[str]:

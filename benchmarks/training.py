@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks import children, harness, peers, texts
@@ -20,8 +19,6 @@ from benchmarks.children import Child
 from benchmarks.harness import PEERS, Case, Options, Timed
 from benchmarks.models import checkpoint
 
-LABELLED = 0.15
-IGNORED = -100
 BASELINES = ("transformers", "xlmr")
 
 Model = Any
@@ -48,13 +45,7 @@ LIBRARIES: dict[str, tuple[Callable[[Path], Model], Inputs]] = {
 
 def inputs(name: str, vocab_size: int, rows: int, length: int) -> Inputs:
     """A batch without padding, with labels at some tokens."""
-    batch = texts.full(vocab_size, rows, length)
-    labelled = np.random.default_rng(1).random(batch.ids_BS.shape) < LABELLED
-    arrays = {
-        "input_ids": batch.ids_BS,
-        "attention_mask": batch.mask_BS,
-        "labels": np.where(labelled, batch.ids_BS, IGNORED),
-    }
+    arrays = texts.labelled(vocab_size, rows, length)
     return {key: torch.from_numpy(value) for key, value in arrays.items()} | LIBRARIES[name][1]
 
 
@@ -84,7 +75,7 @@ def cases(options: Options) -> Iterator[Case]:
                 for name in LIBRARIES
             },
             BASELINES,
-            facts={"rows": rows, "length": length, "labelled": LABELLED},
+            facts={"rows": rows, "length": length, "labelled": texts.LABELLED},
             compare=lambda expected, found: {"error of the loss": abs(found - expected)},
         )
     rows = 4 if options.tiny else 16
@@ -92,7 +83,7 @@ def cases(options: Options) -> Iterator[Case]:
         "16 x 128, peak memory",
         {name: functools.partial(memory_job, options, name, rows, length) for name in LIBRARIES},
         BASELINES,
-        facts={"rows": rows, "length": length, "labelled": LABELLED, "optimizer": "fused AdamW"},
+        facts={"rows": rows, "length": length, "labelled": texts.LABELLED, "optimizer": "fused AdamW"},
         rounds=min(3, options.rounds),
         warmup=0,
     )
