@@ -52,10 +52,11 @@ def test_training_without_dropout_is_evaluation(family: str, name: str, mode: Mo
 
 
 DRAWS = 300
-# Place -> the dropout of its config, and the output in which it shows.
+# Place -> the dropout of its config, and the output in which it shows. Nothing but sums lies between the two: behind a layer norm or an
+# activation the mean of many draws is another one.
 MEANS = {
     "hidden": ({"hidden_dropout_prob": 0.3}, "hidden_states_0"),
-    "attention": ({"attention_probs_dropout_prob": 0.3}, "logits"),
+    "attention": ({"attention_probs_dropout_prob": 0.3}, "hidden_states_1"),
     "classifier": ({"classifier_dropout": 0.3}, "logits"),
 }
 
@@ -66,22 +67,25 @@ def test_dropout_keeps_the_mean(place: str, mode: Mode) -> None:
     """Kept values are scaled up by 1 / (1 - p), so the mean of many draws comes near the value without dropout.
 
     What is dropped is measured by its effect: the output with it, less the output without it (all heads masked, all states zero). The
-    mean effect of many draws is that effect; a forgotten scale would leave 70 % of it.
+    mean effect of many draws is that effect; a forgotten scale would leave 70 % of it. The first layer's feed-forward part is silent, so
+    that its output is its input and what attention adds.
     """
     config, output = MEANS[place]
     case = CASES["XLMRobertaXL-TokenClassification-right"]
-    made = make(case, num_hidden_layers=1, **{**NO_DROPOUT, **config})
+    made = make(case, num_hidden_layers=2, **{**NO_DROPOUT, **config})
+    silent = "roberta.encoder.layer.0.output.dense.weight"
+    params = {**made.params, silent: np.zeros_like(made.params[silent])}
     given = {name: x for name, x in made.inputs.items() if name != "labels"}
-    with_it = flatten(reference.forward(made.config, case.head, made.params, **given))[output]
+    with_it = flatten(reference.forward(made.config, case.head, params, **given))[output]
     if place == "attention":
-        masked = reference.forward(made.config, case.head, made.params, **given, head_mask=np.zeros(3))
-        without = flatten(masked)[output]
+        without = flatten(reference.forward(made.config, case.head, params, **given, head_mask=np.zeros(3)))[output]
     else:
-        without = np.broadcast_to(made.params["classifier.bias"] if place == "classifier" else 0.0, with_it.shape)
-    model = adapter(mode).build(made.config, case.head, made.params, mode, "float32")
+        without = np.broadcast_to(params["classifier.bias"] if place == "classifier" else 0.0, with_it.shape)
+    model = adapter(mode).build(made.config, case.head, params, mode, "float32")
     many = {name: np.tile(x, (DRAWS, 1)) for name, x in given.items()}
     drawn = model.forward(many, dropout_seed=0)[output]
     where_BS = made.mask_BS == 1
     effect = (with_it - without)[where_BS]
     mean_effect = (drawn.reshape(DRAWS, *with_it.shape).mean(0) - without)[where_BS]
-    assert (mean_effect * effect).sum() / (effect**2).sum() == pytest.approx(1.0, abs=0.08)
+    # Six times the spread over seeds.
+    assert (mean_effect * effect).sum() / (effect**2).sum() == pytest.approx(1.0, abs=0.03)
