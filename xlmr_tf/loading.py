@@ -7,6 +7,7 @@ the mapped file that a piece came from are given back at once, so memory is the 
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
 from collections.abc import Mapping
@@ -50,6 +51,8 @@ DTYPES: dict[str, str] = {"F64": "float64", "F32": "float32", "F16": "float16", 
 
 # Values that are on their way from a file to a variable at a time.
 PIECE = 1 << 22
+# Bytes; what TensorFlow's kernels count on.
+ALIGNMENT = 64
 # Published arguments about matters that do not arise here: any value will do.
 NOT_NEEDED = (
     *("low_cpu_mem_usage", "max_memory", "offload_folder", "offload_state_dict", "offload_buffers", "weights_only"),
@@ -179,24 +182,37 @@ def from_pretrained(
 
 
 def _put(variable: keras.Variable, raw: RawTensor, *, transposed: bool) -> None:
-    """Fill a variable. Large tables go in by rows, so that no second copy of them exists at any time."""
-    if transposed or len(raw.shape) < 2 or 0 in raw.shape:
-        values = raw.to_numpy()
-        variable.assign(_cast(np.ascontiguousarray(values.T) if transposed else values.copy(), variable.dtype))
-        del values
-        _give_back(raw.data)
-        return
-    width, step = raw.nbytes // raw.shape[0], max(1, PIECE // raw.shape[1])
-    for start in range(0, raw.shape[0], step):
-        rows = range(start, min(start + step, raw.shape[0]))
-        piece = raw.data[rows.start * width : rows.stop * width]
-        values = RawTensor(raw.dtype, (len(rows), *raw.shape[1:]), piece).to_numpy().copy()
-        variable.value.scatter_update(tf.IndexedSlices(_cast(values, variable.dtype), tf.range(rows.start, rows.stop)))
-        _give_back(piece)
+    """Fill a variable, a piece at a time, so that no second copy of a large table exists at any time.
+
+    Not by updates of rows: a variable that ever had one is copied by TensorFlow whenever it is read.
+    """
+    values = _empty(tuple(variable.shape), variable.dtype)
+    target = values.T if transposed else values
+    if raw.shape and 0 not in raw.shape:
+        width, step = raw.nbytes // raw.shape[0], max(1, PIECE * raw.shape[0] // math.prod(raw.shape))
+        for start in range(0, raw.shape[0], step):
+            stop = min(start + step, raw.shape[0])
+            piece = raw.data[start * width : stop * width]
+            target[start:stop] = RawTensor(raw.dtype, (stop - start, *raw.shape[1:]), piece).to_numpy()
+            _give_back(piece)
+    else:
+        target[...] = raw.to_numpy()
+    variable.assign(_in_place(values))
 
 
-def _cast(values: NDArray[Any], dtype: str) -> tf.Tensor:
-    return tf.cast(tf.convert_to_tensor(values), dtype)
+def _empty(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """An array in memory that TensorFlow can use as it is."""
+    numpy_dtype = np.dtype(tf.as_dtype(dtype).as_numpy_dtype)
+    size = math.prod(shape) * numpy_dtype.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    first = -memory.ctypes.data % ALIGNMENT
+    return memory[first : first + size].view(numpy_dtype).reshape(shape)
+
+
+def _in_place(values: NDArray[Any]) -> tf.Tensor:
+    """A tensor of the memory of an array; TensorFlow's own conversion copies."""
+    bits = values.view(f"u{values.itemsize}")  # NumPy does not exchange bfloat16
+    return tf.bitcast(tf.experimental.dlpack.from_dlpack(bits.__dlpack__()), values.dtype)
 
 
 def _give_back(data: memoryview) -> None:

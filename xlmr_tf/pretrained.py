@@ -175,10 +175,9 @@ class PreTrainedModel(TrainedByKeras, ExportedByKeras, keras.Model):
             variable = self.get_parameter(name)
             if row.init in (Init.NORMAL, Init.NORMAL_PADDED):
                 values = keras.random.normal(variable.shape, 0.0, self.config.initializer_range, dtype=variable.dtype)
-                variable.assign(values)
                 if row.init is Init.NORMAL_PADDED:
-                    padding = tf.IndexedSlices(tf.zeros_like(values[:1]), tf.constant([self.config.pad_token_id]))
-                    variable.value.scatter_update(padding)
+                    values *= tf.cast(tf.range(len(values)) != self.config.pad_token_id, values.dtype)[:, None]
+                variable.assign(values)
             else:
                 variable.assign(tf.fill(variable.shape, tf.cast(1.0 if row.init is Init.ONES else 0.0, variable.dtype)))
 
