@@ -47,7 +47,8 @@ class SelfAttention(nnx.Module):
     ) -> tuple[Array, Array | None]:
         """(B, S, D) to the context (B, S, N * H), and the probabilities if the plan wants them."""
         source = x if memory_BTD is None else memory_BTD
-        query_BSNH, key_BTNH, value_BTNH = self._heads(self.query(x)), self._heads(self.key(source)), None
+        query_BSNH = self._heads(self.query(x))
+        key_BTNH = self._heads(self.key(source))
         value_BTNH = self._heads(self.value(source))
         scale = self.head_size**-0.5
         relative = None if self.distance_embedding is None else self.relative_scores(query_BSNH, key_BTNH) * scale

@@ -111,15 +111,17 @@ def eager(
 ) -> tuple[Array, Array]:
     """The formula as it stands in the paper, softmax in float32 at least; returns (context, probabilities)."""
     sums = accumulator(q_BSNH.dtype)
-    scores_BNST = jnp.einsum("bsnh,btnh->bnst", q_BSNH, k_BTNH, preferred_element_type=sums) * scale
+    # Heads come to the front first: the products of (B, S, N, H) as it stands take XLA twice the time on a CPU.
+    q_BNSH, k_BNTH, v_BNTH = (x.transpose(0, 2, 1, 3) for x in (q_BSNH, k_BTNH, v_BTNH))
+    scores_BNST = jnp.einsum("bnsh,bnth->bnst", q_BNSH, k_BNTH, preferred_element_type=sums) * scale
     if bias is not None:
         scores_BNST = scores_BNST + bias
-    probs_BNST = jax.nn.softmax(scores_BNST, axis=-1).astype(v_BTNH.dtype)
+    probs_BNST = jax.nn.softmax(scores_BNST, axis=-1).astype(v_BNTH.dtype)
     probs_BNST = dropout(probs_BNST, dropout_probability, dropout_key)
     if head_mask_N is not None:
         probs_BNST = probs_BNST * head_mask_N.astype(probs_BNST.dtype)[None, :, None, None]
-    context = jnp.einsum("bnst,btnh->bsnh", probs_BNST, v_BTNH, preferred_element_type=sums).astype(v_BTNH.dtype)
-    return context, probs_BNST
+    context_BNSH = jnp.einsum("bnst,bnth->bnsh", probs_BNST, v_BNTH, preferred_element_type=sums).astype(v_BNTH.dtype)
+    return context_BNSH.transpose(0, 2, 1, 3), probs_BNST
 
 
 def mask_bias(keep: Array, dtype: jnp.dtype) -> Array:
