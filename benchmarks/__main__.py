@@ -19,8 +19,8 @@ from benchmarks.machine import ROOT
 
 QUESTIONS = (
     *("encoder", "training", "fill_mask", "start_up", "tokenizing", "recompiles", "int8_files", "conversion"),
-    *("flax_encoder", "flax_training", "flax_compiling"),
-    *("keras_encoder", "keras_training", "keras_retraces"),
+    *("flax_encoder", "flax_training", "flax_compiling", "flax_start_up"),
+    *("keras_encoder", "keras_training", "keras_retraces", "keras_start_up"),
 )
 
 

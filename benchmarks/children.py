@@ -23,10 +23,13 @@ class Child:
     Args:
         code: the code.
         quantities: what of it is wanted.
+        python: the interpreter.
     """
 
-    def __init__(self, code: str, quantities: Sequence[str] = ("seconds", "peak_mib")) -> None:
-        self._command = [sys.executable, "-c", code]
+    def __init__(
+        self, code: str, quantities: Sequence[str] = ("seconds", "peak_mib"), python: str = sys.executable
+    ) -> None:
+        self._command = [python, "-c", code]
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
         self._quantities = quantities
         self.answer: Any = None

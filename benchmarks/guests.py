@@ -26,6 +26,21 @@ VARIABLE = "XLMR_TRANSFORMERS_4"
 ANSWER = "ANSWER "
 
 
+def guest_python(options: Options) -> str:
+    """The interpreter of the other environment.
+
+    Raises:
+        Absent: if there is no such environment, or it is not asked for.
+    """
+    if "transformers" not in options.peers:
+        raise Absent(f"not among --peer {' '.join(options.peers)}")
+    if VARIABLE not in os.environ:
+        raise Absent(
+            f"{VARIABLE} does not name a Python with transformers 4, tf-keras and Flax (`nox -s peers-4` makes one)"
+        )
+    return os.environ[VARIABLE]
+
+
 class Guest:
     """A process that takes turns when it is told to. Its time is its own: what goes through the pipe is not counted.
 
@@ -39,13 +54,7 @@ class Guest:
     """
 
     def __init__(self, options: Options, module: str, *arguments: str) -> None:
-        python = os.environ.get(VARIABLE)
-        if "transformers" not in options.peers:
-            raise Absent(f"not among --peer {' '.join(options.peers)}")
-        if python is None:
-            raise Absent(
-                f"{VARIABLE} does not name a Python with transformers 4, tf-keras and Flax (`nox -s peers-4` makes one)"
-            )
+        python = guest_python(options)
         self._answers = tempfile.TemporaryDirectory(prefix="xlmr-guest-")
         self._process = subprocess.Popen(
             [python, "-m", module, *arguments],

@@ -38,6 +38,14 @@ def checkpoint(options: Options) -> Path:
     )
 
 
+def converted(options: Options, to: str) -> Path:
+    """The folder of the same checkpoint in another format."""
+    from xlmr_core.conversion import convert
+
+    source = checkpoint(options)
+    return once(source.with_name(f"checkpoint-{to}"), lambda folder: convert(source, folder, to))
+
+
 def _make(folder: Path, tiny: bool) -> None:
     import torch
 

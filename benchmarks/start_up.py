@@ -3,13 +3,14 @@
 Each turn is a fresh process: import, ``from_pretrained`` of the checkpoint, the vocabulary logits of one sentence. The same code for both
 libraries; the file is in the system's cache for both. Time runs from the start of the process to its answer, the interpreter's own start
 included. "torch alone" is a process that only imports torch; "file_mib" is the size of the weights. The error is that of the logits
-at the sentence's mask.
+at the sentence's mask. ``keras_start_up`` and ``flax_start_up`` ask the same of the other backends.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from pathlib import Path
 
 from benchmarks import harness, peers
 from benchmarks.children import Child
@@ -43,9 +44,14 @@ def cases(options: Options) -> Iterator[Case]:
         "first answer",
         {**answers, "torch alone": functools.partial(Child, IMPORT.format(module="torch"))},
         tuple(LIBRARIES),
-        facts={"file_mib": sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 2**20},
+        facts={"file_mib": file_mib(folder)},
         compare=difference,
     )
+
+
+def file_mib(folder: Path) -> float:
+    """The size of a checkpoint's weights."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 2**20
 
 
 def _job(options: Options, name: str) -> Child:

@@ -124,13 +124,13 @@ def times_pad(factor: float) -> Bound:
     return lambda reports: factor * case(reports, "encoder", NATURAL)["facts"]["pad"]
 
 
-def file_and_torch(factor: float) -> Bound:
-    """So many times the file, and what a process that only imports torch holds."""
+def file_and_bare(question: str, factor: float, bare: str) -> Bound:
+    """So many times the file, and what a process that only imports the framework holds."""
 
     def read(reports: Reports) -> float:
-        file = case(reports, "start_up", "first answer")["facts"]["file_mib"]
-        torch = entry(reports, "start_up", "first answer", "torch alone")["samples"]["peak_mib"]
-        return float(factor * file + statistics.median(torch))
+        file = case(reports, question, "first answer")["facts"]["file_mib"]
+        alone = entry(reports, question, "first answer", f"{bare} alone")["samples"]["peak_mib"]
+        return float(factor * file + statistics.median(alone))
 
     return read
 
@@ -198,7 +198,7 @@ TARGETS = (
     Target(
         "first answer: peak memory, against 1.15 times the file plus bare torch",
         measured("start_up", "first answer", "xlmr", "peak_mib"),
-        file_and_torch(1.15),
+        file_and_bare("start_up", 1.15, "torch"),
         at_least=False,
         unit="peak_mib",
     ),
@@ -271,6 +271,13 @@ TARGETS = (
         number(0.0),
         at_least=False,
     ),
+    Target(
+        "Keras, first answer: peak memory, against 1.3 times the file plus bare TensorFlow",
+        measured("keras_start_up", "first answer", "xlmr_tf", "peak_mib"),
+        file_and_bare("keras_start_up", 1.3, "tensorflow"),
+        at_least=False,
+        unit="peak_mib",
+    ),
     Target("Flax, encoder, natural: speed", ratio("flax_encoder", NATURAL, "xlmr flax", FLAX), number(2.0)),
     Target("Flax, encoder, 8 x 128: speed", ratio("flax_encoder", FULL, "xlmr flax", FLAX), number(1.0)),
     Target(
@@ -293,5 +300,18 @@ TARGETS = (
         relative_time("flax_compiling", "12 layers", "xlmr flax", FLAX),
         number(1.0),
         at_least=False,
+    ),
+    Target(
+        "Flax, first answer: share of the time",
+        relative_time("flax_start_up", "first answer", "xlmr flax", FLAX),
+        number(0.4),
+        at_least=False,
+    ),
+    Target(
+        "Flax, first answer: peak memory, against 1.15 times the file plus bare JAX",
+        measured("flax_start_up", "first answer", "xlmr flax", "peak_mib"),
+        file_and_bare("flax_start_up", 1.15, "jax"),
+        at_least=False,
+        unit="peak_mib",
     ),
 )

@@ -276,10 +276,12 @@ OURS = {
     "flax_encoder": (["xlmr flax padded", "xlmr flax", "xlmr torch"], "seconds"),
     "flax_training": (["xlmr flax"], "seconds"),
     "flax_compiling": (["xlmr flax", "xlmr flax scanned"], "seconds"),
+    "flax_start_up": (["xlmr flax, same file", "xlmr flax", "jax alone"], "peak_mib"),
     "conversion": (["copying", "to safetensors", "to flax"], "peak_mib"),
     "keras_encoder": (["xlmr_torch", "xlmr_tf padded", "xlmr_tf"], "seconds"),
     "keras_training": (["xlmr_tf", "bare loop", "fit"], "seconds"),
     "keras_retraces": (["xlmr_tf"], "later"),
+    "keras_start_up": (["xlmr_tf, same file", "xlmr_tf", "tensorflow alone"], "peak_mib"),
 }
 
 
