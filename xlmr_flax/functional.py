@@ -75,13 +75,14 @@ def compiled(module: nnx.Module, method: str, *arrays: Any, **static: Any) -> An
         *arrays: arrays, trees of them, or ``None``.
         **static: hashable arguments by name.
     """
-    graphdef, state = nnx.split(module)
-    return _compiled(graphdef, method, tuple(sorted(static.items())), state, arrays)
+    return _compiled(method, tuple(sorted(static.items())), module, arrays)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _compiled(graphdef: Any, method: str, static: tuple[tuple[str, Any], ...], state: Any, arrays: Any) -> Any:
-    return getattr(nnx.merge(graphdef, state), method)(*arrays, **dict(static))
+# The module goes in as the pytree that it is: ``nnx.split`` looks for references that are shared, of which a function that changes nothing
+# need not know, and takes several milliseconds of each call.
+@partial(jax.jit, static_argnums=(0, 1))
+def _compiled(method: str, static: tuple[tuple[str, Any], ...], module: nnx.Module, arrays: Any) -> Any:
+    return getattr(module, method)(*arrays, **dict(static))
 
 
 # ---- Parameters as a nested dictionary
