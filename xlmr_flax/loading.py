@@ -1,7 +1,7 @@
 """From files to models and back.
 
-A model is built of shapes without drawing a value, then the checkpoint's tensors are put in place, one after the other, so that memory is
-the model once and a tensor.
+A model is built of shapes without drawing a value, then the checkpoint's tensors are put in place, a piece at a time, and JAX takes that memory
+over. The pages of the mapped file that a piece came from are let go at once, so memory is the model once.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from xlmr_core.checkpoint import (
 )
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import ConfigError
+from xlmr_core.formats.tensors import aligned_empty
 from xlmr_core.hub import HUB_ARGUMENTS
 from xlmr_core.load_plan import plan_load
 from xlmr_core.loading import Served, loading_info, model_config, without_published
-from xlmr_core.parameters import Parameter, stored_names
+from xlmr_core.parameters import Parameter, Role, stored_names
 from xlmr_core.quantization import is_int8
 from xlmr_flax.functional import in_layout, path_of, to_canonical, unflatten, with_params
 from xlmr_flax.placement import find_device, find_dtype
@@ -159,7 +160,7 @@ def from_pretrained(
         rows = model.parameter_table()
         leaves = {}
         for name, stored in plan.sources.items():
-            leaves[path_of(rows[name])] = _put(rows[name], to_numpy(source.tensor(stored)), wanted, target)
+            leaves[path_of(rows[name])] = _put(rows[name], source.tensor(stored), wanted, target)
     key = jax.random.key(seed)
     for name in plan.fresh:
         leaves[path_of(rows[name])] = jax.device_put(model._fresh(rows[name], key, wanted), target)
@@ -171,9 +172,13 @@ def from_pretrained(
     return (found, loading_info(plan.report)) if output_loading_info else found
 
 
-def _put(row: Parameter, array: np.ndarray[Any, Any], dtype: Any, device: jax.Device | None) -> jax.Array:
-    """A parameter on its device, copied, so that the file may go."""
-    return jax.device_put(np.array(in_layout(row, array), dtype, order="C"), device)
+def _put(row: Parameter, raw: RawTensor, dtype: Any, device: jax.Device | None) -> jax.Array:
+    """A parameter on its device, copied a piece at a time, so that no second copy of a large table exists at any time."""
+    values = aligned_empty(raw.shape[::-1] if row.role is Role.LINEAR_WEIGHT else raw.shape, dtype)
+    target = in_layout(row, values)
+    for rows, piece in raw.pieces():
+        target[rows] = to_numpy(piece)
+    return jax.device_put(values, device)
 
 
 def _wanted_dtype(dtype: Any, config: XLMRobertaConfig, source: Checkpoint, names: Any) -> Any:

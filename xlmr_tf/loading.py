@@ -6,9 +6,6 @@ the mapped file that a piece came from are given back at once, so memory is the 
 
 from __future__ import annotations
 
-import contextlib
-import math
-import mmap
 import os
 from collections.abc import Mapping
 from functools import partial
@@ -30,7 +27,7 @@ from xlmr_core.checkpoint import (
 )
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import ConfigError, InputError
-from xlmr_core.formats.tensors import TensorInfo
+from xlmr_core.formats.tensors import TensorInfo, aligned_empty
 from xlmr_core.hub import HUB_ARGUMENTS
 from xlmr_core.load_plan import plan_load
 from xlmr_core.loading import Served, loading_info, model_config, without_published
@@ -49,10 +46,6 @@ ModelT = TypeVar("ModelT", bound="PreTrainedModel")
 # The dtype of a policy's variables by the tags of safetensors.
 DTYPES: dict[str, str] = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
-# Values that are on their way from a file to a variable at a time.
-PIECE = 1 << 22
-# Bytes; what TensorFlow's kernels count on.
-ALIGNMENT = 64
 # Published arguments about matters that do not arise here: any value will do.
 NOT_NEEDED = (
     *("low_cpu_mem_usage", "max_memory", "offload_folder", "offload_state_dict", "offload_buffers", "weights_only"),
@@ -186,44 +179,17 @@ def _put(variable: keras.Variable, raw: RawTensor, *, transposed: bool) -> None:
 
     Not by updates of rows: a variable that ever had one is copied by TensorFlow whenever it is read.
     """
-    values = _empty(tuple(variable.shape), variable.dtype)
+    values = aligned_empty(tuple(variable.shape), tf.as_dtype(variable.dtype).as_numpy_dtype)
     target = values.T if transposed else values
-    if raw.shape and 0 not in raw.shape:
-        width, step = raw.nbytes // raw.shape[0], max(1, PIECE * raw.shape[0] // math.prod(raw.shape))
-        for start in range(0, raw.shape[0], step):
-            stop = min(start + step, raw.shape[0])
-            piece = raw.data[start * width : stop * width]
-            target[start:stop] = RawTensor(raw.dtype, (stop - start, *raw.shape[1:]), piece).to_numpy()
-            _give_back(piece)
-    else:
-        target[...] = raw.to_numpy()
+    for rows, piece in raw.pieces():
+        target[rows] = piece.to_numpy()
     variable.assign(_in_place(values))
-
-
-def _empty(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    """An array in memory that TensorFlow can use as it is."""
-    numpy_dtype = np.dtype(tf.as_dtype(dtype).as_numpy_dtype)
-    size = math.prod(shape) * numpy_dtype.itemsize
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    first = -memory.ctypes.data % ALIGNMENT
-    return memory[first : first + size].view(numpy_dtype).reshape(shape)
 
 
 def _in_place(values: NDArray[Any]) -> tf.Tensor:
     """A tensor of the memory of an array; TensorFlow's own conversion copies."""
     bits = values.view(f"u{values.itemsize}")  # NumPy does not exchange bfloat16
     return tf.bitcast(tf.experimental.dlpack.from_dlpack(bits.__dlpack__()), values.dtype)
-
-
-def _give_back(data: memoryview) -> None:
-    """Let go of the pages of a mapped file behind some bytes; a later look reads them again."""
-    mapped = data.obj
-    if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED") or not data.nbytes:
-        return
-    begin = np.frombuffer(data, np.uint8).ctypes.data - np.frombuffer(mapped, np.uint8, count=1).ctypes.data
-    first = begin // mmap.PAGESIZE * mmap.PAGESIZE
-    with contextlib.suppress(OSError):
-        mapped.madvise(mmap.MADV_DONTNEED, first, min(begin + data.nbytes, len(mapped)) - first)
 
 
 def _dtype_in(source: Checkpoint | _StateDict) -> str | None:

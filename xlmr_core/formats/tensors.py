@@ -6,6 +6,7 @@ integers of the same width.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import os
@@ -31,6 +32,7 @@ __all__ = [
     "RawTensor",
     "TensorInfo",
     "TensorSource",
+    "aligned_empty",
     "as_lazy",
 ]
 
@@ -63,6 +65,8 @@ _TAGS = {dtype.numpy: tag for tag, dtype in DTYPES.items() if dtype.numpy is not
 
 # Bytes of a stream in memory at a time; a multiple of every dtype's size.
 PIECE = 1 << 24
+# Bytes; the kernels of TensorFlow and XLA count on it.
+ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,23 @@ class RawTensor:
         bits = np.ascontiguousarray(bits).reshape(bits.shape)
         return RawTensor(self.dtype, bits.shape, bits.reshape(-1).view(np.uint8).data)
 
+    def pieces(self) -> Iterator[tuple[Any, RawTensor]]:
+        """The tensor by rows, some ``PIECE`` bytes at a time: the index of the rows, and the rows.
+
+        When the next piece is asked for, the pages of a mapped file behind the last one are let go; a later look reads them again. So the
+        peak of memory is what the pieces are copied to.
+        """
+        if not self.shape or not self.nbytes:
+            yield ..., self
+            return
+        width = self.nbytes // self.shape[0]
+        step = max(1, PIECE // width)
+        for start in range(0, self.shape[0], step):
+            stop = min(start + step, self.shape[0])
+            data = self.data[start * width : stop * width]
+            yield slice(start, stop), RawTensor(self.dtype, (stop - start, *self.shape[1:]), data)
+            _let_go(data)
+
     def every(self, step: int) -> RawTensor:
         """Every ``step``-th row, without reading the others."""
         width = self.nbytes // max(self.shape[0], 1)
@@ -122,6 +143,25 @@ class RawTensor:
             )
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
         return cls(_TAGS[array.dtype.name], array.shape, array.reshape(-1).view(np.uint8).data)
+
+
+def _let_go(data: memoryview) -> None:
+    """Give the pages of a mapped file behind some bytes back to the system."""
+    mapped = data.obj
+    if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED") or not data.nbytes:
+        return
+    begin = np.frombuffer(data, np.uint8).ctypes.data - np.frombuffer(mapped, np.uint8, count=1).ctypes.data
+    first = begin // mmap.PAGESIZE * mmap.PAGESIZE
+    with contextlib.suppress(OSError):
+        mapped.madvise(mmap.MADV_DONTNEED, first, min(begin + data.nbytes, len(mapped)) - first)
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+    """An array of unset values in memory that TensorFlow and JAX can take over as it is: it begins at a multiple of ``ALIGNMENT``."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    first = -memory.ctypes.data % ALIGNMENT
+    return memory[first : first + size].view(dtype).reshape(shape)
 
 
 @dataclass(frozen=True)
