@@ -161,7 +161,8 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + ALIGNMENT, np.uint8)
     first = -memory.ctypes.data % ALIGNMENT
-    return memory[first : first + size].view(dtype).reshape(shape)
+    array: np.ndarray[Any, Any] = memory[first : first + size].view(dtype).reshape(shape)
+    return array
 
 
 @dataclass(frozen=True)
