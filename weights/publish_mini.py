@@ -87,9 +87,10 @@ def _runs(runs: list[dict[str, Any]]) -> tuple[str, str]:
         after = f" --after {run.get('after', f'run{number}')}" if number else ""
         words = f" --words {recipe['words']:g}" if recipe.get("words") else ""
         rate = recipe["adam_rate"] / Recipe.adam_rate
+        length = f"--steps {recipe['steps']}" if recipe["steps"] else f"--minutes {recipe['minutes']:g}"
         commands.append(
             f"python -m weights.make_mini --work run{number + 1}{after}"
-            f" --minutes {recipe['minutes']:g} --largest {run['largest']:g} --seed {recipe['seed']}"
+            f" {length} --largest {run['largest']:g} --seed {recipe['seed']}"
             + words
             + (f" --rate {rate:g}" if rate != 1 else "")
         )
