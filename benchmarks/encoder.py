@@ -7,17 +7,23 @@ mean and largest; a float32 one of 1e-6 is rounding. "pad" is the padding ratio:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import harness, ours, peers, texts
-from benchmarks.harness import Case, Numbers, Options, Timed
+from benchmarks.guests import Guest, GuestJob
+from benchmarks.harness import Case, Job, Numbers, Options, Timed
 from benchmarks.models import checkpoint
+from benchmarks.targets import FULL, NATURAL
 from benchmarks.texts import Batch
 from xlmr_core.config import AutoConfig
+
+# What a contestant does with a batch.
+Maker = Callable[[Batch], Job]
 
 CONTESTANTS: dict[str, Callable[[Options], peers.Forward]] = {
     "transformers": peers.transformers,
@@ -39,26 +45,45 @@ BASELINES = ("transformers", "xlmr padded", "xlmr")
 
 
 def cases(options: Options) -> Iterator[Case]:
-    vocabulary = AutoConfig.from_pretrained(checkpoint(options)).vocab_size
-    small = {"rows": 4} if options.tiny else {}
-    batches = {
-        "32 texts of natural length": texts.natural(vocabulary, **small),
-        "8 x 128, no padding": texts.full(vocabulary, **small),
-    }
-    # A model serves both cases.
-    forwards = {name: functools.cache(functools.partial(make, options)) for name, make in CONTESTANTS.items()}
+    contestants = {name: functools.partial(here, make) for name, make in CONTESTANTS.items()}
+    return over_batches(options, checkpoint(options), contestants, BASELINES)
+
+
+# ---- Also for the questions about the other backends
+
+
+def here(make: Callable[[Options], peers.Forward], options: Options) -> Maker:
+    """The jobs of a function of batches in this process."""
+    forward = make(options)
+    return lambda batch: Timed(functools.partial(forward, batch))
+
+
+def guest(module: str, options: Options, argument: str) -> Maker:
+    """The jobs of an original class in its own process."""
+    process = Guest(options, module, "encoder", str(checkpoint(options)), argument)
+    return lambda batch: GuestJob(process, [batch.ids_BS.tolist(), batch.mask_BS.tolist()])
+
+
+def over_batches(
+    options: Options, folder: Path, contestants: Mapping[str, Callable[[Options], Maker]], baselines: tuple[str, ...]
+) -> Iterator[Case]:
+    """A case for each of the two batches; a contestant's model, made when its first turn is prepared, serves both."""
+    vocabulary = AutoConfig.from_pretrained(folder).vocab_size
+    small: dict[str, Any] = {"rows": 4} if options.tiny else {}
+    batches = {NATURAL: texts.natural(vocabulary, **small), FULL: texts.full(vocabulary, **small)}
+    makers = {name: functools.cache(functools.partial(make, options)) for name, make in contestants.items()}
     for name, batch in batches.items():
         yield Case(
             name,
-            {contestant: functools.partial(_job, forward, batch) for contestant, forward in forwards.items()},
-            BASELINES,
+            {contestant: functools.partial(_job, maker, batch) for contestant, maker in makers.items()},
+            baselines,
             facts=batch.facts,
             compare=functools.partial(difference, batch),
         )
 
 
-def _job(forward: Callable[[], peers.Forward], batch: Batch) -> Timed:
-    return Timed(functools.partial(forward(), batch))
+def _job(maker: Callable[[], Maker], batch: Batch) -> Job:
+    return maker()(batch)
 
 
 def difference(batch: Batch, expected: Any, found: Any) -> Numbers:

@@ -9,46 +9,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
 
-from benchmarks import harness, keras_peers, texts
-from benchmarks.encoder import difference
-from benchmarks.guests import Guest, GuestJob
-from benchmarks.harness import Case, Job, Options, Timed
+from benchmarks import harness, keras_peers, ours
+from benchmarks.encoder import Maker, guest, here, over_batches
+from benchmarks.harness import Case, Options
 from benchmarks.models import checkpoint
-from benchmarks.targets import FULL, NATURAL
-from benchmarks.texts import Batch
-from xlmr_core.config import AutoConfig
 
 BASELINES = ("original", "xlmr_tf padded", "xlmr_tf")
 
-
-Maker = Callable[[Batch], Job]
-
-
-def original(options: Options, mode: str = "graph") -> Maker:
-    guest = Guest(options, "benchmarks.keras_original", "encoder", str(checkpoint(options)), mode)
-    return lambda batch: GuestJob(guest, [batch.ids_BS.tolist(), batch.mask_BS.tolist()])
-
-
-def our_torch(options: Options) -> Any:
-    from benchmarks import ours
-
-    return ours.encoder(options)
-
-
-def here(make: Callable[[Options], Any], options: Options) -> Maker:
-    """The jobs of a function of batches in this process."""
-    forward = make(options)
-    return lambda batch: Timed(functools.partial(forward, batch))
-
+original = functools.partial(guest, "benchmarks.keras_original")
 
 CONTESTANTS: dict[str, Callable[[Options], Maker]] = {
-    "original": original,
-    "original XLA": functools.partial(original, mode="XLA"),
+    "original": functools.partial(original, argument="graph"),
+    "original XLA": functools.partial(original, argument="XLA"),
     "KerasHub": functools.partial(here, keras_peers.keras_hub),
     "KerasHub XLA": functools.partial(here, functools.partial(keras_peers.keras_hub, mode="XLA")),
-    "xlmr_torch": functools.partial(here, our_torch),
+    "xlmr_torch": functools.partial(here, ours.encoder),
     "xlmr_tf eager": functools.partial(here, functools.partial(keras_peers.ours, mode="eager")),
     "xlmr_tf padded": functools.partial(here, functools.partial(keras_peers.ours, packing="never")),
     "xlmr_tf padded XLA": functools.partial(here, functools.partial(keras_peers.ours, packing="never", mode="XLA")),
@@ -57,23 +33,7 @@ CONTESTANTS: dict[str, Callable[[Options], Maker]] = {
 
 
 def cases(options: Options) -> Iterator[Case]:
-    vocabulary = AutoConfig.from_pretrained(checkpoint(options)).vocab_size
-    small: dict[str, Any] = {"rows": 4} if options.tiny else {}
-    batches = {NATURAL: texts.natural(vocabulary, **small), FULL: texts.full(vocabulary, **small)}
-    # A model serves both cases.
-    makers = {name: functools.cache(functools.partial(make, options)) for name, make in CONTESTANTS.items()}
-    for name, batch in batches.items():
-        yield Case(
-            name,
-            {contestant: functools.partial(_job, maker, batch) for contestant, maker in makers.items()},
-            BASELINES,
-            facts=batch.facts,
-            compare=functools.partial(difference, batch),
-        )
-
-
-def _job(maker: Callable[[], Maker], batch: Batch) -> Job:
-    return maker()(batch)
+    return over_batches(options, checkpoint(options), CONTESTANTS, BASELINES)
 
 
 if __name__ == "__main__":

@@ -6,52 +6,26 @@ reads through PyTorch only.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 
 from benchmarks import harness
-from benchmarks.children import Child
-from benchmarks.guests import guest_python
 from benchmarks.harness import Case, Options
-from benchmarks.models import checkpoint, converted
-from benchmarks.start_up import IMPORT, difference, file_mib
-
-FIRST_ANSWER = """
-import os; os.environ["TF_USE_LEGACY_KERAS"] = "1"  # for the original, which knows no Keras 3
-from {module} import TFXLMRobertaForMaskedLM
-import numpy as np
-model = TFXLMRobertaForMaskedLM.from_pretrained({folder!r})
-ids = np.array([[0, 101, 2002, 303, 4004, 505, model.config.vocab_size - 1, 707, 8008, 909, 5, 2]], np.int32)
-logits = model(input_ids=ids, attention_mask=np.ones_like(ids)).logits
-found = np.asarray(logits[0, 6, :1000]).tolist()
-from benchmarks import children
-children.answer(found)
-"""
+from benchmarks.models import checkpoint
+from benchmarks.start_up import beside_the_original
 
 
 def cases(options: Options) -> Iterator[Case]:
-    yield Case(
-        "first answer",
-        {
-            "original": functools.partial(original, options),
-            "xlmr_tf, same file": functools.partial(ours, options, same_file=True),
-            "xlmr_tf": functools.partial(ours, options),
-            "tensorflow alone": functools.partial(Child, IMPORT.format(module="tensorflow")),
-        },
-        ("original", "xlmr_tf"),
-        facts={"file_mib": file_mib(checkpoint(options))},
-        compare=difference,
+    yield beside_the_original(
+        options,
+        checkpoint(options),
+        name="TFXLMRobertaForMaskedLM",
+        native="tf",
+        original="original",
+        ours="xlmr_tf",
+        module="xlmr_tf",
+        framework="tensorflow",
+        setup="import os; os.environ['TF_USE_LEGACY_KERAS'] = '1'",  # it knows no Keras 3
     )
-
-
-def original(options: Options) -> Child:
-    folder = str(converted(options, "tf"))
-    return Child(FIRST_ANSWER.format(module="transformers", folder=folder), python=guest_python(options))
-
-
-def ours(options: Options, *, same_file: bool = False) -> Child:
-    folder = str(converted(options, "tf") if same_file else checkpoint(options))
-    return Child(FIRST_ANSWER.format(module="xlmr_tf", folder=folder))
 
 
 if __name__ == "__main__":

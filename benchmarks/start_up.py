@@ -14,8 +14,9 @@ from pathlib import Path
 
 from benchmarks import harness, peers
 from benchmarks.children import Child
+from benchmarks.guests import guest_python
 from benchmarks.harness import PEERS, Case, Numbers, Options
-from benchmarks.models import checkpoint
+from benchmarks.models import checkpoint, converted
 
 LIBRARIES = {"transformers": "transformers", "xlmr": "xlmr_torch"}
 
@@ -32,6 +33,19 @@ from benchmarks import children
 children.answer(found)
 """
 
+# The same for the backends whose models take arrays.
+OF_ARRAYS = """
+{setup}
+from {module} import {name}
+import numpy as np
+model = {name}.from_pretrained({folder!r})
+ids = np.array([[0, 101, 2002, 303, 4004, 505, model.config.vocab_size - 1, 707, 8008, 909, 5, 2]], np.int32)
+logits = model(input_ids=ids, attention_mask=np.ones_like(ids)).logits
+found = np.asarray(logits[0, 6, :1000]).tolist()
+from benchmarks import children
+children.answer(found)
+"""
+
 
 def cases(options: Options) -> Iterator[Case]:
     folder = checkpoint(options)
@@ -44,6 +58,54 @@ def cases(options: Options) -> Iterator[Case]:
         "first answer",
         {**answers, "torch alone": functools.partial(Child, IMPORT.format(module="torch"))},
         tuple(LIBRARIES),
+        facts={"file_mib": file_mib(folder)},
+        compare=difference,
+    )
+
+
+def beside_the_original(
+    options: Options,
+    folder: Path,
+    *,
+    name: str,
+    native: str,
+    original: str,
+    ours: str,
+    module: str,
+    framework: str,
+    setup: str = "",
+) -> Case:
+    """The first answer of another backend, from the original class's own format and from safetensors.
+
+    Args:
+        options: of the question.
+        folder: the checkpoint, in safetensors.
+        name: the class, of the original library and of ours.
+        native: the format that the original reads.
+        original, ours: what the contestants are called.
+        module: of our backend.
+        framework: that a process imports alone.
+        setup: what the original needs before it is imported.
+    """
+
+    def theirs() -> Child:
+        python = guest_python(options)
+        code = OF_ARRAYS.format(setup=setup, module="transformers", name=name, folder=str(converted(options, native)))
+        return Child(code, python=python)
+
+    def own(same_file: bool) -> Child:
+        source = converted(options, native) if same_file else folder
+        return Child(OF_ARRAYS.format(setup="", module=module, name=name, folder=str(source)))
+
+    return Case(
+        "first answer",
+        {
+            original: theirs,
+            f"{ours}, same file": functools.partial(own, True),
+            ours: functools.partial(own, False),
+            f"{framework} alone": functools.partial(Child, IMPORT.format(module=framework)),
+        },
+        (original, ours),
         facts={"file_mib": file_mib(folder)},
         compare=difference,
     )

@@ -26,13 +26,12 @@ from xlmr_core.checkpoint import (
 )
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import ConfigError
-from xlmr_core.formats.tensors import aligned_empty
 from xlmr_core.hub import HUB_ARGUMENTS
 from xlmr_core.load_plan import plan_load
 from xlmr_core.loading import Served, loading_info, model_config, without_published
 from xlmr_core.parameters import Parameter, Role, stored_names
 from xlmr_core.quantization import is_int8
-from xlmr_flax.functional import in_layout, path_of, to_canonical, unflatten, with_params
+from xlmr_flax.functional import path_of, to_canonical, unflatten, with_params
 from xlmr_flax.placement import find_device, find_dtype
 
 if TYPE_CHECKING:
@@ -173,12 +172,9 @@ def from_pretrained(
 
 
 def _put(row: Parameter, raw: RawTensor, dtype: Any, device: jax.Device | None) -> jax.Array:
-    """A parameter on its device, copied a piece at a time, so that no second copy of a large table exists at any time."""
-    values = aligned_empty(raw.shape[::-1] if row.role is Role.LINEAR_WEIGHT else raw.shape, dtype)
-    target = in_layout(row, values)
-    for rows, piece in raw.pieces():
-        target[rows] = to_numpy(piece)
-    return jax.device_put(values, device)
+    """A parameter on its device; on a CPU JAX takes the copy's memory over."""
+    transposed = row.role is Role.LINEAR_WEIGHT
+    return jax.device_put(raw.to_aligned(dtype, transposed=transposed, decode=to_numpy), device)
 
 
 def _wanted_dtype(dtype: Any, config: XLMRobertaConfig, source: Checkpoint, names: Any) -> Any:

@@ -27,7 +27,7 @@ from xlmr_core.checkpoint import (
 )
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import ConfigError, InputError
-from xlmr_core.formats.tensors import TensorInfo, aligned_empty
+from xlmr_core.formats.tensors import TensorInfo
 from xlmr_core.hub import HUB_ARGUMENTS
 from xlmr_core.load_plan import plan_load
 from xlmr_core.loading import Served, loading_info, model_config, without_published
@@ -175,15 +175,8 @@ def from_pretrained(
 
 
 def _put(variable: keras.Variable, raw: RawTensor, *, transposed: bool) -> None:
-    """Fill a variable, a piece at a time, so that no second copy of a large table exists at any time.
-
-    Not by updates of rows: a variable that ever had one is copied by TensorFlow whenever it is read.
-    """
-    values = aligned_empty(tuple(variable.shape), tf.as_dtype(variable.dtype).as_numpy_dtype)
-    target = values.T if transposed else values
-    for rows, piece in raw.pieces():
-        target[rows] = piece.to_numpy()
-    variable.assign(_in_place(values))
+    """Fill a variable; not by updates of rows: one that ever had such an update is copied by TensorFlow whenever it is read."""
+    variable.assign(_in_place(raw.to_aligned(tf.as_dtype(variable.dtype).as_numpy_dtype, transposed=transposed)))
 
 
 def _in_place(values: NDArray[Any]) -> tf.Tensor:

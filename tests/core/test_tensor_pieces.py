@@ -36,6 +36,20 @@ def test_pieces_make_the_whole(
     np.testing.assert_array_equal(raw.to_numpy(), values)  # pages that were let go are read again
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if len(shape) == 2], ids=str)
+def test_a_copy_by_pieces(shape: tuple[int, ...], transposed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensors, "PIECE", 26)
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    raw = RawTensor.from_numpy(values)
+    expected = (values.T if transposed else values).astype(np.float16)
+    found = raw.to_aligned(np.float16, transposed=transposed)
+    assert found.dtype == np.float16 and found.flags.c_contiguous
+    np.testing.assert_array_equal(found, expected)
+    halved = raw.to_aligned(np.float16, transposed=transposed, decode=lambda piece: piece.to_numpy() / 2)
+    np.testing.assert_array_equal(halved, expected / 2)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_aligned(shape: tuple[int, ...], dtype: str) -> None:

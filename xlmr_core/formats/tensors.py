@@ -127,6 +127,22 @@ class RawTensor:
             yield slice(start, stop), RawTensor(self.dtype, (stop - start, *self.shape[1:]), data)
             _let_go(data)
 
+    def to_aligned(
+        self, dtype: Any, *, transposed: bool = False, decode: Callable[[RawTensor], np.ndarray[Any, Any]] | None = None
+    ) -> np.ndarray[Any, Any]:
+        """A copy in memory that a framework can take over as it is, made piece by piece, so that nothing else is held on the way.
+
+        Args:
+            dtype: of the copy.
+            transposed: swap the axes of a matrix.
+            decode: makes an array of a piece; by default :meth:`to_numpy`.
+        """
+        values = aligned_empty(self.shape[::-1] if transposed else self.shape, dtype)
+        target = values.T if transposed else values
+        for rows, piece in self.pieces():
+            target[rows] = piece.to_numpy() if decode is None else decode(piece)
+        return values
+
     def every(self, step: int) -> RawTensor:
         """Every ``step``-th row, without reading the others."""
         width = self.nbytes // max(self.shape[0], 1)
