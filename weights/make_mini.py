@@ -86,8 +86,8 @@ def main() -> None:
         model.load_state_dict(weights_of(options.after))
     else:
         start.informed(model, packed, options.seed)
-    begins, opens = rows.word_begins(options.vocabulary), rows.word_openers(options.vocabulary)
-    training.Run(model, packed, vocabulary, recipe, options.work / "run", options.workers, begins, opens).train()
+    words = rows.words_of(options.vocabulary)
+    training.Run(model, packed, vocabulary, recipe, options.work / "run", options.workers, words).train()
 
 
 if __name__ == "__main__":

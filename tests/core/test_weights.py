@@ -191,8 +191,8 @@ def _small_rows() -> rows.Rows:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_whole_words_are_hidden_wholly(seed: int) -> None:
-    begins = np.zeros(1000, dtype=bool)
-    begins[:500] = True
+    tokens = np.arange(1000)
+    about = rows.Words(begins=tokens < 500, letters=tokens >= 0, opens=tokens)
     rng = np.random.default_rng(seed)
     # Words of one, two and three tokens, with a row's end between them, and a long run that is none.
     words = [[int(rng.integers(10, 500)), *rng.integers(500, 999, size=length)] for length in [0, 1, 2] * 20]
@@ -201,7 +201,7 @@ def test_whole_words_are_hidden_wholly(seed: int) -> None:
     ids = np.full((2, max(map(len, halves))), rows.PAD)
     for row, half in zip(ids, halves, strict=True):
         row[: len(half)] = half
-    _, labels = masking.mask(ids, 1000, 0.3, rng, begins)
+    _, labels = masking.mask(ids, 1000, 0.3, rng, about)
     hidden = (labels != masking.IGNORED).reshape(-1)
     flat = ids.reshape(-1)
     assert not hidden[flat <= masking.SPECIAL].any() and (labels.reshape(-1)[hidden] == flat[hidden]).all()
@@ -216,6 +216,37 @@ def test_whole_words_are_hidden_wholly(seed: int) -> None:
     assert all(part.all() or not part.any() for part in seen) and any(part.all() for part in seen if len(part) == 3)
     run_hidden = hidden[np.flatnonzero(flat == 600)[-1] - 1 :][: len(run)]
     assert len(run_hidden) == len(run) and not run_hidden.all()
+
+
+def test_words_are_words_of_the_language() -> None:
+    """Read off real tokens: punctuation is no word and ends one, a lone `▁` and a vowel sign belong to theirs."""
+    tokenizer = XLMRobertaTokenizerFast.from_pretrained(MINI)
+    about = rows.words_of(MINI / "sentencepiece.bpe.model")
+    for text, expected in {
+        "They build universities.": ["▁They", "▁build", "▁universities"],
+        "l'eau, (it)": ["▁l", "eau", "it"],
+        "no ( ... 2004!": ["▁no", "▁2004"],
+        "की मॉडल": ["▁की", "▁मॉडल"],
+    }.items():
+        ids = np.array([tokenizer(text)["input_ids"]])
+        pieces = tokenizer.convert_ids_to_tokens(ids[0].tolist())
+
+        def hidden(rate: float, seed: int, ids: np.ndarray = ids) -> tuple[int, ...]:
+            _, labels = masking.mask(ids, len(about.begins), rate, np.random.default_rng(seed), about)
+            return tuple(np.flatnonzero(labels[0] != masking.IGNORED).tolist())
+
+        found = sorted({hidden(0.01, seed) for seed in range(40)})
+        assert ["".join(pieces[i] for i in word) for word in found] == expected
+        assert hidden(1.0, 0) == tuple(i for word in found for i in word), "all words and nothing else"
+    assert "ॉ" in pieces
+
+
+def test_where_there_is_no_word_tokens_are_hidden() -> None:
+    tokens = np.arange(100)
+    about = rows.Words(begins=tokens < 0, letters=tokens < 0, opens=tokens)
+    ids = np.array([[0, *range(10, 30), 2]])
+    _, labels = masking.mask(ids, 100, 0.2, np.random.default_rng(0), about)
+    assert (labels != masking.IGNORED).sum() == 4
 
 
 def test_what_follows_a_mask_opens_a_word_as_when_it_is_typed() -> None:
@@ -245,7 +276,7 @@ def test_what_follows_a_mask_opens_a_word_as_when_it_is_typed() -> None:
 
 def test_the_mask_of_the_maker_is_the_mask_of_the_tokenizer(spm: sentencepiece.SentencePieceProcessor) -> None:
     tokenizer = XLMRobertaTokenizerFast.from_pretrained(MINI)
-    opens = rows.word_openers(MINI / "sentencepiece.bpe.model")
+    opens = rows.words_of(MINI / "sentencepiece.bpe.model").opens
     for whole, typed in {
         "a model.": "a <mask>.",
         "a (it) thing": "a (<mask>) thing",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from weights.maker.rows import LONGEST, PAD, UNK, Rows
+from weights.maker.rows import LONGEST, PAD, UNK, Rows, Words
 
 SPECIAL = UNK  # ids up to here are `<s>`, `<pad>`, `</s>`, `<unk>`: never hidden, never drawn as a random token
 IGNORED = -100
@@ -12,7 +12,7 @@ LONGEST_WORD = 6  # tokens; scripts without spaces have no words that could be s
 
 
 def mask(
-    ids: np.ndarray, vocabulary: int, rate: float, rng: np.random.Generator, begins: np.ndarray | None = None
+    ids: np.ndarray, vocabulary: int, rate: float, rng: np.random.Generator, words: Words | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hide a share of the ordinary tokens: 80 % become `<mask>`, 10 % a random token, 10 % stay (BERT's recipe).
 
@@ -21,18 +21,17 @@ def mask(
         vocabulary: number of tokens; the last one is `<mask>`.
         rate: share of the ordinary tokens to hide, at least one token.
         rng: the only source of chance.
-        begins: bool (vocabulary,), the tokens that begin a word: hide whole words, so that a single `<mask>` stands for a whole
-            one; by default tokens are hidden whatever word they are in.
+        words: hide whole words and no punctuation, so that a single `<mask>` stands for a word, as where somebody types one;
+            by default, and where there is no word, tokens are hidden whatever they are.
 
     Returns:
         The ids to feed and the labels (-100 where nothing was hidden), both of shape (B, S), int64.
     """
     flat = ids.reshape(-1).copy()
     ordinary = np.flatnonzero(flat > SPECIAL)
-    if begins is None:
+    chosen = np.zeros(0, dtype=np.int64) if words is None else _whole_words(flat, ordinary, rate, rng, words)
+    if not len(chosen):
         chosen = rng.choice(ordinary, size=max(1, round(rate * len(ordinary))), replace=False)
-    else:
-        chosen = _whole_words(flat, ordinary, rate, rng, begins)
     labels = np.full_like(flat, IGNORED)
     labels[chosen] = flat[chosen]
     kind = rng.random(len(chosen))
@@ -43,17 +42,23 @@ def mask(
 
 
 def _whole_words(
-    flat: np.ndarray, ordinary: np.ndarray, rate: float, rng: np.random.Generator, begins: np.ndarray
+    flat: np.ndarray, ordinary: np.ndarray, rate: float, rng: np.random.Generator, words: Words
 ) -> np.ndarray:
-    """Places of whole random words until they make up the share; a run of more than `LONGEST_WORD` tokens is no word."""
+    """Places of whole random words until they make up the share, if there are so many.
+
+    The tokens of a run of more than `LONGEST_WORD` are hidden one by one: it is a script without spaces.
+    """
     tokens = flat[ordinary]
-    # A word goes on as long as tokens follow each other without a gap and none begins a new one.
-    new = begins[tokens] | (np.diff(ordinary, prepend=-2) != 1)
+    begins, letters = words.begins[tokens], words.letters[tokens]
+    # A word goes on while letters follow each other without a gap and none begins a new one; punctuation ends it.
+    punctuation_before = np.append(True, ~(begins | letters)[:-1])
+    new = begins | ~letters | punctuation_before | (np.diff(ordinary, prepend=-2) != 1)
     word = np.cumsum(new) - 1
     single = np.bincount(word)[word] > LONGEST_WORD
     word = np.cumsum(new | single | np.append(False, single[:-1])) - 1
-    order = rng.permutation(word[-1] + 1)
-    reached = np.cumsum(np.bincount(word)[order])
+    sizes = np.bincount(word)
+    order = rng.permutation(np.flatnonzero(np.bincount(word, letters)))
+    reached = np.cumsum(sizes[order])
     hidden = order[: 1 + np.searchsorted(reached, rate * len(ordinary))]
     return ordinary[np.isin(word, hidden)]
 

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import shutil
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,27 +68,37 @@ def vocabulary_size(model: Path) -> int:
     return int(sentencepiece.SentencePieceProcessor(model_file=str(model)).get_piece_size()) + 2
 
 
-def word_begins(model: Path) -> np.ndarray:
-    """Bool (vocabulary,): the tokens that begin a word, and those without a letter, which are words of their own."""
-    spm = sentencepiece.SentencePieceProcessor(model_file=str(model))
-    begins = np.ones(vocabulary_size(model), dtype=bool)
-    for piece in range(spm.get_piece_size()):
-        text = spm.id_to_piece(piece)
-        begins[piece + OFFSET] = text.startswith("▁") or not any(letter.isalnum() for letter in text)
-    return begins
+@dataclass(frozen=True)
+class Words:
+    """What each token is to words: arrays of shape (vocabulary,). Neither beginning one nor with a letter: punctuation.
+
+    Attributes:
+        begins: bool, `▁` alone or with a letter behind it.
+        letters: bool, with a letter, a mark on one (a vowel sign can be a piece of its own), or a digit.
+        opens: int, what each token becomes where a text starts with it, see `masking.as_typed`.
+    """
+
+    begins: np.ndarray
+    letters: np.ndarray
+    opens: np.ndarray
 
 
-def word_openers(model: Path) -> np.ndarray:
-    """Int (vocabulary,): what each token becomes where a text starts with it, see `masking.as_typed`."""
+def words_of(model: Path) -> Words:
+    """What each token of a sentencepiece file is to words."""
     spm = sentencepiece.SentencePieceProcessor(model_file=str(model))
-    opens = np.arange(vocabulary_size(model))
+    size = vocabulary_size(model)
+    words = Words(begins=np.zeros(size, dtype=bool), letters=np.zeros(size, dtype=bool), opens=np.arange(size))
     for piece in range(spm.get_piece_size()):
-        text = spm.id_to_piece(piece)
-        if piece + OFFSET > UNK and not text.startswith("▁"):
+        token, text = piece + OFFSET, spm.id_to_piece(piece)
+        if token <= UNK:
+            continue
+        words.letters[token] = any(unicodedata.category(sign)[0] in "LMN" for sign in text)
+        words.begins[token] = text.startswith("▁") and (words.letters[token] or text == "▁")
+        if not text.startswith("▁"):
             first, *rest = spm.encode(text) or [spm.unk_id()]  # a control character is nothing to the normalizer
             joined = not rest and spm.id_to_piece(first) == "▁" + text
-            opens[piece + OFFSET] = first + OFFSET if joined else -(spm.piece_to_id("▁") + OFFSET)
-    return opens
+            words.opens[token] = first + OFFSET if joined else -(spm.piece_to_id("▁") + OFFSET)
+    return words
 
 
 def encode(spm: sentencepiece.SentencePieceProcessor, lines: list[str], threads: int = 1) -> list[list[int]]:

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from weights.maker import masking
-from weights.maker.rows import PAD, Rows
+from weights.maker.rows import PAD, Rows, Words
 
 LENGTH = ("minutes", "steps")
 
@@ -101,8 +101,8 @@ class Run:
         folder: of the run; a state in it is resumed. Its recipe must be the same, except that a run may be given more
             or less time.
         workers: parts computed at the same time; sets torch's own threads to one.
-        begins: bool (vocabulary,), the tokens that begin a word; needed for `words`.
-        opens: what each token becomes behind a typed `<mask>` (`masking.as_typed`); applied where whole words are hidden.
+        words: what each token is to words; needed where the recipe hides whole ones, which are written as somebody types a
+            `<mask>` (`masking.as_typed`).
     """
 
     def __init__(
@@ -113,11 +113,10 @@ class Run:
         recipe: Recipe,
         folder: Path,
         workers: int = 2,
-        begins: np.ndarray | None = None,
-        opens: np.ndarray | None = None,
+        words: Words | None = None,
     ) -> None:
         torch.set_num_threads(1)
-        self.workers, self.begins, self.opens = workers, begins, opens
+        self.workers, self.words = workers, words
         self.pool = ThreadPoolExecutor(workers)
         self.model, self.rows, self.vocabulary, self.recipe, self.folder = model, rows, vocabulary, recipe, folder
         self.optimizers = optimizers(model, recipe)
@@ -183,10 +182,10 @@ class Run:
         ids = self.rows.padded(self.batches[number])
         rng = np.random.default_rng([self.recipe.seed, number])
         # Drawn only where it decides, so that a run without whole words is what it was before there were any.
-        begins = self.begins if self.recipe.words and rng.random() < self.recipe.words else None
-        fed, labels = masking.mask(ids, self.vocabulary, self.recipe.masking, rng, begins)
-        if begins is not None and self.opens is not None:
-            fed, labels = masking.as_typed(fed, labels, self.vocabulary - 1, self.opens)
+        words = self.words if self.recipe.words and rng.random() < self.recipe.words else None
+        fed, labels = masking.mask(ids, self.vocabulary, self.recipe.masking, rng, words)
+        if words is not None:
+            fed, labels = masking.as_typed(fed, labels, self.vocabulary - 1, words.opens)
         return fed, labels
 
     def _gradients(self, fed: np.ndarray, labels: np.ndarray, hidden: int) -> tuple[float, tuple[torch.Tensor, ...]]:
