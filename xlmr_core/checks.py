@@ -100,7 +100,6 @@ def check_label_shape(name: str, labels: Shape, *allowed: Shape) -> None:
         raise InputError(f"{name} must have the shape {expected}, received {tuple(labels)}")
 
 
-# name -> (lowest, highest value, what the range is); None means: given by the caller of the check.
 def check_extremes(config: XLMRobertaConfig, found: Sequence[Extremes], labels: int | None = None) -> None:
     """Refuse values out of range.
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from xlmr_core.config_checks import ACTIVATIONS, check_labels, label_map, pruned_head_map, refuse_unknown
 from xlmr_core.errors import CheckpointError, ConfigError, InputError
+from xlmr_core.published import UPLOAD_ARGUMENTS, without_published
 
 __all__ = ["SHARED_DEFAULTS", "PretrainedConfig", "check_known", "dtype_name", "read_config_json"]
 
@@ -36,14 +37,7 @@ SHARED_DEFAULTS: dict[str, Any] = {
 }
 
 # Other names under which a value can be given.
-ALIASES = ("num_labels", "torch_dtype", "_num_labels", "_name_or_path")
-# Published arguments of from_pretrained that have nothing to choose here: no code is fetched, and the hub's package does the rest.
-WITHOUT_EFFECT = ("trust_remote_code", "code_revision", "resume_download", "proxies")
-# Published arguments of save_pretrained that belong to an upload.
-UPLOAD_ARGUMENTS = (
-    *("repo_id", "use_temp_dir", "commit_message", "commit_description", "private", "token", "max_shard_size"),
-    *("create_pr", "safe_serialization", "revision", "tags", "organization", "repo_url", "use_auth_token"),
-)
+ALIASES = ("num_labels", "torch_dtype", "_num_labels", "_name_or_path", "attn_implementation", "_attn_implementation")
 
 ConfigT = TypeVar("ConfigT", bound="PretrainedConfig")
 
@@ -56,6 +50,7 @@ class PretrainedConfig:
     def __init__(self, /, **kwargs: Any) -> None:
         kwargs = copy.deepcopy(kwargs)  # the caller's own dictionaries stay as they are
         self.name_or_path = str(kwargs.pop("name_or_path", kwargs.pop("_name_or_path", "")) or "")
+        self._attn_implementation = kwargs.pop("attn_implementation", kwargs.pop("_attn_implementation", None))
         torch_dtype = kwargs.pop("torch_dtype", None)
         dtype = kwargs.pop("dtype", None)
         self.dtype = dtype_name(torch_dtype if dtype is None else dtype)
@@ -110,6 +105,8 @@ class PretrainedConfig:
     id2label: dict[int, str]
     label2id: dict[str, int]
     hidden_act: str | Callable[..., Any]  # set by the model's own class; the one value that may be no plain data
+    # How models built from this configuration attend, under its published name; None leaves it to them. No part of a file.
+    _attn_implementation: str | None
     # Unknown values that have the name of a method or the like: no attributes, but written back.
     _set_aside: dict[str, Any]
 
@@ -246,6 +243,7 @@ class PretrainedConfig:
             ModelNotFoundError: if there is no such folder or name.
             CheckpointError: if ``config.json`` is missing or is not a JSON object.
             ConfigError: for another architecture, or for values that no model can be built from.
+            InputError: for a published argument whose value cannot be served.
             TypeError: for arguments that name no value, unless ``return_unused_kwargs=True``.
         """
         values, overrides = cls.get_config_dict(
@@ -267,8 +265,7 @@ class PretrainedConfig:
         from xlmr_core.hub import HUB_ARGUMENTS, resolve
 
         where = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
-        for key in WITHOUT_EFFECT:
-            kwargs.pop(key, None)
+        kwargs = without_published(kwargs)
         path = Path(pretrained_model_name_or_path)
         if not path.is_file():
             path = resolve(pretrained_model_name_or_path, patterns=("config.json",), **where) / "config.json"
@@ -281,6 +278,7 @@ class PretrainedConfig:
         values = copy.deepcopy({**vars(self), **self._set_aside})
         if "_set_aside" not in self._set_aside:
             del values["_set_aside"]
+        del values["_attn_implementation"]
         values["model_type"] = self.model_type
         values["dtype"] = dtype_name(self.dtype)
         return dict(sorted(values.items()))
@@ -373,6 +371,7 @@ class PretrainedConfig:
             ConfigError: for values that no model can be built from.
             TypeError: for arguments that name no value.
         """
+        overrides.setdefault("attn_implementation", self._attn_implementation)
         copied: ConfigT = type(self).from_dict(self.to_dict(), **overrides)
         return copied
 

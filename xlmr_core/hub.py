@@ -170,6 +170,6 @@ def _fetch(
         raise ModelNotFoundError(f"{looked_for}, and fetching it from the hub failed: {error}") from error
     files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
     if not any(fnmatch(file, pattern) for file in files for pattern in patterns):
-        remedy = "download it once with a connection" if offline else "check that it is a model in safetensors"
+        remedy = "download it once with a connection" if offline else "check that it is a model"
         raise ModelNotFoundError(f"{name!r} on the hub has no {' or '.join(patterns)}{at}; {remedy}")
     return folder

@@ -1,48 +1,22 @@
-"""What ``from_pretrained`` of every backend does around the building of a model: it sorts arguments, finds the configuration, gives account."""
+"""What ``from_pretrained`` of every backend does around the building of a model: it finds the configuration and gives account."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from xlmr_core.checkpoint import fetch_checkpoint, format_asked_for, read_config, read_config_values
 from xlmr_core.config import AutoConfig, XLMRobertaConfig
 from xlmr_core.config_base import check_known
-from xlmr_core.errors import InputError
 from xlmr_core.hub import HUB_ARGUMENTS
 from xlmr_core.load_plan import LoadReport
 
-__all__ = ["FORMAT_ARGUMENTS", "Served", "auto_config", "loading_info", "model_config", "without_published"]
+__all__ = ["FORMAT_ARGUMENTS", "auto_config", "loading_info", "model_config"]
 
 # Published arguments that say which file of a folder to read, see :func:`xlmr_core.checkpoint.format_asked_for`.
 FORMAT_ARGUMENTS = ("use_safetensors", "from_pt", "from_tf", "from_flax")
-
-# By published argument: the only values that can be served, and what to say to others.
-Served: TypeAlias = Mapping[str, tuple[tuple[Any, ...], str]]
-
-
-def without_published(kwargs: Mapping[str, Any], only: Served, not_needed: Container[str]) -> dict[str, Any]:
-    """The arguments without the published ones that ask for nothing.
-
-    Args:
-        kwargs: what was passed.
-        only: arguments of which some values can be served; these are taken away too.
-        not_needed: arguments about matters that do not arise: any value will do.
-
-    Raises:
-        InputError: for a published argument whose value asks for something that is not to be had here.
-    """
-    left = {}
-    for key, value in kwargs.items():
-        if key in only:
-            served, remedy = only[key]
-            if value not in served:
-                raise InputError(f"{key} must be {' or '.join(map(repr, served))}, received {value!r}: {remedy}")
-        elif key not in not_needed:
-            left[key] = value
-    return left
 
 
 def model_config(

@@ -21,7 +21,7 @@ from xlmr_core.positions import first_position
 from xlmr_flax.checks import check_encoder_inputs, check_mask, check_tensors, is_concrete
 from xlmr_flax.embeddings import Embeddings, position_ids_from_input_ids
 from xlmr_flax.functional import compiled
-from xlmr_flax.kernels import AttentionPlan, causal_keep, mask_bias
+from xlmr_flax.kernels import AttentionPlan, causal_keep, check_attn_implementation, mask_bias
 from xlmr_flax.layers import Layer, Pooler
 from xlmr_flax.linear import LayerNorm
 from xlmr_flax.packing import Packing, choose_packing
@@ -187,8 +187,9 @@ class EncoderModel(PreTrainedModel):
         self.encoder = Encoder(config, pre_norm=self.pre_norm)
         self.pooler = Pooler(config) if self._add_pooling_layer else None
         # ---- Config
-        self._attn_implementation = "sdpa"
+        self._attn_implementation = check_attn_implementation(config._attn_implementation or "sdpa")
         self._packing = "auto"
+        self._has_cross_attention = config.add_cross_attention
 
     def __call__(
         self,
@@ -389,9 +390,10 @@ class EncoderModel(PreTrainedModel):
         if states is None:
             return
         config = self.config
-        if not config.add_cross_attention:
+        if not self._has_cross_attention:
             raise InputError(
-                "encoder_hidden_states needs a decoder with cross-attention: set config.is_decoder = config.add_cross_attention = True"
+                "encoder_hidden_states needs a decoder with cross-attention, which a model has from its building on: build or load it with "
+                "is_decoder=True, add_cross_attention=True"
             )
         if states.ndim != 3 or 0 in states.shape or (states.shape[0], states.shape[2]) != (batch, config.hidden_size):
             raise InputError(

@@ -300,11 +300,12 @@ class TokenClassification(HeadModel):
             InputError: as in the bare model, and for labels of a wrong shape, dtype or range.
         """
         model, key = self.prepare(params, dropout_rng, train)
-        shape = batch_shape(model.config, input_ids, inputs_embeds, position_ids, labels=labels)
+        shape = batch_shape(
+            model.config, input_ids, inputs_embeds, position_ids, labels=labels, attention_mask=attention_mask
+        )
         if labels is not None:
             check_label_shape("labels", labels.shape, shape)
             labels = check_labels(model.config, labels, model.num_labels)
-            check_tensors(attention_mask=attention_mask)
             if not model.counts_masked_labels and attention_mask is not None and attention_mask.shape == labels.shape:
                 xp = np if is_concrete(labels) and is_concrete(attention_mask) else jnp
                 labels = xp.where(attention_mask == 0, np.int32(IGNORE_INDEX), labels)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from xlmr_core import published
 from xlmr_core.checkpoint import (
     Checkpoint,
     RawTensor,
@@ -28,7 +29,7 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import ConfigError
 from xlmr_core.hub import HUB_ARGUMENTS
 from xlmr_core.load_plan import plan_load
-from xlmr_core.loading import Served, loading_info, model_config, without_published
+from xlmr_core.loading import loading_info, model_config
 from xlmr_core.parameters import Parameter, Role, stored_names
 from xlmr_core.quantization import is_int8
 from xlmr_flax.functional import path_of, to_canonical, unflatten, with_params
@@ -51,15 +52,12 @@ DTYPES: dict[str, Any] = {
 TAGS = {dtype: tag for tag, dtype in DTYPES.items()}
 
 # Published arguments about matters that do not arise here: any value will do.
-NOT_NEEDED = (
-    *("resume_download", "trust_remote_code", "code_revision", "mirror", "generation_config", "_fast_init"),
-    *("_from_auto", "_from_pipeline", "_commit_hash"),
-)
+NOT_NEEDED = (*published.NOT_NEEDED, "generation_config")
 # Published arguments of which only some values can be served: those values, and what to say to others.
-ONLY: Served = {
+ONLY: published.Served = {
+    **published.ONLY,
     "variant": ((None,), "variants are not looked up; pass the path of the folder or file that holds it"),
     "quantization_config": ((None,), "this backend computes in floating point; load the original checkpoint"),
-    "proxies": ((None,), "set the HTTPS_PROXY environment variable"),
     "push_to_hub": ((False,), "this library does not upload; use huggingface_hub.upload_folder"),
 }
 # What goes to the model's constructor.
@@ -126,7 +124,7 @@ def from_pretrained(
         TypeError: for an argument that neither the loader, nor the model, nor the config knows.
     """
     where = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
-    kwargs = without_published(kwargs, ONLY, NOT_NEEDED)
+    kwargs = published.without_published(kwargs, ONLY, NOT_NEEDED)
     model_kwargs = {key: kwargs.pop(key) for key in MODEL_ARGUMENTS if key in kwargs}
     target = find_device(device)
     dtype = find_dtype(jnp.float32 if dtype is None else dtype)

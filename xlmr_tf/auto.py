@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
+from xlmr_core import published
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import XLMRError
 from xlmr_core.heads import model_class_name
-from xlmr_core.loading import auto_config, without_published
+from xlmr_core.loading import auto_config
 from xlmr_tf import modeling_xlm_roberta, modeling_xlm_roberta_xl
 from xlmr_tf.loading import NOT_NEEDED, ONLY
 from xlmr_tf.placement import find_dtype
@@ -64,7 +65,9 @@ class _AutoModel:
         dtype = torch_dtype if dtype is None else dtype
         dtype = config.dtype if dtype == "auto" else dtype
         dtype = None if dtype is None else find_dtype(dtype)
-        model = model_class(config, cls.head)(config, dtype=dtype, **without_published(kwargs, ONLY, NOT_NEEDED))
+        model = model_class(config, cls.head)(
+            config, dtype=dtype, **published.without_published(kwargs, ONLY, NOT_NEEDED)
+        )
         if attn_implementation is not None:
             model.set_attn_implementation(attn_implementation)
         if packing is not None:

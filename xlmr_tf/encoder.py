@@ -16,7 +16,7 @@ from xlmr_core.heads import HEADS
 from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from xlmr_tf.checks import check_encoder_inputs, check_mask, check_tensors, is_concrete, shape_of
 from xlmr_tf.embeddings import Embeddings
-from xlmr_tf.kernels import AttentionPlan, causal_bias, causal_keep, mask_bias
+from xlmr_tf.kernels import AttentionPlan, causal_bias, causal_keep, check_attn_implementation, mask_bias
 from xlmr_tf.layers import Layer, Pooler
 from xlmr_tf.linear import dims, layer_norm
 from xlmr_tf.packing import Packing, choose_packing
@@ -142,8 +142,9 @@ class EncoderModel(PreTrainedModel):
         self.encoder = Encoder(config, pre_norm=self.pre_norm, dtype=dtype)
         self.pooler = Pooler(config, dtype=dtype) if add_pooling_layer else None
         # ---- Config
-        self._attn_implementation = "sdpa"
+        self._attn_implementation = check_attn_implementation(config._attn_implementation or "sdpa")
         self._packing = "auto"
+        self._has_cross_attention = config.add_cross_attention
         self.lora: dict[str, Any] | None = None
         self.post_init()
 
@@ -291,9 +292,10 @@ class EncoderModel(PreTrainedModel):
         if states is None:
             return
         config = self.config
-        if not config.add_cross_attention:
+        if not self._has_cross_attention:
             raise InputError(
-                "encoder_hidden_states needs a decoder with cross-attention: set config.is_decoder = config.add_cross_attention = True"
+                "encoder_hidden_states needs a decoder with cross-attention, which a model has from its building on: build or load it with "
+                "is_decoder=True, add_cross_attention=True"
             )
         shape = shape_of(states)
         if len(shape) != 3 or 0 in shape or (shape[0], shape[2]) != (batch, config.hidden_size):

@@ -264,11 +264,14 @@ class TokenClassification(HeadModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range.
         """
-        shape = batch_shape(self.config, input_ids, inputs_embeds, position_ids, labels=labels)
+        shape = batch_shape(
+            self.config, input_ids, inputs_embeds, position_ids, labels=labels, attention_mask=attention_mask
+        )
         if labels is not None:
             check_label_shape("labels", shape_of(labels), shape)
             labels = check_labels(self.config, labels, self.num_labels)
-            if not self.counts_masked_labels and attention_mask is not None and attention_mask.shape.rank == 2:
+            counts = self.counts_masked_labels or attention_mask is None
+            if not counts and attention_mask.shape.is_compatible_with(labels.shape):
                 labels = tf.where(attention_mask == 0, tf.constant(IGNORE_INDEX, labels.dtype), labels)
         encoded = self.encode(
             Needs(positions_BS=needed_positions(None, labels, None)),

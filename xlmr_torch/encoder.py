@@ -16,7 +16,7 @@ from xlmr_core.heads import HEADS
 from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from xlmr_torch.checks import check_encoder_inputs, check_mask, check_tensors, is_concrete, is_traced
 from xlmr_torch.embeddings import Embeddings
-from xlmr_torch.kernels import AttentionPlan, causal_keep, mask_bias
+from xlmr_torch.kernels import AttentionPlan, causal_keep, check_attn_implementation, mask_bias
 from xlmr_torch.layers import Layer, Pooler
 from xlmr_torch.packed_attention import can_be_causal
 from xlmr_torch.packing import Packing, choose_packing
@@ -137,8 +137,9 @@ class EncoderModel(PreTrainedModel):
         self.encoder = Encoder(config, pre_norm=self.pre_norm)
         self.pooler = Pooler(config) if add_pooling_layer else None
         # ---- Config
-        self._attn_implementation = "sdpa"
+        self._attn_implementation = check_attn_implementation(config._attn_implementation or "sdpa")
         self._packing = "auto"
+        self._has_cross_attention = config.add_cross_attention
         self.post_init()
 
     def forward(
@@ -305,9 +306,10 @@ class EncoderModel(PreTrainedModel):
         if states is None:
             return
         config = self.config
-        if not config.add_cross_attention:
+        if not self._has_cross_attention:
             raise InputError(
-                "encoder_hidden_states needs a decoder with cross-attention: set config.is_decoder = config.add_cross_attention = True"
+                "encoder_hidden_states needs a decoder with cross-attention, which a model has from its building on: build or load it with "
+                "is_decoder=True, add_cross_attention=True"
             )
         if states.dim() != 3 or 0 in states.shape or (states.shape[0], states.shape[2]) != (batch, config.hidden_size):
             raise InputError(

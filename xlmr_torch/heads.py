@@ -261,7 +261,9 @@ class TokenClassification(HeadModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range.
         """
-        shape = batch_shape(self.config, input_ids, inputs_embeds, position_ids, labels=labels)
+        shape = batch_shape(
+            self.config, input_ids, inputs_embeds, position_ids, labels=labels, attention_mask=attention_mask
+        )
         if labels is not None:
             check_label_shape("labels", labels.shape, shape)
             labels = check_labels(self.config, labels, self.num_labels)

@@ -91,7 +91,8 @@ class MaskedLM(VocabularyModel):
 
         Args:
             input_ids ... return_dict: as in the bare model.
-            labels: integers (B, S), -100 where nothing is to be predicted; with ``masked_positions`` also (B, P).
+            labels: integers (B, S), -100 where nothing is to be predicted; with ``masked_positions`` also (B, P), which is
+                what they are where P equals S.
             masked_positions: integers (B, P), padded with -1: compute logits at these positions only.
             sparse_prediction: with labels: compute logits at labelled positions only.
 

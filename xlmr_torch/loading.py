@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from xlmr_core import published
 from xlmr_core.checkpoint import (
     Checkpoint,
     RawTensor,
@@ -28,7 +29,7 @@ from xlmr_core.errors import InputError
 from xlmr_core.formats.tensors import TensorInfo
 from xlmr_core.hub import HUB_ARGUMENTS
 from xlmr_core.load_plan import plan_load
-from xlmr_core.loading import Served, loading_info, model_config, without_published
+from xlmr_core.loading import loading_info, model_config
 from xlmr_core.parameters import stored_names
 from xlmr_core.quantization import INT8, is_int8
 from xlmr_torch.placement import find_dtype, find_one_device
@@ -57,20 +58,19 @@ TAGS = {dtype: tag for tag, dtype in DTYPES.items()}
 
 # Published arguments about matters that do not arise here: any value will do.
 NOT_NEEDED = (
+    *published.NOT_NEEDED,
     *("low_cpu_mem_usage", "max_memory", "offload_folder", "offload_state_dict", "offload_buffers", "weights_only"),
-    *("trust_remote_code", "code_revision", "resume_download", "mirror", "generation_config", "use_kernels"),
-    *("_fast_init", "_from_auto", "_from_pipeline", "_commit_hash"),
+    *("generation_config", "use_kernels"),
 )
 _QUANTIZE_LATER = "a checkpoint loads as it is; quantize the model with optimize_for_inference(model, dtype='int8')"
 # Published arguments of which only some values can be served: those values, and what to say to others.
-ONLY: Served = {
+ONLY: published.Served = {
+    **published.ONLY,
     "variant": ((None,), "variants are not looked up; pass the path of the folder or file that holds it"),
-    "gguf_file": ((None,), "GGUF is not read; pass the checkpoint that it was made from"),
     "quantization_config": ((None,), _QUANTIZE_LATER),
     "load_in_8bit": ((False,), _QUANTIZE_LATER),
     "load_in_4bit": ((False,), _QUANTIZE_LATER),
     "key_mapping": ((None,), "names are mapped by the loader itself; rename the tensors, or pass state_dict="),
-    "proxies": ((None,), "set the HTTPS_PROXY environment variable"),
     "push_to_hub": ((False,), "this library does not upload; use huggingface_hub.upload_folder"),
 }
 
@@ -138,10 +138,8 @@ def from_pretrained(
         TypeError: for an argument that neither the loader, nor the model, nor the config knows.
     """
     dtype = torch_dtype if dtype is None else dtype
-    if kwargs.pop("use_auth_token", None) is not None:
-        raise InputError("use_auth_token was renamed long ago; pass token=")
     where = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
-    kwargs = without_published(kwargs, ONLY, NOT_NEEDED)
+    kwargs = published.without_published(kwargs, ONLY, NOT_NEEDED)
     model_kwargs = {key: kwargs.pop(key) for key in ("add_pooling_layer",) if key in kwargs}
     target = find_one_device(device if device is not None else device_map)
     if dtype not in (None, "auto"):

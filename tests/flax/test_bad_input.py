@@ -431,6 +431,29 @@ def test_decoder_inputs(
     refused(family, head, message, input_ids=ids(head, [0, 5, 2]), config=config, **arguments)
 
 
+@each_family
+def test_cross_attention_cannot_be_added_afterwards(family: str) -> None:
+    model = build(family, "ForCausalLM")
+    model.config.is_decoder = model.config.add_cross_attention = True
+    with pytest.raises(InputError, match=r"needs a decoder with cross-attention.*build or load it with"):
+        model(np.array([[0, 5, 2]]), encoder_hidden_states=np.zeros((1, 3, 16)))
+
+
+@each_family
+def test_masks_beside_labels(refused, family: str) -> None:
+    head = "ForTokenClassification"
+    given = {"input_ids": np.array([[0, 5, 2]]), "labels": np.array([[0, 1, 2]])}
+    refused(family, head, "attention_mask must be .*, received list", attention_mask=[[1, 1, 0]], **given)
+    refused(family, head, "attention_mask must have the shape", attention_mask=np.array([[1, 1]]), **given)
+
+
+def test_a_configuration_says_how_to_attend() -> None:
+    assert build("XLMRoberta", "Model", attn_implementation="eager").attn_implementation == "eager"
+    assert build("XLMRoberta", "Model").attn_implementation == "sdpa"
+    with pytest.raises(InputError, match="attn_implementation must be one of"):
+        build("XLMRoberta", "Model", attn_implementation="flash")
+
+
 # ---- What is said instead of refused
 
 

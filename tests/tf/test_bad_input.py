@@ -227,6 +227,33 @@ def test_decoder_inputs(states, mask, message):
         model(ids(case, [0, 5, 2]), past_key_values=((np.zeros(1),),))
 
 
+def test_cross_attention_cannot_be_added_afterwards():
+    model = Case(BASE, "ForCausalLM").build()
+    model.config.is_decoder = model.config.add_cross_attention = True
+    with pytest.raises(InputError, match=r"needs a decoder with cross-attention.*build or load it with"):
+        model(np.array([[0, 5, 2]]), encoder_hidden_states=np.zeros((1, 3, 16), np.float32))
+
+
+@each_case
+def test_masks_beside_labels(case):
+    inputs = case.inputs()
+    labels = case.labels(inputs)
+    mask = inputs.pop("attention_mask")
+    refused(
+        case, r"attention_mask must be a tf\.Tensor, received list", attention_mask=mask.tolist(), **inputs, **labels
+    )
+    short = mask[..., :-1]
+    refused(case, r"attention_mask must have the shape", attention_mask=short, **inputs, **labels)
+
+
+def test_a_configuration_says_how_to_attend():
+    case = Case(BASE, "Model")
+    assert case.build(attn_implementation="eager").attn_implementation == "eager"
+    assert case.build().attn_implementation == "sdpa"
+    with pytest.raises(InputError, match="attn_implementation must be one of"):
+        case.build(attn_implementation="flash")
+
+
 # ---- Graphs, lists, and what is said instead of refused
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -52,6 +53,17 @@ def ids(case: Case, *rows: list[int]) -> Tensor:
 )
 def test_ids(case: Case, row: list[int], message: str) -> None:
     refused(case, message, input_ids=ids(case, row))
+
+
+@each_case
+@pytest.mark.parametrize("kind", [list, np.ndarray])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_mask_that_is_no_tensor(case: Case, kind: type, labelled: bool) -> None:
+    inputs = case.inputs()
+    labels = case.labels(inputs) if labelled else {}
+    mask = inputs["attention_mask"]
+    inputs["attention_mask"] = mask.tolist() if kind is list else mask.numpy()
+    refused(case, f"attention_mask must be a torch.Tensor, received {kind.__name__}", **inputs, **labels)
 
 
 @each_case
@@ -374,6 +386,14 @@ def test_decoder_inputs(
 ) -> None:
     case = Case(family, head)
     refused(case, message, input_ids=ids(case, [0, 5, 2]), config=config, **arguments)
+
+
+@each_family
+def test_cross_attention_cannot_be_added_afterwards(family: str) -> None:
+    model = Case(family, "ForCausalLM").build()
+    model.config.is_decoder = model.config.add_cross_attention = True
+    with pytest.raises(InputError, match=r"needs a decoder with cross-attention.*build or load it with"):
+        model(torch.tensor([[0, 5, 2]]), encoder_hidden_states=torch.zeros(1, 3, 16))
 
 
 # ---- What is said instead of refused

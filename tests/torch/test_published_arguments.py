@@ -150,6 +150,36 @@ def test_inputs_are_tensors(model: Any, name: str, value: Any) -> None:
         model(**{"input_ids": IDS, name: value})
 
 
+def test_a_configuration_says_how_to_attend() -> None:
+    assert xlmr_torch.XLMRobertaModel(small(attn_implementation="eager")).attn_implementation == "eager"
+    config = small()
+    config._attn_implementation = "eager"
+    assert xlmr_torch.AutoModelForMaskedLM.from_config(config).attn_implementation == "eager"
+    assert xlmr_torch.XLMRobertaModel(small()).attn_implementation == "sdpa"
+    with pytest.raises(InputError, match=r"attn_implementation must be one of 'sdpa', 'eager', received 'flash'"):
+        xlmr_torch.XLMRobertaModel(small(attn_implementation="flash"))
+
+
+def test_labels_of_masked_positions_where_both_shapes_are_one(model: Any) -> None:
+    """As many positions as columns: labels are those of the positions, in every backend and the reference."""
+    positions = torch.tensor([[2, -1, 1, -1], [1, 2, 3, 0]])
+    labels = torch.tensor([[7, 3, -100, 3], [4, -100, 5, 6]])
+    params = {name: value.numpy() for name, value in model.state_dict().items()}
+    wanted = reference.forward(
+        model.config,
+        "ForMaskedLM",
+        params,
+        input_ids=IDS.numpy(),
+        masked_positions=positions.numpy(),
+        labels=labels.numpy(),
+    )
+    loss = model(IDS, masked_positions=positions, labels=labels).loss
+    everywhere = torch.full_like(IDS, -100)
+    everywhere[[0, 1, 1, 1], [2, 1, 3, 0]] = torch.tensor([7, 4, 5, 6])
+    torch.testing.assert_close(loss, model(IDS, labels=everywhere).loss)
+    np.testing.assert_allclose(loss.item(), wanted.loss, rtol=1e-5)
+
+
 @pytest.mark.parametrize("values, words", [(7, "received 7"), (0.5, "received 0.5"), (1j, "complex64")])
 def test_masks_hold_zeros_and_ones(values: Any, words: str) -> None:
     model = xlmr_torch.XLMRobertaModel(small(is_decoder=True, add_cross_attention=True)).eval()

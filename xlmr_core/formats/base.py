@@ -161,10 +161,6 @@ class Checkpoint:
         self._entry(name)
         return self._infos[name]
 
-    def stored_as(self, name: str) -> str:
-        """The name that a tensor has in its file."""
-        return self._entry(name).stored
-
     def tensor(self, name: str) -> RawTensor:
         """A tensor. A view of its file wherever the layout is the canonical one: memory is then touched only when it is used."""
         file, stored, layout = self._entry(name)

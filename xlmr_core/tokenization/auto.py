@@ -38,5 +38,5 @@ class AutoTokenizer:
             TokenizerError: files missing, damaged, or not XLM-R's.
         """
         chosen = XLMRobertaTokenizerFast if use_fast else XLMRobertaTokenizer
-        found = files.find_files(pretrained_model_name_or_path, kwargs)
-        return chosen(*init_inputs, **files.init_arguments(found, kwargs, fast=use_fast))
+        found, settings = files.find_files(pretrained_model_name_or_path, kwargs)
+        return chosen(*init_inputs, **files.init_arguments(found, settings, fast=use_fast))

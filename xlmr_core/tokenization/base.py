@@ -7,7 +7,9 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+from xlmr_core.config_checks import refuse_unknown
 from xlmr_core.errors import TokenizerError
+from xlmr_core.published import UPLOAD_ARGUMENTS
 from xlmr_core.tokenization import files
 from xlmr_core.tokenization.batching import NO_LIMIT, as_lists, check_side
 from xlmr_core.tokenization.calling import Calling
@@ -85,7 +87,7 @@ class PreTrainedTokenizerBase(Calling):
     # -- what a subclass provides --------------------------------------------------------------------------------------
 
     @abstractmethod
-    def _decode(self, ids: list[int], skip_special_tokens: bool, **kwargs: Any) -> str: ...
+    def _decode(self, ids: list[int], skip_special_tokens: bool, spaces_between_special_tokens: bool) -> str: ...
 
     @abstractmethod
     def _add_tokens(self, tokens: list[AddedToken]) -> int: ...
@@ -199,6 +201,9 @@ class PreTrainedTokenizerBase(Calling):
         token_ids: Any,
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool | None = None,
+        *,
+        spaces_between_special_tokens: bool = True,
+        use_source_tokenizer: bool = False,
         **kwargs: Any,
     ) -> str:
         """The text of ids.
@@ -207,13 +212,18 @@ class PreTrainedTokenizerBase(Calling):
             token_ids: an id, a list of ids, or an array or tensor of shape (S,).
             skip_special_tokens: leave the special tokens out.
             clean_up_tokenization_spaces: drop the spaces before punctuation and English contractions.
+            spaces_between_special_tokens: sentencepiece class only: set added tokens apart with spaces.
+            use_source_tokenizer: without effect: there is one vocabulary.
+            kwargs: anything else does nothing and is logged.
 
         Raises:
             TokenizerError: ids that are no integers, or (sentencepiece class) outside the vocabulary.
         """
         ids = as_lists(token_ids)
         ids = [as_id(index) for index in (ids if isinstance(ids, list) else [ids])]
-        text = self._decode(ids, skip_special_tokens, **kwargs)
+        if kwargs:
+            self._warn_of_unknown(kwargs)
+        text = self._decode(ids, skip_special_tokens, spaces_between_special_tokens)
         clean = (
             self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
         )
@@ -264,6 +274,7 @@ class PreTrainedTokenizerBase(Calling):
         Raises:
             ModelNotFoundError: no such folder or name.
             TokenizerError: files missing, damaged, or not XLM-R's.
+            InputError: a published argument whose value cannot be served, such as ``use_auth_token``.
         """
         kwargs |= {
             "cache_dir": cache_dir,
@@ -272,8 +283,8 @@ class PreTrainedTokenizerBase(Calling):
             "token": token,
             "revision": revision,
         }
-        found = files.find_files(pretrained_model_name_or_path, kwargs)
-        return cls(*init_inputs, **files.init_arguments(found, kwargs, fast=cls.is_fast))
+        found, settings = files.find_files(pretrained_model_name_or_path, kwargs)
+        return cls(*init_inputs, **files.init_arguments(found, settings, fast=cls.is_fast))
 
     def save_pretrained(
         self,
@@ -293,10 +304,16 @@ class PreTrainedTokenizerBase(Calling):
             legacy_format: fast class only: True without ``tokenizer.json``, False without the sentencepiece model.
             filename_prefix: put before each file name, with a dash.
             push_to_hub: refused; upload the folder with huggingface_hub.
+            kwargs: published arguments of an upload, without effect.
 
         Returns:
             the paths written.
+
+        Raises:
+            TokenizerError: a folder that cannot be written as asked for.
+            TypeError: an argument that nobody knows.
         """
+        refuse_unknown(kwargs, UPLOAD_ARGUMENTS, f"{type(self).__name__}.save_pretrained()")
         if push_to_hub:
             raise TokenizerError(
                 "expected a local folder, got push_to_hub=True; upload the folder with huggingface_hub"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ from xlmr_core.tokenization.slow import XLMRobertaTokenizer
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 
 __all__ = ["XLMRobertaTokenizerFast", "tokenizer_json_from_model"]
+
+logger = logging.getLogger("xlmr_core.tokenization")
 
 _SAMPLES = 512  # pieces compared between a tokenizer.json and the sentencepiece model beside it
 
@@ -100,7 +103,12 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
             kwargs.setdefault("truncation_side", truncation["direction"])
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        kwargs.setdefault("sp_model_kwargs", {})
+        if kwargs.setdefault("sp_model_kwargs", {}):
+            logger.warning(
+                "sp_model_kwargs=%s does nothing in %s; XLMRobertaTokenizer (use_fast=False) takes it",
+                kwargs["sp_model_kwargs"],
+                type(self).__name__,
+            )
         super().__init__(special=special, **kwargs)
         self._add_missing(added_tokens_decoder or {})
 
@@ -264,7 +272,7 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         """Join pieces into a text."""
         return str(self._tokenizer.decoder.decode(tokens))
 
-    def _decode(self, ids: list[int], skip_special_tokens: bool, **kwargs: Any) -> str:
+    def _decode(self, ids: list[int], skip_special_tokens: bool, spaces_between_special_tokens: bool) -> str:
         return str(
             self._tokenizer.decode([index for index in ids if index < 2**32], skip_special_tokens=skip_special_tokens)
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from xlmr_core.errors import TokenizerError
 from xlmr_core.files import write_all_atomically
 from xlmr_core.hub import HUB_ARGUMENTS, resolve
+from xlmr_core.published import NOT_NEEDED, ONLY, without_published
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 
 if TYPE_CHECKING:
@@ -27,16 +28,8 @@ SPECIAL_FILE = "special_tokens_map.json"
 ADDED_FILE = "added_tokens.json"
 _SOMETIMES_WRITTEN = (VOCAB_FILE, TOKENIZER_FILE, ADDED_FILE)
 
-# Arguments of the original's from_pretrained that say nothing about the tokenizer itself.
-_IGNORED_ARGUMENTS = (
-    "trust_remote_code",
-    "_from_auto",
-    "_commit_hash",
-    "config",
-    "tokenizer_type",
-    "use_auth_token",
-    "resume_download",
-)
+# Published arguments that choose a class elsewhere.
+_NOT_NEEDED = (*NOT_NEEDED, "config", "tokenizer_type")
 # Written by some versions as a matter of bookkeeping; written again by us, or wrong once the files moved.
 _BOOKKEEPING = (
     "tokenizer_class",
@@ -63,20 +56,22 @@ class TokenizerFiles:
     added_tokens: dict[str, int] = field(default_factory=dict)
 
 
-def find_files(name_or_path: str | os.PathLike[str], arguments: dict[str, Any]) -> TokenizerFiles:
-    """Find a tokenizer's files; takes what says where to look out of ``arguments``.
+def find_files(
+    name_or_path: str | os.PathLike[str], arguments: Mapping[str, Any]
+) -> tuple[TokenizerFiles, dict[str, Any]]:
+    """A tokenizer's files, and the arguments of ``from_pretrained`` that do not say where to look for them.
 
     Raises:
         ModelNotFoundError: no such folder or name.
         TokenizerError: a folder without a vocabulary, or a damaged JSON file.
+        InputError: a published argument whose value cannot be served.
     """
-    where = {name: arguments.pop(name) for name in HUB_ARGUMENTS if name in arguments}
-    for name in _IGNORED_ARGUMENTS:
-        arguments.pop(name, None)
+    where = {name: arguments[name] for name in HUB_ARGUMENTS if name in arguments}
+    settings = without_published(arguments, ONLY, (*_NOT_NEEDED, *HUB_ARGUMENTS))
     path = Path(name_or_path)
     if path.is_file():
         kind = "tokenizer_file" if path.suffix == ".json" else "vocab_file"
-        return TokenizerFiles(str(path), **{kind: path})  # type: ignore[arg-type]
+        return TokenizerFiles(str(path), **{kind: path}), settings  # type: ignore[arg-type]
     wanted = (VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE)
     folder = resolve(name_or_path, **where, patterns=wanted)
     vocab_file, tokenizer_file = folder / VOCAB_FILE, folder / TOKENIZER_FILE
@@ -85,7 +80,7 @@ def find_files(name_or_path: str | os.PathLike[str], arguments: dict[str, Any]) 
         raise TokenizerError(
             f"expected {TOKENIZER_FILE} or {VOCAB_FILE} in {folder}, found {found}; copy one of them there"
         )
-    return TokenizerFiles(
+    contents = TokenizerFiles(
         str(name_or_path),
         vocab_file if vocab_file.is_file() else None,
         tokenizer_file if tokenizer_file.is_file() else None,
@@ -93,6 +88,7 @@ def find_files(name_or_path: str | os.PathLike[str], arguments: dict[str, Any]) 
         _read_json(folder / SPECIAL_FILE),
         _read_json(folder / ADDED_FILE),
     )
+    return contents, settings
 
 
 def init_arguments(files: TokenizerFiles, overrides: Mapping[str, Any], *, fast: bool) -> dict[str, Any]:

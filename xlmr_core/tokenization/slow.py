@@ -435,9 +435,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         """Join pieces into a text."""
         return "".join(tokens).replace(_SPACE, " ").strip()
 
-    def _decode(
-        self, ids: list[int], skip_special_tokens: bool, spaces_between_special_tokens: bool = True, **kwargs: Any
-    ) -> str:
+    def _decode(self, ids: list[int], skip_special_tokens: bool, spaces_between_special_tokens: bool) -> str:
         special = set(self.all_special_tokens)
         # The seven named tokens and <mask> are joined like pieces; tokens that a user added stand apart.
         apart = {token for token, index in self._by_text.items() if token not in special or index >= self.vocab_size}
