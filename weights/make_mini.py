@@ -29,14 +29,14 @@ def architecture(vocabulary: int) -> XLMRobertaConfig:
         max_position_embeddings=514,
         type_vocab_size=1,
         layer_norm_eps=1e-5,
-        # Most text is seen less than once, so there is nothing to overfit; the published file has XLM-R's 0.1.
+        # Most text is read twice or less, so there is little to overfit; the published file has XLM-R's 0.1.
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
 
 
 def arguments() -> argparse.ArgumentParser:
-    """The options of the trainer; the defaults are the recipe of the checkpoint in this repository."""
+    """The options of the trainer; the defaults are those of a first run, `README.md` has the runs of the checkpoint here."""
     recipe = training.Recipe()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=corpus.PRETRAIN, help="the folder pretrain of the data")

@@ -114,6 +114,8 @@ def card(
     recipe = runs[-1]["recipe"]
     commands, table = _runs(runs)
     languages = figures["languages"]
+    read = corpus.passes_in_all(runs, counts)
+    often = [f"{code} {times:.1f}" for code, times in read.items() if times > corpus.MOST_PASSES]
     few = [f"{code} ({row['masked']})" for code, row in languages.items() if row["masked"] < figures["enough"]]
     examples = [
         f"- `{text}` → {', '.join(f'`{piece}`' for piece in top)}" for text, top in figures["sentences"].items()
@@ -133,6 +135,8 @@ def card(
         characters=round(sum(counts.values()) / 1e6),
         power=corpus.SAMPLING_POWER,
         most=f"{corpus.MOST_PASSES:g}",
+        least=f"{min(read.values()):.1f}",
+        often=", ".join(often) or "none",
         commands=commands,
         runs=table,
         minutes=round(sum(run["minutes"] for run in runs)),

@@ -150,6 +150,26 @@ def test_card_names_licence_languages_and_figures() -> None:
     assert "$" not in text, "an unfilled place of the template"
 
 
+def test_card_says_how_often_text_was_read(shared: Path) -> None:
+    read = corpus.passes_in_all(MANIFEST["training"], corpus.characters(shared / "data" / "pretrain"))
+    text = (MINI / "README.md").read_text(encoding="utf-8")
+    said = dict(
+        re.findall(
+            r"\b([a-z]{2,3}(?:-Hant)?) (\d+\.\d)\b", re.search(r"more than 4 times: (.*?)\.\s\(", text, re.DOTALL)[1]
+        )
+    )
+    assert said == {code: f"{times:.1f}" for code, times in read.items() if times > corpus.MOST_PASSES}
+    assert f"the largest language was read {min(read.values()):.1f} times" in " ".join(text.split())
+
+
+def test_passes_add_up_over_runs() -> None:
+    counts = {"large": 1_000_000, "middle": 100_000, "thin": 100}
+    runs = [{"largest": 0.5, "share_of_rows": 1.0}, {"largest": 1.0, "share_of_rows": 0.5}]
+    read = corpus.passes_in_all(runs, counts)
+    assert list(read) == ["thin", "middle", "large"]
+    assert read == pytest.approx({"thin": 4 + 4 / 2, "middle": 10**0.3, "large": 1.0})
+
+
 def test_sampling_follows_the_power_and_caps_thin_languages() -> None:
     passes = corpus.passes({"large": 1_000_000, "middle": 100_000, "thin": 100})
     assert passes["large"] == 1.0

@@ -6,9 +6,9 @@ import json
 import lzma
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -16,7 +16,7 @@ SHARED = Path(os.environ.get("XLMR_SHARED", Path(__file__).resolve().parents[3] 
 PRETRAIN = SHARED / "data" / "pretrain"
 
 SAMPLING_POWER = 0.7  # alpha of language sampling, as in the XLM line of models (0.3 there, for far more skewed data)
-MOST_PASSES = 4.0  # no text is read more often than this, however thin its language
+MOST_PASSES = 4.0  # no run reads a text more often than this, however thin its language
 
 
 def characters(pretrain: Path = PRETRAIN) -> dict[str, int]:
@@ -34,6 +34,20 @@ def passes(counts: dict[str, int], largest: float = 1.0) -> dict[str, float]:
     """
     top = max(counts.values())
     return {code: min(MOST_PASSES, largest * (top / count) ** (1 - SAMPLING_POWER)) for code, count in counts.items()}
+
+
+def passes_in_all(runs: Iterable[Mapping[str, Any]], counts: dict[str, int]) -> dict[str, float]:
+    """How often each language was read by runs that went on from each other, most often read first.
+
+    Args:
+        runs: as `manifest.json` holds them, with `largest` and `share_of_rows`.
+        counts: characters per language.
+    """
+    total = dict.fromkeys(counts, 0.0)
+    for run in runs:
+        for code, times in passes(counts, run["largest"]).items():
+            total[code] += times * run["share_of_rows"]
+    return dict(sorted(total.items(), key=lambda item: -item[1]))
 
 
 def lines(path: Path) -> list[str]:
