@@ -2,6 +2,8 @@
 
 Of every line of `pretrain/dev` 15 % of the tokens are replaced by `<mask>`, twice with different seeds; a guess counts
 when the token is the first of 32 000. The baseline guesses the language's most frequent training token every time.
+
+And as people ask: of every line one word that is a single token is replaced by a typed `<mask>`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import sentencepiece
 import torch
 
 from weights.maker import corpus, masking
-from weights.maker.rows import BOS, EOS, LONGEST, PAD, encode
+from weights.maker.rows import BOS, EOS, LONGEST, PAD, Words, encode, words_of
 
 MODEL = Path(__file__).parent / "xlmr-mini"
 RATE = 0.15
@@ -64,6 +66,50 @@ def hide(rows: list[list[int]], vocabulary: int, seed: list[int]) -> tuple[np.nd
         fed[i, : len(ids)] = ids
         fed[i, chosen] = vocabulary - 1
     return fed, labels
+
+
+def hide_a_word(rows: list[list[int]], words: Words, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that have a word of one token, with one such replaced by a typed `<mask>`, and the labels; both (B, S), padded."""
+    rng = np.random.default_rng(seed)
+    mask = len(words.begins) - 1
+    goes_on = words.letters & ~words.begins
+    found: list[tuple[np.ndarray, int]] = []
+    for row in rows:
+        ids = np.array(row)
+        places = np.flatnonzero(words.begins[ids[:-1]] & words.letters[ids[:-1]] & ~goes_on[ids[1:]])
+        if len(places):
+            found.append((ids, int(rng.choice(places))))
+    fed = np.full((len(found), max((len(ids) for ids, _ in found), default=1)), PAD, dtype=np.int64)
+    labels = np.full_like(fed, masking.IGNORED)
+    for i, (ids, place) in enumerate(found):
+        fed[i, : len(ids)] = ids
+        labels[i, place] = ids[place]
+        fed[i, place] = mask
+    return masking.as_typed(fed, labels, mask, words.opens) if found else (fed, labels)
+
+
+@torch.inference_mode()
+def judge_words(model: torch.nn.Module, rows: list[list[int]], words: Words, seed: int) -> dict[str, Any]:
+    """Words hidden, and the shares of which the right one comes first and among the first five; no shares without words."""
+    hidden = first = in_five = 0
+    ordered = sorted(rows, key=len)
+    for begin in range(0, len(ordered), BATCH):
+        fed, labels = hide_a_word(ordered[begin : begin + BATCH], words, [seed, begin])
+        if not len(fed):
+            continue
+        truth = torch.from_numpy(labels[labels != masking.IGNORED])[:, None]
+        best = model(
+            input_ids=torch.from_numpy(fed),
+            attention_mask=torch.from_numpy((fed != PAD).astype(np.int64)),
+            labels=torch.from_numpy(labels),
+            sparse_prediction=True,
+        ).logits.topk(5)
+        hidden += len(truth)
+        first += int((best.indices[:, :1] == truth).sum())
+        in_five += int((best.indices == truth).sum())
+    return {"words": hidden} | (
+        {"first": round(first / hidden, 4), "in_five": round(in_five / hidden, 4)} if hidden else {}
+    )
 
 
 @torch.inference_mode()
@@ -113,23 +159,26 @@ def evaluate(folder: Path, pretrain: Path, seed: int = 0) -> dict[str, Any]:
 
     model = XLMRobertaForMaskedLM.from_pretrained(folder, dtype="float32").eval()
     spm = sentencepiece.SentencePieceProcessor(model_file=str(folder / "sentencepiece.bpe.model"))
+    words = words_of(folder / "sentencepiece.bpe.model")
     languages: dict[str, Any] = {}
     for code in corpus.characters(pretrain):
         rows = dev_rows(pretrain, code, spm)
         if rows:
             frequent = most_frequent(pretrain, code, spm)
             languages[code] = judge(model, rows, int(model.config.vocab_size), frequent, seed)
-    total = sum(figures["masked"] for figures in languages.values())
+            languages[code] |= judge_words(model, rows, words, seed)
+    total = {counted: sum(figures[counted] for figures in languages.values()) for counted in ("masked", "words")}
     over_all = {
-        key: round(sum(figures[key] * figures["masked"] for figures in languages.values()) / total, 4)
-        for key in ("accuracy", "baseline", "loss")
+        key: round(sum(figures.get(key, 0) * figures[counted] for figures in languages.values()) / total[counted], 4)
+        for counted, keys in (("masked", ("accuracy", "baseline", "loss")), ("words", ("first", "in_five")))
+        for key in keys
     }
     return {
         "seed": seed,
         "rate": RATE,
         "draws": DRAWS,
         "enough": ENOUGH,
-        "all": {"masked": total, **over_all},
+        "all": {**total, **over_all},
         "languages": languages,
         "sentences": {text: answers(model, spm, text) for text in SENTENCES},
     }

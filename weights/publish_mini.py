@@ -68,9 +68,13 @@ def sources(data: Path) -> str:
 
 def _language_table(figures: dict[str, Any], counts: dict[str, int]) -> str:
     enough = {code: row for code, row in figures["languages"].items() if row["masked"] >= figures["enough"]}
-    head = "| language | training characters | masked tokens | accuracy | baseline | loss |\n| --- | --- | --- | --- | --- | --- |"
+    head = (
+        "| language | training characters | masked tokens | accuracy | baseline | loss | words | first | in five |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    )
     body = [
         f"| {code} | {counts[code]:,} | {row['masked']} | {row['accuracy']:.3f} | {row['baseline']:.3f} | {row['loss']:.2f} |"
+        + (f" {row['words']} | {row['first']:.3f} | {row['in_five']:.3f} |" if row["words"] else " 0 | | |")
         for code, row in enough.items()
     ]
     return "\n".join([head, *body])
@@ -152,6 +156,8 @@ def card(
         accuracy=f"{figures['all']['accuracy']:.3f}",
         baseline=f"{figures['all']['baseline']:.3f}",
         all_loss=f"{figures['all']['loss']:.2f}",
+        first=f"{figures['all']['first']:.3f}",
+        in_five=f"{figures['all']['in_five']:.3f}",
         table=_language_table(figures, counts),
         enough=figures["enough"],
         few=", ".join(few) or "none",

@@ -139,6 +139,20 @@ def test_above_the_baseline_wherever_it_can_be_told() -> None:
     assert statistics.median(times.values()) >= 4
 
 
+def test_a_typed_mask_is_answered_with_the_word_or_with_a_word() -> None:
+    """What people see: a better checkpoint should raise these numbers too."""
+    told = {code: row for code, row in EVALUATION["languages"].items() if row["words"] >= EVALUATION["enough"]}
+    assert len(told) >= 20
+    assert EVALUATION["all"]["first"] >= 0.2 and EVALUATION["all"]["in_five"] >= 0.4
+    for text in (
+        "Plants create <mask> through a process known as photosynthesis.",
+        "Bonjour, je suis un modèle <mask>.",
+    ):
+        answers = EVALUATION["sentences"][text]
+        assert answers[0].startswith("▁") and answers[0][1:].isalpha()
+        assert sum(answer.startswith("▁") and answer[1:].isalpha() for answer in answers) >= 4
+
+
 def test_card_names_licence_languages_and_figures() -> None:
     text = (MINI / "README.md").read_text(encoding="utf-8")
     header = text.split("---")[1]
