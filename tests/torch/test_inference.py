@@ -231,7 +231,7 @@ def test_by_the_real_compiler_on_the_built_in_checkpoint(dtype: Any) -> None:
         for _ in range(2):
             actual = fast(**batch).logits[kept]
     mean = (actual - expected).abs().mean() / expected.std()
-    assert mean < {None: 1e-5, "bfloat16": 0.02, "int8": 0.1}[dtype]
+    assert mean < {None: 1e-5, "bfloat16": 0.03, "int8": 0.1}[dtype]
 
 
 @pytest.mark.parametrize(
