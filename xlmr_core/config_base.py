@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from xlmr_core.config_checks import ACTIVATIONS, check_labels, label_map, pruned_head_map, refuse_unknown
 from xlmr_core.errors import CheckpointError, ConfigError, InputError
-from xlmr_core.published import UPLOAD_ARGUMENTS, without_published
+from xlmr_core.hub import HUB_ARGUMENTS, UPLOAD_ARGUMENTS, resolve, without_published
 
 __all__ = ["SHARED_DEFAULTS", "PretrainedConfig", "check_known", "dtype_name", "read_config_json"]
 
@@ -262,8 +262,6 @@ class PretrainedConfig:
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the content of a checkpoint's ``config.json`` and the keyword arguments that are not about finding it."""
-        from xlmr_core.hub import HUB_ARGUMENTS, resolve
-
         where = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
         kwargs = without_published(kwargs)
         path = Path(pretrained_model_name_or_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
-from xlmr_core import published
+from xlmr_core import hub
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import XLMRError
 from xlmr_core.heads import model_class_name
@@ -60,9 +60,7 @@ class _AutoModel:
             attn_implementation, packing: as in ``from_pretrained``.
             **kwargs: model arguments such as ``seed``, ``_do_init`` or ``add_pooling_layer``.
         """
-        model = model_class(config, cls.head)(
-            config, dtype=dtype, **published.without_published(kwargs, ONLY, NOT_NEEDED)
-        )
+        model = model_class(config, cls.head)(config, dtype=dtype, **hub.without_published(kwargs, ONLY, NOT_NEEDED))
         if attn_implementation is not None:
             model.set_attn_implementation(attn_implementation)
         if packing is not None:

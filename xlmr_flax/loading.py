@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xlmr_core import published
+from xlmr_core import hub
 from xlmr_core.checkpoint import (
     Checkpoint,
     RawTensor,
@@ -27,7 +27,6 @@ from xlmr_core.checkpoint import (
 )
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import ConfigError
-from xlmr_core.hub import HUB_ARGUMENTS
 from xlmr_core.load_plan import plan_load
 from xlmr_core.loading import loading_info, model_config
 from xlmr_core.parameters import Parameter, Role, stored_names
@@ -52,10 +51,10 @@ DTYPES: dict[str, Any] = {
 TAGS = {dtype: tag for tag, dtype in DTYPES.items()}
 
 # Published arguments about matters that do not arise here: any value will do.
-NOT_NEEDED = (*published.NOT_NEEDED, "generation_config")
+NOT_NEEDED = (*hub.NOT_NEEDED, "generation_config")
 # Published arguments of which only some values can be served: those values, and what to say to others.
-ONLY: published.Served = {
-    **published.ONLY,
+ONLY: hub.Served = {
+    **hub.ONLY,
     "variant": ((None,), "variants are not looked up; pass the path of the folder or file that holds it"),
     "quantization_config": ((None,), "this backend computes in floating point; load the original checkpoint"),
     "push_to_hub": ((False,), "this library does not upload; use huggingface_hub.upload_folder"),
@@ -123,8 +122,8 @@ def from_pretrained(
         InputError: for an unknown dtype, device or implementation, or a published argument whose value cannot be served.
         TypeError: for an argument that neither the loader, nor the model, nor the config knows.
     """
-    where = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
-    kwargs = published.without_published(kwargs, ONLY, NOT_NEEDED)
+    where = {key: kwargs.pop(key) for key in hub.HUB_ARGUMENTS if key in kwargs}
+    kwargs = hub.without_published(kwargs, ONLY, NOT_NEEDED)
     model_kwargs = {key: kwargs.pop(key) for key in MODEL_ARGUMENTS if key in kwargs}
     target = find_device(device)
     dtype = find_dtype(jnp.float32 if dtype is None else dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
-from xlmr_core import published
+from xlmr_core import hub
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import XLMRError
 from xlmr_core.heads import model_class_name
@@ -65,9 +65,7 @@ class _AutoModel:
         dtype = torch_dtype if dtype is None else dtype
         dtype = config.dtype if dtype == "auto" else dtype
         dtype = None if dtype is None else find_dtype(dtype)
-        model = model_class(config, cls.head)(
-            config, dtype=dtype, **published.without_published(kwargs, ONLY, NOT_NEEDED)
-        )
+        model = model_class(config, cls.head)(config, dtype=dtype, **hub.without_published(kwargs, ONLY, NOT_NEEDED))
         if attn_implementation is not None:
             model.set_attn_implementation(attn_implementation)
         if packing is not None:

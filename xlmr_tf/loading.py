@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from xlmr_core import published
+from xlmr_core import hub
 from xlmr_core.checkpoint import (
     Checkpoint,
     RawTensor,
@@ -29,7 +29,6 @@ from xlmr_core.checkpoint import (
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import ConfigError, InputError
 from xlmr_core.formats.tensors import TensorInfo
-from xlmr_core.hub import HUB_ARGUMENTS
 from xlmr_core.load_plan import plan_load
 from xlmr_core.loading import loading_info, model_config
 from xlmr_core.parameters import Role, stored_names
@@ -49,7 +48,7 @@ DTYPES: dict[str, str] = {"F64": "float64", "F32": "float32", "F16": "float16", 
 
 # Published arguments about matters that do not arise here: any value will do.
 NOT_NEEDED = (
-    *published.NOT_NEEDED,
+    *hub.NOT_NEEDED,
     *("low_cpu_mem_usage", "max_memory", "offload_folder", "offload_state_dict", "offload_buffers", "weights_only"),
     *("generation_config", "use_kernels", "load_weight_prefix", "tf_to_pt_weight_rename"),
 )
@@ -57,8 +56,8 @@ _NOT_QUANTIZED = (
     "this backend computes in floating point; xlmr_torch.optimize_for_inference(model, dtype='int8') quantizes"
 )
 # Published arguments of which only some values can be served: those values, and what to say to others.
-ONLY: published.Served = {
-    **published.ONLY,
+ONLY: hub.Served = {
+    **hub.ONLY,
     "variant": ((None,), "variants are not looked up; pass the path of the folder or file that holds it"),
     "quantization_config": ((None,), _NOT_QUANTIZED),
     "load_in_8bit": ((False,), _NOT_QUANTIZED),
@@ -126,8 +125,8 @@ def from_pretrained(
         TypeError: for an argument that neither the loader, nor the model, nor the config knows.
     """
     dtype = torch_dtype if dtype is None else dtype
-    where = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
-    kwargs = published.without_published(kwargs, ONLY, NOT_NEEDED)
+    where = {key: kwargs.pop(key) for key in hub.HUB_ARGUMENTS if key in kwargs}
+    kwargs = hub.without_published(kwargs, ONLY, NOT_NEEDED)
     of_model = ("add_pooling_layer", "name", "trainable")
     model_kwargs = {key: kwargs.pop(key) for key in of_model if key in kwargs}
     target = find_one_device(device if device is not None else device_map)

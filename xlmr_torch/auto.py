@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from xlmr_core import published
+from xlmr_core import hub
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import XLMRError
 from xlmr_core.heads import model_class_name
@@ -64,7 +64,7 @@ class _AutoModel:
             attn_implementation, packing: as in ``from_pretrained``.
             **kwargs: model arguments such as ``add_pooling_layer``.
         """
-        model = model_class(config, cls.head)(config, **published.without_published(kwargs, ONLY, NOT_NEEDED))
+        model = model_class(config, cls.head)(config, **hub.without_published(kwargs, ONLY, NOT_NEEDED))
         dtype = torch_dtype if dtype is None else dtype
         dtype = config.dtype if dtype == "auto" else dtype
         if attn_implementation is not None:

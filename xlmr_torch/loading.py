@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from xlmr_core import published
+from xlmr_core import hub
 from xlmr_core.checkpoint import (
     Checkpoint,
     RawTensor,
@@ -27,7 +27,6 @@ from xlmr_core.checkpoint import (
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.formats.tensors import TensorInfo
-from xlmr_core.hub import HUB_ARGUMENTS
 from xlmr_core.load_plan import plan_load
 from xlmr_core.loading import loading_info, model_config
 from xlmr_core.parameters import stored_names
@@ -58,14 +57,14 @@ TAGS = {dtype: tag for tag, dtype in DTYPES.items()}
 
 # Published arguments about matters that do not arise here: any value will do.
 NOT_NEEDED = (
-    *published.NOT_NEEDED,
+    *hub.NOT_NEEDED,
     *("low_cpu_mem_usage", "max_memory", "offload_folder", "offload_state_dict", "offload_buffers", "weights_only"),
     *("generation_config", "use_kernels"),
 )
 _QUANTIZE_LATER = "a checkpoint loads as it is; quantize the model with optimize_for_inference(model, dtype='int8')"
 # Published arguments of which only some values can be served: those values, and what to say to others.
-ONLY: published.Served = {
-    **published.ONLY,
+ONLY: hub.Served = {
+    **hub.ONLY,
     "variant": ((None,), "variants are not looked up; pass the path of the folder or file that holds it"),
     "quantization_config": ((None,), _QUANTIZE_LATER),
     "load_in_8bit": ((False,), _QUANTIZE_LATER),
@@ -138,8 +137,8 @@ def from_pretrained(
         TypeError: for an argument that neither the loader, nor the model, nor the config knows.
     """
     dtype = torch_dtype if dtype is None else dtype
-    where = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
-    kwargs = published.without_published(kwargs, ONLY, NOT_NEEDED)
+    where = {key: kwargs.pop(key) for key in hub.HUB_ARGUMENTS if key in kwargs}
+    kwargs = hub.without_published(kwargs, ONLY, NOT_NEEDED)
     model_kwargs = {key: kwargs.pop(key) for key in ("add_pooling_layer",) if key in kwargs}
     target = find_one_device(device if device is not None else device_map)
     if dtype not in (None, "auto"):

@@ -34,7 +34,7 @@ CORE_ONLY_IN = {
 # Inside the core a module imports from rows above its own, or from its own entry. Types for checkers only are exempt.
 LAYERS = (
     ("errors",),
-    ("files", "hub", "positions", "published"),
+    ("files", "hub", "positions"),
     ("config_checks",),
     ("config_base",),
     ("config", "outputs", "quantization"),

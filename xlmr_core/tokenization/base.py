@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from xlmr_core.config_checks import refuse_unknown
 from xlmr_core.errors import TokenizerError
-from xlmr_core.published import UPLOAD_ARGUMENTS
+from xlmr_core.hub import UPLOAD_ARGUMENTS
 from xlmr_core.tokenization import files
 from xlmr_core.tokenization.batching import NO_LIMIT, as_lists, check_side
 from xlmr_core.tokenization.calling import Calling

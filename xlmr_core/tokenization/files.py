@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from xlmr_core.errors import TokenizerError
 from xlmr_core.files import write_all_atomically
-from xlmr_core.hub import HUB_ARGUMENTS, resolve
-from xlmr_core.published import NOT_NEEDED, ONLY, without_published
+from xlmr_core.hub import HUB_ARGUMENTS, NOT_NEEDED, ONLY, resolve, without_published
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 
 if TYPE_CHECKING:
