@@ -85,7 +85,7 @@ def _runs(runs: list[dict[str, Any]]) -> tuple[str, str]:
     commands: list[str] = []
     lines: list[str] = []
     works: list[str] = []
-    continued = ""
+    option = ""
     for number, run in enumerate(runs):
         recipe = run["recipe"]
         after = f" --after {run.get('after', f'run{number}')}" if number else ""
@@ -104,9 +104,9 @@ def _runs(runs: list[dict[str, Any]]) -> tuple[str, str]:
         )
         if "after" in run:
             commands.insert(-1, f"python -m weights.publish_mini --work {' '.join(works)}")
-            works, continued = [], " --continued"
+            works, option = [], " --continued"
         works.append(f"run{number + 1}")
-    commands.append(f"python -m weights.publish_mini{continued} --work {' '.join(works)}")
+    commands.append(f"python -m weights.publish_mini{option} --work {' '.join(works)}")
     head = "| run | steps | minutes | tokens | of its rows | passes over the largest language | seed | last loss |"
     return "\n".join(commands), "\n".join([head, "| --- | --- | --- | --- | --- | --- | --- | --- |", *lines])
 
@@ -185,6 +185,13 @@ def history(work: Path, state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def continued(published: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs behind the published checkpoint, then those that went on from it; published again, they stand there once."""
+    runs = [{**runs[0], "after": f"weights/{MODEL.name}"}, *runs[1:]]
+    before = published.index(runs[0]) if runs[0] in published else len(published)
+    return [*published[:before], *runs]
+
+
 def manifest(folder: Path, parameters: int, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Hash and size of every file of the checkpoint, and how it was trained."""
     files = {
@@ -221,7 +228,7 @@ def main() -> None:
     runs = [history(work, state) for work, state in zip(options.work, states, strict=True)]
     if options.continued:
         published = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))[MODEL.name]["training"]
-        runs = [*published, {**runs[0], "after": f"weights/{MODEL.name}"}, *runs[1:]]
+        runs = continued(published, runs)
     parameters = export(states[-1], MODEL)
     figures = evaluate_mini.evaluate(MODEL, options.data)
     config = json.loads((MODEL / "config.json").read_text(encoding="utf-8"))

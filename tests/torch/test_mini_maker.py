@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from weights import publish_mini
 from weights.maker import rows, start, training
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_torch import XLMRobertaForMaskedLM
@@ -193,3 +194,10 @@ def test_a_save_that_was_interrupted_leaves_the_old_state(tmp_path: Path, monkey
     with pytest.raises(OSError, match="disk full"):
         run._save()
     assert run.state.read_bytes() == before
+
+
+def test_publishing_again_lists_a_run_once() -> None:
+    first, second, third = ({"recipe": {"seed": seed}, "steps": 10} for seed in range(3))
+    once = publish_mini.continued([first], [second, third])
+    assert once == [first, {**second, "after": "weights/xlmr-mini"}, third]
+    assert publish_mini.continued(once, [second, third]) == once
