@@ -81,9 +81,8 @@ def _describe_class(path: str, kind: type) -> Iterator[str]:
 def _describe_own(path: str, kind: type) -> Iterator[str]:
     bases = ", ".join(base.__name__ for base in kind.__bases__ if base is not object)
     makes = next((base for base in kind.__mro__ if {"__init__", "__new__"} & vars(base).keys()), object)
-    arguments = (
-        _signature(kind) if makes.__module__.startswith("xlmr_") and not issubclass(kind, enum.Enum) else "(...)"
-    )
+    ours = makes.__module__.startswith("xlmr_") and not issubclass(kind, enum.Enum)
+    arguments = _signature(_maker(makes)) if ours else "(...)"
     yield f"{path}{arguments}" + (f" [{bases}]" if bases else "")
     if issubclass(kind, enum.Enum):
         yield from (f"{path}.{member.name} = {member.value!r}" for member in kind)
@@ -97,6 +96,12 @@ def _describe_own(path: str, kind: type) -> Iterator[str]:
             yield f"{path}.{name}{_signature(member.__func__)} [{type(member).__name__}]"
         elif inspect.isfunction(member):
             yield f"{path}.{name}{_signature(member)}"
+
+
+def _maker(kind: type) -> Any:
+    """What takes a class's arguments, bound: of a class itself Python 3.11 says other things in its earlier releases."""
+    maker = vars(kind).get("__init__") or vars(kind)["__new__"]
+    return getattr(maker, "__func__", maker).__get__(object())
 
 
 class _Bare(str):
