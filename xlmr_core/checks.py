@@ -13,10 +13,22 @@ from dataclasses import dataclass
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 
-__all__ = ["IGNORE_INDEX", "Extremes", "check_extremes", "check_input_shapes", "check_label_shape", "check_length"]
+__all__ = [
+    "IGNORE_INDEX",
+    "MASKED_SCORE",
+    "Extremes",
+    "check_extremes",
+    "check_input_shapes",
+    "check_label_shape",
+    "check_length",
+]
 
 # A label of this value is not counted (the convention of all published data collators).
 IGNORE_INDEX = -100
+
+# A masked position as start or end of an answer, where packing left it out: whoever takes the best position, or a softmax over all, must not
+# get padding. A zero would be among the best of scores that are mostly negative; the published question-answering pipeline puts this number.
+MASKED_SCORE = -10_000.0
 
 Shape = Sequence[int]
 

@@ -48,7 +48,7 @@ class XLMRobertaConfig(PretrainedConfig):
         type_vocab_size: rows of the token type table.
         initializer_range: standard deviation of freshly drawn weights.
         layer_norm_eps: epsilon of every layer norm.
-        pad_token_id, bos_token_id, eos_token_id: ids of ``<pad>``, ``<s>`` and ``</s>``.
+        pad_token_id, bos_token_id, eos_token_id: ids of ``<pad>``, ``<s>`` and ``</s>``; the last may be a list, as published.
         position_embedding_type: ``absolute``, ``relative_key`` (Shaw et al. 2018) or ``relative_key_query`` (Huang et al. 2020).
         use_cache: whether a decoder returns its keys and values.
         classifier_dropout: dropout of the classification heads; ``None`` means ``hidden_dropout_prob``.
@@ -80,7 +80,7 @@ class XLMRobertaConfig(PretrainedConfig):
         layer_norm_eps: float = 1e-12,
         pad_token_id: int = 1,
         bos_token_id: int | None = 0,
-        eos_token_id: int | None = 2,
+        eos_token_id: int | list[int] | None = 2,
         position_embedding_type: str = "absolute",
         use_cache: bool = True,
         classifier_dropout: float | None = None,
@@ -115,7 +115,7 @@ class XLMRobertaConfig(PretrainedConfig):
     @classmethod
     def _check_model_type(cls, model_type: str) -> None:
         if model_type not in cls.accepted_model_types:
-            hint = CONFIG_CLASSES.get(model_type)
+            hint = CONFIG_CLASSES.get(str(model_type))
             others = "only XLM-RoBERTa, XLM-RoBERTa-XL, RoBERTa and CamemBERT load here"
             remedy = f"load it with {hint.__name__} and its models" if hint else others
             raise ConfigError(
@@ -199,7 +199,7 @@ class XLMRobertaXLConfig(XLMRobertaConfig):
         layer_norm_eps: float = 1e-05,
         pad_token_id: int = 1,
         bos_token_id: int | None = 0,
-        eos_token_id: int | None = 2,
+        eos_token_id: int | list[int] | None = 2,
         position_embedding_type: str = "absolute",
         use_cache: bool = True,
         classifier_dropout: float | None = None,
@@ -308,9 +308,9 @@ def config_class_of(values: Mapping[str, Any]) -> type[XLMRobertaConfig]:
             model_type = "xlm-roberta-xl"
         elif architecture.startswith(("XLMRoberta", "Roberta", "Camembert")):
             model_type = "xlm-roberta"
-    if model_type not in CONFIG_CLASSES:
+    if str(model_type) not in CONFIG_CLASSES:
         raise ConfigError(
             f"expected a config.json with model_type {', '.join(map(repr, CONFIG_CLASSES))}, received {model_type!r}; "
             "this library holds XLM-RoBERTa only"
         )
-    return CONFIG_CLASSES[model_type]
+    return CONFIG_CLASSES[str(model_type)]

@@ -39,6 +39,16 @@ SHARED_DEFAULTS: dict[str, Any] = {
 # Other names under which a value can be given.
 ALIASES = ("num_labels", "torch_dtype", "_num_labels", "_name_or_path", "attn_implementation", "_attn_implementation")
 
+# Published values of any configuration that no model here looks at (but ``torchscript``, which asks for tuples): they are kept as they are.
+UNREAD = (
+    *("cross_attention_hidden_size", "tie_encoder_decoder", "prefix", "torchscript", "use_bfloat16", "tf_legacy_loss"),
+    *("max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty"),
+    *("temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size"),
+    *("encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "output_scores", "suppress_tokens"),
+    *("return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values"),
+    *("exponential_decay_length_penalty", "begin_suppress_tokens"),
+)
+
 ConfigT = TypeVar("ConfigT", bound="PretrainedConfig")
 
 
@@ -82,6 +92,12 @@ class PretrainedConfig:
             )
         self.id2label = id2label
         self.label2id = dict(label2id) if label2id else {label: index for index, label in id2label.items()}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # A number computed with NumPy, such as labels.max() + 1, is kept as Python's, which can be written to a file.
+        if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
+            value = value.item()
+        super().__setattr__(name, value)
 
     def _keep(self, key: str, value: Any) -> None:
         """Keep an unknown value: as an attribute, unless that would hide something of the class or of the instance."""
@@ -128,7 +144,7 @@ class PretrainedConfig:
     @property
     def use_return_dict(self) -> bool:
         """Whether models return an output object (and not a tuple) by default."""
-        return bool(self.return_dict)
+        return bool(self.return_dict) and not getattr(self, "torchscript", False)
 
     @property
     def torch_dtype(self) -> str | None:
@@ -175,7 +191,7 @@ class PretrainedConfig:
             TypeError: for arguments that name no value, unless ``return_unused_kwargs=True``.
         """
         return_unused = kwargs.pop("return_unused_kwargs", False)
-        known = {*cls().to_dict(), *ALIASES, *config_dict}
+        known = {*cls().to_dict(), *ALIASES, *UNREAD, *config_dict}
         unused = {key: value for key, value in kwargs.items() if key not in known}
         if not return_unused:
             refuse_unknown(unused, known, cls.__name__)
@@ -404,7 +420,7 @@ def check_known(config: PretrainedConfig, names: Iterable[str], caller: str) -> 
     Raises:
         TypeError: for the first such name.
     """
-    refuse_unknown(names, {*config.to_dict(), *ALIASES}, caller)
+    refuse_unknown(names, {*config.to_dict(), *ALIASES, *UNREAD}, caller)
 
 
 def _merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -436,7 +452,7 @@ def read_config_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise CheckpointError(
             f"expected a config.json at {path}, found none; check the folder, or save the config there"
         ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); fetch or save it again") from error
     if not isinstance(values, dict):
         raise CheckpointError(

@@ -37,7 +37,7 @@ SIZES = {
     "type_vocab_size": 1,
 }
 PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
-TOKEN_IDS = ("bos_token_id", "eos_token_id", "sep_token_id", "decoder_start_token_id")
+TOKEN_IDS = ("bos_token_id", "sep_token_id", "decoder_start_token_id")
 
 
 def check_values(config: XLMRobertaConfig) -> None:
@@ -61,6 +61,11 @@ def check_values(config: XLMRobertaConfig) -> None:
         value = getattr(config, key)
         if value is not None and (not _is_integer(value) or value < 0):
             raise ConfigError(f"{key} must be a token's id, 0 or more, or None, received {value!r}")
+    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    if not all(end is None or (_is_integer(end) and end >= 0) for end in ends):
+        raise ConfigError(
+            f"eos_token_id must be a token's id, 0 or more, a list of such, or None, received {config.eos_token_id!r}"
+        )
     act, pad, chunk = config.hidden_act, config.pad_token_id, config.chunk_size_feed_forward
     if isinstance(act, type):
         raise ConfigError(f"hidden_act must be a function, received the class {act.__name__}; pass an instance of it")

@@ -22,7 +22,7 @@ from xlmr_core.outputs import (
     TokenClassifierOutput,
 )
 
-__all__ = ["HEADS", "FAMILIES", "Head", "LossKind", "head_of_class", "model_class_name"]
+__all__ = ["FAMILIES", "HEADS", "OWN_HEAD", "Head", "LossKind", "head_of_class", "model_class_name"]
 
 
 class LossKind(Enum):
@@ -89,6 +89,9 @@ _ROWS = (
 )
 
 HEADS: dict[str, Head] = {head.suffix: head for head in _ROWS}
+
+# Of a user's class, which puts layers of its own on an encoder; there is nothing to load or to choose by this name.
+OWN_HEAD = Head("PreTrainedModel", "", ModelOutput, LossKind.NONE)
 
 # A family is a variant of the graph: its class prefix and its configuration.
 FAMILIES: dict[str, type[XLMRobertaConfig]] = {"XLMRoberta": XLMRobertaConfig, "XLMRobertaXL": XLMRobertaXLConfig}

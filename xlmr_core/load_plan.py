@@ -10,7 +10,7 @@ import difflib
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -20,10 +20,21 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import RawTensor, TensorInfo
 from xlmr_core.heads import model_class_name
-from xlmr_core.parameters import WORD_EMBEDDINGS, Parameter, parameters
+from xlmr_core.parameters import WORD_EMBEDDINGS, Parameter, Role, parameters
 from xlmr_core.quantization import SCALE_SUFFIX
 
-__all__ = ["Dropped", "LoadPlan", "LoadReport", "LoadWarning", "Mismatched", "Tied", "plan_load"]
+__all__ = [
+    "OLD_BUFFERS",
+    "OTHER_TASK",
+    "UNUSED",
+    "Dropped",
+    "LoadPlan",
+    "LoadReport",
+    "LoadWarning",
+    "Mismatched",
+    "Tied",
+    "plan_load",
+]
 
 PREFIX = "roberta."
 DECODER, DECODER_BIAS, LM_BIAS = "lm_head.decoder.weight", "lm_head.decoder.bias", "lm_head.bias"
@@ -88,15 +99,26 @@ class DropRule(NamedTuple):
     when: Callable[[XLMRobertaConfig, bool], bool] = lambda config, pooler: True
 
 
+NO_POOLER, OTHER_TASK, OTHER_HEAD = (
+    "this model has no pooler",
+    "the head of another task",
+    "another classification head",
+)
+# Why trained weights of a file may be of no use to a model. The original library counts these among the unexpected.
+UNUSED = (NO_POOLER, OTHER_TASK, OTHER_HEAD)
+
+# What older releases of the original library wrote beside the parameters.
+OLD_BUFFERS = re.compile(r"embeddings\.(position_ids|token_type_ids)$")
+
 DROPS = (
-    DropRule(re.compile(r"embeddings\.(position_ids|token_type_ids)$"), "a buffer in old checkpoints"),
+    DropRule(OLD_BUFFERS, "a buffer in old checkpoints"),
     DropRule(
         re.compile(r"lm_head\.decoder\.weight$"),
         "tied to the word embeddings",
         lambda config, _: config.tie_word_embeddings,
     ),
-    DropRule(re.compile(r"pooler\."), "this model has no pooler", lambda _, pooler: not pooler),
-    DropRule(re.compile(r"(lm_head|classifier|qa_outputs)\."), "the head of another task"),
+    DropRule(re.compile(r"pooler\."), NO_POOLER, lambda _, pooler: not pooler),
+    DropRule(re.compile(r"(lm_head|classifier|qa_outputs)\."), OTHER_TASK),
 )
 
 
@@ -216,6 +238,8 @@ def plan_load(
     pooler: bool | None = None,
     int8: bool = False,
     ignore_mismatched_sizes: bool = False,
+    model: str | None = None,
+    rows: Mapping[str, Parameter] | None = None,
 ) -> LoadPlan:
     """Decide where each parameter of a model comes from; nothing is read yet.
 
@@ -228,6 +252,8 @@ def plan_load(
         pooler: overrides whether there is a pooler (``add_pooling_layer``).
         int8: the checkpoint is a quantized one (``is_int8(config)``).
         ignore_mismatched_sizes: let parameters of another shape start fresh.
+        model: name of the class, for messages; by default the published one.
+        rows: the parameters of a model that a user's code changed; by default those of the table.
 
     Warns:
         LoadWarning: one, naming what starts fresh and has to be trained, and what has no place in the model.
@@ -235,7 +261,7 @@ def plan_load(
     Raises:
         CheckpointError: for a missing encoder weight, a wrong shape, or a dtype that is neither floating point nor, where due, int8.
     """
-    rows = parameters(config, head, pooler=pooler, int8=int8)
+    rows = dict(parameters(config, head, pooler=pooler, int8=int8) if rows is None else rows)
     has_pooler = any(_bare(name).startswith("pooler.") for name in rows)
     in_file = _by_bare_name(checkpoint.names, rows)
     sources: dict[str, str] = {}
@@ -268,7 +294,7 @@ def plan_load(
         bare = _bare(_renamed(name))
         rule = next((rule for rule in DROPS if rule.pattern.match(bare) and rule.when(config, has_pooler)), None)
         if bare.startswith(OTHER_HEADS) and not any(row.name.startswith("classifier.") for row in missing):
-            dropped.append(Dropped(name, "another classification head"))
+            dropped.append(Dropped(name, OTHER_HEAD))
         elif bare in (LM_BIAS, DECODER_BIAS) and LM_BIAS in rows:
             dropped.append(Dropped(name, "the other name of the same bias"))
         elif rule is not None:
@@ -278,7 +304,7 @@ def plan_load(
 
     report = LoadReport(
         file=str(checkpoint.path),
-        model=model_class_name(config, head),
+        model=model_class_name(config, head) if model is None else model,
         loaded=tuple(sources),
         missing=tuple(row.name for row in missing),
         unexpected=tuple(unexpected),
@@ -327,13 +353,13 @@ def _refuse_missing(
 ) -> None:
     # A head may start fresh, but a weight of its own without its scale is a damaged file.
     alone = {name + SCALE_SUFFIX for name in sources}
-    needed = [row for row in missing if row.name in alone or not FRESH_PARTS.search(_bare(row.name))]
+    needed = [row for row in missing if row.name in alone or not _may_be_fresh(row)]
     if not needed:
         return
     row = needed[0]
     unused = [name for name in checkpoint.names if name not in sources.values()]
     nearest = difflib.get_close_matches(row.name, unused, n=1, cutoff=0.0)
-    encoder = [name for name in rows if not FRESH_PARTS.search(_bare(name))]
+    encoder = [name for name, row in rows.items() if not _may_be_fresh(row)]
     count = f", the first of {len(needed)} missing of {len(encoder)}" if len(needed) > 1 else ""
     raise CheckpointError(
         f"expected the {'scale' if row.name in alone else 'encoder weight'} {row.name} of shape {row.shape} in {checkpoint.path}{count}; "
@@ -342,7 +368,13 @@ def _refuse_missing(
     )
 
 
+def _may_be_fresh(row: Parameter) -> bool:
+    return row.role is Role.OWN or FRESH_PARTS.search(_bare(row.name)) is not None
+
+
 def _refuse_dtype(row: Parameter, source: str, checkpoint: TensorFile) -> None:
+    if row.role is Role.OWN:
+        return  # a user's buffer may hold what it likes
     info = checkpoint.info(source)
     expected = FLOATS if row.dtype is None else (row.dtype,)
     if info.dtype not in expected:
@@ -367,16 +399,17 @@ def _mismatch_message(row: Parameter, source: str, checkpoint: TensorFile) -> st
     fields = []
     for axis, dim in enumerate(row.dims):
         if len(info.shape) != len(row.shape) or info.shape[axis] != row.shape[axis]:
-            fields.append(FIELD_OF_DIM[dim])
+            fields.append(FIELD_OF_DIM.get(dim, dim))
+    source_of_size = "the class itself" if row.role is Role.OWN else f"the config's {', '.join(dict.fromkeys(fields))}"
     remedy = (
         "pass ignore_mismatched_sizes=True to start with a new one and train it"
-        if FRESH_PARTS.search(_bare(row.name))
+        if _may_be_fresh(row)
         else "correct the config, or pass ignore_mismatched_sizes=True to start with fresh values"
     )
     stored = "" if source == row.name else f" (stored as {source})"
     return (
         f"{row.name}{stored} must have the shape {row.shape}, received {info.shape} from {_file_of(source, checkpoint)}; "
-        f"the size follows from the config's {', '.join(dict.fromkeys(fields))}; {remedy}"
+        f"the size follows from {source_of_size}; {remedy}"
     )
 
 

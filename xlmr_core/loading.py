@@ -11,7 +11,7 @@ from xlmr_core.checkpoint import fetch_checkpoint, format_asked_for, read_config
 from xlmr_core.config import AutoConfig, XLMRobertaConfig
 from xlmr_core.config_base import check_known
 from xlmr_core.hub import HUB_ARGUMENTS
-from xlmr_core.load_plan import LoadReport
+from xlmr_core.load_plan import UNUSED, LoadReport
 
 __all__ = ["FORMAT_ARGUMENTS", "auto_config", "loading_info", "model_config"]
 
@@ -76,8 +76,8 @@ def loading_info(report: LoadReport) -> dict[str, Any]:
     """A report and its lists under their published names, as ``output_loading_info=True`` returns them."""
     return {
         "missing_keys": list(report.missing),
-        "unexpected_keys": list(report.unexpected),
-        "mismatched_keys": [tuple(row) for row in report.mismatched],
+        "unexpected_keys": [*report.unexpected, *(row.name for row in report.dropped if row.why in UNUSED)],
+        "mismatched_keys": [(row.name, row.received, row.expected) for row in report.mismatched],
         "error_msgs": [],
         "report": report,
     }

@@ -12,10 +12,20 @@ from enum import Enum
 from typing import TypeAlias
 
 from xlmr_core.config import XLMRobertaConfig, XLMRobertaXLConfig
-from xlmr_core.heads import HEADS
+from xlmr_core.heads import HEADS, OWN_HEAD
 from xlmr_core.quantization import INT8_WEIGHTS, SCALE_SUFFIX
 
-__all__ = ["Init", "Parameter", "ParamSpec", "Role", "dim_sizes", "num_parameters", "parameters", "stored_names"]
+__all__ = [
+    "Init",
+    "Parameter",
+    "ParamSpec",
+    "Role",
+    "dim_sizes",
+    "num_parameters",
+    "own_parameter",
+    "parameters",
+    "stored_names",
+]
 
 
 class Role(Enum):
@@ -27,6 +37,7 @@ class Role(Enum):
     NORM_SCALE = "norm scale"  # (width,)
     NORM_BIAS = "norm bias"  # (width,)
     INT8_SCALE = "int8 scale"  # (rows,) of an int8 weight
+    OWN = "own"  # a user's, of a subclass or put into a model; no row of the table is
 
 
 class Init(Enum):
@@ -37,6 +48,7 @@ class Init(Enum):
     ZEROS = "zeros"
     ONES = "ones"
     OF_WEIGHT = "of its weight"  # the scale of an int8 weight, which is drawn in float32 first
+    OWN = "own"  # as the user's code made it
 
 
 When: TypeAlias = Callable[[XLMRobertaConfig], bool]
@@ -168,6 +180,7 @@ _LM_HEAD = (
 # By head suffix, in the order of the published state dict.
 HEAD_PARAMETERS: dict[str, tuple[ParamSpec, ...]] = {
     "Model": (),
+    OWN_HEAD.suffix: (),
     "ForMaskedLM": _LM_HEAD,
     "ForCausalLM": _LM_HEAD,
     "ForSequenceClassification": (
@@ -204,11 +217,11 @@ def parameters(
 
     Args:
         config: the model's configuration.
-        head: a suffix of ``HEADS``. The bare ``Model`` has names without the ``roberta.`` prefix, as published.
+        head: a suffix of ``HEADS``, or ``OWN_HEAD``'s. The bare ``Model`` has names without the ``roberta.`` prefix, as published.
         pooler: overrides whether there is a pooler (``add_pooling_layer``).
         int8: of the quantized model, in which some weights are int8 and have a scale each, see ``quantization.py``.
     """
-    has_pooler = HEADS[head].pooler if pooler is None else pooler
+    has_pooler = {**HEADS, OWN_HEAD.suffix: OWN_HEAD}[head].pooler if pooler is None else pooler
     prefix = "" if head == "Model" else "roberta."
     rows: dict[str, Parameter] = {}
 
@@ -242,6 +255,11 @@ def _scale_of(row: Parameter) -> Parameter:
     return Parameter(
         row.name + SCALE_SUFFIX, row.shape[:1], row.dims[:1], Role.INT8_SCALE, Init.OF_WEIGHT, tied_to, "F32"
     )
+
+
+def own_parameter(name: str, shape: tuple[int, ...]) -> Parameter:
+    """The row of a tensor that no table knows: one that a user's code added to a model."""
+    return Parameter(name, shape, ("own",) * len(shape), Role.OWN, Init.OWN)
 
 
 def num_parameters(config: XLMRobertaConfig, head: str, *, pooler: bool | None = None, embeddings: bool = True) -> int:

@@ -25,6 +25,7 @@ from xlmr_flax.modeling_xlm_roberta import (
     FlaxXLMRobertaForSequenceClassification,
     FlaxXLMRobertaForTokenClassification,
     FlaxXLMRobertaModel,
+    FlaxXLMRobertaPreTrainedModel,
 )
 from xlmr_flax.modeling_xlm_roberta_xl import (
     FlaxXLMRobertaXLForCausalLM,
@@ -34,6 +35,7 @@ from xlmr_flax.modeling_xlm_roberta_xl import (
     FlaxXLMRobertaXLForSequenceClassification,
     FlaxXLMRobertaXLForTokenClassification,
     FlaxXLMRobertaXLModel,
+    FlaxXLMRobertaXLPreTrainedModel,
 )
 from xlmr_flax.tensors import register_outputs, to_tensor
 
@@ -58,6 +60,7 @@ __all__ = [
     "FlaxXLMRobertaForSequenceClassification",
     "FlaxXLMRobertaForTokenClassification",
     "FlaxXLMRobertaModel",
+    "FlaxXLMRobertaPreTrainedModel",
     "FlaxXLMRobertaXLForCausalLM",
     "FlaxXLMRobertaXLForMaskedLM",
     "FlaxXLMRobertaXLForMultipleChoice",
@@ -65,6 +68,7 @@ __all__ = [
     "FlaxXLMRobertaXLForSequenceClassification",
     "FlaxXLMRobertaXLForTokenClassification",
     "FlaxXLMRobertaXLModel",
+    "FlaxXLMRobertaXLPreTrainedModel",
     "XLMRobertaConfig",
     "XLMRobertaTokenizer",
     "XLMRobertaTokenizerFast",

@@ -68,9 +68,9 @@ class Encoded:
         """A padded (B, S) in the shape of the ``states``; ``fill`` where packing has no token."""
         return x_BS if self.packing is None else self.packing.pack(x_BS, fill)
 
-    def unpack(self, x: Array) -> Array:
-        """(B, S, ...) of a token-wise result of ``states``."""
-        return x if self.packing is None else self.packing.unpack(x)
+    def unpack(self, x: Array, fill: float = 0.0) -> Array:
+        """(B, S, ...) of a token-wise result of ``states``; ``fill`` where packing left a position out."""
+        return x if self.packing is None else self.packing.unpack(x, fill)
 
 
 # States, all hidden states, probabilities of self- and of cross-attention, as far as asked for.
@@ -164,7 +164,7 @@ class EncoderModel(PreTrainedModel):
         add_pooling_layer: whether there is a pooler.
     """
 
-    head = HEADS["Model"]
+    _task_head = HEADS["Model"]
     pre_norm: bool
 
     def __init__(

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from xlmr_core.checks import IGNORE_INDEX, check_label_shape
+from xlmr_core.checks import IGNORE_INDEX, MASKED_SCORE, check_label_shape
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import ConfigError, InputError
 from xlmr_core.heads import HEADS
@@ -49,7 +49,8 @@ class ClassificationHead(nnx.Module):
         self.dropout_probability = classifier_dropout(config)
 
     def __call__(self, first_BD: Array, key: Array | None = None) -> Array:
-        """(B, D) to (B, K)."""
+        """(B, D), or as published (B, S, D) whose first token is taken, to (B, K)."""
+        first_BD = first_BD[:, 0] if first_BD.ndim == 3 else first_BD
         first_key, second_key = (None, None) if key is None else jax.random.split(key)
         x = jnp.tanh(self.dense(dropout(first_BD, self.dropout_probability, first_key)))
         return self.out_proj(dropout(x, self.dropout_probability, second_key))
@@ -61,13 +62,13 @@ def classifier_dropout(config: XLMRobertaConfig) -> float:
 
 
 class HeadModel(PreTrainedModel):
-    """An encoder with a head. Subclasses set ``head``; families set ``encoder_class``."""
+    """An encoder with a head. Subclasses set ``_task_head``; families set ``encoder_class``."""
 
     encoder_class: ClassVar[type[EncoderModel]]
 
     def _build(self, config: XLMRobertaConfig) -> None:
         # ---- Layers
-        self.roberta = self.encoder_class(config, _do_init=False, add_pooling_layer=self.head.pooler)
+        self.roberta = self.encoder_class(config, _do_init=False, add_pooling_layer=self._task_head.pooler)
 
     def head_names(self) -> list[str]:
         """Canonical names of the head's own parameters."""
@@ -83,7 +84,7 @@ class HeadModel(PreTrainedModel):
 class SequenceClassification(HeadModel):
     """Classification or regression of a whole sequence from its first token."""
 
-    head = HEADS["ForSequenceClassification"]
+    _task_head = HEADS["ForSequenceClassification"]
 
     def _build(self, config: XLMRobertaConfig) -> None:
         super()._build(config)
@@ -129,7 +130,7 @@ class SequenceClassification(HeadModel):
         if labels is not None:
             check_sequence_labels(model.config, labels, batch, model.num_labels)
         encoded, head_key = model.encode(
-            Needs(first_token=model.head.reads_first_token),
+            Needs(first_token=model._task_head.reads_first_token),
             key,
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -155,7 +156,7 @@ class SequenceClassification(HeadModel):
 class MultipleChoice(HeadModel):
     """Choice between several sequences by a score of each."""
 
-    head = HEADS["ForMultipleChoice"]
+    _task_head = HEADS["ForMultipleChoice"]
 
     def _build(self, config: XLMRobertaConfig) -> None:
         super()._build(config)
@@ -227,7 +228,7 @@ class MultipleChoice(HeadModel):
             return None if x is None else x.reshape(batch * choices, *x.shape[2:])
 
         encoded, head_key = model.encode(
-            Needs(first_token=model.head.reads_first_token),
+            Needs(first_token=model._task_head.reads_first_token),
             key,
             input_ids=flat("input_ids", input_ids),
             attention_mask=flat("attention_mask", attention_mask),
@@ -254,7 +255,7 @@ class MultipleChoice(HeadModel):
 class TokenClassification(HeadModel):
     """Classification of every token."""
 
-    head = HEADS["ForTokenClassification"]
+    _task_head = HEADS["ForTokenClassification"]
     # Whether a label at a masked position counts: in base and large it does, in XL it does not, as published.
     counts_masked_labels: ClassVar[bool] = True
 
@@ -342,7 +343,7 @@ class TokenClassification(HeadModel):
 class QuestionAnswering(HeadModel):
     """Extractive question answering: scores of every token as start and as end of the answer."""
 
-    head = HEADS["ForQuestionAnswering"]
+    _task_head = HEADS["ForQuestionAnswering"]
 
     def _build(self, config: XLMRobertaConfig) -> None:
         super()._build(config)
@@ -381,7 +382,8 @@ class QuestionAnswering(HeadModel):
                 positions, masked ones included, as published, so with them the padded path is taken.
 
         Returns:
-            :class:`~xlmr_core.outputs.QuestionAnsweringModelOutput`; logits (B, S).
+            :class:`~xlmr_core.outputs.QuestionAnsweringModelOutput`; logits (B, S), ``MASKED_SCORE`` (-10000) where packing left a masked
+            position out.
 
         Raises:
             InputError: as in the bare model; for one of the two positions without the other.
@@ -406,7 +408,7 @@ class QuestionAnswering(HeadModel):
             inputs_embeds=inputs_embeds,
             packing=packing,
         )
-        logits_BS2 = encoded.unpack(compiled(model.qa_outputs, "__call__", encoded.states))
+        logits_BS2 = encoded.unpack(compiled(model.qa_outputs, "__call__", encoded.states), MASKED_SCORE)
         start_logits, end_logits = logits_BS2[..., 0], logits_BS2[..., 1]
         loss = None
         if start_positions is not None and end_positions is not None:

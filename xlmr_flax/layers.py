@@ -110,5 +110,6 @@ class Pooler(nnx.Module):
         self.dense = Linear(config.hidden_size, config.hidden_size)
 
     def __call__(self, first_BD: Array) -> Array:
-        """(B, D) to (B, D)."""
+        """(B, D), or as published (B, S, D) whose first token is taken, to (B, D)."""
+        first_BD = first_BD[:, 0] if first_BD.ndim == 3 else first_BD
         return jnp.tanh(self.dense(first_BD))

@@ -147,10 +147,11 @@ def from_pretrained(
     with open_checkpoint(folder, format) as source:
         plan = plan_load(
             config,
-            cls.head.suffix,
+            cls._task_head.suffix,
             source,
             pooler=model.base_model.pooler is not None,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
+            model=cls.__name__,
         )
         wanted = _wanted_dtype(param_dtype, config, source, plan.sources.values())
         rows = model.parameter_table()
@@ -205,7 +206,7 @@ def save_pretrained(
         format,
         tensors,
         config,
-        model.head.suffix,
+        model._task_head.suffix,
         max_shard_size=max_shard_size,
         metadata={"format": "pt"},
         together={"config.json": config.to_json_string().encode()},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_flax import heads, lm_heads
 from xlmr_flax.encoder import EncoderModel
+from xlmr_flax.pretrained import PreTrainedModel
 
 __all__ = [
     "FlaxXLMRobertaForCausalLM",
@@ -14,52 +15,52 @@ __all__ = [
     "FlaxXLMRobertaForSequenceClassification",
     "FlaxXLMRobertaForTokenClassification",
     "FlaxXLMRobertaModel",
+    "FlaxXLMRobertaPreTrainedModel",
 ]
 
 
-class FlaxXLMRobertaModel(EncoderModel):
-    __doc__ = EncoderModel.__doc__
+class FlaxXLMRobertaPreTrainedModel(PreTrainedModel):
+    """Base class of everything with a base or large encoder."""
+
     config_class = XLMRobertaConfig
+
+
+class FlaxXLMRobertaModel(EncoderModel, FlaxXLMRobertaPreTrainedModel):
+    __doc__ = EncoderModel.__doc__
     pre_norm = False
 
 
-class FlaxXLMRobertaForMaskedLM(lm_heads.MaskedLM):
+class FlaxXLMRobertaForMaskedLM(lm_heads.MaskedLM, FlaxXLMRobertaPreTrainedModel):
     """Masked language modelling with a base or large encoder."""
 
-    config_class = XLMRobertaConfig
     encoder_class = FlaxXLMRobertaModel
 
 
-class FlaxXLMRobertaForCausalLM(lm_heads.CausalLM):
+class FlaxXLMRobertaForCausalLM(lm_heads.CausalLM, FlaxXLMRobertaPreTrainedModel):
     """Left-to-right language modelling with a base or large encoder; set ``config.is_decoder = True``."""
 
-    config_class = XLMRobertaConfig
     encoder_class = FlaxXLMRobertaModel
 
 
-class FlaxXLMRobertaForSequenceClassification(heads.SequenceClassification):
+class FlaxXLMRobertaForSequenceClassification(heads.SequenceClassification, FlaxXLMRobertaPreTrainedModel):
     """Classification or regression of sequences with a base or large encoder."""
 
-    config_class = XLMRobertaConfig
     encoder_class = FlaxXLMRobertaModel
 
 
-class FlaxXLMRobertaForMultipleChoice(heads.MultipleChoice):
+class FlaxXLMRobertaForMultipleChoice(heads.MultipleChoice, FlaxXLMRobertaPreTrainedModel):
     """Choice between sequences with a base or large encoder."""
 
-    config_class = XLMRobertaConfig
     encoder_class = FlaxXLMRobertaModel
 
 
-class FlaxXLMRobertaForTokenClassification(heads.TokenClassification):
+class FlaxXLMRobertaForTokenClassification(heads.TokenClassification, FlaxXLMRobertaPreTrainedModel):
     """Classification of tokens with a base or large encoder."""
 
-    config_class = XLMRobertaConfig
     encoder_class = FlaxXLMRobertaModel
 
 
-class FlaxXLMRobertaForQuestionAnswering(heads.QuestionAnswering):
+class FlaxXLMRobertaForQuestionAnswering(heads.QuestionAnswering, FlaxXLMRobertaPreTrainedModel):
     """Extractive question answering with a base or large encoder."""
 
-    config_class = XLMRobertaConfig
     encoder_class = FlaxXLMRobertaModel

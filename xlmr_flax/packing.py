@@ -90,9 +90,9 @@ class Packing:
         held = (source >= 0).reshape(*source.shape, *(1,) * (flat.ndim - 1))
         return (np if numpy else jnp).where(held, flat[source.clip(0)], np.asarray(fill, flat.dtype))
 
-    def unpack(self, x_RL: jax.Array) -> jax.Array:
-        """(R, L, ...) to (B, S, ...): real tokens in their places, zero elsewhere."""
-        return _take(x_RL, jnp.asarray(self.slots_BS))
+    def unpack(self, x_RL: jax.Array, fill: float = 0.0) -> jax.Array:
+        """(R, L, ...) to (B, S, ...): real tokens in their places, ``fill`` elsewhere."""
+        return _take(x_RL, jnp.asarray(self.slots_BS), fill)
 
     def first_tokens(self, x_RL: jax.Array) -> jax.Array:
         """(R, L, ...) to (B, ...): the state at position 0."""
@@ -104,10 +104,10 @@ class Packing:
 
 
 @jax.jit
-def _take(x_RL: jax.Array, slots: jax.Array) -> jax.Array:
+def _take(x_RL: jax.Array, slots: jax.Array, fill: jax.typing.ArrayLike = 0.0) -> jax.Array:
     flat = x_RL.reshape(-1, *x_RL.shape[2:])
     held = (slots >= 0).reshape(*slots.shape, *(1,) * (flat.ndim - 1))
-    return jnp.where(held, flat[slots.clip(0)], 0)
+    return jnp.where(held, flat[slots.clip(0)], jnp.asarray(fill, flat.dtype))
 
 
 def bucket(count: int) -> int:

@@ -15,7 +15,7 @@ from jax import Array
 
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import ConfigError, InputError
-from xlmr_core.heads import Head
+from xlmr_core.heads import OWN_HEAD, Head
 from xlmr_core.outputs import ModelOutput
 from xlmr_core.parameters import Init, Parameter, Role, parameters
 from xlmr_flax.functional import (
@@ -52,7 +52,7 @@ class PreTrainedModel(nnx.Module):
     """
 
     config_class: ClassVar[type[XLMRobertaConfig]]
-    head: ClassVar[Head]
+    _task_head: ClassVar[Head] = OWN_HEAD
     base_model_prefix: ClassVar[str] = "roberta"
     main_input_name: ClassVar[str] = "input_ids"
     framework: ClassVar[str] = "flax"
@@ -105,7 +105,7 @@ class PreTrainedModel(nnx.Module):
 
     def parameter_table(self) -> dict[str, Parameter]:
         """The rows of the parameter table that this model has, by canonical name."""
-        return parameters(self.config, self.head.suffix, pooler=self.base_model.pooler is not None)
+        return parameters(self.config, self._task_head.suffix, pooler=self.base_model.pooler is not None)
 
     def get_input_embeddings(self) -> nnx.Module:
         """The word embedding."""

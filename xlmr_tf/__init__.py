@@ -26,6 +26,7 @@ from xlmr_tf.modeling_xlm_roberta import (
     TFXLMRobertaForSequenceClassification,
     TFXLMRobertaForTokenClassification,
     TFXLMRobertaModel,
+    TFXLMRobertaPreTrainedModel,
 )
 from xlmr_tf.modeling_xlm_roberta_xl import (
     TFXLMRobertaXLForCausalLM,
@@ -35,6 +36,7 @@ from xlmr_tf.modeling_xlm_roberta_xl import (
     TFXLMRobertaXLForSequenceClassification,
     TFXLMRobertaXLForTokenClassification,
     TFXLMRobertaXLModel,
+    TFXLMRobertaXLPreTrainedModel,
 )
 from xlmr_tf.tensors import register_errors, register_outputs, to_tensor
 
@@ -59,6 +61,7 @@ __all__ = [
     "TFXLMRobertaForSequenceClassification",
     "TFXLMRobertaForTokenClassification",
     "TFXLMRobertaModel",
+    "TFXLMRobertaPreTrainedModel",
     "TFXLMRobertaXLForCausalLM",
     "TFXLMRobertaXLForMaskedLM",
     "TFXLMRobertaXLForMultipleChoice",
@@ -66,6 +69,7 @@ __all__ = [
     "TFXLMRobertaXLForSequenceClassification",
     "TFXLMRobertaXLForTokenClassification",
     "TFXLMRobertaXLModel",
+    "TFXLMRobertaXLPreTrainedModel",
     "XLMRobertaConfig",
     "XLMRobertaTokenizer",
     "XLMRobertaTokenizerFast",

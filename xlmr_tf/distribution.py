@@ -41,14 +41,14 @@ def training_step(model: Any, optimizer: keras.optimizers.Optimizer) -> Callable
     Raises:
         InputError: for a model without a loss of its own; when called, for a batch without labels.
     """
-    if not model.head.labels:
+    if not model._task_head.labels:
         raise InputError(f"{type(model).__name__} has no loss to train; use a head such as TFXLMRobertaForMaskedLM")
     strategy = tf.distribute.get_strategy()
     with strategy.scope():
         optimizer.build(model.trainable_variables)
 
     def of_replica(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        missing = [name for name in model.head.labels if name not in inputs]
+        missing = [name for name in model._task_head.labels if name not in inputs]
         if missing:
             raise InputError(f"expected {' and '.join(missing)} in the batch, received {', '.join(inputs)}")
         counted = tf.cast(_labels_counted(model, inputs), tf.float32)
@@ -73,10 +73,10 @@ def training_step(model: Any, optimizer: keras.optimizers.Optimizer) -> Callable
 
 def _labels_counted(model: Any, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
     """How many labels the loss is a mean over; of answers to questions, how many rows."""
-    labels = inputs[model.head.labels[0]]
-    if model.head.loss is LossKind.SPAN or not labels.dtype.is_integer:
+    labels = inputs[model._task_head.labels[0]]
+    if model._task_head.loss is LossKind.SPAN or not labels.dtype.is_integer:
         return tf.shape(labels)[0]
-    if model.head.loss is LossKind.NEXT_TOKENS:
+    if model._task_head.loss is LossKind.NEXT_TOKENS:
         labels = labels[:, 1:]
     counted = labels != IGNORE_INDEX
     mask = inputs.get("attention_mask")

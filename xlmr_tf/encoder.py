@@ -64,9 +64,9 @@ class Encoded:
         """(n, ...) of a padded (B, S, ...), in the order of the flattened ``states``; what packing left out is left out."""
         return flat(x_BS) if self.packing is None else self.packing.pack(x_BS)
 
-    def unpack(self, x: tf.Tensor) -> tf.Tensor:
-        """(B, S, ...) of a token-wise result of ``states``."""
-        return x if self.packing is None else self.packing.unpack(x)
+    def unpack(self, x: tf.Tensor, fill: float = 0.0) -> tf.Tensor:
+        """(B, S, ...) of a token-wise result of ``states``; ``fill`` where packing left a position out."""
+        return x if self.packing is None else self.packing.unpack(x, fill)
 
 
 class Encoder(keras.layers.Layer):
@@ -128,7 +128,7 @@ class EncoderModel(PreTrainedModel):
         **kwargs: ``name`` and ``trainable``, as of every Keras model.
     """
 
-    head = HEADS["Model"]
+    _task_head = HEADS["Model"]
     pre_norm: bool
     pooler: Pooler | None
 

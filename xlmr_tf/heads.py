@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from xlmr_core.checks import IGNORE_INDEX, check_label_shape
+from xlmr_core.checks import IGNORE_INDEX, MASKED_SCORE, check_label_shape
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import ConfigError, InputError
 from xlmr_core.heads import HEADS
@@ -46,7 +46,8 @@ class ClassificationHead(keras.layers.Layer):
         self.built = True
 
     def call(self, first_BD: tf.Tensor) -> tf.Tensor:
-        """(B, D) to (B, K)."""
+        """(B, D), or as published (B, S, D) whose first token is taken, to (B, K)."""
+        first_BD = first_BD[:, 0] if len(first_BD.shape) == 3 else first_BD
         return self.out_proj(self.dropout(ops.tanh(self.dense(self.dropout(first_BD)))))
 
 
@@ -57,7 +58,7 @@ def classifier_dropout(config: XLMRobertaConfig, dtype: Any) -> keras.layers.Dro
 
 
 class HeadModel(PreTrainedModel):
-    """An encoder with a head. Subclasses set ``head``; families set ``encoder_class``.
+    """An encoder with a head. Subclasses set ``_task_head``; families set ``encoder_class``.
 
     Args:
         config: the model's configuration.
@@ -70,7 +71,7 @@ class HeadModel(PreTrainedModel):
     def __init__(self, config: XLMRobertaConfig, *, dtype: Any = None, **kwargs: Any) -> None:
         super().__init__(config, dtype=dtype, **kwargs)
         # ---- Layers
-        self.roberta = self.encoder_class(config, add_pooling_layer=self.head.pooler, dtype=self.dtype_policy)
+        self.roberta = self.encoder_class(config, add_pooling_layer=self._task_head.pooler, dtype=self.dtype_policy)
 
     def head_names(self) -> list[str]:
         """Canonical names of the head's own parameters."""
@@ -84,7 +85,7 @@ class HeadModel(PreTrainedModel):
 class SequenceClassification(HeadModel):
     """Classification or regression of a whole sequence from its first token."""
 
-    head = HEADS["ForSequenceClassification"]
+    _task_head = HEADS["ForSequenceClassification"]
 
     def __init__(self, config: XLMRobertaConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
@@ -123,7 +124,7 @@ class SequenceClassification(HeadModel):
         if labels is not None:
             check_sequence_labels(self.config, labels, batch, self.num_labels)
         encoded = self.encode(
-            Needs(first_token=self.head.reads_first_token),
+            Needs(first_token=self._task_head.reads_first_token),
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -144,7 +145,7 @@ class SequenceClassification(HeadModel):
 class MultipleChoice(HeadModel):
     """Choice between several sequences by a score of each."""
 
-    head = HEADS["ForMultipleChoice"]
+    _task_head = HEADS["ForMultipleChoice"]
 
     def __init__(self, config: XLMRobertaConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
@@ -203,7 +204,7 @@ class MultipleChoice(HeadModel):
             return None if tensor is None else flat(tensor)
 
         encoded = self.encode(
-            Needs(first_token=self.head.reads_first_token),
+            Needs(first_token=self._task_head.reads_first_token),
             input_ids=flattened("input_ids", input_ids),
             attention_mask=flattened("attention_mask", attention_mask),
             token_type_ids=flattened("token_type_ids", token_type_ids),
@@ -226,7 +227,7 @@ class MultipleChoice(HeadModel):
 class TokenClassification(HeadModel):
     """Classification of every token."""
 
-    head = HEADS["ForTokenClassification"]
+    _task_head = HEADS["ForTokenClassification"]
     # Whether a label at a masked position counts: in base and large it does, in XL it does not, as published.
     counts_masked_labels: ClassVar[bool] = True
 
@@ -300,7 +301,7 @@ class TokenClassification(HeadModel):
 class QuestionAnswering(HeadModel):
     """Extractive question answering: scores of every token as start and as end of the answer."""
 
-    head = HEADS["ForQuestionAnswering"]
+    _task_head = HEADS["ForQuestionAnswering"]
 
     def __init__(self, config: XLMRobertaConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
@@ -333,7 +334,8 @@ class QuestionAnswering(HeadModel):
                 positions, masked ones included, as published, so with them the padded path is taken.
 
         Returns:
-            :class:`~xlmr_core.outputs.QuestionAnsweringModelOutput`; logits (B, S).
+            :class:`~xlmr_core.outputs.QuestionAnsweringModelOutput`; logits (B, S), ``MASKED_SCORE`` (-10000) where packing left a masked
+            position out.
 
         Raises:
             InputError: for inputs of a wrong shape, dtype or range; for one of the two positions without the other.
@@ -352,7 +354,7 @@ class QuestionAnswering(HeadModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        start_logits, end_logits = tf.unstack(encoded.unpack(self.qa_outputs(encoded.states)), axis=-1)
+        start_logits, end_logits = tf.unstack(encoded.unpack(self.qa_outputs(encoded.states), MASKED_SCORE), axis=-1)
         loss = None
         if start_positions is not None and end_positions is not None:
             loss = span_loss(start_logits, end_logits, start_positions, end_positions)

@@ -122,5 +122,6 @@ class Pooler(keras.layers.Layer):
         self.built = True
 
     def call(self, first_BD: tf.Tensor) -> tf.Tensor:
-        """(B, D) to (B, D)."""
+        """(B, D), or as published (B, S, D) whose first token is taken, to (B, D)."""
+        first_BD = first_BD[:, 0] if len(first_BD.shape) == 3 else first_BD
         return ops.tanh(self.dense(first_BD))

@@ -93,7 +93,7 @@ class VocabularyModel(HeadModel):
 class MaskedLM(VocabularyModel):
     """Masked language modelling."""
 
-    head = HEADS["ForMaskedLM"]
+    _task_head = HEADS["ForMaskedLM"]
 
     def call(
         self,
@@ -206,7 +206,7 @@ class MaskedLM(VocabularyModel):
 class CausalLM(VocabularyModel):
     """Left-to-right language modelling. ``config.is_decoder`` makes attention causal, as published; without it every token sees all."""
 
-    head = HEADS["ForCausalLM"]
+    _task_head = HEADS["ForCausalLM"]
 
     def call(
         self,

@@ -7,6 +7,7 @@ the mapped file that a piece came from are given back at once, so memory is the 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -158,10 +159,11 @@ def from_pretrained(
 
     plan = plan_load(
         config,
-        cls.head.suffix,
+        cls._task_head.suffix,
         source,
         pooler=model.base_model.pooler is not None,
         ignore_mismatched_sizes=ignore_mismatched_sizes,
+        model=cls.__name__,
     )
     rows = model.parameter_table()
     for name, stored in plan.sources.items():
@@ -210,11 +212,22 @@ class _StateDict:
 
 def save_pretrained(model: PreTrainedModel, folder: Path, *, max_shard_size: int | str = "5GB") -> None:
     """Write the files of :meth:`PreTrainedModel.save_pretrained`."""
+    rows = model.parameter_table()
+    known = {id(model.get_parameter(name)) for name in rows}
+    # Adapters are added to the values of their layers.
+    own = [v.path for v in model.weights if id(v) not in known and not v.name.startswith("lora_")]
+    if own:
+        warnings.warn(
+            f"{', '.join(own[:8])} {'is' if len(own) == 1 else 'are'} no part of a published {model.config.model_type} model and not saved; "
+            "save a class of your own with model.save_weights(...) beside it",
+            UserWarning,
+            stacklevel=3,
+        )
     config = model.config.copy(architectures=[type(model).__name__.removeprefix("TF")], dtype=str(model.variable_dtype))
     vars(config).pop("quantization_config", None)  # of the checkpoint that the config may have come from
     save_tensors(
         folder,
-        {name: partial(_raw_of, model, name) for name in stored_names(model.parameter_table())},
+        {name: partial(_raw_of, model, name) for name in stored_names(rows)},
         max_shard_size=max_shard_size,
         metadata={"format": "pt"},
         together={"config.json": config.to_json_string().encode()},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_tf import heads, lm_heads
 from xlmr_tf.encoder import EncoderModel
+from xlmr_tf.pretrained import PreTrainedModel
 
 __all__ = [
     "TFXLMRobertaForCausalLM",
@@ -14,52 +15,52 @@ __all__ = [
     "TFXLMRobertaForSequenceClassification",
     "TFXLMRobertaForTokenClassification",
     "TFXLMRobertaModel",
+    "TFXLMRobertaPreTrainedModel",
 ]
 
 
-class TFXLMRobertaModel(EncoderModel):
-    __doc__ = EncoderModel.__doc__
+class TFXLMRobertaPreTrainedModel(PreTrainedModel):
+    """Base class of everything with a base or large encoder, your own classes too, see :class:`~xlmr_tf.pretrained.PreTrainedModel`."""
+
     config_class = XLMRobertaConfig
+
+
+class TFXLMRobertaModel(EncoderModel, TFXLMRobertaPreTrainedModel):
+    __doc__ = EncoderModel.__doc__
     pre_norm = False
 
 
-class TFXLMRobertaForMaskedLM(lm_heads.MaskedLM):
+class TFXLMRobertaForMaskedLM(lm_heads.MaskedLM, TFXLMRobertaPreTrainedModel):
     """Masked language modelling with a base or large encoder."""
 
-    config_class = XLMRobertaConfig
     encoder_class = TFXLMRobertaModel
 
 
-class TFXLMRobertaForCausalLM(lm_heads.CausalLM):
+class TFXLMRobertaForCausalLM(lm_heads.CausalLM, TFXLMRobertaPreTrainedModel):
     """Left-to-right language modelling with a base or large encoder; set ``config.is_decoder = True``."""
 
-    config_class = XLMRobertaConfig
     encoder_class = TFXLMRobertaModel
 
 
-class TFXLMRobertaForSequenceClassification(heads.SequenceClassification):
+class TFXLMRobertaForSequenceClassification(heads.SequenceClassification, TFXLMRobertaPreTrainedModel):
     """Classification or regression of sequences with a base or large encoder."""
 
-    config_class = XLMRobertaConfig
     encoder_class = TFXLMRobertaModel
 
 
-class TFXLMRobertaForMultipleChoice(heads.MultipleChoice):
+class TFXLMRobertaForMultipleChoice(heads.MultipleChoice, TFXLMRobertaPreTrainedModel):
     """Choice between sequences with a base or large encoder."""
 
-    config_class = XLMRobertaConfig
     encoder_class = TFXLMRobertaModel
 
 
-class TFXLMRobertaForTokenClassification(heads.TokenClassification):
+class TFXLMRobertaForTokenClassification(heads.TokenClassification, TFXLMRobertaPreTrainedModel):
     """Classification of tokens with a base or large encoder."""
 
-    config_class = XLMRobertaConfig
     encoder_class = TFXLMRobertaModel
 
 
-class TFXLMRobertaForQuestionAnswering(heads.QuestionAnswering):
+class TFXLMRobertaForQuestionAnswering(heads.QuestionAnswering, TFXLMRobertaPreTrainedModel):
     """Extractive question answering with a base or large encoder."""
 
-    config_class = XLMRobertaConfig
     encoder_class = TFXLMRobertaModel

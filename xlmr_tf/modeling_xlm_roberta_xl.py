@@ -5,6 +5,7 @@ from __future__ import annotations
 from xlmr_core.config import XLMRobertaXLConfig
 from xlmr_tf import heads, lm_heads
 from xlmr_tf.encoder import EncoderModel
+from xlmr_tf.pretrained import PreTrainedModel
 
 __all__ = [
     "TFXLMRobertaXLForCausalLM",
@@ -14,53 +15,53 @@ __all__ = [
     "TFXLMRobertaXLForSequenceClassification",
     "TFXLMRobertaXLForTokenClassification",
     "TFXLMRobertaXLModel",
+    "TFXLMRobertaXLPreTrainedModel",
 ]
 
 
-class TFXLMRobertaXLModel(EncoderModel):
-    __doc__ = EncoderModel.__doc__
+class TFXLMRobertaXLPreTrainedModel(PreTrainedModel):
+    """Base class of everything with an XL or XXL encoder, your own classes too, see :class:`~xlmr_tf.pretrained.PreTrainedModel`."""
+
     config_class = XLMRobertaXLConfig
+
+
+class TFXLMRobertaXLModel(EncoderModel, TFXLMRobertaXLPreTrainedModel):
+    __doc__ = EncoderModel.__doc__
     pre_norm = True
 
 
-class TFXLMRobertaXLForMaskedLM(lm_heads.MaskedLM):
+class TFXLMRobertaXLForMaskedLM(lm_heads.MaskedLM, TFXLMRobertaXLPreTrainedModel):
     """Masked language modelling with an XL or XXL encoder."""
 
-    config_class = XLMRobertaXLConfig
     encoder_class = TFXLMRobertaXLModel
 
 
-class TFXLMRobertaXLForCausalLM(lm_heads.CausalLM):
+class TFXLMRobertaXLForCausalLM(lm_heads.CausalLM, TFXLMRobertaXLPreTrainedModel):
     """Left-to-right language modelling with an XL or XXL encoder; set ``config.is_decoder = True``."""
 
-    config_class = XLMRobertaXLConfig
     encoder_class = TFXLMRobertaXLModel
 
 
-class TFXLMRobertaXLForSequenceClassification(heads.SequenceClassification):
+class TFXLMRobertaXLForSequenceClassification(heads.SequenceClassification, TFXLMRobertaXLPreTrainedModel):
     """Classification or regression of sequences with an XL or XXL encoder."""
 
-    config_class = XLMRobertaXLConfig
     encoder_class = TFXLMRobertaXLModel
 
 
-class TFXLMRobertaXLForMultipleChoice(heads.MultipleChoice):
+class TFXLMRobertaXLForMultipleChoice(heads.MultipleChoice, TFXLMRobertaXLPreTrainedModel):
     """Choice between sequences with an XL or XXL encoder."""
 
-    config_class = XLMRobertaXLConfig
     encoder_class = TFXLMRobertaXLModel
 
 
-class TFXLMRobertaXLForTokenClassification(heads.TokenClassification):
+class TFXLMRobertaXLForTokenClassification(heads.TokenClassification, TFXLMRobertaXLPreTrainedModel):
     """Classification of tokens with an XL or XXL encoder."""
 
-    config_class = XLMRobertaXLConfig
     encoder_class = TFXLMRobertaXLModel
     counts_masked_labels = False
 
 
-class TFXLMRobertaXLForQuestionAnswering(heads.QuestionAnswering):
+class TFXLMRobertaXLForQuestionAnswering(heads.QuestionAnswering, TFXLMRobertaXLPreTrainedModel):
     """Extractive question answering with an XL or XXL encoder."""
 
-    config_class = XLMRobertaXLConfig
     encoder_class = TFXLMRobertaXLModel

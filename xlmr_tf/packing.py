@@ -67,11 +67,15 @@ class Packing:
         """(B, S, ...) to (T, ...): the tokens that are computed."""
         return tf.gather(tf.reshape(x_BS, (-1, *dims(x_BS)[2:])), self.indices_T)
 
-    def unpack(self, x_T: tf.Tensor) -> tf.Tensor:
-        """(T, ...) to (B, S, ...): tokens in their places, zero elsewhere."""
+    def unpack(self, x_T: tf.Tensor, fill: float = 0.0) -> tf.Tensor:
+        """(T, ...) to (B, S, ...): tokens in their places, ``fill`` elsewhere."""
         inner = dims(x_T)[1:]
         shape = tf.cast(tf.stack([self.batch * self.length, *inner]), tf.int64)
-        return tf.reshape(tf.scatter_nd(self.indices_T[:, None], x_T, shape), (self.batch, self.length, *inner))
+        flat = tf.scatter_nd(self.indices_T[:, None], x_T, shape)
+        if fill:
+            held = tf.scatter_nd(self.indices_T[:, None], tf.ones_like(x_T), shape)
+            flat = tf.where(held > 0, flat, tf.cast(fill, flat.dtype))
+        return tf.reshape(flat, (self.batch, self.length, *inner))
 
     def first_tokens(self, x_T: tf.Tensor) -> tf.Tensor:
         """(T, ...) to (B, ...): the first token of each row."""

@@ -6,6 +6,7 @@ What goes in and comes out is decided in ``xlmr_core/tasks``; here the model is 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.hub import DEFAULT_MODEL
-from xlmr_core.tasks import TASKS, find_task
+from xlmr_core.tasks import TASKS, check_model, find_task
 from xlmr_core.tasks.fill_mask import FillMask, FillMaskOptions
 from xlmr_core.tokenization import AutoTokenizer
 from xlmr_tf import auto
@@ -37,12 +38,13 @@ class FillMaskPipeline:
     task = "fill-mask"
 
     def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None:
+        check_model(self.task, model)
         self.model = model
         self.tokenizer = tokenizer
         self._fill_mask = FillMask(tokenizer, model.config.max_tokens, FillMaskOptions().updated(options))
 
-    def __call__(self, inputs: str | list[str], **options: Any) -> Any:
-        """Answer a text or a list of texts, each with at least one mask token.
+    def __call__(self, inputs: str | Iterable[str], **options: Any) -> Any:
+        """Answer a text, a list of texts or a stream of them, each with at least one mask token.
 
         Args:
             inputs: the text or texts.
@@ -50,7 +52,8 @@ class FillMaskPipeline:
 
         Returns:
             For a text with one mask (or a list of one such text) the candidates, best first, as dicts of ``score``, ``token``,
-            ``token_str`` and ``sequence``; with several masks a list of candidates for each; for a list of texts a list of these.
+            ``token_str`` and ``sequence``; with several masks a list of candidates for each; for a list of texts a list of these, for a
+            generator, a data set or another iterable an iterator, which reads ``batch_size`` texts at a time.
 
         Raises:
             InputError: for a text without a mask or over the model's length, or for an option that makes no sense.
@@ -130,7 +133,7 @@ def pipeline(
     model = DEFAULT_MODEL if model is None else model
     if tokenizer is None:
         tokenizer = model if isinstance(model, str | os.PathLike) else getattr(model, "name_or_path", "")
-        if not tokenizer:
+        if tokenizer == "" and not isinstance(model, str):
             raise InputError(f"the model ({type(model).__name__}) does not say where its tokenizer is; pass tokenizer=")
     if isinstance(tokenizer, str | os.PathLike):
         tokenizer = AutoTokenizer.from_pretrained(tokenizer, use_fast=use_fast, **hub)
@@ -145,6 +148,6 @@ def pipeline(
 def _task_of(model: Any) -> str:
     """The task of a model given without one."""
     for name, row in TASKS.items():
-        if model is not None and row.auto == getattr(getattr(model, "head", None), "auto", None):
+        if model is not None and row.auto == getattr(getattr(model, "_task_head", None), "auto", None):
             return name
     raise InputError(f"expected a task of {', '.join(map(repr, TASKS))}, received none; pass task=")

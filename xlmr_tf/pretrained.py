@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import ConfigError, InputError
-from xlmr_core.heads import Head
+from xlmr_core.heads import OWN_HEAD, Head
 from xlmr_core.outputs import ModelOutput
 from xlmr_core.parameters import Init, Parameter, Role, parameters
 from xlmr_tf.kernels import check_attn_implementation
@@ -54,7 +54,7 @@ class PreTrainedModel(TrainedByKeras, ExportedByKeras, keras.Model):
     """
 
     config_class: type[XLMRobertaConfig]
-    head: ClassVar[Head]
+    _task_head: ClassVar[Head] = OWN_HEAD
     base_model_prefix: ClassVar[str] = "roberta"
     main_input_name: ClassVar[str] = "input_ids"
     supports_gradient_checkpointing: ClassVar[bool] = True
@@ -92,7 +92,7 @@ class PreTrainedModel(TrainedByKeras, ExportedByKeras, keras.Model):
 
     def parameter_table(self) -> dict[str, Parameter]:
         """The rows of the parameter table that this model has, by canonical name."""
-        return parameters(self.config, self.head.suffix, pooler=self.base_model.pooler is not None)
+        return parameters(self.config, self._task_head.suffix, pooler=self.base_model.pooler is not None)
 
     def get_parameter(self, name: str) -> keras.Variable:
         """The variable of a canonical name. A linear weight lies transposed in it, (in, out)."""

@@ -22,7 +22,7 @@ SAVED_MODEL = "tf_saved_model"
 class ExportedByKeras:
     """The part of a model that writes it for serving; stands before ``keras.Model`` among the bases."""
 
-    head: Head
+    _task_head: Head
     config: Any
     packing: str
     set_packing: Any
@@ -86,7 +86,7 @@ def serving_signature(model: Any) -> dict[str, tf.TensorSpec]:
     names = ["input_ids", "attention_mask"]
     if model.config.type_vocab_size > 1:
         names.append("token_type_ids")
-    rank = 3 if model.head.loss is LossKind.CHOICE else 2
+    rank = 3 if model._task_head.loss is LossKind.CHOICE else 2
     return {name: tf.TensorSpec([None] * rank, tf.int32, name) for name in names}
 
 
@@ -110,7 +110,7 @@ class _TextEncoder:
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
-        if model.head.loss is LossKind.CHOICE:
+        if model._task_head.loss is LossKind.CHOICE:
             raise InputError(
                 "a model that chooses between texts takes several a row; expected no tokenizer, leave it out"
             )

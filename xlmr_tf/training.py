@@ -32,7 +32,7 @@ __all__ = ["TrainedByKeras"]
 class TrainedByKeras:
     """The part of a model that Keras's training loop calls; stands before ``keras.Model`` among the bases."""
 
-    head: Any
+    _task_head: Any
     _compile_loss: Any
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -62,7 +62,7 @@ class TrainedByKeras:
         """One step of ``predict``; labels among the inputs are passed over."""
         x, _, _ = unpack_x_y_sample_weight(data)
         if isinstance(x, Mapping):
-            x = {name: value for name, value in x.items() if name not in self.head.labels}
+            x = {name: value for name, value in x.items() if name not in self._task_head.labels}
         return super().predict_step((x,))
 
     def compute_loss(
@@ -83,7 +83,7 @@ class TrainedByKeras:
             )
         loss = y_pred.get("loss") if isinstance(y_pred, ModelOutput) else None
         if loss is None:
-            wanted = " and ".join(self.head.labels) or "no labels of its own"
+            wanted = " and ".join(self._task_head.labels) or "no labels of its own"
             raise InputError(
                 f"expected a loss in compile(), or labels for the model's own ({wanted}), received neither; "
                 "pass y, or labels among the inputs"
@@ -94,7 +94,11 @@ class TrainedByKeras:
         """Update the metrics with labels and logits, and return all results."""
         y = self._labels_of(x) if y is None else y
         predicted = self._predicted(y_pred, y)
-        if y is not None and tf.is_tensor(predicted) and self.head.loss in (LossKind.TOKENS, LossKind.NEXT_TOKENS):
+        if (
+            y is not None
+            and tf.is_tensor(predicted)
+            and self._task_head.loss in (LossKind.TOKENS, LossKind.NEXT_TOKENS)
+        ):
             y, predicted, sample_weight = self._counted(y, predicted, sample_weight)
         return super().compute_metrics(x, y, predicted, sample_weight)
 
@@ -105,15 +109,15 @@ class TrainedByKeras:
         the loss is another: they make it compute every position.
         """
         x, y, sample_weight = unpack_x_y_sample_weight(data)
-        spans = self.head.loss is LossKind.SPAN
-        if y is None or (self._compile_loss is not None and not spans) or not self.head.labels:
+        spans = self._task_head.loss is LossKind.SPAN
+        if y is None or (self._compile_loss is not None and not spans) or not self._task_head.labels:
             return data
         if isinstance(y, Mapping):
             labels = dict(y)
         else:
-            labels = dict(zip(self.head.labels, y if isinstance(y, list | tuple) else (y,), strict=False))
-        if set(labels) != set(self.head.labels):
-            raise InputError(f"expected y to hold {' and '.join(self.head.labels)}, received {', '.join(labels)}")
+            labels = dict(zip(self._task_head.labels, y if isinstance(y, list | tuple) else (y,), strict=False))
+        if set(labels) != set(self._task_head.labels):
+            raise InputError(f"expected y to hold {' and '.join(self._task_head.labels)}, received {', '.join(labels)}")
         if not isinstance(x, Mapping):
             order = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
             x = dict(zip(order, x if isinstance(x, list | tuple) else (x,), strict=False))
@@ -121,15 +125,23 @@ class TrainedByKeras:
 
     def _labels_of(self, x: Any) -> Any:
         """Labels among the inputs, if all are there: one, or as many as the head has by name."""
-        if not isinstance(x, Mapping) or not self.head.labels or not all(name in x for name in self.head.labels):
+        if (
+            not isinstance(x, Mapping)
+            or not self._task_head.labels
+            or not all(name in x for name in self._task_head.labels)
+        ):
             return None
-        return {name: x[name] for name in self.head.labels} if len(self.head.labels) > 1 else x[self.head.labels[0]]
+        return (
+            {name: x[name] for name in self._task_head.labels}
+            if len(self._task_head.labels) > 1
+            else x[self._task_head.labels[0]]
+        )
 
     def _predicted(self, y_pred: Any, y: Any) -> Any:
         """The part of an output that belongs to the labels, of their structure."""
         if not isinstance(y_pred, ModelOutput):
             return y_pred
-        if self.head.loss is not LossKind.SPAN:
+        if self._task_head.loss is not LossKind.SPAN:
             return y_pred["logits"] if "logits" in y_pred else y_pred[0]
         start, end = y_pred["start_logits"], y_pred["end_logits"]
         return {name: start if "start" in name else end for name in y} if isinstance(y, Mapping) else (start, end)
@@ -139,7 +151,7 @@ class TrainedByKeras:
         y = tf.convert_to_tensor(y)
         if y.shape.rank != 2 or logits.shape.rank != 3 or is_xla():
             return y, logits, sample_weight
-        if self.head.loss is LossKind.NEXT_TOKENS:
+        if self._task_head.loss is LossKind.NEXT_TOKENS:
             y = tf.pad(y[:, 1:], [[0, 0], [0, 1]], constant_values=IGNORE_INDEX)
         counted = y != IGNORE_INDEX
         if sample_weight is not None:

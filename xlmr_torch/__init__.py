@@ -25,6 +25,7 @@ from xlmr_torch.modeling_xlm_roberta import (
     XLMRobertaForSequenceClassification,
     XLMRobertaForTokenClassification,
     XLMRobertaModel,
+    XLMRobertaPreTrainedModel,
 )
 from xlmr_torch.modeling_xlm_roberta_xl import (
     XLMRobertaXLForCausalLM,
@@ -34,6 +35,7 @@ from xlmr_torch.modeling_xlm_roberta_xl import (
     XLMRobertaXLForSequenceClassification,
     XLMRobertaXLForTokenClassification,
     XLMRobertaXLModel,
+    XLMRobertaXLPreTrainedModel,
 )
 from xlmr_torch.tensors import register_outputs, to_tensor
 
@@ -60,6 +62,7 @@ __all__ = [
     "XLMRobertaForSequenceClassification",
     "XLMRobertaForTokenClassification",
     "XLMRobertaModel",
+    "XLMRobertaPreTrainedModel",
     "XLMRobertaTokenizer",
     "XLMRobertaTokenizerFast",
     "XLMRobertaXLConfig",
@@ -70,6 +73,7 @@ __all__ = [
     "XLMRobertaXLForSequenceClassification",
     "XLMRobertaXLForTokenClassification",
     "XLMRobertaXLModel",
+    "XLMRobertaXLPreTrainedModel",
     "optimize_for_inference",
     "pipeline",
     "to_tensor",

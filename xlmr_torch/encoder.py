@@ -64,9 +64,9 @@ class Encoded:
         """(n, ...) of a padded (B, S, ...), in the order of the flattened ``states``; what packing left out is left out."""
         return x_BS.flatten(0, 1) if self.packing is None else self.packing.pack(x_BS)
 
-    def unpack(self, x: Tensor) -> Tensor:
-        """(B, S, ...) of a token-wise result of ``states``."""
-        return x if self.packing is None else self.packing.unpack(x)
+    def unpack(self, x: Tensor, fill: float = 0.0) -> Tensor:
+        """(B, S, ...) of a token-wise result of ``states``; ``fill`` where packing left a position out."""
+        return x if self.packing is None else self.packing.unpack(x, fill)
 
 
 class Encoder(nn.Module):
@@ -126,7 +126,7 @@ class EncoderModel(PreTrainedModel):
         add_pooling_layer: whether there is a pooler.
     """
 
-    head = HEADS["Model"]
+    _task_head = HEADS["Model"]
     pre_norm: bool
     pooler: Pooler | None
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from xlmr_core.checks import IGNORE_INDEX, check_label_shape
+from xlmr_core.checks import IGNORE_INDEX, MASKED_SCORE, check_label_shape
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import ConfigError, InputError
 from xlmr_core.heads import HEADS
@@ -44,7 +44,8 @@ class ClassificationHead(nn.Module):
         self.out_proj = linear(config.hidden_size, config.num_labels)
 
     def forward(self, first_BD: Tensor) -> Tensor:
-        """(B, D) to (B, K)."""
+        """(B, D), or as published (B, S, D) whose first token is taken, to (B, K)."""
+        first_BD = first_BD[:, 0] if first_BD.dim() == 3 else first_BD
         return self.out_proj(self.dropout(torch.tanh(self.dense(self.dropout(first_BD)))))
 
 
@@ -54,14 +55,14 @@ def classifier_dropout(config: XLMRobertaConfig) -> nn.Dropout:
 
 
 class HeadModel(PreTrainedModel):
-    """An encoder with a head. Subclasses set ``head``; families set ``encoder_class``."""
+    """An encoder with a head. Subclasses set ``_task_head``; families set ``encoder_class``."""
 
     encoder_class: ClassVar[type[EncoderModel]]
 
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__(config)
         # ---- Layers
-        self.roberta = self.encoder_class(config, add_pooling_layer=self.head.pooler)
+        self.roberta = self.encoder_class(config, add_pooling_layer=self._task_head.pooler)
 
     def head_names(self) -> list[str]:
         """Canonical names of the head's own parameters."""
@@ -75,7 +76,7 @@ class HeadModel(PreTrainedModel):
 class SequenceClassification(HeadModel):
     """Classification or regression of a whole sequence from its first token."""
 
-    head = HEADS["ForSequenceClassification"]
+    _task_head = HEADS["ForSequenceClassification"]
 
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__(config)
@@ -114,7 +115,7 @@ class SequenceClassification(HeadModel):
         if labels is not None:
             check_sequence_labels(self.config, labels, batch, self.num_labels)
         encoded = self.encode(
-            Needs(first_token=self.head.reads_first_token),
+            Needs(first_token=self._task_head.reads_first_token),
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -135,7 +136,7 @@ class SequenceClassification(HeadModel):
 class MultipleChoice(HeadModel):
     """Choice between several sequences by a score of each."""
 
-    head = HEADS["ForMultipleChoice"]
+    _task_head = HEADS["ForMultipleChoice"]
 
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__(config)
@@ -200,7 +201,7 @@ class MultipleChoice(HeadModel):
             return None if tensor is None else tensor.flatten(0, 1)
 
         encoded = self.encode(
-            Needs(first_token=self.head.reads_first_token),
+            Needs(first_token=self._task_head.reads_first_token),
             input_ids=flat("input_ids", input_ids),
             attention_mask=flat("attention_mask", attention_mask),
             token_type_ids=flat("token_type_ids", token_type_ids),
@@ -223,7 +224,7 @@ class MultipleChoice(HeadModel):
 class TokenClassification(HeadModel):
     """Classification of every token."""
 
-    head = HEADS["ForTokenClassification"]
+    _task_head = HEADS["ForTokenClassification"]
     # Whether a label at a masked position counts: in base and large it does, in XL it does not, as published.
     counts_masked_labels: ClassVar[bool] = True
 
@@ -296,7 +297,7 @@ class TokenClassification(HeadModel):
 class QuestionAnswering(HeadModel):
     """Extractive question answering: scores of every token as start and as end of the answer."""
 
-    head = HEADS["ForQuestionAnswering"]
+    _task_head = HEADS["ForQuestionAnswering"]
 
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__(config)
@@ -329,7 +330,8 @@ class QuestionAnswering(HeadModel):
                 positions, masked ones included, as published, so with them the padded path is taken.
 
         Returns:
-            :class:`~xlmr_core.outputs.QuestionAnsweringModelOutput`; logits (B, S).
+            :class:`~xlmr_core.outputs.QuestionAnsweringModelOutput`; logits (B, S), ``MASKED_SCORE`` (-10000) where packing left a masked
+            position out.
 
         Raises:
             InputError: for inputs of a wrong shape, dtype or range; for one of the two positions without the other.
@@ -348,7 +350,7 @@ class QuestionAnswering(HeadModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        start_logits, end_logits = encoded.unpack(self.qa_outputs(encoded.states)).unbind(-1)
+        start_logits, end_logits = encoded.unpack(self.qa_outputs(encoded.states), MASKED_SCORE).unbind(-1)
         loss = None
         if start_positions is not None and end_positions is not None:
             loss = span_loss(start_logits, end_logits, start_positions, end_positions)

@@ -200,7 +200,7 @@ def quantize(model: ModelT) -> ModelT:
     """
     if model.is_quantized:
         return model
-    rows = parameters(model.config, model.head.suffix, pooler=model.base_model.pooler is not None, int8=True)
+    rows = parameters(model.config, model._task_head.suffix, pooler=model.base_model.pooler is not None, int8=True)
     names = [name for name, row in rows.items() if row.dtype == "I8"]
     for name in names:
         _check_plain(model, name)

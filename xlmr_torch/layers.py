@@ -111,5 +111,6 @@ class Pooler(nn.Module):
         self.dense = linear(config.hidden_size, config.hidden_size)
 
     def forward(self, first_BD: Tensor) -> Tensor:
-        """(B, D) to (B, D)."""
+        """(B, D), or as published (B, S, D) whose first token is taken, to (B, D)."""
+        first_BD = first_BD[:, 0] if first_BD.dim() == 3 else first_BD
         return torch.tanh(self.dense(first_BD))

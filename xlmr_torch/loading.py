@@ -6,8 +6,10 @@ file, so memory is the model once, and pages that are never used are never read.
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,9 +31,10 @@ from xlmr_core.errors import InputError
 from xlmr_core.formats.tensors import TensorInfo
 from xlmr_core.load_plan import plan_load
 from xlmr_core.loading import loading_info, model_config
-from xlmr_core.parameters import stored_names
+from xlmr_core.parameters import Parameter, Role, stored_names
 from xlmr_core.quantization import INT8, is_int8
 from xlmr_torch.placement import find_dtype, find_one_device
+from xlmr_torch.pretrained import undrawn
 
 if TYPE_CHECKING:
     from xlmr_torch.pretrained import PreTrainedModel
@@ -59,7 +62,7 @@ TAGS = {dtype: tag for tag, dtype in DTYPES.items()}
 NOT_NEEDED = (
     *hub.NOT_NEEDED,
     *("low_cpu_mem_usage", "max_memory", "offload_folder", "offload_state_dict", "offload_buffers", "weights_only"),
-    *("generation_config", "use_kernels"),
+    *("generation_config", "use_kernels", "adapter_kwargs"),
 )
 _QUANTIZE_LATER = "a checkpoint loads as it is; quantize the model with optimize_for_inference(model, dtype='int8')"
 # Published arguments of which only some values can be served: those values, and what to say to others.
@@ -70,6 +73,7 @@ ONLY: hub.Served = {
     "load_in_8bit": ((False,), _QUANTIZE_LATER),
     "load_in_4bit": ((False,), _QUANTIZE_LATER),
     "key_mapping": ((None,), "names are mapped by the loader itself; rename the tensors, or pass state_dict="),
+    **dict.fromkeys(("tp_plan", "tp_size", "device_mesh"), ((None,), "shard the model with torch.distributed")),
     "push_to_hub": ((False,), "this library does not upload; use huggingface_hub.upload_folder"),
 }
 
@@ -114,7 +118,7 @@ def from_pretrained(
         cls: the model class.
         name_or_path: a local folder, a file of weights in one, a built-in name (``xlmr-mini``), or a name on the hub; ``None`` if
             ``config`` and ``state_dict`` say all.
-        *model_args, and model arguments such as ``add_pooling_layer``: passed to the constructor.
+        *model_args, and arguments of the constructor such as ``add_pooling_layer``: passed to it.
         config: in place of the checkpoint's own.
         state_dict: tensors by canonical name in place of the checkpoint's files.
         dtype: of the parameters; ``None`` is float32, ``"auto"`` the checkpoint's own. ``torch_dtype`` is its older name.
@@ -139,7 +143,10 @@ def from_pretrained(
     dtype = torch_dtype if dtype is None else dtype
     where = {key: kwargs.pop(key) for key in hub.HUB_ARGUMENTS if key in kwargs}
     kwargs = hub.without_published(kwargs, ONLY, NOT_NEEDED)
-    model_kwargs = {key: kwargs.pop(key) for key in ("add_pooling_layer",) if key in kwargs}
+    in_config = vars(cls.config_class())
+    model_kwargs = {
+        key: kwargs.pop(key) for key in inspect.signature(cls).parameters if key in kwargs and key not in in_config
+    }
     target = find_one_device(device if device is not None else device_map)
     if dtype not in (None, "auto"):
         dtype = find_dtype(dtype)
@@ -154,7 +161,7 @@ def from_pretrained(
     config = model_config(cls.config_class, cls.__name__, folder, format, config, kwargs)
     config.name_or_path = "" if name_or_path is None else str(name_or_path)
     int8 = is_int8(config)
-    with torch.device("meta"):
+    with _unfilled(cls):
         model = cls(config, *model_args, **model_kwargs)
     if int8:
         from xlmr_torch.int8 import quantize
@@ -166,29 +173,32 @@ def from_pretrained(
         model.set_packing(packing)
 
     source: Checkpoint | _StateDict = open_checkpoint(folder, format) if state_dict is None else _StateDict(state_dict)
+    rows = model.parameter_table()
     plan = plan_load(
         config,
-        cls.head.suffix,
+        cls._task_head.suffix,
         source,
-        pooler=model.base_model.pooler is not None,
-        int8=int8,
         ignore_mismatched_sizes=ignore_mismatched_sizes,
+        model=cls.__name__,
+        rows=rows,
     )
     if int8 and dtype in (None, "auto"):
         dtype = torch.float32
     wanted = _wanted_dtype(dtype, config, source, plan.sources.values())
     if int8 and wanted is not torch.float32:
         raise InputError(f"an int8 model is float32 around its int8 weights, received dtype={wanted}; leave dtype out")
-    rows = model.parameter_table()
     copy = state_dict is not None  # a file's bytes are this model's own, the caller's tensors are not
     for name, stored in plan.sources.items():
-        own = wanted if rows[name].dtype is None else None
-        _put(model, name, to_torch(source.tensor(stored)).to(device=target, dtype=own, copy=copy))
-    for name in plan.fresh:
-        own = wanted if rows[name].dtype is None else None
-        _put(model, name, torch.empty_like(model.get_parameter(name), device=target, dtype=own))
+        tensor = to_torch(source.tensor(stored))
+        _put(model, name, tensor.to(device=target, dtype=_own_dtype(rows[name], tensor, wanted), copy=copy))
+    fresh = [name for name in plan.fresh if rows[name].role is not Role.OWN]
+    for name in fresh:
+        parameter = model.get_parameter(name)
+        _put(model, name, torch.empty_like(parameter, device=target, dtype=_own_dtype(rows[name], parameter, wanted)))
     model.tie_weights()
-    model.init_weights(plan.fresh)
+    model.init_weights(fresh)
+    if any(row.role is Role.OWN for row in rows.values()) or next(model.buffers(), None) is not None:
+        model.to(device=target, dtype=wanted)  # what the class's own constructor filled
     if int8:
         model.requires_grad_(False)
     config.dtype = str(wanted).removeprefix("torch.")
@@ -196,9 +206,26 @@ def from_pretrained(
     return (model, loading_info(plan.report)) if output_loading_info else model
 
 
+def _unfilled(cls: type[PreTrainedModel]) -> AbstractContextManager[Any]:
+    """Where to build a model whose values are to be loaded: without memory, or, where a user's constructor may draw or compute values
+    that no file holds, for real. Memory that nobody touches costs nothing there either.
+    """
+    ours = str(cls.__init__.__module__).startswith("xlmr_torch.")
+    return torch.device("meta") if ours else undrawn()
+
+
+def _own_dtype(row: Parameter, tensor: Tensor, wanted: torch.dtype) -> torch.dtype | None:
+    """The dtype of a parameter: the model's, unless the table, or a user's integers, say another."""
+    return wanted if row.dtype is None and tensor.is_floating_point() else None
+
+
 def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
     module, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(module), attribute, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
+    place = model.get_submodule(module)
+    if attribute in place._buffers:
+        place._buffers[attribute] = tensor
+    else:
+        setattr(place, attribute, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
 
 
 def _wanted_dtype(dtype: torch.dtype | str | None, config: XLMRobertaConfig, source: Any, names: Any) -> torch.dtype:
@@ -243,10 +270,15 @@ def save_pretrained(
     """Write the files of :meth:`PreTrainedModel.save_pretrained`."""
     values = dict(state_dict) if state_dict is not None else model.state_dict()
     rows = model.parameter_table()
-    stored = stored_names(rows)
-    absent = [name for name in stored if name not in values and rows[name].tied_to is None]
+    known = [name for name in stored_names(rows) if rows[name].role is not Role.OWN]
+    absent = [name for name in known if name not in values and rows[name].tied_to is None]
     if absent:
-        raise InputError(f"the state_dict passed lacks {', '.join(absent[:8])}; pass the model's whole state dict")
+        whose = "state_dict() of the model" if state_dict is None else "state_dict passed"
+        raise InputError(f"the {whose} lacks {', '.join(absent[:8])}; pass the model's whole state dict")
+    stored = [*known, *(name for name in values if name not in rows or rows[name].role is Role.OWN)]
+    odd = [name for name in stored if name in values and values[name].dtype not in TAGS]
+    if odd:
+        raise InputError(f"{odd[0]} is {values[odd[0]].dtype}, which no checkpoint here holds; convert or remove it")
     empty = [name for name, tensor in values.items() if tensor.is_meta]
     if empty:
         raise InputError(

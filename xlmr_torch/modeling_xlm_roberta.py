@@ -5,6 +5,7 @@ from __future__ import annotations
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_torch import heads, lm_heads
 from xlmr_torch.encoder import EncoderModel
+from xlmr_torch.pretrained import PreTrainedModel
 
 __all__ = [
     "XLMRobertaForCausalLM",
@@ -14,52 +15,52 @@ __all__ = [
     "XLMRobertaForSequenceClassification",
     "XLMRobertaForTokenClassification",
     "XLMRobertaModel",
+    "XLMRobertaPreTrainedModel",
 ]
 
 
-class XLMRobertaModel(EncoderModel):
-    __doc__ = EncoderModel.__doc__
+class XLMRobertaPreTrainedModel(PreTrainedModel):
+    """Base class of everything with a base or large encoder, your own classes too, see :class:`~xlmr_torch.pretrained.PreTrainedModel`."""
+
     config_class = XLMRobertaConfig
+
+
+class XLMRobertaModel(EncoderModel, XLMRobertaPreTrainedModel):
+    __doc__ = EncoderModel.__doc__
     pre_norm = False
 
 
-class XLMRobertaForMaskedLM(lm_heads.MaskedLM):
+class XLMRobertaForMaskedLM(lm_heads.MaskedLM, XLMRobertaPreTrainedModel):
     """Masked language modelling with a base or large encoder."""
 
-    config_class = XLMRobertaConfig
     encoder_class = XLMRobertaModel
 
 
-class XLMRobertaForCausalLM(lm_heads.CausalLM):
+class XLMRobertaForCausalLM(lm_heads.CausalLM, XLMRobertaPreTrainedModel):
     """Left-to-right language modelling with a base or large encoder; set ``config.is_decoder = True``."""
 
-    config_class = XLMRobertaConfig
     encoder_class = XLMRobertaModel
 
 
-class XLMRobertaForSequenceClassification(heads.SequenceClassification):
+class XLMRobertaForSequenceClassification(heads.SequenceClassification, XLMRobertaPreTrainedModel):
     """Classification or regression of sequences with a base or large encoder."""
 
-    config_class = XLMRobertaConfig
     encoder_class = XLMRobertaModel
 
 
-class XLMRobertaForMultipleChoice(heads.MultipleChoice):
+class XLMRobertaForMultipleChoice(heads.MultipleChoice, XLMRobertaPreTrainedModel):
     """Choice between sequences with a base or large encoder."""
 
-    config_class = XLMRobertaConfig
     encoder_class = XLMRobertaModel
 
 
-class XLMRobertaForTokenClassification(heads.TokenClassification):
+class XLMRobertaForTokenClassification(heads.TokenClassification, XLMRobertaPreTrainedModel):
     """Classification of tokens with a base or large encoder."""
 
-    config_class = XLMRobertaConfig
     encoder_class = XLMRobertaModel
 
 
-class XLMRobertaForQuestionAnswering(heads.QuestionAnswering):
+class XLMRobertaForQuestionAnswering(heads.QuestionAnswering, XLMRobertaPreTrainedModel):
     """Extractive question answering with a base or large encoder."""
 
-    config_class = XLMRobertaConfig
     encoder_class = XLMRobertaModel

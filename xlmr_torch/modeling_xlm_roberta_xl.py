@@ -5,6 +5,7 @@ from __future__ import annotations
 from xlmr_core.config import XLMRobertaXLConfig
 from xlmr_torch import heads, lm_heads
 from xlmr_torch.encoder import EncoderModel
+from xlmr_torch.pretrained import PreTrainedModel
 
 __all__ = [
     "XLMRobertaXLForCausalLM",
@@ -14,53 +15,53 @@ __all__ = [
     "XLMRobertaXLForSequenceClassification",
     "XLMRobertaXLForTokenClassification",
     "XLMRobertaXLModel",
+    "XLMRobertaXLPreTrainedModel",
 ]
 
 
-class XLMRobertaXLModel(EncoderModel):
-    __doc__ = EncoderModel.__doc__
+class XLMRobertaXLPreTrainedModel(PreTrainedModel):
+    """Base class of everything with an XL or XXL encoder, your own classes too, see :class:`~xlmr_torch.pretrained.PreTrainedModel`."""
+
     config_class = XLMRobertaXLConfig
+
+
+class XLMRobertaXLModel(EncoderModel, XLMRobertaXLPreTrainedModel):
+    __doc__ = EncoderModel.__doc__
     pre_norm = True
 
 
-class XLMRobertaXLForMaskedLM(lm_heads.MaskedLM):
+class XLMRobertaXLForMaskedLM(lm_heads.MaskedLM, XLMRobertaXLPreTrainedModel):
     """Masked language modelling with an XL or XXL encoder."""
 
-    config_class = XLMRobertaXLConfig
     encoder_class = XLMRobertaXLModel
 
 
-class XLMRobertaXLForCausalLM(lm_heads.CausalLM):
+class XLMRobertaXLForCausalLM(lm_heads.CausalLM, XLMRobertaXLPreTrainedModel):
     """Left-to-right language modelling with an XL or XXL encoder; set ``config.is_decoder = True``."""
 
-    config_class = XLMRobertaXLConfig
     encoder_class = XLMRobertaXLModel
 
 
-class XLMRobertaXLForSequenceClassification(heads.SequenceClassification):
+class XLMRobertaXLForSequenceClassification(heads.SequenceClassification, XLMRobertaXLPreTrainedModel):
     """Classification or regression of sequences with an XL or XXL encoder."""
 
-    config_class = XLMRobertaXLConfig
     encoder_class = XLMRobertaXLModel
 
 
-class XLMRobertaXLForMultipleChoice(heads.MultipleChoice):
+class XLMRobertaXLForMultipleChoice(heads.MultipleChoice, XLMRobertaXLPreTrainedModel):
     """Choice between sequences with an XL or XXL encoder."""
 
-    config_class = XLMRobertaXLConfig
     encoder_class = XLMRobertaXLModel
 
 
-class XLMRobertaXLForTokenClassification(heads.TokenClassification):
+class XLMRobertaXLForTokenClassification(heads.TokenClassification, XLMRobertaXLPreTrainedModel):
     """Classification of tokens with an XL or XXL encoder."""
 
-    config_class = XLMRobertaXLConfig
     encoder_class = XLMRobertaXLModel
     counts_masked_labels = False
 
 
-class XLMRobertaXLForQuestionAnswering(heads.QuestionAnswering):
+class XLMRobertaXLForQuestionAnswering(heads.QuestionAnswering, XLMRobertaXLPreTrainedModel):
     """Extractive question answering with an XL or XXL encoder."""
 
-    config_class = XLMRobertaXLConfig
     encoder_class = XLMRobertaXLModel

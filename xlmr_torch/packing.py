@@ -62,9 +62,9 @@ class Packing:
         """(B, S, ...) to (T, ...): the real tokens."""
         return x_BS.flatten(0, 1).index_select(0, self.indices_T)
 
-    def unpack(self, x_T: Tensor) -> Tensor:
-        """(T, ...) to (B, S, ...): real tokens in their places, zero elsewhere."""
-        flat = x_T.new_zeros((self.batch * self.length, *x_T.shape[1:]))
+    def unpack(self, x_T: Tensor, fill: float = 0.0) -> Tensor:
+        """(T, ...) to (B, S, ...): real tokens in their places, ``fill`` elsewhere."""
+        flat = x_T.new_full((self.batch * self.length, *x_T.shape[1:]), fill)
         return flat.index_copy(0, self.indices_T, x_T).unflatten(0, (self.batch, self.length))
 
     def first_tokens(self, x_T: Tensor) -> Tensor:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,17 +15,33 @@ from torch import Tensor, nn
 
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import ConfigError, InputError
-from xlmr_core.heads import Head
+from xlmr_core.heads import OWN_HEAD, Head
+from xlmr_core.load_plan import OLD_BUFFERS
 from xlmr_core.outputs import ModelOutput
-from xlmr_core.parameters import Init, Parameter, parameters
+from xlmr_core.parameters import Init, Parameter, own_parameter, parameters
 from xlmr_torch.kernels import check_attn_implementation
 from xlmr_torch.packing import PACKING_MODES
 
-__all__ = ["PreTrainedModel"]
+__all__ = ["PreTrainedModel", "undrawn"]
+
+_DRAWS: ContextVar[bool] = ContextVar("draws", default=True)
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Models built inside leave the table's parameters unset, for a load that fills them; only what a user's class adds is drawn."""
+    token = _DRAWS.set(False)
+    try:
+        yield
+    finally:
+        _DRAWS.reset(token)
 
 
 class PreTrainedModel(nn.Module):
     """Base class of all models.
+
+    A class of your own derives from a published one, or from ``XLMRobertaPreTrainedModel`` or ``XLMRobertaXLPreTrainedModel`` with an
+    encoder as ``self.roberta``, and ends its constructor with ``self.post_init()``. What it adds is saved and loaded with the rest.
 
     Args:
         config: the model's configuration, kept as ``model.config``.
@@ -33,7 +51,7 @@ class PreTrainedModel(nn.Module):
     """
 
     config_class: type[XLMRobertaConfig]
-    head: ClassVar[Head]
+    _task_head: ClassVar[Head] = OWN_HEAD
     base_model_prefix: ClassVar[str] = "roberta"
     main_input_name: ClassVar[str] = "input_ids"
     supports_gradient_checkpointing: ClassVar[bool] = True
@@ -59,10 +77,23 @@ class PreTrainedModel(nn.Module):
         return getattr(self, self.base_model_prefix, self)
 
     def parameter_table(self) -> dict[str, Parameter]:
-        """The rows of the parameter table that this model has, by canonical name (the keys of its state dict)."""
-        return parameters(
-            self.config, self.head.suffix, pooler=self.base_model.pooler is not None, int8=self.is_quantized
+        """The rows of the parameter table that this model has, by canonical name (the keys of its state dict).
+
+        What a user's code added stands behind them, what it took away is not there.
+
+        Raises:
+            InputError: for a class with layers of its own but no encoder as ``self.roberta``.
+        """
+        if not hasattr(self.base_model, "pooler"):
+            raise InputError(
+                f"{type(self).__name__} has no encoder; set self.{self.base_model_prefix} = XLMRobertaModel(config) before post_init()"
+            )
+        known = parameters(
+            self.config, self._task_head.suffix, pooler=self.base_model.pooler is not None, int8=self.is_quantized
         )
+        here = {name: tuple(tensor.shape) for name, tensor in _stored_tensors(self)}
+        added = {name: own_parameter(name, shape) for name, shape in here.items() if name not in known}
+        return {name: row for name, row in known.items() if name in here} | added
 
     @property
     def is_quantized(self) -> bool:
@@ -128,9 +159,15 @@ class PreTrainedModel(nn.Module):
     def init_weights(self, names: Iterable[str] | None = None) -> None:
         """Draw fresh values by the parameter table, for all parameters or for some canonical names."""
         rows = self.parameter_table()
-        for name in rows if names is None else names:
-            row, parameter = rows[name], self.get_parameter(name)
-            if row.tied_to is not None or parameter.is_meta or row.init is Init.OF_WEIGHT:
+        chosen = [rows[name] for name in (rows if names is None else names)]
+        for module in dict.fromkeys(row.name.rpartition(".")[0] for row in chosen if row.init is Init.OWN):
+            self._init_weights(self.get_submodule(module))
+        for row in chosen if _DRAWS.get() else ():
+            name = row.name
+            if row.init in (Init.OWN, Init.OF_WEIGHT) or row.tied_to is not None:
+                continue
+            parameter = self.get_parameter(name)
+            if parameter.is_meta:
                 continue
             values = torch.empty(row.shape, device=parameter.device) if row.dtype == "I8" else parameter
             if row.init in (Init.NORMAL, Init.NORMAL_PADDED):
@@ -142,17 +179,45 @@ class PreTrainedModel(nn.Module):
             if values is not parameter:
                 self.get_submodule(name.removesuffix(".weight")).set_values(values)
 
+    def _init_weights(self, module: nn.Module) -> None:
+        """Draw the values of a module that a user's class added: the published rule. Override it for another one."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            module.weight.normal_(0.0, self.config.initializer_range)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                module.bias.zero_()
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                module.weight[module.padding_idx] = 0
+        elif isinstance(module, nn.LayerNorm) and module.elementwise_affine:
+            module.weight.fill_(1.0)
+            if module.bias is not None:
+                module.bias.zero_()
+
     def tie_weights(self) -> None:
         """Make tied parameters the same tensor again, as the parameter table says."""
-        for row in self.parameter_table().values():
-            if row.tied_to is not None:
+        rows = self.parameter_table()
+        for row in rows.values():
+            if row.tied_to in rows:
                 module, _, attribute = row.name.rpartition(".")
                 setattr(self.get_submodule(module), attribute, self.get_parameter(row.tied_to))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As in any module; tied parameters stay tied with ``assign=True`` too."""
+        """As in any module; tied parameters stay tied with ``assign=True`` too.
+
+        What a file of this model has or lacks is right: one name of a tied pair, and the buffers of older releases.
+        """
+        values = OrderedDict(state_dict)
+        values._metadata = getattr(state_dict, "_metadata", None)  # type: ignore[attr-defined]
+        for name in state_dict:
+            if OLD_BUFFERS.match(name.removeprefix("roberta.")):
+                del values[name]
+        rows = self.parameter_table()
+        for row in rows.values():
+            if row.tied_to in rows:
+                for one, other in ((row.name, row.tied_to), (row.tied_to, row.name)):
+                    if one not in values and other in values:
+                        values[one] = values[other]
         with self._sharing_kept():
-            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+            return super().load_state_dict(values, strict=strict, assign=assign)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # Where ``to``, ``to_empty`` and the like make new parameters, nn.Module makes one for each place.
@@ -369,6 +434,14 @@ class PreTrainedModel(nn.Module):
             raise InputError(f"variant={variant!r} is not supported; save to a folder of its own")
         if is_main_process:
             save_pretrained(self, Path(save_directory), state_dict=state_dict, max_shard_size=max_shard_size)
+
+
+def _stored_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and persistent buffers by the keys of the state dict, which itself may be costly to make (hooks that gather shards)."""
+    for path, module in model.named_modules(remove_duplicate=False):
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None and name not in module._non_persistent_buffers_set:
+                yield f"{path}.{name}" if path else name, tensor
 
 
 def _require_grad(module: nn.Module, inputs: Any, output: Tensor) -> None:

@@ -154,6 +154,17 @@ def test_maps_that_are_none_are_refused(values: dict[str, Any], message: str) ->
             config.update({key: values[key]})
 
 
+def test_numbers_may_be_numpys(tmp_path: Path) -> None:
+    config = XLMRobertaConfig(num_labels=np.int64(3), vocab_size=np.int32(100), hidden_dropout_prob=np.float32(0.5))
+    config.layer_norm_eps = np.float64(1e-6)
+    config.update({"is_decoder": np.bool_(True)})
+    assert (config.num_labels, config.vocab_size, config.hidden_dropout_prob) == (3, 100, 0.5)
+    config.save_pretrained(tmp_path)
+    assert XLMRobertaConfig.from_pretrained(tmp_path) == config and config.is_decoder is True
+    with pytest.raises(ConfigError, match="vocab_size must be a positive integer, received -1"):
+        XLMRobertaConfig(vocab_size=np.int64(-1))
+
+
 def test_labels_may_be_numbered_by_numpy() -> None:
     named = XLMRobertaConfig(id2label={np.int64(index): label for index, label in enumerate("ab")})
     assert json.loads(named.to_json_string())["id2label"] == {"0": "a", "1": "b"}
@@ -244,8 +255,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     *(
         ({key: value}, f"{key} must be a token's id, 0 or more, or None, received {value!r}")
-        for key in ("bos_token_id", "eos_token_id", "sep_token_id", "decoder_start_token_id")
+        for key in ("bos_token_id", "sep_token_id", "decoder_start_token_id")
         for value in (-5, 1.0, "2", True)
+    ),
+    *(
+        (
+            {"eos_token_id": value},
+            f"eos_token_id must be a token's id, 0 or more, a list of such, or None, received {value!r}",
+        )
+        for value in (-5, 1.0, "2", True, [2, -1], [2, "3"], (2,))
     ),
     ({"vocab_size": 0}, "vocab_size must be a positive integer"),
     ({"num_attention_heads": 0}, "num_attention_heads must be a positive integer"),
@@ -310,6 +328,7 @@ def test_impossible_values_are_refused_at_once_and_after_they_were_set(values: d
         {"initializer_range": 0.0},
         {"is_decoder": True, "add_cross_attention": True},
         {"bos_token_id": None},
+        {"eos_token_id": [2, 5]},
         {"sep_token_id": 0},
         {"chunk_size_feed_forward": 3},
         {"hidden_act": abs},

@@ -297,7 +297,14 @@ def test_auto_config_chooses_by_model_type_and_keeps_it(model_type: str, expecte
 
 
 @pytest.mark.parametrize(
-    "values", [{"model_type": "bert"}, {}, {"architectures": ["BertModel"]}, {"architectures": []}]
+    "values",
+    [
+        {"model_type": "bert"},
+        {"model_type": ["xlm-roberta"]},
+        {},
+        {"architectures": ["BertModel"]},
+        {"architectures": []},
+    ],
 )
 def test_auto_config_refuses_other_architectures(values: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(values))
@@ -328,6 +335,7 @@ def test_a_config_class_refuses_another_family(
         (b"\xff", "not valid JSON"),
         (b"[1]", "must hold a JSON object, it holds list"),
         (b"", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
     ],
 )
 def test_a_broken_file_is_refused(content: bytes, message: str, tmp_path: Path) -> None:

@@ -109,6 +109,35 @@ def test_a_list_of_one_text_is_answered_like_the_text(tokenizer, forward, texts)
     assert best(make(tokenizer, top_k=1)(texts, forward)) == [12]
 
 
+class Numbered:
+    """A data set as PyTorch's: items by number, and no ``__iter__``."""
+
+    texts = ("<mask>", "the <mask>", "<mask> a")
+
+    def __getitem__(self, number):
+        return self.texts[number]
+
+
+@pytest.mark.parametrize(
+    "stream", [Numbered(), (text for text in Numbered.texts), dict.fromkeys(Numbered.texts).keys()]
+)
+def test_a_stream_is_answered_as_it_comes(tokenizer, forward, seen, stream):
+    answers = make(tokenizer, batch_size=2, top_k=1)(stream, forward, num_workers=4)
+    assert seen == []
+    assert best(next(answers)) == [11]
+    assert len(seen) == 1 and len(seen[0][0]) == 2
+    assert [best(answer) for answer in answers] == [[12], [11]]
+
+
+def test_a_stream_names_its_mistakes_where_they_come(tokenizer, forward):
+    with pytest.raises(InputError, match="takes the options"):
+        make(tokenizer)(iter(["<mask>"]), forward, topk=3)
+    answers = make(tokenizer)(iter(["<mask>", "no blank", "<mask>"]), forward)
+    assert len(next(answers)) == 5
+    with pytest.raises(InputError, match="found none"):
+        next(answers)
+
+
 def test_no_text_no_call(tokenizer, forward, seen):
     assert make(tokenizer)([], forward) == []
     assert seen == []
@@ -133,7 +162,10 @@ def test_options_of_a_call_win_over_those_of_the_pipeline_and_do_not_stay(tokeni
             "truncation cut it off.*'x x x .*\\.\\.\\.'",
         ),
         (["the <mask>", None], {}, "expected texts, received NoneType None at index 1"),
-        (7, {}, "expected a text or a list of texts, received int"),
+        (7, {}, "expected a text, a list of texts or an iterable of them, received int"),
+        ({"text": "<mask>"}, {}, "an iterable of them, received dict"),
+        (b"<mask>", {}, "an iterable of them, received bytes"),
+        ("<mask>", {"feature_extractor": 3}, "feature_extractor must be None, received 3"),
         ("<mask>", {"top_k": 0}, "top_k must be an integer of at least 1, received 0"),
         ("<mask>", {"top_k": True}, "top_k .* received True"),
         ("<mask>", {"top_k": 1003}, "top_k must be at most 1002"),

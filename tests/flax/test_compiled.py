@@ -21,7 +21,7 @@ def expected(model, given):
     rows = model.parameter_table()
     found = {name: np.asarray(x, np.float64) for name, x in to_canonical(rows, model.params).items()}
     tied = {name: found[row.tied_to] for name, row in rows.items() if row.tied_to is not None}
-    return reference.forward(model.config, model.head.suffix, {**found, **tied}, **given)
+    return reference.forward(model.config, model._task_head.suffix, {**found, **tied}, **given)
 
 
 @pytest.mark.parametrize(("family", "head"), CASES)

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.parity.tolerances import Half
+from xlmr_core.checks import MASKED_SCORE
 from xlmr_core.heads import HEADS, LossKind
 
-__all__ = ["assert_close", "assert_half_close", "assert_zero_where_masked", "difference", "flatten"]
+__all__ = ["assert_close", "assert_filled_where_masked", "assert_half_close", "difference", "flatten"]
 
 Array = NDArray[Any]
 
@@ -102,8 +103,9 @@ def assert_half_close(
             )
 
 
-def assert_zero_where_masked(head: str, actual: Mapping[str, Array], mask_BS: Array) -> None:
-    """Fail unless token-wise outputs are zero at masked positions, as packing promises."""
+def assert_filled_where_masked(head: str, actual: Mapping[str, Array], mask_BS: Array) -> None:
+    """Fail unless token-wise outputs hold at masked positions what packing promises: zero, or the score that is nobody's answer."""
     for name, x in actual.items():
         if is_tokenwise(head, name) and x.shape[:2] == mask_BS.shape:
-            assert not x[mask_BS == 0].any(), f"{name} is not zero at masked positions"
+            fill = MASKED_SCORE if name in ("start_logits", "end_logits") else 0.0
+            assert (x[mask_BS == 0] == fill).all(), f"{name} is not {fill} at masked positions"

@@ -99,3 +99,54 @@ def test_a_new_process_needs_only_the_import(tmp_path):
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), model(tiny.inputs(name)).logits, atol=1e-6)
+
+
+def test_layers_of_ones_own_are_not_lost_in_silence(tmp_path):
+    """``save_pretrained`` writes the published model; what a class has beside it is named, and its weights file holds both."""
+
+    class Own(xlmr_tf.TFXLMRobertaForSequenceClassification):
+        def __init__(self, config, **kwargs):
+            super().__init__(config, **kwargs)
+            self.head = keras.layers.Dense(3)
+            self.head.build((None, config.hidden_size))
+
+    model = Own(tiny.build("XLMRobertaForSequenceClassification").config)
+    with pytest.warns(
+        UserWarning,
+        match=r"kernel, .*bias are no part of a published xlm-roberta model and not saved; save .*save_weights",
+    ):
+        model.save_pretrained(tmp_path / "published")
+    model.save_weights(tmp_path / "own.weights.h5")
+    again = Own.from_pretrained(tmp_path / "published")
+    again.load_weights(tmp_path / "own.weights.h5")
+    for one, other in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_class_of_ones_own_on_a_published_encoder(family, tmp_path):
+    encoder = getattr(xlmr_tf, f"TF{family}Model")
+
+    class Own(getattr(xlmr_tf, f"TF{family}PreTrainedModel")):
+        def __init__(self, config, **kwargs):
+            super().__init__(config, **kwargs)
+            self.roberta = encoder(config, add_pooling_layer=False)
+            self.head = keras.layers.Dense(3)
+            self.head.build((None, config.hidden_size))
+
+        def call(self, input_ids, attention_mask=None):
+            return self.head(self.roberta(input_ids, attention_mask=attention_mask).last_hidden_state[:, 0])
+
+    published = tiny.build(f"{family}ForMaskedLM")
+    published.save_pretrained(tmp_path)
+    model, info = Own.from_pretrained(tmp_path, output_loading_info=True)
+    assert isinstance(model.roberta, getattr(xlmr_tf, f"TF{family}PreTrainedModel"))
+    assert info["missing_keys"] == [] and info["report"].model == "Own"
+    np.testing.assert_array_equal(
+        model.get_input_embeddings()._embeddings, published.get_input_embeddings()._embeddings
+    )
+    given = {name: tiny.inputs(f"{family}ForMaskedLM")[name] for name in ("input_ids", "attention_mask")}
+    before = model(**given).numpy()
+    model.compile(optimizer="adam", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(given, np.zeros(len(before), int), verbose=0)
+    assert before.shape[1:] == (3,) and np.abs(model(**given).numpy() - before).max() > 0

@@ -117,7 +117,7 @@ def both_ways(case: Case, model: Any, mode: str = "always", **inputs: Any) -> tu
 def compare_outputs(
     case: Case, padded: Any, packed: Any, mask: Tensor, *, is_packed: bool, tolerance: float = 1e-5
 ) -> None:
-    """Equal everywhere; or, if packed, equal at mask 1 and zero at mask 0 in every token-wise field."""
+    """Equal everywhere; or, if packed, equal at mask 1 and filled at mask 0 in every token-wise field."""
     assert list(packed) == list(padded)
     mask_BS = mask.flatten(0, -2) == 1
     for name in padded:
@@ -131,8 +131,9 @@ def compare_outputs(
             assert actual.shape == expected.shape
             if tokenwise and is_packed:
                 assert_close(actual[mask_BS], expected[mask_BS], tolerance=tolerance, what=name)
-                assert not actual[~mask_BS].any(), f"{name} is not zero at masked positions"
-                assert expected[~mask_BS].any()
+                fill = TOKENWISE.get(name, 0.0)
+                assert (actual[~mask_BS] == fill).all(), f"{name} is not {fill} at masked positions"
+                assert (expected[~mask_BS] != fill).any()
             else:
                 assert_close(actual, expected, tolerance=tolerance, what=name)
 
@@ -151,6 +152,19 @@ def test_packed_equals_padded(case: Case, mask: str, mode: str) -> None:
     assert is_packed == should_pack(case, mask, labels=False)
     assert len(packed.hidden_states) == 3
     compare_outputs(case, padded, packed, inputs["attention_mask"], is_packed=is_packed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("mask", MASKS)
+def test_an_answer_is_never_padding(mask: str, dtype: torch.dtype) -> None:
+    case = Case("XLMRoberta", "ForQuestionAnswering")
+    model, inputs = case.build().to(dtype).set_packing("always"), case.inputs(mask)
+    with torch.no_grad():
+        model.qa_outputs.bias -= 50  # as a trained model: most scores are negative
+        output = model(**inputs)
+    for scores_BS in (output.start_logits, output.end_logits):
+        assert inputs["attention_mask"].gather(1, scores_BS.argmax(1, keepdim=True)).all()
+        assert not scores_BS.softmax(1)[inputs["attention_mask"] == 0].any()
 
 
 @each_case

@@ -13,7 +13,13 @@ import torch
 
 from tests.recorded_calls import assert_same, read_calls
 from xlmr_core.errors import InputError, ModelNotFoundError, XLMRError
-from xlmr_torch import AutoModelForMaskedLM, AutoTokenizer, XLMRobertaForMaskedLM, pipeline
+from xlmr_torch import (
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    XLMRobertaForMaskedLM,
+    XLMRobertaForTokenClassification,
+    pipeline,
+)
 from xlmr_torch.placement import find_device, find_dtype
 
 GPU = torch.cuda.is_available()
@@ -148,11 +154,28 @@ def test_a_dtype_without_a_point_is_refused(dtype):
         ({"model": "no/such/folder"}, ModelNotFoundError, "no/such/folder"),
         ({"device": "gpu"}, InputError, "received 'gpu'"),
         ({"dtype": "int8"}, InputError, "dtype must be"),
+        ({"processor": 3}, InputError, "processor must be None, received 3: a text model has none"),
+        ({"binary_output": True}, InputError, "binary_output must be False"),
     ],
 )
 def test_mistakes_are_named(folder, arguments, error, message):
     with pytest.raises(error, match=message):
         pipeline(**{"task": "fill-mask", "model": folder, **arguments})
+
+
+def test_published_arguments_that_ask_for_nothing(fill, folder):
+    text = "Hello <mask>."
+    options = {"feature_extractor": None, "image_processor": None, "processor": None, "pipeline_class": None}
+    other = pipeline("fill-mask", model=folder, num_workers=2, binary_output=False, **options)
+    assert other(text, num_workers=0) == fill(text) == next(other(iter([text])))
+
+
+def test_a_model_of_another_task_is_refused(fill):
+    model = XLMRobertaForTokenClassification(fill.model.config)
+    with pytest.raises(
+        InputError, match="needs a model of AutoModelForMaskedLM, received XLMRobertaForTokenClassification"
+    ):
+        pipeline("fill-mask", model=model, tokenizer=fill.tokenizer)
 
 
 def xlmr(*arguments, stdin="", env=None):

@@ -14,7 +14,7 @@ from xlmr_core.load_plan import LoadWarning
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SHOWN = README + (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+SHOWN = README + "".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in ("speed.md", "torch.md"))
 BLOCKS = re.findall(r"^```python\n(.*?)^```", SHOWN, flags=re.MULTILINE | re.DOTALL)
 
 
@@ -28,7 +28,7 @@ def test_python_on_the_pages_runs(block):
 
 
 def test_the_readme_has_python_and_commands_to_check():
-    assert len(BLOCKS) >= 6
+    assert len(BLOCKS) >= 7
     for name in ("answer", "test"):
         assert f"<!-- command: {name} -->\n```sh\n" in README
 

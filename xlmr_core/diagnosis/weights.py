@@ -11,6 +11,7 @@ from xlmr_core.config import XLMRobertaXLConfig
 from xlmr_core.diagnosis.patient import Patient, Told, advice, ill, in_words, json_object, listed
 from xlmr_core.errors import CheckpointError, ConfigError
 from xlmr_core.formats import FORMATS
+from xlmr_core.load_plan import OTHER_TASK
 from xlmr_core.model_files import open_model
 from xlmr_core.parameters import Role
 from xlmr_core.probe import largest_activation
@@ -41,10 +42,10 @@ def check_head(patient: Patient) -> Iterator[Told]:
             f"config.json names no architectures; by its parameters this is {patient.files.architecture}",
             f'add "architectures": ["{patient.files.architecture}"]',
         )
-    others = [row.name for row in patient.plan.report.dropped if row.why == "the head of another task"]
+    others = [row.name for row in patient.plan.report.dropped if row.why == OTHER_TASK]
     if others and missing:
         yield ill(
-            f"the file holds {listed(others)}, the head of another task than {patient.files.architecture}",
+            f"the file holds {listed(others)}, {OTHER_TASK} than {patient.files.architecture}",
             "load the class of that task, or correct architectures in config.json",
         )
     is_decoder = patient.config.is_decoder

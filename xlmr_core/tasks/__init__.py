@@ -7,9 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xlmr_core.errors import XLMRError
+from xlmr_core.errors import InputError, XLMRError
+from xlmr_core.hub import Served
 
-__all__ = ["TASKS", "Task", "find_task"]
+__all__ = ["NOT_NEEDED", "ONLY", "TASKS", "Task", "check_model", "find_task"]
+
+# Published arguments of a pipeline and its calls that ask for nothing here: any value will do, or only these.
+NOT_NEEDED = ("num_workers",)
+_TEXT = "a text model has none"
+ONLY: Served = {
+    **dict.fromkeys(("feature_extractor", "image_processor", "processor", "modelcard"), ((None,), _TEXT)),
+    "pipeline_class": ((None,), "the task chooses the class"),
+    "binary_output": ((False,), "answers are plain Python objects"),
+    "use_auth_token": ((None, False), "it was renamed; pass token="),
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,19 @@ TASKS: dict[str, Task] = {
     task.name: task
     for task in (Task("fill-mask", "AutoModelForMaskedLM", "the most likely tokens at each <mask> of a text"),)
 }
+
+
+def check_model(name: str, model: object) -> None:
+    """Refuse a model with the head of another task; one with a head of the user's own is taken at its word.
+
+    Raises:
+        InputError: naming the class that the task needs.
+    """
+    auto = getattr(getattr(model, "_task_head", None), "auto", "")
+    if auto not in ("", TASKS[name].auto):
+        raise InputError(
+            f"{name} needs a model of {TASKS[name].auto}, received {type(model).__name__}; load the checkpoint with that"
+        )
 
 
 def find_task(name: str) -> Task:

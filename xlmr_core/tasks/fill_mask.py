@@ -5,20 +5,24 @@ vocabulary projection never runs anywhere else. What comes out has the shape and
 
 - one mask: a list of ``{"score", "token", "token_str", "sequence"}``, best first, ``sequence`` without special tokens;
 - several masks: such a list for each mask, ``sequence`` with its special tokens and with the other masks still in it;
-- a list of texts: a list of the above (a list of one text is answered like the text itself).
+- a list of texts: a list of the above (a list of one text is answered like the text itself);
+- a generator, a data set or another iterable of texts: an iterator of the above, which reads ``batch_size`` texts at a time.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xlmr_core.errors import InputError
+from xlmr_core.hub import without_published
+from xlmr_core.tasks import NOT_NEEDED, ONLY
 
 __all__ = ["Answer", "FillMask", "FillMaskOptions", "Forward", "Row", "rank", "target_ids"]
 
@@ -63,6 +67,7 @@ class FillMaskOptions:
 
     def updated(self, changes: Mapping[str, Any]) -> FillMaskOptions:
         """These options with some of them replaced; ``None`` leaves an option as it is."""
+        changes = without_published(changes, ONLY, NOT_NEEDED)
         known = [field.name for field in fields(self)]
         unknown = sorted(set(changes) - set(known))
         if unknown:
@@ -99,8 +104,8 @@ class FillMask:
         self.max_tokens = max_tokens
         self.options = options
 
-    def __call__(self, inputs: str | Sequence[str], forward: Forward, **changes: Any) -> Any:
-        """Answer a text or a list of texts.
+    def __call__(self, inputs: str | Iterable[str], forward: Forward, **changes: Any) -> Any:
+        """Answer a text, a list of texts or a stream of them.
 
         Args:
             inputs: texts with at least one mask token each.
@@ -108,18 +113,32 @@ class FillMask:
             **changes: options of this call, see :class:`FillMaskOptions`.
 
         Returns:
-            An :data:`Answer` for a text or a list of one text, else a list of them.
+            An :data:`Answer` for a text or a list of one text, a list of them for a list, an iterator for any other iterable.
 
         Raises:
             InputError: for an option that does not exist or makes no sense, a text without a mask, or one that is too long.
         """
         options = self.options.updated(changes)
-        texts = [inputs] if isinstance(inputs, str) else inputs
-        if not isinstance(texts, list | tuple):
-            raise InputError(
-                f"expected a text or a list of texts, received {type(inputs).__name__}; pass list(...) of it"
-            )
         targets = None if options.targets is None else target_ids(self.tokenizer, options.targets)
+        if isinstance(inputs, str | list | tuple):
+            answers = self._answers([inputs] if isinstance(inputs, str) else inputs, forward, options, targets)
+            return answers[0] if len(answers) == 1 else answers
+        # A data set may have no __iter__ but numbered items.
+        if isinstance(inputs, Mapping | bytes) or not (hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__")):
+            raise InputError(
+                f"expected a text, a list of texts or an iterable of them, received {type(inputs).__name__}; pass the texts"
+            )
+        return self._stream(iter(inputs), forward, options, targets)
+
+    def _stream(
+        self, texts: Iterator[str], forward: Forward, options: FillMaskOptions, targets: Ids | None
+    ) -> Iterator[Answer]:
+        while batch := list(islice(texts, options.batch_size)):
+            yield from self._answers(batch, forward, options, targets)
+
+    def _answers(
+        self, texts: Sequence[str], forward: Forward, options: FillMaskOptions, targets: Ids | None
+    ) -> list[Answer]:
         rows = self.encode(texts, options.tokenizer_kwargs or {})
         answers: list[Answer] = [[] for _ in rows]
         for batch in _batches(rows, options.batch_size):
@@ -128,7 +147,7 @@ class FillMask:
             for index, logits_PV in zip(batch, logits_BPV, strict=True):
                 row = rows[index]
                 answers[index] = self.decode(row, logits_PV[: len(row.masks)], options.top_k, targets)
-        return answers[0] if len(answers) == 1 else answers
+        return answers
 
     def encode(self, texts: Sequence[str], tokenizer_kwargs: Mapping[str, Any]) -> list[Row]:
         """Tokenize texts and find their masks.
@@ -169,7 +188,7 @@ class FillMask:
         if len(row.ids) > self.max_tokens:
             raise InputError(
                 f"expected at most {self.max_tokens} tokens, which is what this checkpoint takes, received {len(row.ids)}; "
-                f"shorten {shown}, or pass tokenizer_kwargs={{'truncation': True, 'max_length': {self.max_tokens}}}"
+                f"shorten {shown}, or in Python pass tokenizer_kwargs={{'truncation': True, 'max_length': {self.max_tokens}}}"
             )
 
     def decode(self, row: Row, logits_PV: Logits, top_k: int, targets: Ids | None) -> Answer:
