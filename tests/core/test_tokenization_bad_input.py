@@ -203,6 +203,40 @@ def test_special_tokens_that_are_none(tokenizer: PreTrainedTokenizerBase, bad: A
         tokenizer.add_special_tokens(bad)
 
 
+SURROGATE = "a\ud800b"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"additional_special_tokens": [SURROGATE]},
+        {"pad_token": "<s>", "additional_special_tokens": ["<q>", SURROGATE]},
+        {"additional_special_tokens": ["<q>"], "pad_token": SURROGATE},
+        {"pad_token": "<s>", "no_such_token": "a"},
+        {"pad_token": "<s>", "mask_token": None},
+        {"additional_special_tokens": ["<q>"], "pad_token": 5},
+        {"pad_token": "<s>", "additional_special_tokens": "a"},
+    ],
+    ids=ascii,
+)
+def test_refused_special_tokens_change_nothing(tokenizer: PreTrainedTokenizerBase, bad: dict[str, Any]) -> None:
+    before = (tokenizer.special_tokens_map_extended, tokenizer.added_tokens_decoder, len(tokenizer))
+    with pytest.raises(TokenizerError, match="expected"):
+        tokenizer.add_special_tokens(bad)
+    assert (tokenizer.special_tokens_map_extended, tokenizer.added_tokens_decoder, len(tokenizer)) == before
+    assert tokenizer("a", padding=True)["input_ids"][-1] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("pad_token", SURROGATE), ("additional_special_tokens", ["<q>", SURROGATE])]
+)
+def test_a_special_token_that_is_no_text(tokenizer: PreTrainedTokenizerBase, name: str, value: Any) -> None:
+    before = getattr(tokenizer, name)
+    with pytest.raises(TokenizerError, match="lone surrogate .* at character 1"):
+        setattr(tokenizer, name, value)
+    assert getattr(tokenizer, name) == before
+
+
 def test_unknown_sampling_arguments(tmp_path: Path) -> None:
     (tmp_path / "m.model").write_bytes(small_model())
     with pytest.raises(TokenizerError, match="sp_model_kwargs"):

@@ -23,6 +23,7 @@ from xlmr_core.tokenization.spm import SentencePieceModel
 
 CLASSES = pytest.mark.parametrize("cls", [XLMRobertaTokenizer, XLMRobertaTokenizerFast], ids=["slow", "fast"])
 MODEL, JSON, CONFIG = "sentencepiece.bpe.model", "tokenizer.json", "tokenizer_config.json"
+MAP = "special_tokens_map.json"
 MASK = 121
 PROBES = [*TEXTS, "Paris  <mask> .", "<extra> and <mask>"]
 
@@ -188,7 +189,7 @@ def test_a_save_that_fails_leaves_the_folder_as_it_was(
 
 @pytest.mark.parametrize(
     "removed",
-    [(MODEL,), (JSON,), (JSON, CONFIG, "special_tokens_map.json"), (MODEL, CONFIG, "special_tokens_map.json")],
+    [(MODEL,), (JSON,), (JSON, CONFIG), (MODEL, CONFIG, "special_tokens_map.json")],
 )
 def test_one_vocabulary_file_is_enough(folder: Path, saved: Path, removed: tuple[str, ...]) -> None:
     for name in removed:
@@ -209,8 +210,120 @@ def test_one_vocabulary_file_is_enough(folder: Path, saved: Path, removed: tuple
 
 
 @CLASSES
-def test_a_single_file(cls: Any, saved: Path) -> None:
-    assert _ids(cls.from_pretrained(saved / MODEL)) == _ids(cls(vocab_file=saved / MODEL))
+@pytest.mark.parametrize("where", ["a file", "a folder"])
+@pytest.mark.parametrize("settings", [{}, {CONFIG: {"mask_token": "<mask>"}}, {MAP: {"mask_token": "<mask>"}}])
+def test_the_model_alone(cls: Any, where: str, settings: dict[str, Any], saved: Path, tmp_path: Path) -> None:
+    """Read by from_pretrained, <mask> takes all the spaces before it; the fast class's constructor leaves one, as in the original."""
+    shutil.copy(saved / MODEL, tmp_path)
+    for name, content in settings.items():
+        _write(tmp_path, name, content)
+    tokenizer = cls.from_pretrained(tmp_path / MODEL if where == "a file" else tmp_path)
+    made = cls(vocab_file=saved / MODEL)
+    assert _ids(tokenizer) == _ids(XLMRobertaTokenizer(saved / MODEL))
+    assert tokenizer.added_tokens_decoder[MASK].normalized is False
+    assert made.added_tokens_decoder[MASK].normalized is cls.is_fast
+    assert (_ids(made) != _ids(tokenizer)) is cls.is_fast
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+@pytest.mark.parametrize("name", [CONFIG, MAP])
+def test_flags_of_a_file_count(name: str, normalized: bool, saved: Path, tmp_path: Path) -> None:
+    shutil.copy(saved / MODEL, tmp_path)
+    mask = {"content": "<mask>", "single_word": False, "lstrip": True, "rstrip": False, "normalized": normalized}
+    _write(tmp_path, name, {"mask_token": mask})
+    assert XLMRobertaTokenizerFast.from_pretrained(tmp_path).added_tokens_decoder[MASK].normalized is normalized
+
+
+@CLASSES
+@pytest.mark.parametrize("removed", [(), (JSON, CONFIG)], ids=["all files", "no config"])
+def test_a_mask_token_of_another_name_takes_the_spaces_before_it(
+    cls: Any, removed: tuple[str, ...], folder: Path
+) -> None:
+    for name in removed:
+        (folder / name).unlink()
+    for tokenizer in (cls(folder / MODEL, mask_token="[MASK]"), cls.from_pretrained(folder, mask_token="[MASK]")):
+        assert tokenizer.added_tokens_decoder[tokenizer.mask_token_id].lstrip
+        assert [token.strip() for token in tokenizer.tokenize("a [MASK] is")] == [
+            *tokenizer.tokenize("a"),
+            "[MASK]",
+            *tokenizer.tokenize("is"),
+        ]
+
+
+NAMED = ["bos", "eos", "unk", "sep", "pad", "cls", "mask"]
+
+
+@CLASSES
+@pytest.mark.parametrize("other", [XLMRobertaTokenizer, XLMRobertaTokenizerFast])
+def test_a_token_set_to_none_stays_none(cls: Any, other: Any, saved: Path, tmp_path: Path) -> None:
+    tokenizer = cls.from_pretrained(saved)
+    for name in ("mask", "pad", "unk"):
+        setattr(tokenizer, f"{name}_token", None)
+    tokenizer.save_pretrained(tmp_path)
+    again = other.from_pretrained(tmp_path)
+    assert [name for name in NAMED if getattr(again, f"{name}_token") is None] == ["unk", "pad", "mask"]
+    assert again.pad_token_id is None
+    assert again.added_tokens_decoder.keys() == tokenizer.added_tokens_decoder.keys()
+
+
+@CLASSES
+@pytest.mark.parametrize("kept", [(MODEL,), (MODEL, JSON)])
+def test_null_in_a_config_is_no_token(cls: Any, kept: tuple[str, ...], saved: Path, tmp_path: Path) -> None:
+    for name in kept:
+        shutil.copy(saved / name, tmp_path)
+    _write(tmp_path, CONFIG, {"mask_token": None})
+    tokenizer = cls.from_pretrained(tmp_path)
+    assert (tokenizer.mask_token, tokenizer.pad_token) == (None, "<pad>")
+
+
+# A config's pad_token and that of the map, and which one transformers 4.57.6 takes where the config lists no added tokens (version 3),
+# and where it does.
+ABSENT = object()
+PAD_TOKENS = [
+    ("</s>", "<unk>", "<unk>", "</s>"),
+    (None, "<unk>", "<unk>", None),
+    (ABSENT, "<unk>", "<unk>", "<pad>"),
+    ("</s>", ABSENT, "</s>", "</s>"),
+]
+
+
+@CLASSES
+@pytest.mark.parametrize("lists_added_tokens", [False, True])
+@pytest.mark.parametrize(("in_config", "in_map", "of_version_3", "of_version_4"), PAD_TOKENS)
+def test_config_and_map_disagree(
+    cls: Any, lists_added_tokens: bool, in_config: Any, in_map: Any, of_version_3: Any, of_version_4: Any, folder: Path
+) -> None:
+    config = _read(folder, CONFIG)
+    del config["pad_token"]
+    if not lists_added_tokens:
+        del config["added_tokens_decoder"]
+    _write(folder, CONFIG, config if in_config is ABSENT else {**config, "pad_token": in_config})
+    _write(folder, MAP, {} if in_map is ABSENT else {"pad_token": in_map})
+    expected = of_version_4 if lists_added_tokens else of_version_3
+    assert cls.from_pretrained(folder).pad_token == expected
+    assert cls.from_pretrained(folder, pad_token="<s>").pad_token == "<s>"
+
+
+@CLASSES
+def test_lists_of_config_and_map_are_one(cls: Any, folder: Path) -> None:
+    (folder / JSON).unlink()
+    _write(folder, CONFIG, {"additional_special_tokens": ["<c>"]})
+    _write(folder, MAP, {"additional_special_tokens": ["<m>", "<c>"]})
+    assert cls.from_pretrained(folder).additional_special_tokens == ["<c>", "<m>"]
+    assert cls.from_pretrained(folder, additional_special_tokens=["<o>"]).additional_special_tokens == ["<o>"]
+
+
+@CLASSES
+def test_a_chat_template_is_kept(cls: Any, saved: Path, tmp_path: Path) -> None:
+    tokenizer = cls.from_pretrained(saved)
+    assert tokenizer.chat_template is None
+    tokenizer.chat_template = "{{ messages }}"
+    tokenizer.save_pretrained(tmp_path)
+    again = cls.from_pretrained(tmp_path)
+    assert again.chat_template == "{{ messages }}"
+    again.chat_template = None
+    again.save_pretrained(tmp_path)
+    assert cls.from_pretrained(tmp_path).chat_template is None
 
 
 def test_json_file_and_object(saved: Path) -> None:
@@ -265,6 +378,7 @@ def test_named_extra_tokens(cls: Any, folder: Path, tmp_path: Path) -> None:
     _write(folder, CONFIG, {"extra_special_tokens": {"image_token": "<image>"}})
     tokenizer = cls.from_pretrained(folder)
     assert (tokenizer.image_token, tokenizer.image_token_id) == ("<image>", 122)
+    assert tokenizer.extra_special_tokens == {"image_token": "<image>"}
     tokenizer.save_pretrained(tmp_path / "out")
     assert _read(tmp_path / "out", CONFIG)["extra_special_tokens"] == {"image_token": "<image>"}
     assert cls.from_pretrained(tmp_path / "out").image_token_id == 122

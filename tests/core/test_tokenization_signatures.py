@@ -65,6 +65,10 @@ PUBLISHED = {
         "ids, pair_ids=None, num_tokens_to_remove=0, truncation_strategy='longest_first', stride=0"
     ),
     ("slow", "tokenize"): ("text, **kwargs"),
+    ("slow", "prepare_for_tokenization"): ("text, is_split_into_words=False, **kwargs"),
+    ("fast", "set_truncation_and_padding"): (
+        "padding_strategy, truncation_strategy, max_length, stride, pad_to_multiple_of, padding_side"
+    ),
     ("fast", "tokenize"): ("text, pair=None, add_special_tokens=False, **kwargs"),
     ("both", "decode"): ("token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=None, **kwargs"),
     ("both", "batch_decode"): ("sequences, skip_special_tokens=False, clean_up_tokenization_spaces=None, **kwargs"),
@@ -250,6 +254,39 @@ def test_slow_tokenize_ignores_what_only_the_fast_class_knows(
         *slow.tokenize("c"),
         "</s>",
     ]
+
+
+@BOTH
+def test_published_attributes(cls: Any, model_file: Path) -> None:
+    tokenizer = cls(model_file)
+    assert (tokenizer.chat_template, tokenizer.extra_special_tokens, tokenizer.init_inputs) == (None, {}, ())
+
+
+def test_a_subclass_prepares_its_texts(model_file: Path) -> None:
+    class Shouting(XLMRobertaTokenizer):
+        def prepare_for_tokenization(
+            self, text: str, is_split_into_words: bool = False, **kwargs: Any
+        ) -> tuple[str, dict[str, Any]]:
+            return text.upper(), kwargs
+
+    plain, shouting = XLMRobertaTokenizer(model_file), Shouting(model_file)
+    assert plain.prepare_for_tokenization("a", is_split_into_words=True, left=1) == ("a", {"left": 1})
+    assert shouting.tokenize(TEXT) == plain.tokenize(TEXT.upper())
+    ids = plain(TEXT.upper())["input_ids"]
+    assert shouting(TEXT)["input_ids"] == shouting([TEXT])["input_ids"][0] == ids != plain(TEXT)["input_ids"]
+    words = plain(TEXT.upper().split(), is_split_into_words=True)["input_ids"]
+    assert shouting(TEXT.split(), is_split_into_words=True)["input_ids"] == words
+
+
+def test_lengths_of_the_tokenizer_underneath(model_file: Path) -> None:
+    fast = XLMRobertaTokenizerFast(model_file)
+    fast.set_truncation_and_padding("max_length", "longest_first", 6, 0, None, "left")
+    assert fast.backend_tokenizer.encode("a").ids == [1, 1, 1, *fast("a")["input_ids"]]
+    fast.set_truncation_and_padding("max_length", "longest_first", 6, 0, None, None)
+    assert len(fast.backend_tokenizer.encode(TEXT).ids) == 6
+    assert len(fast(TEXT)["input_ids"]) > 6  # a call has lengths of its own
+    fast.set_truncation_and_padding("do_not_pad", "do_not_truncate", None, 0, None, None)
+    assert fast.backend_tokenizer.encode("a").ids == fast("a")["input_ids"]
 
 
 def test_training_keeps_the_names_of_special_tokens(model_file: Path) -> None:

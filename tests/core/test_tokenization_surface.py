@@ -5,8 +5,11 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
+import random
+import re
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from xlmr_core.tokenization import (
     XLMRobertaTokenizer,
     XLMRobertaTokenizerFast,
 )
+from xlmr_core.tokenization.finder import TokenFinder
 
 CLASSES = [XLMRobertaTokenizer, XLMRobertaTokenizerFast]
 MIXED = ["Paris <mask>.", "", "a\n\tb  c", "unknown ☃ sign", "</s> and <pad>", *TEXTS]
@@ -107,6 +111,67 @@ def test_additional_special_tokens_replace_or_extend(tokenizer: PreTrainedTokeni
     assert tokenizer.additional_special_tokens == ["<c>"]
 
 
+@pytest.mark.parametrize("special", [False, True])
+def test_a_str_leaves_the_flags_of_a_known_token(slow: XLMRobertaTokenizer, special: bool) -> None:
+    slow.add_tokens(AddedToken("<a>", rstrip=True))
+    before = slow.added_tokens_decoder
+    assert slow.add_tokens(["<mask>", "<a>", "</s>"], special_tokens=special) == 0
+    assert slow.added_tokens_decoder == before
+    assert slow.additional_special_tokens == []
+    slow.add_tokens(AddedToken("<a>", lstrip=True))
+    assert slow.added_tokens_decoder[122].lstrip
+
+
+@pytest.mark.parametrize("strips", [{}, {"lstrip": True}, {"rstrip": True}, {"lstrip": True, "rstrip": True}], ids=str)
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        *((text, True) for text in ("ab <x> cd", "ab  <x>  cd", "<x> cd", "ab <x>", "<x>")),
+        *((text, False) for text in ("ab<x> cd", "ab <x>cd", "ab<x>", "<x>cd", "ab\t<x> cd")),
+    ],
+)
+def test_a_single_word_is_one_before_white_space_is_taken(
+    slow: XLMRobertaTokenizer, strips: dict[str, bool], text: str, found: bool
+) -> None:
+    slow.add_tokens(AddedToken("<x>", single_word=True, **strips))
+    assert ("<x>" in slow.tokenize(text)) is found
+    if found:
+        before, after = text.split("<x>")
+        before = before.rstrip() if strips.get("lstrip") else before
+        after = after.lstrip() if strips.get("rstrip") else after
+        parts = [part for part, _, _ in slow._split(text, False)]
+        assert parts == [part for part in (before, "<x>", after) if part]
+
+
+@pytest.mark.parametrize("count", [0, 3, 500])
+def test_tokens_are_found_leftmost_and_longest(count: int) -> None:
+    generator = random.Random(count)
+    letters = "ab<^-]é"
+    tokens = {"".join(generator.choices(letters, k=generator.randrange(1, 7))) for _ in range(count)}
+    longest_first = "|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or "(?!)"
+    for _ in range(200):
+        text = "".join(generator.choices(letters + " ", k=60))
+        expected = [(match.start(), match[0]) for match in re.finditer(longest_first, text)]
+        assert list(TokenFinder(tokens).find(text)) == expected
+
+
+@pytest.mark.slow
+def test_ten_thousand_added_tokens(slow: XLMRobertaTokenizer, tmp_path: Path) -> None:
+    """Adding and loading them, and calls and decoding with them, take a fraction of a second; the bounds leave room."""
+    generator = random.Random(0)
+    tokens = ["".join(generator.choices("abcdefghijklmnopqrstuvwxyz", k=9)) for _ in range(10_000)]
+    started = time.process_time()
+    slow.add_tokens(tokens)
+    slow.save_pretrained(tmp_path)
+    again = XLMRobertaTokenizer.from_pretrained(tmp_path)
+    assert time.process_time() - started < 3
+    started = time.process_time()
+    ids = again(TEXTS * 50)["input_ids"]
+    again.batch_decode(ids)
+    assert time.process_time() - started < 1
+    assert again.convert_tokens_to_ids(tokens[7]) in again(f"a {tokens[7]}")["input_ids"]
+
+
 def test_stripping_and_single_words(slow: XLMRobertaTokenizer) -> None:
     slow.add_tokens(
         [AddedToken("<r>", rstrip=True), AddedToken("<l>", lstrip=True), AddedToken("cat", single_word=True)]
@@ -169,7 +234,6 @@ def test_pad_takes_lists_arrays_and_encodings(tokenizer: PreTrainedTokenizerBase
     expected = dict(tokenizer(["a", "Paris is the capital"], padding=True))
     assert dict(tokenizer.pad(rows)) == expected
     assert dict(tokenizer.pad({"input_ids": [row["input_ids"] for row in rows]})) == expected
-    assert dict(tokenizer.pad([{"input_ids": np.array(row["input_ids"])} for row in rows])) == expected
     arrays = tokenizer.pad(rows, return_tensors="np", pad_to_multiple_of=16)
     assert arrays["input_ids"].shape == (2, 16)
     assert arrays["input_ids"].dtype == np.int64
@@ -242,6 +306,55 @@ def test_old_argument_names(tokenizer: PreTrainedTokenizerBase, caplog: pytest.L
         tokenizer("a", colour="red")
     assert "colour" in caplog.text
     assert "longest_first" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"max_length": 4},
+        {"truncation": True},
+        {"padding": "max_length"},
+        {"padding": "max_length", "truncation": True},
+        {"colour": "red"},
+        {"colour": "red", "shade": "dark"},
+    ],
+    ids=str,
+)
+def test_advice_is_given_once(
+    tokenizer: PreTrainedTokenizerBase, call: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer("a b c d", verbose=False, **call)
+    assert not caplog.records
+    tokenizer("a b c d", **call)
+    said = [record.getMessage() for record in caplog.records]
+    assert said
+    for _ in range(3):
+        tokenizer(["a b c d"], **call)
+        tokenizer.encode("a b c d", **call)
+    assert [record.getMessage() for record in caplog.records] == said
+    assert len(set(said)) == len(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("Truncation-not-explicitly-activated", {"max_length": 4}),
+        ("Asking-to-truncate-to-max_length", {"truncation": True}),
+        ("Asking-to-pad-to-max_length", {"padding": "max_length"}),
+    ],
+)
+def test_advice_is_silenced_by_its_published_name(
+    tokenizer: PreTrainedTokenizerBase, name: str, call: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer.deprecation_warnings[name] = True
+    tokenizer("a b c d", **call)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("padding", "cut"), [(False, True), ("do_not_pad", False), (True, False)])
+def test_when_max_length_alone_truncates(tokenizer: PreTrainedTokenizerBase, padding: Any, cut: bool) -> None:
+    whole = tokenizer(TEXTS[0])["input_ids"]
+    assert tokenizer(TEXTS[0], padding=padding, max_length=5)["input_ids"] == ([*whole[:4], 2] if cut else whole)
 
 
 def test_what_a_call_returns(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -325,12 +438,23 @@ def test_batch_encoding_is_a_dict_with_attributes(tokenizer: PreTrainedTokenizer
 
 def test_to_moves_what_can_move() -> None:
     class Tensor:
-        def to(self, device: str) -> str:
-            return f"on {device}"
+        def to(self, device: str, non_blocking: bool) -> str:
+            return f"on {device}, {non_blocking}"
 
     encoded = BatchEncoding({"input_ids": Tensor(), "length": [1]})
-    assert encoded.to("meta") is encoded
-    assert encoded.data == {"input_ids": "on meta", "length": [1]}
+    assert encoded.to("meta", non_blocking=True) is encoded
+    assert encoded.data == {"input_ids": "on meta, True", "length": [1]}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, None, {"device": "cpu"}], ids=str)
+def test_to_casts_nothing(dtype: Any, caplog: pytest.LogCaptureFixture) -> None:
+    class Tensor:
+        def to(self, device: object, non_blocking: bool) -> None:
+            raise AssertionError("cast")
+
+    tensor = Tensor()
+    assert BatchEncoding({"input_ids": tensor}).to(dtype)["input_ids"] is tensor
+    assert "expected a device" in caplog.text
 
 
 def test_numpy_tensors(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -349,6 +473,117 @@ def test_other_tensors_go_through_the_backend(
 
     monkeypatch.setattr(backends, "to_tensor", lambda name, array: (name, array.shape))
     assert tokenizer(["a"], return_tensors="jax")["input_ids"] == ("jax", (1, 3))
+
+
+# What the frameworks make of Python's numbers in the original; arrays and NumPy's numbers keep their dtype.
+DTYPES = [
+    ([[1, 2]], {"np": "int64", "pt": "int64", "tf": "int32"}),
+    ([[]], {"np": "int64", "pt": "int64", "tf": "int32"}),
+    ([], {"np": "int64", "pt": "int64", "tf": "int32"}),
+    ([2**40], {"np": "int64", "pt": "int64", "tf": "int64"}),
+    ([0.5, 1], {"np": "float64", "pt": "float32", "tf": "float32"}),
+    ([True], {"np": "bool", "pt": "bool", "tf": "bool"}),
+    *(
+        (value, dict.fromkeys(("np", "pt", "tf"), dtype))
+        for dtype in ("float32", "float64", "int32", "int64")
+        for value in (np.ones((2, 1), dtype), [np.ones(2, dtype)], [np.ones(1, dtype)[0]], [[np.ones(1, dtype)[0]]])
+    ),
+]
+
+
+@pytest.mark.parametrize("framework", ["np", "pt", "tf"])
+@pytest.mark.parametrize(("value", "dtypes"), DTYPES)
+def test_dtypes(value: Any, dtypes: dict[str, str], framework: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xlmr_core import backends
+
+    monkeypatch.setattr(backends, "to_tensor", lambda name, array: array)
+    assert BatchEncoding({"labels": value}, tensor_type=framework)["labels"].dtype == dtypes[framework]
+
+
+@pytest.mark.parametrize("error", [TypeError, RuntimeError])
+def test_tensors_that_numpy_cannot_read(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as bfloat16 (TypeError), or with a gradient (RuntimeError)."""
+    from xlmr_core import backends
+
+    class Tensor:
+        def __array__(self, *_: Any, **__: Any) -> None:
+            raise error("cannot")
+
+        def tolist(self) -> list[float]:
+            return [0.5]
+
+    monkeypatch.setattr(backends, "to_tensor", lambda name, array: array)
+    labels = BatchEncoding({"labels": [Tensor(), Tensor()]}, tensor_type="pt")["labels"]
+    assert (labels.tolist(), labels.dtype) == ([[0.5], [0.5]], np.float32)
+    with pytest.raises(TokenizerError, match="rows of one length"):
+        BatchEncoding({"labels": [Tensor(), [0.5, 0.5]]}, tensor_type="pt")
+
+
+@pytest.mark.parametrize("text", ["a", ["a", "b"], np.array(["a"]), np.array(["a"], dtype=object)], ids=repr)
+@pytest.mark.parametrize("framework", ["pt", "jax"])
+def test_a_column_of_text_makes_no_tensor(tokenizer: PreTrainedTokenizerBase, framework: str, text: Any) -> None:
+    with pytest.raises(TokenizerError, match=r"tensor of 'source', got text str_? .*'a'.*remove this column"):
+        tokenizer.pad([{"input_ids": [1], "attention_mask": [1], "source": text}], return_tensors=framework)
+
+
+def test_a_column_of_text_in_numpy(tokenizer: PreTrainedTokenizerBase) -> None:
+    """NumPy has arrays of text, and the original makes them."""
+    rows = [{"input_ids": [1], "source": "a"}, {"input_ids": [1, 2], "source": "b"}]
+    assert tokenizer.pad(rows, return_tensors="np")["source"].tolist() == ["a", "b"]
+    ragged = [{"input_ids": [1], "source": ["a"]}, {"input_ids": [1], "source": ["b", "c"]}]
+    with pytest.raises(TokenizerError, match="remove this column"):
+        tokenizer.pad(ragged, return_tensors="np")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [{"input_ids": np.array([0, 5, 2], np.int32)}, {"input_ids": np.array([0, 2], np.int32)}],
+        {"input_ids": [np.array([0, 5, 2]), np.array([0, 2])]},
+    ],
+)
+def test_pad_gives_arrays_for_arrays(tokenizer: PreTrainedTokenizerBase, given: Any) -> None:
+    padded = tokenizer.pad(given)
+    assert all(type(value) is np.ndarray for value in padded.values())
+    assert padded["input_ids"].tolist() == [[0, 5, 2], [0, 2, 1]]
+    assert padded["input_ids"].dtype == np.int64
+    assert padded["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+
+
+def test_pad_gives_lists_for_numbers_of_numpy(tokenizer: PreTrainedTokenizerBase) -> None:
+    ids = tokenizer.pad([{"input_ids": [np.int64(0), np.int64(2)]}, {"input_ids": [0]}])["input_ids"]
+    assert [[int(index) for index in row] for row in ids] == [[0, 2], [0, 1]]
+    assert type(ids) is list
+    one = tokenizer.pad({"input_ids": np.array([0, 2])}, padding="max_length", max_length=3)["input_ids"]
+    assert one.tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("ids", "dtype"), [([0, 2], np.float32), (np.array([0, 2]), np.float64)], ids=["lists", "arrays"]
+)
+def test_labels_beside_lists_keep_their_dtype(tokenizer: PreTrainedTokenizerBase, ids: Any, dtype: Any) -> None:
+    padded = tokenizer.pad([{"input_ids": ids, "labels": np.float32(0.5)}], return_tensors="np")
+    assert padded["labels"].dtype == dtype
+
+
+@pytest.mark.parametrize(("package", "framework"), [("torch", "pt"), ("tensorflow", "tf"), ("jaxlib", "jax")])
+def test_pad_asks_the_type_for_its_framework(
+    tokenizer: PreTrainedTokenizerBase, package: str, framework: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xlmr_core import backends
+
+    members = {
+        "__module__": f"{package}.inside",
+        "shape": (2,),
+        "tolist": lambda self: [0, 2],
+        "__array__": lambda *_, **__: np.ones(2),
+    }
+    tensor = type("Tensor", (), members)()
+    monkeypatch.setattr(backends, "to_tensor", lambda name, array: name)
+    assert tokenizer.pad([{"input_ids": tensor}])["input_ids"] == framework
+    assert tokenizer.pad([{"input_ids": tensor}], return_tensors="np")["input_ids"].tolist() == [[0, 2]]
+    assert BatchEncoding({"labels": tensor}, tensor_type=framework)["labels"] is tensor
+    assert BatchEncoding({"labels": tensor}, tensor_type="np")["labels"].tolist() == [1, 1]
 
 
 def test_encode_plus_and_batch_encode_plus(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -394,6 +629,18 @@ def test_decoding(tokenizer: PreTrainedTokenizerBase) -> None:
     assert tokenizer.decode(ids) == "Paris , is ."
     assert tokenizer.decode(ids, clean_up_tokenization_spaces=True) == "Paris, is."
     assert tokenizer.convert_tokens_to_string(["▁Par", "is"]) == "Paris"
+
+
+@pytest.mark.parametrize("spaces", [True, False])
+def test_decoding_replaced_and_added_tokens(slow: XLMRobertaTokenizer, spaces: bool) -> None:
+    """A named token is joined like a piece, also under another name; one that a user added stands apart."""
+    slow.add_special_tokens({"cls_token": "[CLS]", "sep_token": "[SEP]", "additional_special_tokens": ["<q>"]})
+    slow.add_tokens(["<n>"])
+    ids = slow("Paris", "is")["input_ids"]
+    assert slow.decode(ids, spaces_between_special_tokens=spaces) == "[CLS] Paris[SEP][SEP] is[SEP]"
+    gap = " " if spaces else ""
+    text = f"[CLS] Paris{gap}<q>{gap}is{gap}<n>{gap}[SEP]"
+    assert slow.decode(slow("Paris<q>is<n>")["input_ids"], spaces_between_special_tokens=spaces) == text
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from xlmr_core.hub import UPLOAD_ARGUMENTS
 from xlmr_core.tokenization import files
 from xlmr_core.tokenization.batching import NO_LIMIT, as_lists, check_side
 from xlmr_core.tokenization.calling import Calling
-from xlmr_core.tokenization.checks import as_id, check_text
+from xlmr_core.tokenization.checks import as_id
 from xlmr_core.tokenization.special import AddedToken
 
 __all__ = ["PreTrainedTokenizerBase"]
@@ -35,6 +35,7 @@ class PreTrainedTokenizerBase(Calling):
         split_special_tokens: treat special tokens in a text as ordinary text.
         bos_token ... mask_token, additional_special_tokens, extra_special_tokens: the special tokens.
         added_tokens_decoder: id to token, as ``tokenizer_config.json`` holds it.
+        chat_template: kept and saved; nothing here uses it.
         kwargs: kept, and written again by ``save_pretrained``.
     """
 
@@ -56,10 +57,12 @@ class PreTrainedTokenizerBase(Calling):
         additional_special_tokens: Sequence[Any] | None = None,
         extra_special_tokens: Mapping[str, Any] | Sequence[Any] | None = None,
         name_or_path: str = "",
+        chat_template: Any = None,
         **kwargs: Any,
     ) -> None:
         self._special = {}
         self._additional = []
+        self.init_inputs: tuple[Any, ...] = ()
         self.init_kwargs = dict(kwargs)
         self.name_or_path = name_or_path
         self.model_max_length = NO_LIMIT if model_max_length is None else int(model_max_length)
@@ -72,6 +75,7 @@ class PreTrainedTokenizerBase(Calling):
         self.split_special_tokens = split_special_tokens
         self.verbose = bool(kwargs.get("verbose", True))
         self.deprecation_warnings: dict[str, bool] = {}  # which warnings were given
+        self.chat_template = chat_template
         for name, token in special.items():
             self._set_special(name, token)
         if isinstance(extra_special_tokens, Mapping):
@@ -91,6 +95,10 @@ class PreTrainedTokenizerBase(Calling):
 
     @abstractmethod
     def _add_tokens(self, tokens: list[AddedToken]) -> int: ...
+
+    def _keeps_its_flags(self, token: str) -> bool:
+        """Whether a token is added already and stays as it is where a str names it again (so in the sentencepiece class)."""
+        return False
 
     @property
     @abstractmethod
@@ -118,6 +126,11 @@ class PreTrainedTokenizerBase(Calling):
         """Join tokens into a text."""
 
     # -- vocabulary ----------------------------------------------------------------------------------------------------
+
+    @property
+    def extra_special_tokens(self) -> dict[str, str]:
+        """The special tokens with names of their own: attribute name to token text."""
+        return {name: self._special[name].content for name in self._own_names if name in self._special}
 
     @property
     def vocab(self) -> dict[str, int]:
@@ -155,10 +168,11 @@ class PreTrainedTokenizerBase(Calling):
         known_special = set(self.all_special_tokens)
         tokens = []
         for token in new_tokens:
+            if isinstance(token, str) and self._keeps_its_flags(token):
+                continue
             # A str that names a special token keeps being one.
             marked = special_tokens or (isinstance(token, str) and token in known_special)
             added = AddedToken.of(token, special=True if marked else None)
-            check_text(added.content)
             if added.content:
                 tokens.append(added)
         count = self._add_tokens(tokens)

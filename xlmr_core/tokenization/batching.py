@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -19,6 +19,8 @@ __all__ = [
     "TruncationStrategy",
     "as_lists",
     "check_side",
+    "first_leaf",
+    "framework_of",
     "pad_row",
     "plan_lengths",
     "target_length",
@@ -31,6 +33,7 @@ NO_LIMIT = int(1e30)
 """``model_max_length`` of a tokenizer that knows no limit (the value published files hold)."""
 
 _LARGE = int(1e20)
+_NO_MAX_LENGTH = "this tokenizer has no model_max_length; pass max_length= to "
 T = TypeVar("T", bound=StrEnum)
 
 
@@ -105,13 +108,13 @@ def plan_lengths(
     truncation_side: str,
     model_max_length: int,
     has_pad_token: bool,
-    verbose: bool = True,
+    advise: Callable[[str, str], None],
 ) -> LengthPlan:
     """Decide what a call means.
 
     ``padding``: True or 'longest', 'max_length', False. ``truncation``: True or 'longest_first', 'only_first', 'only_second',
     False; None means True where only ``max_length`` is given. Without ``max_length`` the tokenizer's ``model_max_length`` counts,
-    if it has one.
+    if it has one. What is odd about the call goes to ``advise``, with the published name of the warning.
 
     Raises:
         TokenizerError: unknown names, negative lengths, or padding without a padding token.
@@ -135,20 +138,23 @@ def plan_lengths(
         TruncationStrategy.LONGEST_FIRST,
         TruncationStrategy.DO_NOT_TRUNCATE,
     )
-    if truncation is None and max_length is not None and pad is PaddingStrategy.DO_NOT_PAD:
-        if verbose:
-            logger.warning("max_length=%d without truncation= is taken as truncation='longest_first'", max_length)
+    # padding='do_not_pad' says in words that nothing is to happen, and no padding= says nothing.
+    if truncation is None and max_length is not None and padding in (None, False):
+        advise(
+            "Truncation-not-explicitly-activated",
+            f"max_length={max_length} without truncation= is taken as truncation='longest_first'",
+        )
         cut = TruncationStrategy.LONGEST_FIRST
     if max_length is None and (pad is PaddingStrategy.MAX_LENGTH or cut is not TruncationStrategy.DO_NOT_TRUNCATE):
-        if model_max_length > _LARGE:
-            if verbose:
-                logger.warning(
-                    "this tokenizer has no model_max_length; pass max_length= to pad or truncate to a length"
-                )
-            pad = PaddingStrategy.DO_NOT_PAD if pad is PaddingStrategy.MAX_LENGTH else pad
-            cut = TruncationStrategy.DO_NOT_TRUNCATE
-        else:
+        if model_max_length <= _LARGE:
             max_length = model_max_length
+        else:
+            if pad is PaddingStrategy.MAX_LENGTH:
+                advise("Asking-to-pad-to-max_length", _NO_MAX_LENGTH + "pad to it")
+                pad = PaddingStrategy.DO_NOT_PAD
+            if cut is not TruncationStrategy.DO_NOT_TRUNCATE:
+                advise("Asking-to-truncate-to-max_length", _NO_MAX_LENGTH + "truncate to it")
+                cut = TruncationStrategy.DO_NOT_TRUNCATE
     if pad is not PaddingStrategy.DO_NOT_PAD and not has_pad_token:
         raise TokenizerError(
             "expected a padding token to pad with, got none; set tokenizer.pad_token, e.g. tokenizer.pad_token = '<pad>'"
@@ -243,6 +249,26 @@ def pad_row(row: dict[str, Any], target: int, side: str, fill: Mapping[str, Any]
         if key in fill and (missing := target - len(value)) > 0:
             extra = [fill[key]] * missing
             row[key] = extra + value if side == "left" else value + extra
+
+
+# By the package that an array's type is from.
+_FRAMEWORKS = {"numpy": "np", "torch": "pt", "tensorflow": "tf", "jax": "jax", "jaxlib": "jax"}
+
+
+def first_leaf(value: Any) -> Any:
+    """The first item of nested lists that is no list (None where there is none)."""
+    while isinstance(value, list | tuple):
+        value = next((item for item in value if not isinstance(item, list | tuple) or item), None)
+    return value
+
+
+def framework_of(value: Any) -> str | None:
+    """The framework ('np', 'pt', 'tf', 'jax') of an array or of the first one in nested lists; None for Python's and NumPy's numbers."""
+    leaf = first_leaf(value)
+    if isinstance(leaf, np.generic):
+        return None
+    packages = (base.__module__.partition(".")[0] for base in type(leaf).__mro__)
+    return next((_FRAMEWORKS[package] for package in packages if package in _FRAMEWORKS), None)
 
 
 def as_lists(value: Any) -> Any:

@@ -66,7 +66,7 @@ class Calling(Rows):
             verbose: log what is odd about a call.
 
         Returns:
-            lists (or arrays of shape (S,) or (B, S), int64 for 'np') by name.
+            lists, or arrays of shape (S,) or (B, S), by name; integers are int64 for 'np' and 'pt', int32 for 'tf' and 'jax'.
 
         Raises:
             TokenizerError: something that is no text, or lengths that cannot be met.

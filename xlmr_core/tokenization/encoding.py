@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections import UserDict
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from xlmr_core.errors import TokenizerError
+from xlmr_core.tokenization.batching import as_lists, first_leaf, framework_of
+from xlmr_core.tokenization.checks import describe
 
 __all__ = ["BatchEncoding", "CharSpan", "TokenSpan"]
+
+logger = logging.getLogger("xlmr_core.tokenization")
 
 
 class CharSpan(NamedTuple):
@@ -170,12 +175,15 @@ class BatchEncoding(UserDict[str, Any]):
     def convert_to_tensors(self, tensor_type: str | None = None, prepend_batch_axis: bool = False) -> BatchEncoding:
         """Turn every value into an array of the named framework, in place.
 
+        Arrays keep their dtype. Python's numbers get that of the framework: integers int64 ('np', 'pt') or int32, floats float64 ('np')
+        or float32.
+
         Args:
             tensor_type: 'np', 'pt', 'tf' or 'jax'; None does nothing.
             prepend_batch_axis: add a leading axis of one.
 
         Raises:
-            TokenizerError: rows of different lengths, or an unknown name.
+            TokenizerError: rows of different lengths, text where the framework has none, or an unknown name.
             MissingBackendError: the framework is not installed.
         """
         if tensor_type is None:
@@ -184,15 +192,22 @@ class BatchEncoding(UserDict[str, Any]):
         if name not in ("np", "pt", "tf", "jax"):
             raise TokenizerError(f"expected return_tensors 'np', 'pt', 'tf' or 'jax', got {tensor_type!r}")
         for key, value in self.data.items():
-            array = _rectangular(key, [value] if prepend_batch_axis else value)
+            array = _rectangular(key, [value] if prepend_batch_axis else value, name)
             if array is not None:
                 self.data[key] = _to_framework(name, array)
         return self
 
-    def to(self, device: Any, **kwargs: Any) -> BatchEncoding:
-        """Move every value that can move (torch tensors) to a device, in place; the rest stays."""
+    def to(self, device: Any, *, non_blocking: bool = False) -> BatchEncoding:
+        """Move every value that can move (torch tensors) to a device, in place; the rest stays.
+
+        A dtype is logged and does nothing: code that casts whatever a model is given would cast the ids.
+        """
+        if not isinstance(device, str | int) and type(device).__name__ != "device":
+            logger.warning("expected a device to move a BatchEncoding to, got %s; nothing is moved or cast", device)
+            return self
         self.data = {
-            key: value.to(device, **kwargs) if hasattr(value, "to") else value for key, value in self.data.items()
+            key: value.to(device, non_blocking=non_blocking) if hasattr(value, "to") else value
+            for key, value in self.data.items()
         }
         return self
 
@@ -209,22 +224,47 @@ def _unsigned(function: Any, index: int, sequence_index: int) -> Any:
     return function(index, sequence_index)
 
 
-def _rectangular(key: str, value: Any) -> np.ndarray[Any, Any] | None:
-    """The value as an array, or None where it is a tensor of some framework already."""
-    if hasattr(value, "shape") and not isinstance(value, np.ndarray):
+def _rectangular(key: str, value: Any, framework: str) -> np.ndarray[Any, Any] | None:
+    """The value as an array of the dtype that it is to have, or None where it is a tensor of the framework already."""
+    if hasattr(value, "shape") and not isinstance(value, np.ndarray) and framework_of(value) == framework:
         return None
     if isinstance(value, list) and not value:
-        return np.zeros((0, 0), dtype=np.int64)
+        return np.zeros((0, 0), dtype=np.int32 if framework == "tf" else np.int64)
+    leaf = first_leaf(value)
     try:
-        array = np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except (TypeError, RuntimeError):
+            # Tensors that NumPy cannot read: bfloat16, of another device, or with a gradient.
+            leaf, array = 0.0, np.asarray(as_lists(value))
     except (ValueError, OverflowError) as error:
-        raise _ragged(key) from error
-    if array.dtype == object:
-        raise _ragged(key)
-    return array.astype(np.int64) if array.size == 0 else array
+        raise _refused(key, leaf) from error
+    # NumPy and TensorFlow have arrays of text.
+    if array.dtype == object or (array.dtype.kind in "US" and framework in ("pt", "jax")):
+        raise _refused(key, leaf)
+    if array.size == 0:
+        array = array.astype(np.int64)
+    of_python = leaf is None or (isinstance(leaf, int | float) and not isinstance(leaf, np.generic))
+    return _as_of_python(array, framework) if of_python else array
 
 
-def _ragged(key: str) -> TokenizerError:
+def _as_of_python(array: np.ndarray[Any, Any], framework: str) -> np.ndarray[Any, Any]:
+    """The array in the dtype that the framework gives Python's numbers (JAX's is a matter of its settings)."""
+    if array.dtype == np.float64 and framework in ("pt", "tf"):
+        return array.astype(np.float32)
+    if array.dtype == np.int64 and framework == "tf":
+        small = array.astype(np.int32)
+        return small if (small == array).all() else array
+    return array
+
+
+def _refused(key: str, leaf: Any) -> TokenizerError:
+    if isinstance(leaf, np.ndarray) and leaf.size:
+        leaf = leaf.flat[0]
+    if isinstance(leaf, str | bytes):
+        return TokenizerError(
+            f"expected numbers to make a tensor of {key!r}, got text {describe(leaf)}; remove this column before padding or converting"
+        )
     return TokenizerError(
         f"expected rows of one length to make a tensor of {key!r}, got rows of different lengths or missing values; pass "
         "padding=True and truncation=True"

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization import files, spm
 from xlmr_core.tokenization.base import PreTrainedTokenizerBase
-from xlmr_core.tokenization.batching import PaddingStrategy
+from xlmr_core.tokenization.batching import LengthPlan, PaddingStrategy, TruncationStrategy
 from xlmr_core.tokenization.calling import Sample
 from xlmr_core.tokenization.checks import check_text, describe
 from xlmr_core.tokenization.encoding import BatchEncoding
@@ -70,8 +70,11 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         added_tokens_decoder: Mapping[Any, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if mask_token == DEFAULT_TOKENS["mask_token"]:
-            mask_token = AddedToken("<mask>", lstrip=True, normalized=True, special=True)
+        if vocab_file is not None and tokenizer_file is None and str(vocab_file).endswith(".json"):
+            vocab_file, tokenizer_file = None, vocab_file
+        if isinstance(mask_token, str):
+            from_model = tokenizer_object is None and tokenizer_file is None
+            mask_token = AddedToken(mask_token, lstrip=True, normalized=from_model, special=True)
         special = dict(
             zip(
                 DEFAULT_TOKENS,
@@ -79,8 +82,6 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
                 strict=True,
             )
         )
-        if vocab_file is not None and tokenizer_file is None and str(vocab_file).endswith(".json"):
-            vocab_file, tokenizer_file = None, vocab_file
         self.vocab_file = None if vocab_file is None else str(vocab_file)
         self._lock = threading.Lock()
         if tokenizer_object is not None:
@@ -233,29 +234,9 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         return BatchEncoding(data, encodings=rows, tensor_type=options.return_tensors)
 
     def _run(self, inputs: list[Any], options: CallOptions) -> list[Any]:
-        plan = options.plan
         # Lengths are settings of the tokenizers object, so another thread must not change them in between.
         with self._lock:
-            if plan.truncates:
-                self._tokenizer.enable_truncation(
-                    max_length=plan.max_length,
-                    stride=plan.stride,
-                    strategy=plan.truncation.value,
-                    direction=plan.truncation_side,
-                )
-            else:
-                self._tokenizer.no_truncation()
-            if plan.pads:
-                self._tokenizer.enable_padding(
-                    length=plan.max_length if plan.padding is PaddingStrategy.MAX_LENGTH else None,
-                    direction=plan.padding_side,
-                    pad_id=self.pad_token_id,
-                    pad_token=self.pad_token,
-                    pad_type_id=self.pad_token_type_id,
-                    pad_to_multiple_of=plan.multiple_of,
-                )
-            else:
-                self._tokenizer.no_padding()
+            self._set_lengths(options.plan)
             self._tokenizer.encode_special_tokens = options.split_special_tokens
             with _refusing("the tokenizers library refused the text; pass other lengths or another truncation", inputs):
                 return list(
@@ -265,6 +246,44 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
                         is_pretokenized=options.is_split_into_words,
                     )
                 )
+
+    def set_truncation_and_padding(
+        self,
+        padding_strategy: PaddingStrategy | str,
+        truncation_strategy: TruncationStrategy | str,
+        max_length: int | None,
+        stride: int,
+        pad_to_multiple_of: int | None,
+        padding_side: str | None,
+    ) -> None:
+        """Set the lengths of ``backend_tokenizer``, for code that calls it itself; a call of this tokenizer sets its own."""
+        plan = self._plan(
+            padding_strategy, truncation_strategy, max_length, stride, pad_to_multiple_of, padding_side, verbose=False
+        )
+        with self._lock:
+            self._set_lengths(plan)
+
+    def _set_lengths(self, plan: LengthPlan) -> None:
+        if plan.truncates:
+            self._tokenizer.enable_truncation(
+                max_length=plan.max_length,
+                stride=plan.stride,
+                strategy=plan.truncation.value,
+                direction=plan.truncation_side,
+            )
+        else:
+            self._tokenizer.no_truncation()
+        if plan.pads:
+            self._tokenizer.enable_padding(
+                length=plan.max_length if plan.padding is PaddingStrategy.MAX_LENGTH else None,
+                direction=plan.padding_side,
+                pad_id=self.pad_token_id,
+                pad_token=self.pad_token,
+                pad_type_id=self.pad_token_type_id,
+                pad_to_multiple_of=plan.multiple_of,
+            )
+        else:
+            self._tokenizer.no_padding()
 
     # -- ids to text ---------------------------------------------------------------------------------------------------
 

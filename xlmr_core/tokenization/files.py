@@ -109,10 +109,10 @@ def init_arguments(files: TokenizerFiles, overrides: Mapping[str, Any], *, fast:
     added = _added_tokens(files)
     if added:
         arguments["added_tokens_decoder"] = added
-    for name in (*DEFAULT_TOKENS, "additional_special_tokens"):
-        if not arguments.get(name) and files.special_tokens.get(name):
-            arguments[name] = files.special_tokens[name]
     arguments.update(overrides)
+    # The map counts in folders of version 3 only: later ones list all tokens in the config, and what it lacks there is not there.
+    if not files.config.get("added_tokens_decoder"):
+        arguments |= _mapped_tokens(files, overrides)
     flags = {token.content: token for token in added.values()}
     for name in DEFAULT_TOKENS:
         value = arguments.get(name)
@@ -120,7 +120,24 @@ def init_arguments(files: TokenizerFiles, overrides: Mapping[str, Any], *, fast:
             arguments[name] = flags[value]
         elif isinstance(value, Mapping):
             arguments[name] = AddedToken.of(value, special=True)
+    mask_token = arguments.get("mask_token", DEFAULT_TOKENS["mask_token"])
+    if not use_json and isinstance(mask_token, str):
+        # Through from_pretrained the fast class gets the slow one's token; its constructor alone matches it in the normalized text.
+        arguments["mask_token"] = AddedToken(mask_token, lstrip=True, special=True)
     return arguments
+
+
+def _mapped_tokens(files: TokenizerFiles, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What special_tokens_map.json says, where the caller did not say otherwise."""
+    mapped = {
+        name: token
+        for name, token in files.special_tokens.items()
+        if name in (*DEFAULT_TOKENS, "additional_special_tokens") and not overrides.get(name)
+    }
+    if mapped.get("additional_special_tokens"):
+        listed = [*(files.config.get("additional_special_tokens") or []), *mapped["additional_special_tokens"]]
+        mapped["additional_special_tokens"] = list({str(AddedToken.of(token)): token for token in listed}.values())
+    return mapped
 
 
 def _check_sentencepiece(files: TokenizerFiles) -> None:
@@ -233,18 +250,20 @@ def _path(folder: Path, name: str, prefix: str | None) -> Path:
 
 def config_content(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """The content of ``tokenizer_config.json``: unknown keys as they came, everything known as it is now."""
-    own = set(tokenizer._own_names)
     content: dict[str, Any] = {
         **tokenizer.init_kwargs,
         "added_tokens_decoder": {
             str(index): token.to_json() for index, token in tokenizer.added_tokens_decoder.items()
         },
-        **{name: token.content for name, token in tokenizer._special.items() if name not in own},
+        # A token that was set to None is null: without it the next load would take the default.
+        **{name: getattr(tokenizer, name) for name in DEFAULT_TOKENS},
         "clean_up_tokenization_spaces": tokenizer.clean_up_tokenization_spaces,
-        "extra_special_tokens": {name: tokenizer._special[name].content for name in tokenizer._own_names},
+        "extra_special_tokens": tokenizer.extra_special_tokens,
         "model_max_length": tokenizer.model_max_length,
         "tokenizer_class": "XLMRobertaTokenizer",
     }
+    if tokenizer.chat_template is not None:
+        content["chat_template"] = tokenizer.chat_template
     if tokenizer.additional_special_tokens:
         content["additional_special_tokens"] = tokenizer.additional_special_tokens
     usual = {

@@ -13,6 +13,7 @@ from xlmr_core.tokenization.batching import (
     LengthPlan,
     TruncationStrategy,
     as_lists,
+    framework_of,
     pad_row,
     plan_lengths,
     target_length,
@@ -24,8 +25,6 @@ from xlmr_core.tokenization.special import SpecialTokens
 __all__ = ["CallOptions", "Rows"]
 
 logger = logging.getLogger("xlmr_core.tokenization")
-
-_TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"  # scripts silence the warning under this name
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,17 @@ class Rows(SpecialTokens, ABC):
             **kwargs,
         )
 
+    def _warn_once(self, name: str, message: str) -> None:
+        """Log a warning the first time; scripts silence one by setting its name in ``deprecation_warnings``."""
+        if not self.deprecation_warnings.get(name):
+            self.deprecation_warnings[name] = True
+            logger.warning(message)
+
     def _warn_of_unknown(self, names: Iterable[str]) -> None:
-        logger.warning("keyword arguments %s are not known to the tokenizer and do nothing", sorted(names))
+        fresh = [name for name in sorted(names) if not self.deprecation_warnings.get(f"keyword-{name}")]
+        if fresh:
+            self.deprecation_warnings |= {f"keyword-{name}": True for name in fresh}
+            logger.warning("keyword arguments %s are not known to the tokenizer and do nothing", fresh)
 
     def _plan(
         self,
@@ -119,27 +127,19 @@ class Rows(SpecialTokens, ABC):
             truncation_side=self.truncation_side,
             model_max_length=self.model_max_length,
             has_pad_token=self.pad_token_id is not None,
-            verbose=verbose,
+            advise=self._warn_once if verbose else lambda *_: None,
         )
 
     def _wanted(self, name: str, asked: bool | None) -> bool:
         return name in self.model_input_names if asked is None else asked
 
     def _warn_if_too_long(self, length: int, max_length: int | None, verbose: bool) -> None:
-        if (
-            max_length is not None
-            or length <= self.model_max_length
-            or not verbose
-            or self.deprecation_warnings.get(_TOO_LONG)
-        ):
-            return
-        self.deprecation_warnings[_TOO_LONG] = True
-        logger.warning(
-            "Token indices sequence length is longer than the specified maximum sequence length for this model "
-            "(%d > %d); pass truncation=True, or the model will refuse it",
-            length,
-            self.model_max_length,
-        )
+        if verbose and max_length is None and length > self.model_max_length:
+            self._warn_once(
+                "sequence-length-is-longer-than-the-specified-maximum",
+                "Token indices sequence length is longer than the specified maximum sequence length for this model "
+                f"({length} > {self.model_max_length}); pass truncation=True, or the model will refuse it",
+            )
 
     # -- from ids ------------------------------------------------------------------------------------------------------
 
@@ -267,10 +267,10 @@ class Rows(SpecialTokens, ABC):
             others: as of a call.
 
         Returns:
-            the batch, with ``attention_mask``.
+            the batch, with ``attention_mask``; arrays or tensors of a framework come back as such, unless ``return_tensors`` says else.
 
         Raises:
-            TokenizerError: rows without the model's main input.
+            TokenizerError: rows without the model's main input, or a column that makes no tensor.
         """
         if isinstance(encoded_inputs, list | tuple) and encoded_inputs and isinstance(encoded_inputs[0], Mapping):
             keys = encoded_inputs[0].keys()
@@ -281,7 +281,11 @@ class Rows(SpecialTokens, ABC):
             raise TokenizerError(
                 f"expected encodings that include {main!r}, got {got}; pass what calling the tokenizer returned"
             )
-        columns = {key: as_lists(value) for key, value in encoded_inputs.items()}
+        given = framework_of(encoded_inputs[main])
+        return_tensors = given if return_tensors is None else return_tensors
+        fill = self._fill()
+        # Labels beside lists of ids keep their dtype; those beside arrays lose it with the ids, as in the original.
+        columns = {key: as_lists(value) if given or key in fill else value for key, value in encoded_inputs.items()}
         with_mask = self._wanted("attention_mask", return_attention_mask)
         plan = self._plan(padding, False, max_length, 0, pad_to_multiple_of, padding_side, verbose)
         if not columns[main]:
@@ -300,18 +304,22 @@ class Rows(SpecialTokens, ABC):
     def _pad_rows(self, rows: list[dict[str, Any]], plan: LengthPlan, with_mask: bool) -> None:
         main = self.model_input_names[0]
         target = target_length(plan, [len(row[main]) for row in rows])
-        fill = {
-            main: self.pad_token_id,
-            "attention_mask": 0,
-            "token_type_ids": self.pad_token_type_id,
-            "special_tokens_mask": 1,
-            "offset_mapping": (0, 0),
-        }
+        fill = self._fill()
         for row in rows:
             if with_mask and "attention_mask" not in row:
                 row["attention_mask"] = [1] * len(row[main])
             if target:
                 pad_row(row, target, plan.padding_side, fill)
+
+    def _fill(self) -> dict[str, Any]:
+        """What each padded column is filled with."""
+        return {
+            self.model_input_names[0]: self.pad_token_id,
+            "attention_mask": 0,
+            "token_type_ids": self.pad_token_type_id,
+            "special_tokens_mask": 1,
+            "offset_mapping": (0, 0),
+        }
 
 
 def _surround(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +14,7 @@ from xlmr_core.tokenization.batching import TruncationStrategy, target_length
 from xlmr_core.tokenization.calling import Sample
 from xlmr_core.tokenization.checks import check_text, describe
 from xlmr_core.tokenization.encoding import BatchEncoding
+from xlmr_core.tokenization.finder import TokenFinder
 from xlmr_core.tokenization.rows import CallOptions
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 
@@ -62,8 +62,8 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         added_tokens_decoder: Mapping[Any, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if mask_token == DEFAULT_TOKENS["mask_token"]:
-            mask_token = AddedToken("<mask>", lstrip=True, special=True)
+        if isinstance(mask_token, str):
+            mask_token = AddedToken(mask_token, lstrip=True, special=True)
         special = dict(
             zip(
                 DEFAULT_TOKENS,
@@ -76,13 +76,13 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         self.sp_model_kwargs = dict(sp_model_kwargs or {})
         self.init_kwargs["sp_model_kwargs"] = self.sp_model_kwargs
         self._load(spm.read_model_file(vocab_file), self.vocab_file)
-        self._added: dict[int, AddedToken] = {}
-        for index, token in sorted(
-            (int(index), AddedToken.of(token)) for index, token in (added_tokens_decoder or {}).items()
-        ):
-            self._place(index, token)
+        listed = {int(index): AddedToken.of(token) for index, token in (added_tokens_decoder or {}).items()}
+        self._added: dict[int, AddedToken] = dict(sorted(listed.items()))
+        self._check_places()
+        self._index_added()
         self.add_tokens(
-            [t for t in self.all_special_tokens_extended if t.content not in self._added_ids], special_tokens=True
+            [token for token in self.all_special_tokens_extended if token.content not in self._by_text],
+            special_tokens=True,
         )
 
     def _load(self, model: bytes, source: str) -> None:
@@ -140,29 +140,28 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
     def get_vocab(self) -> dict[str, int]:
         """Token to id, added tokens included."""
         vocabulary = {self._piece(index): index for index in range(self.vocab_size)}
-        return vocabulary | self._added_ids
+        return vocabulary | self._by_text
 
     @property
     def added_tokens_decoder(self) -> dict[int, AddedToken]:
         """Id to token, of every token that is cut out of the text before the model (special tokens too), by id."""
         return dict(sorted(self._added.items()))
 
-    @property
-    def _added_ids(self) -> dict[str, int]:
-        return {token.content: index for index, token in self._added.items()}
+    def _check_places(self) -> None:
+        for index, token in self._added.items():
+            known = self._base_id(token.content)
+            if (known is not None and known != index) or (known is None and index < self.vocab_size):
+                raise TokenizerError(
+                    f"expected id {index} to be {self._piece(index) if index < self.vocab_size else 'free'!r} in {self.vocab_file}, but "
+                    f"the tokenizer's other files say it is {token.content!r}; they belong to different vocabularies, so use files from "
+                    "one place"
+                )
 
-    def _place(self, index: int, token: AddedToken) -> None:
-        known = self._base_id(token.content)
-        if (known is not None and known != index) or (known is None and index < self.vocab_size):
-            raise TokenizerError(
-                f"expected id {index} to be {self._piece(index) if index < self.vocab_size else 'free'!r} in {self.vocab_file}, but the "
-                f"tokenizer's other files say it is {token.content!r}; they belong to different vocabularies, so use files from one place"
-            )
-        self._added[index] = token
-        self._index_added()
+    def _keeps_its_flags(self, token: str) -> bool:
+        return token in self._by_text
 
     def _add_tokens(self, tokens: list[AddedToken]) -> int:
-        ids = self._added_ids
+        ids = self._by_text
         size = before = len(self)
         for token in tokens:
             index = ids.get(token.content)
@@ -176,9 +175,8 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         return size - before
 
     def _index_added(self) -> None:
-        self._by_text = self._added_ids
-        longest_first = sorted(self._by_text, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        self._by_text = {token.content: index for index, token in self._added.items()}
+        self._finder = TokenFinder(self._by_text)
 
     def _base_id(self, token: str) -> int | None:
         if token in self.fairseq_tokens_to_ids:
@@ -212,6 +210,12 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
 
     # -- text to ids ---------------------------------------------------------------------------------------------------
 
+    def prepare_for_tokenization(
+        self, text: str, is_split_into_words: bool = False, **kwargs: Any
+    ) -> tuple[str, dict[str, Any]]:
+        """The text to tokenize, and the keyword arguments that are left; for a subclass that changes texts first."""
+        return text, kwargs
+
     def tokenize(self, text: str, **kwargs: Any) -> list[str]:
         """Split a text into tokens: pieces as they stand in the normalized text, also where they have no id.
 
@@ -223,6 +227,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         if not isinstance(text, str):
             raise TokenizerError(f"expected a text (str), got {describe(text)}")
         whole = bool(kwargs.pop("split_special_tokens", self.split_special_tokens))
+        text, kwargs = self.prepare_for_tokenization(text, **kwargs)
         if kwargs:
             self._warn_of_unknown(kwargs)
         tokens: list[str] = []
@@ -233,15 +238,13 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
     def _split(self, text: str, whole: bool) -> list[tuple[str, int, int | None]]:
         """Cut added tokens out: (text, where it starts, id or None) parts, white space stripped where a token says so."""
         check_text(text)
-        if whole or self._pattern is None or self._pattern.search(text) is None:
-            return [(text, 0, None)] if text else []
         parts: list[tuple[str, int, int | None]] = []
         end = 0
-        for match in self._pattern.finditer(text):
-            if match.start() > end:
-                parts.append((text[end : match.start()], end, None))
-            end = match.end()
-            parts.append((match[0], match.start(), self._by_text[match[0]]))
+        for start, found in () if whole else self._finder.find(text):
+            if start > end:
+                parts.append((text[end:start], end, None))
+            end = start + len(found)
+            parts.append((found, start, self._by_text[found]))
         if end < len(text):
             parts.append((text[end:], end, None))
         for number, (content, start, index) in enumerate(parts):
@@ -255,14 +258,17 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
     ) -> None:
         left = parts[number - 1] if number and parts[number - 1][2] is None else None
         right = parts[number + 1] if number + 1 < len(parts) and parts[number + 1][2] is None else None
+        # Whether it is a word of its own is asked of the neighbours as they were before the token took their white space.
+        joins_left = token.single_word and left and left[0] and not left[0].endswith(" ")
+        joins_right = token.single_word and right and right[0] and not right[0].startswith(" ")
         if token.rstrip and right:
             stripped = right[0].lstrip()
             right = parts[number + 1] = (stripped, right[1] + len(right[0]) - len(stripped), None)
         if token.lstrip and left:
             left = parts[number - 1] = (left[0].rstrip(), left[1], None)
-        if token.single_word and left and left[0] and not left[0].endswith(" "):
+        if joins_left and left:
             parts[number - 1], parts[number] = (left[0] + content, left[1], None), ("", start, None)
-        elif token.single_word and right and right[0] and not right[0].startswith(" "):
+        elif joins_right and right:
             parts[number], parts[number + 1] = ("", start, None), (content + right[0], start, None)
 
     def _ids_of_plain(self, texts: list[str]) -> list[list[int]]:
@@ -327,10 +333,11 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
             or options.return_offsets_mapping
             or plan.truncation is TruncationStrategy.ONLY_SECOND
             or type(self).build_inputs_with_special_tokens is not XLMRobertaTokenizer.build_inputs_with_special_tokens
+            or type(self).prepare_for_tokenization is not XLMRobertaTokenizer.prepare_for_tokenization
         ):
             return None
         joined = "\n".join(texts)
-        if not options.split_special_tokens and any(token in joined for token in self._by_text):
+        if not options.split_special_tokens and any(self._finder.find(joined)):
             return None
         try:
             joined.encode()
@@ -418,10 +425,12 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
     def _units(self, text: Any, words: bool) -> list[str] | _Ids:
         """A text as the strings that are encoded on their own, or as the ids that it is already."""
         if isinstance(text, str) and not words:
-            return [text]
+            return [self.prepare_for_tokenization(text)[0]]
         if isinstance(text, list | tuple):
             if all(isinstance(item, str) for item in text):
-                return list(text) if words else _Ids(self.convert_tokens_to_ids(text))
+                if words:
+                    return [self.prepare_for_tokenization(word, is_split_into_words=True)[0] for word in text]
+                return _Ids(self.convert_tokens_to_ids(text))
             if not words and all(isinstance(item, int) for item in text):
                 return _Ids(text)
         wanted = (
@@ -436,13 +445,13 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         return "".join(tokens).replace(_SPACE, " ").strip()
 
     def _decode(self, ids: list[int], skip_special_tokens: bool, spaces_between_special_tokens: bool) -> str:
-        special = set(self.all_special_tokens)
-        # The seven named tokens and <mask> are joined like pieces; tokens that a user added stand apart.
-        apart = {token for token, index in self._by_text.items() if token not in special or index >= self.vocab_size}
+        special, additional = set(self.all_special_tokens), set(self.additional_special_tokens)
         texts: list[str] = []
         run: list[str] = []
         for token in self.convert_ids_to_tokens(ids, skip_special_tokens):
-            if token not in apart:
+            # The named tokens are joined like pieces, also where a user replaced them; other added tokens stand apart.
+            index = self._by_text.get(token)
+            if index is None or (token in special and (token not in additional or index < self.vocab_size)):
                 run.append(token)
                 continue
             texts += [joined] if run and (joined := self.convert_tokens_to_string(run)) else []

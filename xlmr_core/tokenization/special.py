@@ -9,7 +9,7 @@ from typing import Any, ClassVar, overload
 
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization.batching import as_lists
-from xlmr_core.tokenization.checks import as_id
+from xlmr_core.tokenization.checks import as_id, check_text
 
 __all__ = ["DEFAULT_TOKENS", "AddedToken", "SpecialTokens"]
 
@@ -57,6 +57,7 @@ class AddedToken:
     ) -> None:
         if not isinstance(content, str):
             raise TokenizerError(f"expected the text of a token, got {type(content).__name__} {content!r}; pass a str")
+        check_text(content)
         set_field = object.__setattr__
         set_field(self, "content", content)
         set_field(self, "single_word", bool(single_word))
@@ -144,6 +145,12 @@ class _TokenId:
         instance._set_special(self.name, None if value is None else instance._id_token(value))
 
 
+def _special_token(name: str, value: Any) -> AddedToken:
+    if not isinstance(value, str | Mapping) and not hasattr(value, "content"):
+        raise TokenizerError(f"expected {name} to be a str or an AddedToken, got {type(value).__name__} {value!r}")
+    return AddedToken.of(value, special=True)
+
+
 class SpecialTokens:
     """The special-token attributes, shared by both tokenizer classes."""
 
@@ -171,10 +178,8 @@ class SpecialTokens:
     def _set_special(self, name: str, value: Any) -> None:
         if value is None:
             self._special.pop(name, None)
-            return
-        if not isinstance(value, str | Mapping) and not hasattr(value, "content"):
-            raise TokenizerError(f"expected {name} to be a str or an AddedToken, got {type(value).__name__} {value!r}")
-        self._special[name] = AddedToken.of(value, special=True)
+        else:
+            self._special[name] = _special_token(name, value)
 
     def __getattr__(self, name: str) -> Any:
         # Tokens with names of their own (`extra_special_tokens` of tokenizer_config.json), as `.image_token` and `.image_token_id`.
@@ -249,6 +254,9 @@ class SpecialTokens:
                 f"expected a dict from attribute name to token, got {type(special_tokens_dict).__name__}; "
                 'pass e.g. {"additional_special_tokens": ["<q>"]}'
             )
+        # All is checked before anything changes.
+        named: dict[str, AddedToken] = {}
+        additional: list[AddedToken] | None = None
         to_add: list[AddedToken] = []
         for name, value in special_tokens_dict.items():
             if name not in (*self.SPECIAL_TOKENS_ATTRIBUTES, *self._special):
@@ -256,15 +264,17 @@ class SpecialTokens:
                     f"expected a special-token attribute, got {name!r}; use one of {', '.join(self.SPECIAL_TOKENS_ATTRIBUTES)}"
                 )
             if name != "additional_special_tokens":
-                self._set_special(name, value)
-                to_add.append(self._special[name])
+                named[name] = _special_token(name, value)
+                to_add.append(named[name])
                 continue
             if not isinstance(value, list | tuple):
                 raise TokenizerError(f"expected additional_special_tokens to be a list of tokens, got {value!r}")
             tokens = [AddedToken.of(token, special=True) for token in value]
             known = [] if replace_additional_special_tokens else self._additional
-            self._additional = list({token.content: token for token in [*known, *tokens]}.values())
+            additional = list({token.content: token for token in [*known, *tokens]}.values())
             to_add += tokens
+        self._special |= named
+        self._additional = self._additional if additional is None else additional
         return self.add_tokens(to_add, special_tokens=True)
 
     # -- special tokens around a text ----------------------------------------------------------------------------------
