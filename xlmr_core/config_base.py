@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
 from xlmr_core.config_checks import ACTIVATIONS, check_labels, label_map, pruned_head_map, refuse_unknown
 from xlmr_core.errors import CheckpointError, ConfigError, InputError
@@ -145,6 +145,15 @@ class PretrainedConfig:
     def use_return_dict(self) -> bool:
         """Whether models return an output object (and not a tuple) by default."""
         return bool(self.return_dict) and not getattr(self, "torchscript", False)
+
+    @property
+    def _name_or_path(self) -> str:
+        """The published name of ``name_or_path``, which other libraries read."""
+        return self.name_or_path
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Self:
+        """The configuration of the part that reads text, which is all of it."""
+        return self
 
     @property
     def torch_dtype(self) -> str | None:

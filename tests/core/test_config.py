@@ -373,6 +373,8 @@ def test_where_a_config_came_from_is_no_part_of_its_equality(tmp_path: Path) -> 
     loaded = XLMRobertaConfig.from_pretrained(tmp_path)
     assert loaded == config
     assert loaded != config.copy(hidden_size=36)
+    assert loaded._name_or_path == loaded.name_or_path == str(tmp_path)  # which other libraries read
+    assert loaded.get_text_config(decoder=True) is loaded
 
 
 def test_a_callable_activation_is_used_but_not_written(tmp_path: Path) -> None:
