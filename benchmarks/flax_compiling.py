@@ -18,7 +18,7 @@ from benchmarks.models import checkpoint
 def cases(options: Options) -> Iterator[Case]:
     checkpoint(options)
     size = "2x16" if options.tiny else "8x128"
-    for layers in (12, 24):
+    for layers in (12,) if options.tiny else (12, 24):
         argument = f"{2 if options.tiny else layers}x{size}"
         yield Case(
             f"{layers} layers",

@@ -151,6 +151,10 @@ class PretrainedConfig:
         """The published name of ``name_or_path``, which other libraries read."""
         return self.name_or_path
 
+    @_name_or_path.setter
+    def _name_or_path(self, value: str) -> None:
+        self.name_or_path = value
+
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Self:
         """The configuration of the part that reads text, which is all of it."""
         return self
@@ -200,7 +204,7 @@ class PretrainedConfig:
             TypeError: for arguments that name no value, unless ``return_unused_kwargs=True``.
         """
         return_unused = kwargs.pop("return_unused_kwargs", False)
-        known = {*cls().to_dict(), *ALIASES, *UNREAD, *config_dict}
+        known = known_names(cls()) | set(config_dict)
         unused = {key: value for key, value in kwargs.items() if key not in known}
         if not return_unused:
             refuse_unknown(unused, known, cls.__name__)
@@ -429,7 +433,12 @@ def check_known(config: PretrainedConfig, names: Iterable[str], caller: str) -> 
     Raises:
         TypeError: for the first such name.
     """
-    refuse_unknown(names, {*config.to_dict(), *ALIASES, *UNREAD}, caller)
+    refuse_unknown(names, known_names(config), caller)
+
+
+def known_names(config: PretrainedConfig) -> set[str]:
+    """The names under which a configuration takes values."""
+    return {*config.to_dict(), *ALIASES, *UNREAD}
 
 
 def _merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -263,13 +263,19 @@ def plan_load(
     """
     rows = dict(parameters(config, head, pooler=pooler, int8=int8) if rows is None else rows)
     has_pooler = any(_bare(name).startswith("pooler.") for name in rows)
-    in_file = _by_bare_name(checkpoint.names, rows)
+    # A user's own name means what it says: no prefix and no older name of a part is looked for.
+    own = {name for name, row in rows.items() if row.role is Role.OWN}
+    in_file = _by_bare_name(tuple(name for name in checkpoint.names if name not in own), rows)
+    here = set(checkpoint.names)
     sources: dict[str, str] = {}
     missing: list[Parameter] = []
     for name, row in rows.items():
         if row.tied_to is not None:
             continue
-        source = next((in_file[bare] for bare in _candidates(name, config) if bare in in_file), None)
+        if name in own:
+            source = name if name in here else None
+        else:
+            source = next((in_file[bare] for bare in _candidates(name, config) if bare in in_file), None)
         if source is None:
             missing.append(row)
         else:

@@ -74,7 +74,7 @@ class HeadModel(PreTrainedModel):
         """Canonical names of the head's own parameters."""
         return [name for name in self.parameter_table() if not name.startswith("roberta.")]
 
-    def encode(self, needs: Needs, key: Array | None, **inputs: Any) -> tuple[Encoded, Array | None]:
+    def _encode(self, needs: Needs, key: Array | None, **inputs: Any) -> tuple[Encoded, Array | None]:
         """Run the encoder for a head; returns its states, and the random key that is left for the head."""
         encoder_key, head_key = (None, None) if key is None else jax.random.split(key)
         encoded = self.roberta(needs=needs, dropout_rng=encoder_key, train=key is not None, **inputs)
@@ -129,7 +129,7 @@ class SequenceClassification(HeadModel):
         batch, _ = batch_shape(model.config, input_ids, inputs_embeds, position_ids, labels=labels)
         if labels is not None:
             check_sequence_labels(model.config, labels, batch, model.num_labels)
-        encoded, head_key = model.encode(
+        encoded, head_key = model._encode(
             Needs(first_token=model._task_head.reads_first_token),
             key,
             input_ids=input_ids,
@@ -227,7 +227,7 @@ class MultipleChoice(HeadModel):
                 raise InputError(f"{name} must have the shape {(batch, choices, length)}, received {tuple(x.shape)}")
             return None if x is None else x.reshape(batch * choices, *x.shape[2:])
 
-        encoded, head_key = model.encode(
+        encoded, head_key = model._encode(
             Needs(first_token=model._task_head.reads_first_token),
             key,
             input_ids=flat("input_ids", input_ids),
@@ -310,7 +310,7 @@ class TokenClassification(HeadModel):
             if not model.counts_masked_labels and attention_mask is not None and attention_mask.shape == labels.shape:
                 xp = np if is_concrete(labels) and is_concrete(attention_mask) else jnp
                 labels = xp.where(attention_mask == 0, np.int32(IGNORE_INDEX), labels)
-        encoded, head_key = model.encode(
+        encoded, head_key = model._encode(
             Needs(positions_BS=needed_positions(shape, labels, None)),
             key,
             input_ids=input_ids,
@@ -392,7 +392,7 @@ class QuestionAnswering(HeadModel):
         spans = {"start_positions": start_positions, "end_positions": end_positions}
         batch, _ = batch_shape(model.config, input_ids, inputs_embeds, position_ids, **spans)
         check_span(start_positions, end_positions, batch)
-        encoded, _ = model.encode(
+        encoded, _ = model._encode(
             Needs(every_position=start_positions is not None),
             key,
             input_ids=input_ids,

@@ -160,7 +160,7 @@ class MaskedLM(VocabularyModel):
                 "sparse_prediction=True needs labels with values on the host, received ones that are traced or on an accelerator; "
                 "pass masked_positions"
             )
-        encoded, _ = model.encode(
+        encoded, _ = model._encode(
             Needs(positions_BS=needed_positions(shape, labels, masked_positions)),
             key,
             input_ids=input_ids,
@@ -283,7 +283,7 @@ class CausalLM(VocabularyModel):
             labels = xp.pad(labels[:, 1:], ((0, 0), (0, 1)), constant_values=IGNORE_INDEX)
         kept = kept_columns(logits_to_keep, shape[1])
         wanted = None if keeps_all else (np if is_concrete(kept) else jnp).broadcast_to(kept, (shape[0], len(kept)))
-        encoded, _ = model.encode(
+        encoded, _ = model._encode(
             Needs(positions_BS=needed_positions(shape, labels, wanted)),
             key,
             input_ids=input_ids,

@@ -77,7 +77,7 @@ class HeadModel(PreTrainedModel):
         """Canonical names of the head's own parameters."""
         return [name for name in self.parameter_table() if not name.startswith("roberta.")]
 
-    def encode(self, needs: Needs, **inputs: Any) -> Encoded:
+    def _encode(self, needs: Needs, **inputs: Any) -> Encoded:
         """Run the encoder for a head."""
         return self.roberta(needs=needs, **inputs)
 
@@ -123,7 +123,7 @@ class SequenceClassification(HeadModel):
         batch, _ = batch_shape(self.config, input_ids, inputs_embeds, position_ids, labels=labels)
         if labels is not None:
             check_sequence_labels(self.config, labels, batch, self.num_labels)
-        encoded = self.encode(
+        encoded = self._encode(
             Needs(first_token=self._task_head.reads_first_token),
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -203,7 +203,7 @@ class MultipleChoice(HeadModel):
                 raise InputError(f"{name} must have the shape {shape[:3]}, received {shape_of(tensor)}")
             return None if tensor is None else flat(tensor)
 
-        encoded = self.encode(
+        encoded = self._encode(
             Needs(first_token=self._task_head.reads_first_token),
             input_ids=flattened("input_ids", input_ids),
             attention_mask=flattened("attention_mask", attention_mask),
@@ -274,7 +274,7 @@ class TokenClassification(HeadModel):
             counts = self.counts_masked_labels or attention_mask is None
             if not counts and attention_mask.shape.is_compatible_with(labels.shape):
                 labels = tf.where(attention_mask == 0, tf.constant(IGNORE_INDEX, labels.dtype), labels)
-        encoded = self.encode(
+        encoded = self._encode(
             Needs(positions_BS=needed_positions(None, labels, None)),
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -343,7 +343,7 @@ class QuestionAnswering(HeadModel):
         spans = {"start_positions": start_positions, "end_positions": end_positions}
         batch, _ = batch_shape(self.config, input_ids, inputs_embeds, position_ids, **spans)
         check_span(start_positions, end_positions, batch)
-        encoded = self.encode(
+        encoded = self._encode(
             Needs(every_position=start_positions is not None),
             input_ids=input_ids,
             attention_mask=attention_mask,

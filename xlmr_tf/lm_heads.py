@@ -154,7 +154,7 @@ class MaskedLM(VocabularyModel):
             if masked_positions is not None:
                 labels = labels_at(masked_positions, labels)
         length = dims(input_ids if inputs_embeds is None else inputs_embeds)[1]
-        encoded = self.encode(
+        encoded = self._encode(
             Needs(positions_BS=needed_positions(length, labels, masked_positions)),
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -254,7 +254,7 @@ class CausalLM(VocabularyModel):
             labels = next_labels(check_labels(self.config, labels, self.config.vocab_size))
         kept = kept_columns(logits_to_keep, length)
         chosen = None if keeps_all else tf.broadcast_to(kept[None], (batch, dims(kept)[0]))
-        encoded = self.encode(
+        encoded = self._encode(
             Needs(positions_BS=needed_positions(length, labels, chosen)),
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -44,6 +44,9 @@ ATTRIBUTE_OF_ROLE = {
 class PreTrainedModel(TrainedByKeras, ExportedByKeras, keras.Model):
     """Base class of all models.
 
+    A class of your own derives from a published one, or from ``TFXLMRobertaPreTrainedModel`` or ``TFXLMRobertaXLPreTrainedModel`` with an
+    encoder as ``self.roberta``. ``from_pretrained`` fills the encoder; what the class adds is saved by ``save_weights``.
+
     Args:
         config: the model's configuration, kept as ``model.config``.
         dtype: the dtype policy, such as ``mixed_bfloat16``; by default Keras's global one.

@@ -68,7 +68,7 @@ class HeadModel(PreTrainedModel):
         """Canonical names of the head's own parameters."""
         return [name for name in self.parameter_table() if not name.startswith("roberta.")]
 
-    def encode(self, needs: Needs, **inputs: Any) -> Encoded:
+    def _encode(self, needs: Needs, **inputs: Any) -> Encoded:
         """Run the encoder for a head."""
         return self.roberta(needs=needs, **inputs)
 
@@ -114,7 +114,7 @@ class SequenceClassification(HeadModel):
         batch, _ = batch_shape(self.config, input_ids, inputs_embeds, position_ids, labels=labels)
         if labels is not None:
             check_sequence_labels(self.config, labels, batch, self.num_labels)
-        encoded = self.encode(
+        encoded = self._encode(
             Needs(first_token=self._task_head.reads_first_token),
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -200,7 +200,7 @@ class MultipleChoice(HeadModel):
                 )
             return None if tensor is None else tensor.flatten(0, 1)
 
-        encoded = self.encode(
+        encoded = self._encode(
             Needs(first_token=self._task_head.reads_first_token),
             input_ids=flat("input_ids", input_ids),
             attention_mask=flat("attention_mask", attention_mask),
@@ -270,7 +270,7 @@ class TokenClassification(HeadModel):
             labels = check_labels(self.config, labels, self.num_labels)
             if not self.counts_masked_labels and attention_mask is not None and attention_mask.shape == labels.shape:
                 labels = labels.masked_fill(attention_mask == 0, IGNORE_INDEX)
-        encoded = self.encode(
+        encoded = self._encode(
             Needs(positions_BS=needed_positions(shape, labels, None)),
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -339,7 +339,7 @@ class QuestionAnswering(HeadModel):
         spans = {"start_positions": start_positions, "end_positions": end_positions}
         batch, _ = batch_shape(self.config, input_ids, inputs_embeds, position_ids, **spans)
         check_span(start_positions, end_positions, batch)
-        encoded = self.encode(
+        encoded = self._encode(
             Needs(every_position=start_positions is not None),
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -124,7 +124,7 @@ class MaskedLM(VocabularyModel):
                 labels = labels.gather(1, masked_positions.long().clamp(min=0))
             if masked_positions is not None:
                 labels = labels.masked_fill(masked_positions < 0, IGNORE_INDEX)
-        encoded = self.encode(
+        encoded = self._encode(
             Needs(positions_BS=needed_positions(shape, labels, masked_positions)),
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -225,7 +225,7 @@ class CausalLM(VocabularyModel):
             # The last position predicts nothing; all others predict their successor.
             labels = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
         kept = kept_columns(logits_to_keep, shape[1])
-        encoded = self.encode(
+        encoded = self._encode(
             Needs(positions_BS=needed_positions(shape, labels, None if keeps_all else kept.expand(shape[0], -1))),
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -27,6 +27,7 @@ from xlmr_core.checkpoint import (
     save_tensors,
 )
 from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config_base import known_names
 from xlmr_core.errors import InputError
 from xlmr_core.formats.tensors import TensorInfo
 from xlmr_core.load_plan import plan_load
@@ -34,7 +35,7 @@ from xlmr_core.loading import loading_info, model_config
 from xlmr_core.parameters import Parameter, Role, stored_names
 from xlmr_core.quantization import INT8, is_int8
 from xlmr_torch.placement import find_dtype, find_one_device
-from xlmr_torch.pretrained import undrawn
+from xlmr_torch.pretrained import drawing
 
 if TYPE_CHECKING:
     from xlmr_torch.pretrained import PreTrainedModel
@@ -143,10 +144,11 @@ def from_pretrained(
     dtype = torch_dtype if dtype is None else dtype
     where = {key: kwargs.pop(key) for key in hub.HUB_ARGUMENTS if key in kwargs}
     kwargs = hub.without_published(kwargs, ONLY, NOT_NEEDED)
-    in_config = vars(cls.config_class())
-    model_kwargs = {
-        key: kwargs.pop(key) for key in inspect.signature(cls).parameters if key in kwargs and key not in in_config
-    }
+    taken = inspect.signature(cls).parameters
+    others = set(kwargs) - known_names(cls.config_class())
+    if not any(argument.kind is argument.VAR_KEYWORD for argument in taken.values()):
+        others &= taken.keys()
+    model_kwargs = {key: kwargs.pop(key) for key in others}
     target = find_one_device(device if device is not None else device_map)
     if dtype not in (None, "auto"):
         dtype = find_dtype(dtype)
@@ -188,17 +190,23 @@ def from_pretrained(
     if int8 and wanted is not torch.float32:
         raise InputError(f"an int8 model is float32 around its int8 weights, received dtype={wanted}; leave dtype out")
     copy = state_dict is not None  # a file's bytes are this model's own, the caller's tensors are not
-    for name, stored in plan.sources.items():
-        tensor = to_torch(source.tensor(stored))
-        _put(model, name, tensor.to(device=target, dtype=_own_dtype(rows[name], tensor, wanted), copy=copy))
     fresh = [name for name in plan.fresh if rows[name].role is not Role.OWN]
+    for name, stored in plan.sources.items():
+        dtype = _dtype_of(rows[name], _at(model, name), wanted)
+        _put(model, name, to_torch(source.tensor(stored)).to(device=target, dtype=dtype, copy=copy))
     for name in fresh:
-        parameter = model.get_parameter(name)
-        _put(model, name, torch.empty_like(parameter, device=target, dtype=_own_dtype(rows[name], parameter, wanted)))
-    model.tie_weights()
-    model.init_weights(fresh)
-    if any(row.role is Role.OWN for row in rows.values()) or next(model.buffers(), None) is not None:
-        model.to(device=target, dtype=wanted)  # what the class's own constructor filled
+        place = _at(model, name)
+        _put(model, name, torch.empty_like(place, device=target, dtype=_dtype_of(rows[name], place, wanted)))
+    for row in rows.values():
+        if row.tied_to in rows:  # also where it is the user's class that shares
+            module, _, attribute = row.name.rpartition(".")
+            setattr(model.get_submodule(module), attribute, _at(model, row.tied_to))
+    with drawing(True):
+        model.init_weights(fresh)
+        model._init_undrawn(plan.fresh)
+    if not _is_ours(cls):
+        default = torch.get_default_dtype()  # of what the class's own constructor filled, if it did not say another
+        model._apply(lambda x: x.to(device=target, dtype=wanted if x.dtype is default else None))
     if int8:
         model.requires_grad_(False)
     config.dtype = str(wanted).removeprefix("torch.")
@@ -210,13 +218,26 @@ def _unfilled(cls: type[PreTrainedModel]) -> AbstractContextManager[Any]:
     """Where to build a model whose values are to be loaded: without memory, or, where a user's constructor may draw or compute values
     that no file holds, for real. Memory that nobody touches costs nothing there either.
     """
-    ours = str(cls.__init__.__module__).startswith("xlmr_torch.")
-    return torch.device("meta") if ours else undrawn()
+    return torch.device("meta") if _is_ours(cls) else drawing(False)
 
 
-def _own_dtype(row: Parameter, tensor: Tensor, wanted: torch.dtype) -> torch.dtype | None:
-    """The dtype of a parameter: the model's, unless the table, or a user's integers, say another."""
-    return wanted if row.dtype is None and tensor.is_floating_point() else None
+def _is_ours(cls: type[PreTrainedModel]) -> bool:
+    kinds = (cls, getattr(cls, "encoder_class", cls))
+    return all(str(kind.__init__.__module__).startswith("xlmr_torch.") for kind in kinds)
+
+
+def _dtype_of(row: Parameter, place: Tensor, wanted: torch.dtype) -> torch.dtype | None:
+    """The dtype that a stored tensor is to have: the model's, unless the table, or a user's class, say another."""
+    if row.role is not Role.OWN:
+        return wanted if row.dtype is None else None
+    return wanted if place.dtype is torch.get_default_dtype() else place.dtype
+
+
+def _at(model: nn.Module, name: str) -> Tensor:
+    """The tensor of a key of the state dict."""
+    module, _, attribute = name.rpartition(".")
+    found: Tensor = getattr(model.get_submodule(module), attribute)
+    return found
 
 
 def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
@@ -225,7 +246,8 @@ def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
     if attribute in place._buffers:
         place._buffers[attribute] = tensor
     else:
-        setattr(place, attribute, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
+        wants = getattr(place, attribute).requires_grad  # a class may have frozen it
+        setattr(place, attribute, nn.Parameter(tensor, requires_grad=wants and tensor.is_floating_point()))
 
 
 def _wanted_dtype(dtype: torch.dtype | str | None, config: XLMRobertaConfig, source: Any, names: Any) -> torch.dtype:
@@ -275,7 +297,8 @@ def save_pretrained(
     if absent:
         whose = "state_dict() of the model" if state_dict is None else "state_dict passed"
         raise InputError(f"the {whose} lacks {', '.join(absent[:8])}; pass the model's whole state dict")
-    stored = [*known, *(name for name in values if name not in rows or rows[name].role is Role.OWN)]
+    others = (name for name in values if name not in rows or rows[name].role is Role.OWN)
+    stored = [*known, *(name for name in others if name not in rows or rows[name].tied_to not in rows)]
     odd = [name for name in stored if name in values and values[name].dtype not in TAGS]
     if odd:
         raise InputError(f"{odd[0]} is {values[odd[0]].dtype}, which no checkpoint here holds; convert or remove it")

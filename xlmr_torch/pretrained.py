@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -18,19 +19,19 @@ from xlmr_core.errors import ConfigError, InputError
 from xlmr_core.heads import OWN_HEAD, Head
 from xlmr_core.load_plan import OLD_BUFFERS
 from xlmr_core.outputs import ModelOutput
-from xlmr_core.parameters import Init, Parameter, own_parameter, parameters
+from xlmr_core.parameters import Init, Parameter, Role, own_parameter, parameters
 from xlmr_torch.kernels import check_attn_implementation
 from xlmr_torch.packing import PACKING_MODES
 
-__all__ = ["PreTrainedModel", "undrawn"]
+__all__ = ["PreTrainedModel", "drawing"]
 
 _DRAWS: ContextVar[bool] = ContextVar("draws", default=True)
 
 
 @contextmanager
-def undrawn() -> Iterator[None]:
-    """Models built inside leave the table's parameters unset, for a load that fills them; only what a user's class adds is drawn."""
-    token = _DRAWS.set(False)
+def drawing(draws: bool) -> Iterator[None]:
+    """Whether models built inside draw values. Where not, a load fills the table's parameters; what a user's class adds is drawn."""
+    token = _DRAWS.set(draws)
     try:
         yield
     finally:
@@ -56,6 +57,7 @@ class PreTrainedModel(nn.Module):
     main_input_name: ClassVar[str] = "input_ids"
     supports_gradient_checkpointing: ClassVar[bool] = True
     _quantized = False  # of the encoder; set by int8.quantize
+    _undrawn = False  # built by a load that had values for it
 
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__()
@@ -84,16 +86,28 @@ class PreTrainedModel(nn.Module):
         Raises:
             InputError: for a class with layers of its own but no encoder as ``self.roberta``.
         """
-        if not hasattr(self.base_model, "pooler"):
+        if not hasattr(self.base_model, "pooler") or self.base_model_prefix != "roberta":
             raise InputError(
-                f"{type(self).__name__} has no encoder; set self.{self.base_model_prefix} = XLMRobertaModel(config) before post_init()"
+                f"{type(self).__name__} has no encoder as self.roberta; set self.roberta = XLMRobertaModel(config) before post_init()"
             )
         known = parameters(
             self.config, self._task_head.suffix, pooler=self.base_model.pooler is not None, int8=self.is_quantized
         )
-        here = {name: tuple(tensor.shape) for name, tensor in _stored_tensors(self)}
-        added = {name: own_parameter(name, shape) for name, shape in here.items() if name not in known}
-        return {name: row for name, row in known.items() if name in here} | added
+        here = dict(_stored_tensors(self))
+        # A place of another size is the user's too; but not one that is tied, which gets the size of the other end.
+        rows = {
+            name: row
+            for name, row in known.items()
+            if name in here and (row.tied_to is not None or row.shape == here[name].shape)
+        }
+        first = {id(here[name]): name for name in reversed(rows)}
+        for name, tensor in here.items():
+            if name not in rows:
+                shared = first.setdefault(id(tensor), name)
+                rows[name] = replace(
+                    own_parameter(name, tuple(tensor.shape)), tied_to=shared if shared != name else None
+                )
+        return rows
 
     @property
     def is_quantized(self) -> bool:
@@ -151,17 +165,30 @@ class PreTrainedModel(nn.Module):
     # ---- Values
 
     def post_init(self, names: Iterable[str] | None = None) -> None:
-        """Tie what the config ties and draw fresh values; the end of every constructor. Nothing is drawn on the meta device."""
+        """Tie what the config ties and draw fresh values; the end of every constructor. Nothing is drawn on the meta device.
+
+        Models inside have drawn or loaded theirs, so what is in them stays as it is.
+        """
         self.tie_weights()
-        self.init_weights(names)
+        inside = self._models_inside()
+        chosen = self.parameter_table() if names is None else names
+        self.init_weights([name for name in chosen if not name.startswith(inside)])
+
+    def _models_inside(self) -> tuple[str, ...]:
+        """The prefixes of the models that are parts of this one."""
+        parts = self.named_modules(remove_duplicate=False)
+        return tuple(f"{path}." for path, part in parts if path and isinstance(part, PreTrainedModel))
 
     @torch.no_grad()
     def init_weights(self, names: Iterable[str] | None = None) -> None:
         """Draw fresh values by the parameter table, for all parameters or for some canonical names."""
+        self._undrawn = not _DRAWS.get()
         rows = self.parameter_table()
         chosen = [rows[name] for name in (rows if names is None else names)]
+        sharing = {row.name.rpartition(".")[0] for row in rows.values() if row.tied_to in rows}
         for module in dict.fromkeys(row.name.rpartition(".")[0] for row in chosen if row.init is Init.OWN):
-            self._init_weights(self.get_submodule(module))
+            if module not in sharing:
+                self._init_weights(self.get_submodule(module))
         for row in chosen if _DRAWS.get() else ():
             name = row.name
             if row.init in (Init.OWN, Init.OF_WEIGHT) or row.tied_to is not None:
@@ -178,6 +205,13 @@ class PreTrainedModel(nn.Module):
                 values.fill_(1.0 if row.init is Init.ONES else 0.0)
             if values is not parameter:
                 self.get_submodule(name.removesuffix(".weight")).set_values(values)
+
+    def _init_undrawn(self, missing: Iterable[str]) -> None:
+        """Draw what a checkpoint lacks of the models inside that a load built; those of the encoder are this model's own."""
+        missing = set(missing)
+        for path, part in self.named_modules():
+            if isinstance(part, PreTrainedModel) and part not in (self, self.base_model) and part._undrawn:
+                part.init_weights([name for name in part.parameter_table() if f"{path}.{name}" in missing])
 
     def _init_weights(self, module: nn.Module) -> None:
         """Draw the values of a module that a user's class added: the published rule. Override it for another one."""
@@ -196,21 +230,25 @@ class PreTrainedModel(nn.Module):
         """Make tied parameters the same tensor again, as the parameter table says."""
         rows = self.parameter_table()
         for row in rows.values():
-            if row.tied_to in rows:
+            if row.tied_to in rows and row.role is not Role.OWN:
                 module, _, attribute = row.name.rpartition(".")
                 setattr(self.get_submodule(module), attribute, self.get_parameter(row.tied_to))
+        # A user's head on the vocabulary is found as published; the table knows none of it.
+        output = self.get_output_embeddings() if self._task_head is OWN_HEAD else None
+        if output is not None and self.config.tie_word_embeddings:
+            output.weight = self.get_input_embeddings().weight
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As in any module; tied parameters stay tied with ``assign=True`` too.
 
         What a file of this model has or lacks is right: one name of a tied pair, and the buffers of older releases.
         """
+        rows = self.parameter_table()
         values = OrderedDict(state_dict)
         values._metadata = getattr(state_dict, "_metadata", None)  # type: ignore[attr-defined]
         for name in state_dict:
-            if OLD_BUFFERS.match(name.removeprefix("roberta.")):
+            if name not in rows and OLD_BUFFERS.match(name.removeprefix("roberta.")):
                 del values[name]
-        rows = self.parameter_table()
         for row in rows.values():
             if row.tied_to in rows:
                 for one, other in ((row.name, row.tied_to), (row.tied_to, row.name)):

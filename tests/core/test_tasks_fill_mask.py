@@ -118,8 +118,18 @@ class Numbered:
         return self.texts[number]
 
 
+class Computed(Numbered):
+    """One whose items do not end by themselves."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, number):
+        return self.texts[number % 3]
+
+
 @pytest.mark.parametrize(
-    "stream", [Numbered(), (text for text in Numbered.texts), dict.fromkeys(Numbered.texts).keys()]
+    "stream", [Numbered(), Computed(), (text for text in Numbered.texts), dict.fromkeys(Numbered.texts).keys()]
 )
 def test_a_stream_is_answered_as_it_comes(tokenizer, forward, seen, stream):
     answers = make(tokenizer, batch_size=2, top_k=1)(stream, forward, num_workers=4)

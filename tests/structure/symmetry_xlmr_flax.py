@@ -12,7 +12,7 @@ DIFFERENCES = {
     # Files
     "-inference.py": "jax.jit and dtype= do what optimize_for_inference does",
     "-int8.py": INT8,
-    "-pretrained.py:undrawn": "a model is a tree of shapes until values come (_do_init=False)",
+    "-pretrained.py:drawing": "a model is a tree of shapes until values come (_do_init=False)",
     "-pretrained.py:PreTrainedModel.is_quantized": INT8,
     "-packed_attention.py": ROWS,
     "-packing.py:Packing.full": ROWS,

@@ -50,6 +50,12 @@ def test_python_numbers_get_tensorflow_s_dtypes_and_arrays_keep_theirs(values, d
     assert FAST.pad(rows, return_tensors="tf")["labels"].dtype == dtype
 
 
+def test_rows_of_tensors_of_different_lengths_are_padded():
+    padded = FAST.pad([{"input_ids": tf.constant([0, 5, 2])}, {"input_ids": tf.constant([0, 2])}])
+    assert padded["input_ids"].dtype == tf.int32
+    np.testing.assert_array_equal(padded["input_ids"], [[0, 5, 2], [0, 2, FAST.pad_token_id]])
+
+
 def test_the_core_reaches_it_by_name():
     tensor = backends.to_tensor("tf", np.array([[0, 250001, 2]]))
     assert isinstance(tensor, tf.Tensor)

@@ -182,8 +182,16 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
             self.post_init()
 
     config = Case("XLMRoberta", "Model").config()
-    with pytest.raises(InputError, match=r"Without has no encoder; set self.roberta = XLMRobertaModel\(config\)"):
+    with pytest.raises(
+        InputError, match=r"Without has no encoder as self.roberta; set self.roberta = XLMRobertaModel\(config\)"
+    ):
         Without(config)
+
+    class Elsewhere(own_class("XLMRoberta")):  # type: ignore[misc]
+        base_model_prefix = "encoder"
+
+    with pytest.raises(InputError, match="Elsewhere has no encoder as self.roberta"):
+        Elsewhere(config)
     model = own_class("XLMRoberta")(config)
     model.register_buffer("wave", torch.zeros(2, dtype=torch.complex64))
     with pytest.raises(InputError, match=r"wave is torch.complex64, which no checkpoint here holds"):
@@ -213,3 +221,165 @@ def test_heads_take_the_states_as_published_too(name: str) -> None:
     states = torch.randn(2, 5, 16)
     head = model.classifier if name == "ForSequenceClassification" else model.pooler
     assert torch.equal(head(states), head(states[:, 0]))
+
+
+# ---- Models inside, ties, frozen parts, and names that mean something elsewhere
+
+
+def plain(base: Any, **parts: Any) -> Any:
+    """A class with an encoder and whatever ``parts`` make of the model, in order: ``name=function of the model and its config``."""
+
+    class Plain(base):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.roberta = xlmr_torch.XLMRobertaModel(config, add_pooling_layer=False)
+            for name, part in parts.items():
+                setattr(self, name, part(self, config))
+            self.post_init()
+
+    return Plain
+
+
+BASE = xlmr_torch.XLMRobertaPreTrainedModel
+CONFIG = Case("XLMRoberta", "Model").config()
+
+
+class Holder(nn.Module):
+    """Names that checkpoints of other writers have for other things."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.rand(3)), nn.Parameter(torch.rand(3))
+        self.dense = nn.Linear(16, 16)
+        self.register_buffer("position_ids", torch.arange(5))
+        self.register_buffer("exact", torch.rand(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", ["film", "pooler", "embeddings"])
+def test_a_name_of_ones_own_means_what_it_says(name: str, tmp_path: Path) -> None:
+    # With an encoder that has a pooler of its own, whose names differ by the prefix alone.
+    with_pooler = {"roberta": lambda model, config: xlmr_torch.XLMRobertaModel(config)}
+    own = plain(BASE, **with_pooler, **{name: lambda model, config: Holder()})
+    model = randomized(own(CONFIG))
+    model.save_pretrained(tmp_path)
+    loaded, info = own.from_pretrained(tmp_path, output_loading_info=True)
+    assert info["missing_keys"] == info["unexpected_keys"] == []
+    assert_same(loaded, model)
+    assert loaded.get_submodule(name).exact.dtype is torch.float64
+    assert str(loaded.load_state_dict(model.state_dict())) == "<All keys matched successfully>"
+
+
+def test_a_second_encoder_has_values_whatever_the_file_lacks(tmp_path: Path) -> None:
+    case = Case("XLMRoberta", "Model")
+    published = case.build()
+    published.save_pretrained(tmp_path / "published")
+    teacher = lambda model, config: xlmr_torch.XLMRobertaModel.from_pretrained(tmp_path / "published")  # noqa: E731
+    second = lambda model, config: xlmr_torch.XLMRobertaModel(config)  # noqa: E731
+    own = plain(BASE, teacher=teacher, second=second)
+
+    class Quiet(own):  # type: ignore[misc, valid-type]
+        def _init_weights(self, module: nn.Module) -> None:
+            raise AssertionError("nothing here is of this class itself")
+
+    assert_same(Quiet(CONFIG).teacher, published)  # the end of the constructor leaves it as it was loaded
+    with pytest.warns(LoadWarning, match="teacher.embeddings.word_embeddings.weight.* and 66 more"):
+        model = Quiet.from_pretrained(tmp_path / "published")
+    assert_same(model.teacher, published)
+    for name, parameter in model.second.named_parameters():
+        if name.endswith("dense.weight"):
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.3), name
+    model = randomized(model)
+    model.save_pretrained(tmp_path / "own")
+    assert_same(Quiet.from_pretrained(tmp_path / "own"), model)
+
+
+class Vocabulary(plain(BASE, out=lambda model, config: nn.Linear(16, 41, bias=False))):  # type: ignore[misc]
+    """As published: who has an output embedding shares the input's."""
+
+    def get_output_embeddings(self) -> Any:
+        return self.out
+
+
+def shared_out(model: Any, config: Any) -> nn.Linear:
+    out = nn.Linear(16, 41)
+    out.weight = model.roberta.embeddings.word_embeddings.weight
+    return out
+
+
+@pytest.mark.parametrize(
+    ("own", "one", "other"),
+    [
+        (Vocabulary, "out", "roberta"),
+        (plain(BASE, out=shared_out), "out", "roberta"),
+        (
+            plain(BASE, mlm=lambda model, config: xlmr_torch.XLMRobertaForMaskedLM(config)),
+            "mlm.lm_head.decoder",
+            "mlm.roberta",
+        ),
+    ],
+)
+def test_what_a_class_shares_stays_shared(own: Any, one: str, other: str, tmp_path: Path) -> None:
+    def is_shared(model: nn.Module) -> bool:
+        return model.get_submodule(one).weight is model.get_submodule(other).embeddings.word_embeddings.weight
+
+    model = randomized(own(CONFIG))
+    assert is_shared(model)
+    model.save_pretrained(tmp_path)
+    from safetensors import safe_open
+
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert f"{one}.weight" not in file.keys()  # noqa: SIM118
+    loaded, info = own.from_pretrained(tmp_path, output_loading_info=True)
+    assert info["missing_keys"] == [] and is_shared(loaded)
+    assert_same(loaded, model)
+    Case("XLMRoberta", "Model").build().save_pretrained(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LoadWarning)
+        assert is_shared(own.from_pretrained(tmp_path))
+
+
+def test_what_a_class_freezes_stays_frozen(tmp_path: Path) -> None:
+    class Frozen(xlmr_torch.XLMRobertaForSequenceClassification):
+        def __init__(self, config: Any, **options: Any) -> None:
+            super().__init__(config)
+            self.options = options
+            self.roberta.requires_grad_(False)
+            self.fixed = nn.Parameter(torch.ones(3), requires_grad=False)
+
+        def encode(self, texts: list[str]) -> list[str]:
+            return texts
+
+    model = Frozen(Case("XLMRoberta", "ForSequenceClassification").config())
+    model.save_pretrained(tmp_path)
+    loaded = Frozen.from_pretrained(tmp_path, width=3)
+    assert loaded.options == {"width": 3}
+    assert {name for name, x in loaded.named_parameters() if x.requires_grad} == set(loaded.head_names()) - {"fixed"}
+    assert loaded(**Case("XLMRoberta", "ForSequenceClassification").inputs("right")).logits.shape == (4, CLASSES)
+
+
+def test_an_encoder_of_ones_own_below_a_published_head(tmp_path: Path) -> None:
+    class Encoder(xlmr_torch.XLMRobertaModel):
+        def __init__(self, config: Any, add_pooling_layer: bool = True) -> None:
+            super().__init__(config, add_pooling_layer)
+            self.register_buffer("steps", torch.arange(4), persistent=False)
+            self.gate = nn.Parameter(torch.ones(2))
+
+    class Own(xlmr_torch.XLMRobertaForSequenceClassification):
+        encoder_class = Encoder
+
+    Case("XLMRoberta", "Model").build().save_pretrained(tmp_path)
+    with pytest.warns(LoadWarning, match="roberta.gate"):
+        model = Own.from_pretrained(tmp_path)
+    assert torch.equal(model.roberta.steps, torch.arange(4)) and (model.roberta.gate == 1).all()
+
+
+def test_a_layer_of_the_same_kind_and_another_width(tmp_path: Path) -> None:
+    class Wide(xlmr_torch.XLMRobertaForTokenClassification):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.classifier = nn.Linear(2 * config.hidden_size, config.num_labels)
+            self.post_init()
+
+    model = randomized(Wide(Case("XLMRoberta", "ForTokenClassification").config()))
+    model.save_pretrained(tmp_path)
+    assert_same(Wide.from_pretrained(tmp_path), model)

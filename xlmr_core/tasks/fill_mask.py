@@ -123,12 +123,15 @@ class FillMask:
         if isinstance(inputs, str | list | tuple):
             answers = self._answers([inputs] if isinstance(inputs, str) else inputs, forward, options, targets)
             return answers[0] if len(answers) == 1 else answers
-        # A data set may have no __iter__ but numbered items.
         if isinstance(inputs, Mapping | bytes) or not (hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__")):
             raise InputError(
                 f"expected a text, a list of texts or an iterable of them, received {type(inputs).__name__}; pass the texts"
             )
-        return self._stream(iter(inputs), forward, options, targets)
+        # A data set may have numbered items and a length, and no __iter__.
+        data: Any = inputs
+        by_number = not hasattr(data, "__iter__") and hasattr(data, "__len__")
+        stream = (data[number] for number in range(len(data))) if by_number else iter(data)
+        return self._stream(stream, forward, options, targets)
 
     def _stream(
         self, texts: Iterator[str], forward: Forward, options: FillMaskOptions, targets: Ids | None

@@ -280,7 +280,7 @@ def as_lists(value: Any) -> Any:
     if (
         isinstance(value, list | tuple)
         and value
-        and (hasattr(value[0], "tolist") or isinstance(value[0], list | tuple))
+        and (hasattr(value[0], "tolist") or hasattr(value[0], "numpy") or isinstance(value[0], list | tuple))
     ):
         return [as_lists(item) for item in value]
     return list(value) if isinstance(value, tuple) else value
