@@ -217,11 +217,12 @@ def parameters(
 
     Args:
         config: the model's configuration.
-        head: a suffix of ``HEADS``, or ``OWN_HEAD``'s. The bare ``Model`` has names without the ``roberta.`` prefix, as published.
+        head: a suffix of ``HEADS``, or with ``pooler`` that of ``OWN_HEAD``. The bare ``Model`` has names without the ``roberta.`` prefix,
+            as published.
         pooler: overrides whether there is a pooler (``add_pooling_layer``).
         int8: of the quantized model, in which some weights are int8 and have a scale each, see ``quantization.py``.
     """
-    has_pooler = {**HEADS, OWN_HEAD.suffix: OWN_HEAD}[head].pooler if pooler is None else pooler
+    has_pooler = HEADS[head].pooler if pooler is None else pooler
     prefix = "" if head == "Model" else "roberta."
     rows: dict[str, Parameter] = {}
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.hub import DEFAULT_MODEL
-from xlmr_core.tasks import TASKS, check_model, find_task
+from xlmr_core.tasks import check_model, find_task, task_of
 from xlmr_core.tasks.fill_mask import FillMask, FillMaskOptions
 from xlmr_core.tokenization import AutoTokenizer
 from xlmr_flax import auto
@@ -124,7 +124,7 @@ def pipeline(
         raise InputError(
             f"this is the Flax backend, framework must be 'jax', received {framework!r}; import the other backend's pipeline"
         )
-    row = find_task(_task_of(model) if task is None else task)
+    row = find_task(task_of(model) if task is None else task)
     if not isinstance(config, XLMRobertaConfig | str | os.PathLike | None):
         raise InputError(
             f"config must be a configuration or its name, received {type(config).__name__}; pass a tokenizer as tokenizer="
@@ -146,11 +146,3 @@ def pipeline(
             "a model that is given stays where and as it is; pass device= and dtype= to its from_pretrained"
         )
     return PIPELINES[row.name](model, tokenizer, **options)
-
-
-def _task_of(model: Any) -> str:
-    """The task of a model given without one."""
-    for name, row in TASKS.items():
-        if model is not None and row.auto == getattr(getattr(model, "_task_head", None), "auto", None):
-            return name
-    raise InputError(f"expected a task of {', '.join(map(repr, TASKS))}, received none; pass task=")

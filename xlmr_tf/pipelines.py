@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.hub import DEFAULT_MODEL
-from xlmr_core.tasks import TASKS, check_model, find_task
+from xlmr_core.tasks import check_model, find_task, task_of
 from xlmr_core.tasks.fill_mask import FillMask, FillMaskOptions
 from xlmr_core.tokenization import AutoTokenizer
 from xlmr_tf import auto
@@ -121,7 +121,7 @@ def pipeline(
         raise InputError(
             f"this is the Keras backend, framework must be 'tf', received {framework!r}; import the other backend's pipeline"
         )
-    row = find_task(_task_of(model) if task is None else task)
+    row = find_task(task_of(model) if task is None else task)
     if not isinstance(config, XLMRobertaConfig | str | os.PathLike | None):
         raise InputError(
             f"config must be a configuration or its name, received {type(config).__name__}; pass a tokenizer as tokenizer="
@@ -143,11 +143,3 @@ def pipeline(
     elif device is not None or dtype is not None:
         raise InputError("device and dtype are for a model that is loaded here, received a model; load it with them")
     return PIPELINES[row.name](model, tokenizer, **options)
-
-
-def _task_of(model: Any) -> str:
-    """The task of a model given without one."""
-    for name, row in TASKS.items():
-        if model is not None and row.auto == getattr(getattr(model, "_task_head", None), "auto", None):
-            return name
-    raise InputError(f"expected a task of {', '.join(map(repr, TASKS))}, received none; pass task=")

@@ -199,8 +199,7 @@ def from_pretrained(
         _put(model, name, torch.empty_like(place, device=target, dtype=_dtype_of(rows[name], place, wanted)))
     for row in rows.values():
         if row.tied_to in rows:  # also where it is the user's class that shares
-            module, _, attribute = row.name.rpartition(".")
-            setattr(model.get_submodule(module), attribute, _at(model, row.tied_to))
+            model._share(row.name, row.tied_to)
     with drawing(True):
         model.init_weights(fresh)
         model._init_undrawn(plan.fresh)

@@ -189,7 +189,9 @@ class PreTrainedModel(nn.Module):
         for module in dict.fromkeys(row.name.rpartition(".")[0] for row in chosen if row.init is Init.OWN):
             if module not in sharing:
                 self._init_weights(self.get_submodule(module))
-        for row in chosen if _DRAWS.get() else ():
+        if self._undrawn:
+            return
+        for row in chosen:
             name = row.name
             if row.init in (Init.OWN, Init.OF_WEIGHT) or row.tied_to is not None:
                 continue
@@ -231,8 +233,7 @@ class PreTrainedModel(nn.Module):
         rows = self.parameter_table()
         for row in rows.values():
             if row.tied_to in rows and row.role is not Role.OWN:
-                module, _, attribute = row.name.rpartition(".")
-                setattr(self.get_submodule(module), attribute, self.get_parameter(row.tied_to))
+                self._share(row.name, row.tied_to)
         # A user's head on the vocabulary is found as published; the table knows none of it.
         output = self.get_output_embeddings() if self._task_head is OWN_HEAD else None
         if output is not None and self.config.tie_word_embeddings:
@@ -271,8 +272,12 @@ class PreTrainedModel(nn.Module):
         yield
         for first, *others in places.values():
             for name in others:
-                module, _, attribute = name.rpartition(".")
-                setattr(self.get_submodule(module), attribute, self.get_parameter(first))
+                self._share(name, first)
+
+    def _share(self, name: str, other: str) -> None:
+        """Let the place of a key of the state dict hold the very tensor of another one."""
+        (module, _, attribute), (source, _, there) = name.rpartition("."), other.rpartition(".")
+        setattr(self.get_submodule(module), attribute, getattr(self.get_submodule(source), there))
 
     # ---- Running
 

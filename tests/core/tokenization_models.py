@@ -16,6 +16,8 @@ TEXTS = [
     "ＦＵＬＬ width ① ½ ﬁne x² Å café naïve",
     "The capital of France is Paris, and the river runs through the city.",
 ]
+# With white space, special tokens and characters that no piece has.
+MIXED = ["Paris <mask>.", "", "a\n\tb  c", "unknown ☃ sign", "</s> and <pad>", *TEXTS]
 
 
 @functools.cache

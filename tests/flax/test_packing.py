@@ -10,7 +10,7 @@ jax = pytest.importorskip("jax", reason="needs the extra flax: pip install 'xlmr
 import jax.numpy as jnp  # noqa: E402
 
 from tests.flax import models  # noqa: E402
-from xlmr_core.checks import MASKED_SCORE  # noqa: E402
+from tests.parity.compare import fill_of  # noqa: E402
 from xlmr_core.errors import InputError  # noqa: E402
 from xlmr_flax import encoder  # noqa: E402
 from xlmr_flax.packing import Packing, bucket, choose_packing  # noqa: E402
@@ -124,8 +124,7 @@ def test_packed_equals_padded(family, head, packed):
     for name in first:
         for one, other in zip(jax.tree.leaves(first[name]), jax.tree.leaves(second[name]), strict=True):
             if one.shape[:2] == mask.shape and one.ndim > 1:
-                fill = MASKED_SCORE if name in ("start_logits", "end_logits") else 0.0
-                assert (np.asarray(one)[mask == 0] == fill).all()
+                assert (np.asarray(one)[mask == 0] == fill_of(name)).all()
                 one, other = np.asarray(one)[mask == 1], np.asarray(other)[mask == 1]
             np.testing.assert_allclose(one, other, atol=2e-5)
 

@@ -12,7 +12,7 @@ from tests.parity.tolerances import Half
 from xlmr_core.checks import MASKED_SCORE
 from xlmr_core.heads import HEADS, LossKind
 
-__all__ = ["assert_close", "assert_filled_where_masked", "assert_half_close", "difference", "flatten"]
+__all__ = ["assert_close", "assert_filled_where_masked", "assert_half_close", "difference", "fill_of", "flatten"]
 
 Array = NDArray[Any]
 
@@ -107,5 +107,9 @@ def assert_filled_where_masked(head: str, actual: Mapping[str, Array], mask_BS: 
     """Fail unless token-wise outputs hold at masked positions what packing promises: zero, or the score that is nobody's answer."""
     for name, x in actual.items():
         if is_tokenwise(head, name) and x.shape[:2] == mask_BS.shape:
-            fill = MASKED_SCORE if name in ("start_logits", "end_logits") else 0.0
-            assert (x[mask_BS == 0] == fill).all(), f"{name} is not {fill} at masked positions"
+            assert (x[mask_BS == 0] == fill_of(name)).all(), f"{name} is not {fill_of(name)} at masked positions"
+
+
+def fill_of(name: str) -> float:
+    """What packing promises of a token-wise output at masked positions."""
+    return MASKED_SCORE if name in ("start_logits", "end_logits") else 0.0

@@ -14,13 +14,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 import xlmr_tf
-from xlmr_core.checks import MASKED_SCORE
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import FAMILIES, HEADS, LossKind
 
 VOCABULARY, CLASSES, CHOICES = 41, 3, 2
-# Token-wise outputs, and what packing promises at masked positions.
-TOKENWISE = {"last_hidden_state": 0.0, "logits": 0.0, "start_logits": MASKED_SCORE, "end_logits": MASKED_SCORE}
+TOKENWISE = ("last_hidden_state", "logits", "start_logits", "end_logits")
 
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.parity.compare import fill_of
 from tests.torch.models import (
     CASES,
     MASKS,
@@ -131,7 +132,7 @@ def compare_outputs(
             assert actual.shape == expected.shape
             if tokenwise and is_packed:
                 assert_close(actual[mask_BS], expected[mask_BS], tolerance=tolerance, what=name)
-                fill = TOKENWISE.get(name, 0.0)
+                fill = fill_of(name)
                 assert (actual[~mask_BS] == fill).all(), f"{name} is not {fill} at masked positions"
                 assert (expected[~mask_BS] != fill).any()
             else:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from xlmr_core.errors import InputError, XLMRError
 from xlmr_core.hub import Served
 
-__all__ = ["NOT_NEEDED", "ONLY", "TASKS", "Task", "check_model", "find_task"]
+__all__ = ["NOT_NEEDED", "ONLY", "TASKS", "Task", "check_model", "find_task", "task_of"]
 
 # Published arguments of a pipeline and its calls that ask for nothing here: any value will do, or only these.
 NOT_NEEDED = ("num_workers",)
@@ -50,11 +50,27 @@ def check_model(name: str, model: object) -> None:
     Raises:
         InputError: naming the class that the task needs.
     """
-    auto = getattr(getattr(model, "_task_head", None), "auto", "")
-    if auto not in ("", TASKS[name].auto):
+    if _auto_of(model) not in ("", TASKS[name].auto):
         raise InputError(
             f"{name} needs a model of {TASKS[name].auto}, received {type(model).__name__}; load the checkpoint with that"
         )
+
+
+def task_of(model: object) -> str:
+    """The task of a model given without one.
+
+    Raises:
+        InputError: for no model, or one that no task is for.
+    """
+    for name, row in TASKS.items():
+        if row.auto == _auto_of(model):
+            return name
+    raise InputError(f"expected a task of {', '.join(map(repr, TASKS))}, received none; pass task=")
+
+
+def _auto_of(model: object) -> str:
+    """The Auto class that builds models of this head; empty for what is no model, or has a head of the user's own."""
+    return str(getattr(getattr(model, "_task_head", None), "auto", ""))
 
 
 def find_task(name: str) -> Task:
