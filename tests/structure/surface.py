@@ -1,4 +1,7 @@
-"""The public surface of a package as text: every public name with its signature, one a line.
+"""The public surface of a package as text: what the documents promise, every name with its signature, one a line.
+
+A package shows the names of its ``__all__``, and of its modules those that ``DOCUMENTED`` lists. A class stands under its
+public path, wherever it is written: in which file, and on which classes of ours it is built, is not promised.
 
 Run as a script it writes the frozen lists anew, for all packages whose framework is installed::
 
@@ -13,19 +16,44 @@ import enum
 import importlib
 import importlib.util
 import inspect
-import pkgutil
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, Generic
 
 FROZEN = Path(__file__).resolve().parent / "surface"
 # Package -> the framework without which it cannot be imported.
 PACKAGES = {"xlmr_core": "numpy", "xlmr_torch": "torch", "xlmr_tf": "tensorflow", "xlmr_flax": "jax"}
-# Of the core every module is public as far as its __all__ goes; a backend shows what the package itself names.
-WITH_MODULES = {"xlmr_core"}
+# The modules that README, docs or examples name, and what of them is promised: the names that stand there, and the classes
+# of what those functions return. `test_documented.py` reads the documents and compares.
+DOCUMENTED = {
+    "xlmr_core.checkpoint": ("Checkpoint", "open_checkpoint", "read_config", "save_checkpoint"),
+    "xlmr_core.conversion": ("Conversion", "convert"),
+    "xlmr_core.diagnosis": ("Diagnosis", "diagnose"),
+    "xlmr_core.errors": (
+        *("XLMRError", "CheckpointError", "ConfigError", "InputError", "MissingBackendError"),
+        *("ModelNotFoundError", "TokenizerError"),
+    ),
+    "xlmr_core.inspection": ("Inspection", "inspect_model"),
+    "xlmr_core.tokenization": ("AutoTokenizer", "BatchEncoding", "XLMRobertaTokenizer", "XLMRobertaTokenizerFast"),
+    "xlmr_core.verification": ("Comparison", "compare"),
+    "xlmr_flax.batching": ("pad_batch",),
+    "xlmr_flax.losses": ("cross_entropy", "sequence_loss", "span_loss"),
+    "xlmr_flax.packing": ("Packing",),
+    "xlmr_flax.sharding": ("DATA_PARALLEL", "FSDP", "TENSOR_PARALLEL", "param_shardings"),
+    "xlmr_tf.datasets": ("tokenized",),
+    "xlmr_tf.distribution": ("training_step",),
+    "xlmr_torch.int8": ("HAS_FAST_PRODUCT",),
+}
+
+# Methods without an underscore, because files of a package call each other by them. Neither documents nor the published
+# classes have them, so they may change.
+INTERNAL = {
+    *("finish", "head_names", "logical_axes", "logits_at", "parameter_table", "prepare", "project", "set_output_bias"),
+    *("first_tokens", "locate", "pack", "pool", "unpack"),  # of a Packing
+    "special_tokens_json",
+}
 
 
 def installed(package: str) -> bool:
@@ -34,30 +62,32 @@ def installed(package: str) -> bool:
 
 def surface(package: str) -> list[str]:
     """The lines of a package, sorted."""
-    lines: set[str] = set()
-    for module in _modules(package):
-        for name in getattr(module, "__all__", ()):
-            lines.update(_describe(f"{module.__name__}.{name}", getattr(module, name)))
-    return sorted(lines)
+    public = _public(package)
+    # Class -> the path that its methods are listed under: the first of its own package.
+    homes: dict[type, str] = {}
+    for path, value in [*_public("xlmr_core"), *public]:
+        if inspect.isclass(value):
+            homes.setdefault(value, path)
+    return sorted({line for path, value in public for line in _describe(path, value, homes)})
 
 
-def _modules(package: str) -> Iterator[ModuleType]:
+def _public(package: str) -> list[tuple[str, Any]]:
     top = importlib.import_module(package)
-    yield top
-    if package in WITH_MODULES:
-        for found in pkgutil.walk_packages(top.__path__, f"{package}."):
-            if not found.name.endswith("__main__"):
-                yield importlib.import_module(found.name)
+    found = [(f"{package}.{name}", getattr(top, name)) for name in top.__all__]
+    for module, names in DOCUMENTED.items():
+        if module.startswith(f"{package}."):
+            found += [(f"{module}.{name}", getattr(importlib.import_module(module), name)) for name in names]
+    return found
 
 
-def _describe(path: str, value: Any) -> Iterator[str]:
+def _describe(path: str, value: Any, homes: dict[type, str]) -> Iterator[str]:
     if inspect.isclass(value):
-        yield from _describe_class(path, value)
+        yield from [f"{path} is {homes[value]}"] if homes[value] != path else _describe_class(path, value, homes)
     elif inspect.isroutine(value):
         yield path + _signature(value)
-    elif isinstance(value, str | int | float | tuple) and _plain(value):
+    elif isinstance(value, str | tuple) and _plain(value):
         yield f"{path} = {value!r}"
-    else:
+    else:  # among them what differs between machines
         yield f"{path}: {type(value).__name__}"
 
 
@@ -65,37 +95,49 @@ def _plain(value: Any) -> bool:
     return all(map(_plain, value)) if isinstance(value, tuple) else isinstance(value, str | int | float | None)
 
 
-def _describe_class(path: str, kind: type) -> Iterator[str]:
-    home = f"{kind.__module__}.{kind.__qualname__}"
-    if home != path:
-        # Named here and written there: the methods are listed once, under the class's own name.
-        yield f"{path} is {home}"
-    if kind.__module__.partition(".")[0] != path.partition(".")[0]:
-        return  # listed with its own package
-    yield from _describe_own(home, kind)
-    for base in kind.__mro__[1:]:
-        if base.__module__.partition(".")[0] == path.partition(".")[0]:
-            yield from _describe_own(f"{base.__module__}.{base.__qualname__}", base)
-
-
-def _describe_own(path: str, kind: type) -> Iterator[str]:
-    bases = ", ".join(base.__name__ for base in kind.__bases__ if base is not object)
+def _describe_class(path: str, kind: type, homes: dict[type, str]) -> Iterator[str]:
     makes = next((base for base in kind.__mro__ if {"__init__", "__new__"} & vars(base).keys()), object)
-    ours = makes.__module__.startswith("xlmr_") and not issubclass(kind, enum.Enum)
-    arguments = _signature(_maker(makes)) if ours else "(...)"
+    arguments = _signature(_maker(makes)) if _ours(makes) and not issubclass(kind, enum.Enum) else "(...)"
+    known = dict.fromkeys(_known_bases(kind, homes))
+    bases = ", ".join(
+        one.__name__ for one in known if not any(issubclass(other, one) for other in known if other != one)
+    )
     yield f"{path}{arguments}" + (f" [{bases}]" if bases else "")
     if issubclass(kind, enum.Enum):
         yield from (f"{path}.{member.name} = {member.value!r}" for member in kind)
         return
-    for name, member in vars(kind).items():
-        if name.startswith("_") and name != "__call__":
-            continue
+    for name, member in _members(kind).items():
+        if any(_members(base).get(name) is member for base in kind.__mro__[1:] if base in homes):
+            continue  # listed with that class
         if isinstance(member, property):
             yield f"{path}.{name} [property{', settable' if member.fset else ''}]"
         elif isinstance(member, classmethod | staticmethod):
             yield f"{path}.{name}{_signature(member.__func__)} [{type(member).__name__}]"
         elif inspect.isfunction(member):
             yield f"{path}.{name}{_signature(member)}"
+
+
+def _ours(kind: type) -> bool:
+    return kind.__module__.startswith("xlmr_")
+
+
+def _known_bases(kind: type, homes: dict[type, str]) -> Iterator[type]:
+    """The nearest classes above that a user can name: public ones, and those of other libraries."""
+    for base in kind.__bases__:
+        if base in homes or not _ours(base):
+            yield from [base] if base not in (object, Generic) else []
+        else:
+            yield from _known_bases(base, homes)
+
+
+def _members(kind: type) -> dict[str, Any]:
+    """What a class has by our doing, its own and inherited."""
+    every = {name: member for base in reversed(kind.__mro__) if _ours(base) for name, member in vars(base).items()}
+    return {name: member for name, member in every.items() if _promised(name)}
+
+
+def _promised(name: str) -> bool:
+    return name == "__call__" or not (name.startswith("_") or name in INTERNAL)
 
 
 def _maker(kind: type) -> Any:

@@ -9,6 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+FOREIGN = (
+    *("tensorflow", "keras", "jax", "flax", "transformers", "tokenizers", "sentencepiece", "huggingface_hub"),
+    *("h5py", "triton", "xlmr_tf", "xlmr_flax"),
+)
+FOR_SOME_CALLS = (
+    *("torch._dynamo", "torch._inductor", "xlmr_core.tokenization", "xlmr_core.tasks", "xlmr_core.reference"),
+    *("xlmr_torch.pipelines", "xlmr_torch.int8", "xlmr_torch.inference"),
+)
 
 
 def run(code: str) -> str:
@@ -18,36 +26,25 @@ def run(code: str) -> str:
 
 
 def test_importing_brings_no_other_framework_and_no_tokenizer() -> None:
-    foreign = (
-        "tensorflow",
-        "keras",
-        "jax",
-        "flax",
-        "transformers",
-        "tokenizers",
-        "sentencepiece",
-        "huggingface_hub",
-        "xlmr_tf",
-        "xlmr_flax",
-    )
-    code = f"import sys, xlmr_torch; xlmr_torch.XLMRobertaForMaskedLM; print([name for name in {foreign} if name in sys.modules])"
+    code = f"import sys, xlmr_torch; xlmr_torch.XLMRobertaForMaskedLM; print([name for name in {FOREIGN} if name in sys.modules])"
     assert run(code).strip() == "[]"
 
 
-def test_importing_brings_little_beside_torch() -> None:
-    code = """
+def test_importing_brings_nothing_that_only_some_calls_need() -> None:
+    """How long it takes is measured in benchmarks/start_up.py; this is what would make it long."""
+    code = f"""
 import sys, torch, numpy, safetensors
 before = set(sys.modules)
 import xlmr_torch
 new = set(sys.modules) - before
-print(len(new), sorted(name for name in new if not name.startswith('xlmr_')))
+foreign = {{name.partition('.')[0] for name in new}} - set(sys.stdlib_module_names) - {{'xlmr_core', 'xlmr_torch'}}
+print(sorted(foreign), [name for name in {FOR_SOME_CALLS} if name in new])
 """
-    count, others = run(code).strip().split(" ", 1)
-    assert int(count) <= 60, others
+    assert run(code).strip() == "[] []"
 
 
 @pytest.mark.parametrize("name", ["XLMRobertaConfig.base()", "XLMRobertaXLConfig.xl()"])
-def test_building_on_meta_draws_nothing_and_imports_nothing(name: str) -> None:
+def test_building_on_meta_draws_nothing_and_imports_no_other_library(name: str) -> None:
     code = f"""
 import sys, torch, xlmr_torch
 config = xlmr_torch.{name}
@@ -58,12 +55,12 @@ with torch.device('meta'):
     model = getattr(xlmr_torch, family + 'ForMaskedLM')(config)
 assert torch.equal(torch.get_rng_state(), state)
 assert all(parameter.is_meta for parameter in model.parameters())
-print(len(set(sys.modules) - before))
+print([name for name in {(*FOREIGN, *FOR_SOME_CALLS)} if name in set(sys.modules) - before])
 """
-    assert int(run(code)) <= 5
+    assert run(code).strip() == "[]"
 
 
-def test_loading_imports_little_and_draws_nothing(tmp_path: Path) -> None:
+def test_loading_imports_no_other_library_and_draws_nothing(tmp_path: Path) -> None:
     code = f"""
 import sys, torch, xlmr_torch
 config = xlmr_torch.XLMRobertaConfig(vocab_size=41, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24)
@@ -72,9 +69,9 @@ state = torch.get_rng_state()
 before = set(sys.modules)
 xlmr_torch.XLMRobertaForMaskedLM.from_pretrained({str(tmp_path)!r})
 assert torch.equal(torch.get_rng_state(), state)
-print(len(set(sys.modules) - before))
+print([name for name in {(*FOREIGN, *FOR_SOME_CALLS)} if name in set(sys.modules) - before])
 """
-    assert int(run(code)) <= 30
+    assert run(code).strip() == "[]"
 
 
 def test_public_names_exist_and_are_listed() -> None:
