@@ -1,14 +1,19 @@
-"""The checks that every backend makes on a call's inputs, with one wording.
+"""The checks of a model's inputs, once for every backend and with one wording.
 
-Shapes and dtypes are plain Python and always known. Values are checked where they are concrete and on the host: the backend computes the
-extremes in its own way, in one pass, and hands them over as Python numbers. Under a compiler, an export or on an accelerator, values are the
-caller's contract.
+A backend describes each input as :class:`Seen`: its shape and dtype, which are always known, and its values, where they can be read for
+nothing (on the host, outside compilers). The core decides. Under a compiler, an export or on an accelerator, values are the caller's
+contract. ``head_checks.py`` has the checks of labels and of the arguments that only heads take.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from numpy.typing import NDArray
 
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
@@ -16,11 +21,21 @@ from xlmr_core.errors import InputError
 __all__ = [
     "IGNORE_INDEX",
     "MASKED_SCORE",
-    "Extremes",
-    "check_extremes",
-    "check_input_shapes",
-    "check_label_shape",
+    "Kind",
+    "Seen",
+    "check_choice",
+    "check_encoder_inputs",
+    "check_head_mask",
+    "check_integers",
     "check_length",
+    "check_mask",
+    "check_memory",
+    "check_range",
+    "check_shape",
+    "check_source",
+    "refuse_cache",
+    "refuse_type",
+    "warn_of_attended_padding",
 ]
 
 # A label of this value is not counted (the convention of all published data collators).
@@ -33,65 +48,107 @@ MASKED_SCORE = -10_000.0
 Shape = Sequence[int]
 
 
+class Kind(Enum):
+    """What an input holds."""
+
+    INTEGER = "integers"
+    FLOATING = "floating point numbers"
+    BOOLEAN = "truth values"
+    COMPLEX = "complex numbers"
+    OTHER = "something else"
+
+
 @dataclass(frozen=True)
-class Extremes:
-    """Smallest and largest value of one input."""
+class Seen:
+    """What a backend sees of an input without computing.
+
+    Attributes:
+        name: of the argument.
+        shape: its sizes; one that a graph does not know equals every size.
+        kind: what it holds.
+        dtype: the framework's own, for messages.
+        values: gives them as a NumPy array; ``None`` where reading them is impossible or makes a device wait.
+    """
 
     name: str
-    low: float
-    high: float
+    shape: Shape
+    kind: Kind
+    dtype: Any
+    values: Callable[[], NDArray[Any]] | None = None
+
+    @property
+    def dtype_name(self) -> str:
+        """The dtype in words."""
+        return str(getattr(self.dtype, "name", self.dtype))
 
 
-def check_input_shapes(
-    config: XLMRobertaConfig,
-    *,
-    input_ids: Shape | None,
-    inputs_embeds: Shape | None = None,
-    attention_mask: Shape | None = None,
-    token_type_ids: Shape | None = None,
-    position_ids: Shape | None = None,
-) -> tuple[int, int]:
-    """Check the shapes of an encoder's inputs and return (batch, length).
+# ---- One input
+
+
+def refuse_type(name: str, value: object, wanted: str, cure: str) -> None:
+    """Refuse what is no tensor.
 
     Raises:
-        InputError: for both or neither of ``input_ids`` and ``inputs_embeds``, an empty batch or sequence, a sequence over the model's
-            length, or an input whose shape does not fit the ids.
+        InputError: always; naming what came, what was wanted and how to get it.
     """
-    if (input_ids is None) == (inputs_embeds is None):
-        came = "neither" if input_ids is None else "both"
-        raise InputError(f"expected exactly one of input_ids and inputs_embeds, received {came}; pass one of them")
-    if input_ids is not None:
-        if len(input_ids) != 2:
+    raise InputError(f"{name} must be {wanted}, received {type(value).__name__}; {cure}")
+
+
+def check_choice(name: str, value: Any, allowed: Collection[str]) -> str:
+    """Return a word if it is one of those allowed, else say which there are."""
+    if not isinstance(value, str) or value not in allowed:
+        raise InputError(f"{name} must be one of {', '.join(map(repr, allowed))}, received {value!r}")
+    return value
+
+
+def check_shape(name: str, shape: Shape, *allowed: Shape) -> None:
+    """Refuse a shape that is none of those allowed."""
+    # Compared one by one and not as a set: under an export sizes are symbols, which have no hash.
+    if not any(tuple(shape) == tuple(one) for one in allowed):
+        expected = " or ".join(dict.fromkeys(str(tuple(one)) for one in allowed))
+        raise InputError(f"{name} must have the shape {expected}, received {tuple(shape)}")
+
+
+def check_integers(seen: Seen, cure: str = "") -> None:
+    """Refuse anything but integers."""
+    if seen.kind is not Kind.INTEGER:
+        raise InputError(f"{seen.name} must hold integers, received {seen.dtype_name}{cure and '; '}{cure}")
+
+
+def check_range(name: str, values: NDArray[Any], low: int, high: int, meaning: str) -> None:
+    """Refuse values out of a range.
+
+    Args:
+        name: of the input.
+        values: all of them; none at all is in order.
+        low, high: the smallest and the largest that are allowed.
+        meaning: what gives the range, and what to do.
+    """
+    if values.size == 0:
+        return
+    smallest, largest = values.min().item(), values.max().item()
+    if smallest < low or largest > high:
+        worst = smallest if smallest < low else largest
+        shown = int(worst) if float(worst).is_integer() else worst
+        raise InputError(f"{name} must lie between {low} and {high}, received {shown}; the range is given by {meaning}")
+
+
+def check_mask(mask: Seen) -> None:
+    """Refuse a mask that holds anything but 0 and 1."""
+    if mask.kind is Kind.BOOLEAN:
+        return
+    if mask.kind is Kind.COMPLEX:
+        raise InputError(f"{mask.name} must hold 0 and 1, received {mask.dtype_name}; pass the tokenizer's own mask")
+    if mask.values is None:
+        return
+    values = mask.values()
+    check_range(mask.name, values, 0, 1, "a mask, in which 1 means attend and 0 means ignore")
+    if mask.kind is Kind.FLOATING:
+        between = values[(values != 0) & (values != 1)]
+        if between.size:
             raise InputError(
-                f"input_ids must have the shape (batch, length), received {tuple(input_ids)}; add or remove an axis"
+                f"{mask.name} must hold 0 and 1 only, received {between[0].item()}; round it, or scale the scores elsewhere"
             )
-        batch, length = input_ids
-    else:
-        assert inputs_embeds is not None
-        if len(inputs_embeds) != 3 or inputs_embeds[2] != config.hidden_size:
-            raise InputError(
-                f"inputs_embeds must have the shape (batch, length, {config.hidden_size}), received {tuple(inputs_embeds)}; "
-                "its last axis is the model's hidden_size"
-            )
-        batch, length, _ = inputs_embeds
-    if batch == 0 or length == 0:
-        raise InputError(
-            f"expected at least one sequence of at least one token, received the shape {(batch, length)}; skip empty batches"
-        )
-    if position_ids is None:
-        check_length(config, length)
-    if attention_mask is not None and tuple(attention_mask) not in ((batch, length), (batch, length, length)):
-        raise InputError(
-            f"attention_mask must have the shape {(batch, length)} or {(batch, length, length)} to fit the input, "
-            f"received {tuple(attention_mask)}; pass the tokenizer's own mask"
-        )
-    if token_type_ids is not None and tuple(token_type_ids) not in ((batch, length), (1, length)):
-        raise InputError(f"token_type_ids must have the shape {(batch, length)}, received {tuple(token_type_ids)}")
-    if position_ids is not None and tuple(position_ids) not in ((batch, length), (1, length)):
-        raise InputError(
-            f"position_ids must have the shape {(batch, length)} or {(1, length)}, received {tuple(position_ids)}"
-        )
-    return batch, length
 
 
 def check_length(config: XLMRobertaConfig, length: int) -> None:
@@ -104,48 +161,147 @@ def check_length(config: XLMRobertaConfig, length: int) -> None:
         )
 
 
-def check_label_shape(name: str, labels: Shape, *allowed: Shape) -> None:
-    """Refuse labels that fit none of the ``allowed`` shapes."""
-    # Compared one by one and not as a set: under an export sizes are symbols, which have no hash.
-    if not any(tuple(labels) == tuple(shape) for shape in allowed):
-        expected = " or ".join(dict.fromkeys(str(tuple(shape)) for shape in allowed))
-        raise InputError(f"{name} must have the shape {expected}, received {tuple(labels)}")
+# ---- A call of the encoder
 
 
-def check_extremes(config: XLMRobertaConfig, found: Sequence[Extremes], labels: int | None = None) -> None:
-    """Refuse values out of range.
-
-    Args:
-        config: says the sizes of the tables.
-        found: the extremes of ``input_ids``, ``token_type_ids``, ``position_ids``, the two masks and ``labels``, as far as present.
-            The extremes of ``labels`` leave ignored ones out.
-        labels: number of classes the labels choose from.
+def check_encoder_inputs(
+    config: XLMRobertaConfig,
+    *,
+    input_ids: Seen | None,
+    inputs_embeds: Seen | None = None,
+    attention_mask: Seen | None = None,
+    token_type_ids: Seen | None = None,
+    position_ids: Seen | None = None,
+) -> tuple[int, int]:
+    """Check the inputs of an encoder and return (batch, length).
 
     Raises:
-        InputError: naming the input, its range and the value.
+        InputError: for both or neither of ``input_ids`` and ``inputs_embeds``, an empty batch or sequence, a sequence over the model's
+            length, an input whose shape does not fit, ids that are not integers or lie outside their table, a mask of other than 0 and 1.
     """
-    tables: dict[str, tuple[float, float, str]] = {
-        "input_ids": (
-            0,
-            config.vocab_size - 1,
+    for ids in (input_ids, token_type_ids, position_ids):
+        if ids is not None:
+            check_integers(ids, "pass the tokenizer's output, or inputs_embeds for vectors")
+    if inputs_embeds is not None and inputs_embeds.kind is not Kind.FLOATING:
+        raise InputError(
+            f"inputs_embeds must hold floating point numbers, received {inputs_embeds.dtype_name}; pass ids as input_ids"
+        )
+    batch, length = _batch_and_length(config, input_ids, inputs_embeds)
+    if position_ids is None:
+        check_length(config, length)
+    if config.position_embedding_type != "absolute" and length > config.max_position_embeddings:
+        raise InputError(
+            f"sequence has {length} tokens, relative positions reach {config.max_position_embeddings}; shorten it"
+        )
+    if attention_mask is not None and tuple(attention_mask.shape) not in ((batch, length), (batch, length, length)):
+        raise InputError(
+            f"attention_mask must have the shape {(batch, length)} or {(batch, length, length)} to fit the input, "
+            f"received {tuple(attention_mask.shape)}; pass the tokenizer's own mask"
+        )
+    for ids in (token_type_ids, position_ids):
+        if ids is not None:
+            check_shape(ids.name, ids.shape, (batch, length), (1, length))
+    for ids, size, meaning in (
+        (
+            input_ids,
+            config.vocab_size,
             "the vocabulary (vocab_size); the tokenizer does not belong to this checkpoint",
         ),
-        "token_type_ids": (0, config.type_vocab_size - 1, "type_vocab_size; leave token_type_ids out, or use zeros"),
-        "position_ids": (0, config.max_position_embeddings - 1, "max_position_embeddings; shorten the input"),
-        "attention_mask": (0, 1, "a mask, in which 1 means attend and 0 means ignore"),
-        "encoder_attention_mask": (0, 1, "a mask, in which 1 means attend and 0 means ignore"),
-    }
-    if labels is not None:
-        tables["labels"] = (
-            0,
-            labels - 1,
-            f"the number of classes, or {IGNORE_INDEX} to ignore; check num_labels and the labels' ids",
-        )
-    for extreme in found:
-        low, high, meaning = tables[extreme.name]
-        if extreme.low < low or extreme.high > high:
-            worst = extreme.low if extreme.low < low else extreme.high
-            shown = int(worst) if float(worst).is_integer() else worst
+        (token_type_ids, config.type_vocab_size, "type_vocab_size; leave token_type_ids out, or use zeros"),
+        (position_ids, config.max_position_embeddings, "max_position_embeddings; shorten the input"),
+    ):
+        if ids is not None and ids.values is not None:
+            check_range(ids.name, ids.values(), 0, size - 1, meaning)
+    if attention_mask is not None:
+        check_mask(attention_mask)
+    return batch, length
+
+
+def _batch_and_length(config: XLMRobertaConfig, ids: Seen | None, embeds: Seen | None) -> tuple[int, int]:
+    """(batch, length) of ids, or of the embeddings in their place."""
+    check_source(ids, embeds)
+    if ids is not None:
+        if len(ids.shape) != 2:
             raise InputError(
-                f"{extreme.name} must lie between {int(low)} and {int(high)}, received {shown}; the range is given by {meaning}"
+                f"input_ids must have the shape (batch, length), received {tuple(ids.shape)}; add or remove an axis"
             )
+        batch, length = ids.shape
+    else:
+        assert embeds is not None
+        if len(embeds.shape) != 3 or embeds.shape[2] != config.hidden_size:
+            raise InputError(
+                f"inputs_embeds must have the shape (batch, length, {config.hidden_size}), "
+                f"received {tuple(embeds.shape)}; its last axis is the model's hidden_size"
+            )
+        batch, length, _ = embeds.shape
+    if batch == 0 or length == 0:
+        raise InputError(
+            "expected at least one sequence of at least one token, "
+            f"received the shape {(batch, length)}; skip empty batches"
+        )
+    return batch, length
+
+
+def check_source(ids: Seen | None, embeds: Seen | None) -> Seen:
+    """The one of ids and embeddings that came; both and neither are refused."""
+    source = embeds if ids is None else ids
+    if source is None or (ids is not None and embeds is not None):
+        received = "neither" if source is None else "both"
+        raise InputError(f"expected exactly one of input_ids and inputs_embeds, received {received}; pass one of them")
+    return source
+
+
+def check_head_mask(config: XLMRobertaConfig, head_mask: Seen) -> None:
+    """Refuse a head mask that is neither one factor a head nor one a layer and head."""
+    layers, heads = config.num_hidden_layers, config.num_attention_heads
+    check_shape(head_mask.name, head_mask.shape, (heads,), (layers, heads))
+
+
+def check_memory(
+    config: XLMRobertaConfig, batch: int, states: Seen | None, mask: Seen | None, *, has_cross_attention: bool
+) -> None:
+    """Check the states of another encoder that a decoder attends to.
+
+    Args:
+        config: says the width.
+        batch: number of sequences of the call.
+        states: (B, M, D).
+        mask: (B, M) of 0 and 1.
+        has_cross_attention: whether the model was built with it.
+    """
+    if states is None:
+        return
+    if not has_cross_attention:
+        raise InputError(
+            "encoder_hidden_states needs a decoder with cross-attention, which a model has from its building on: "
+            "build or load it with is_decoder=True, add_cross_attention=True"
+        )
+    shape = tuple(states.shape)
+    if len(shape) != 3 or 0 in shape or (shape[0], shape[2]) != (batch, config.hidden_size):
+        raise InputError(
+            f"encoder_hidden_states must have the shape ({batch}, source length, {config.hidden_size}), received {shape}"
+        )
+    if mask is not None:
+        check_shape(mask.name, mask.shape, shape[:2])
+        check_mask(mask)
+
+
+def refuse_cache(**given: object) -> None:
+    """Refuse the published arguments of a decoder's cache, which this release computes without."""
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(
+                f"{name} is not supported by this release: expected None; "
+                "compute the whole sequence, or use logits_to_keep"
+            )
+
+
+def warn_of_attended_padding(config: XLMRobertaConfig, input_ids: Seen) -> None:
+    """Say that padding is attended to because no mask came with it."""
+    if input_ids.values is not None and bool((input_ids.values()[:, [0, -1]] == config.pad_token_id).any()):
+        warnings.warn(
+            "input_ids holds padding and no attention_mask was passed, so padding is attended to; "
+            "pass the tokenizer's attention_mask",
+            UserWarning,
+            stacklevel=3,
+        )

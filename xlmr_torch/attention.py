@@ -38,10 +38,10 @@ class SelfAttention(nn.Module):
         self.dropout_probability = config.attention_probs_dropout_prob
 
     def forward(
-        self, x: Tensor, plan: AttentionPlan, head_mask_N: Tensor | None = None, memory_BTD: Tensor | None = None
+        self, x: Tensor, plan: AttentionPlan, head_mask_N: Tensor | None = None, memory_BMD: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """(..., D) to the context (..., N * H), and the probabilities if the plan wants them."""
-        source = x if memory_BTD is None else memory_BTD
+        source = x if memory_BMD is None else memory_BMD
         query = self.query(x).unflatten(-1, (-1, self.head_size))
         key = self.key(source).unflatten(-1, (-1, self.head_size))
         value = self.value(source).unflatten(-1, (-1, self.head_size))
@@ -59,20 +59,20 @@ class SelfAttention(nn.Module):
         )
         return context.flatten(-2), weights
 
-    def relative_scores(self, query_BSNH: Tensor, key_BTNH: Tensor) -> Tensor:
-        """(B, N, S, T): scores of relative positions (Shaw et al. 2018; with the key's share Huang et al. 2020).
+    def relative_scores(self, query_BSNH: Tensor, key_BMNH: Tensor) -> Tensor:
+        """(B, N, S, M): scores of relative positions (Shaw et al. 2018; with the key's share Huang et al. 2020).
 
         Distances are those of plain indices, so padding inside a row counts.
         """
         assert self.distance_embedding is not None
         positions_S = torch.arange(query_BSNH.shape[1], device=query_BSNH.device)
-        positions_T = torch.arange(key_BTNH.shape[1], device=key_BTNH.device)
-        distances_STH = self.distance_embedding(positions_S[:, None] - positions_T[None, :] + self.max_distance)
-        distances_STH = distances_STH.to(query_BSNH.dtype)
-        scores_BNST = torch.einsum("bsnh,sth->bnst", query_BSNH, distances_STH)
+        positions_M = torch.arange(key_BMNH.shape[1], device=key_BMNH.device)
+        distances_SMH = self.distance_embedding(positions_S[:, None] - positions_M[None, :] + self.max_distance)
+        distances_SMH = distances_SMH.to(query_BSNH.dtype)
+        scores_BNSM = torch.einsum("bsnh,smh->bnsm", query_BSNH, distances_SMH)
         if self.relative_to_key:
-            scores_BNST = scores_BNST + torch.einsum("btnh,sth->bnst", key_BTNH, distances_STH)
-        return scores_BNST
+            scores_BNSM = scores_BNSM + torch.einsum("bmnh,smh->bnsm", key_BMNH, distances_SMH)
+        return scores_BNSM
 
     def keep_heads(self, kept: list[int]) -> None:
         """Keep only some of the current heads, given by their current index."""
@@ -122,13 +122,13 @@ class Attention(nn.Module):
         self.heads = heads
 
     def forward(
-        self, x: Tensor, plan: AttentionPlan, head_mask_N: Tensor | None = None, memory_BTD: Tensor | None = None
+        self, x: Tensor, plan: AttentionPlan, head_mask_N: Tensor | None = None, memory_BMD: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """(..., D) to (..., D), and the probabilities if the plan wants them."""
         if head_mask_N is not None and len(self.heads) < len(head_mask_N):
             head_mask_N = head_mask_N[self.heads]
         normed = x if self.self_attn_layer_norm is None else self.self_attn_layer_norm(x)
-        context, weights = self.self(normed, plan, head_mask_N, memory_BTD)
+        context, weights = self.self(normed, plan, head_mask_N, memory_BMD)
         return self.output(context, x), weights
 
     def prune_heads(self, heads: set[int]) -> None:

@@ -7,9 +7,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from xlmr_core.checks import IGNORE_INDEX, MASKED_SCORE, check_label_shape
+from xlmr_core.calls import Call
+from xlmr_core.checks import IGNORE_INDEX, MASKED_SCORE
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import ConfigError, InputError
+from xlmr_core.head_checks import (
+    check_class_labels,
+    check_num_labels_of_answers,
+    check_sequence_labels,
+    check_shape_of_choices,
+    check_span,
+)
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import (
     MultipleChoiceModelOutput,
@@ -17,10 +24,10 @@ from xlmr_core.outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from xlmr_torch.checks import batch_shape, check_labels, check_tensors
 from xlmr_torch.encoder import Encoded, EncoderModel, Needs
+from xlmr_torch.inputs import read, see
 from xlmr_torch.linear import linear
-from xlmr_torch.losses import check_sequence_labels, check_span, cross_entropy, sequence_loss, span_loss
+from xlmr_torch.losses import cross_entropy, sequence_loss, span_loss
 from xlmr_torch.pretrained import PreTrainedModel
 
 __all__ = [
@@ -68,9 +75,13 @@ class HeadModel(PreTrainedModel):
         """Canonical names of the head's own parameters."""
         return [name for name in self.parameter_table() if not name.startswith("roberta.")]
 
-    def _encode(self, needs: Needs, **inputs: Any) -> Encoded:
-        """Run the encoder for a head."""
-        return self.roberta(needs=needs, **inputs)
+    def _read(self, **inputs: Any) -> Call[Tensor]:
+        """Check the inputs of a call."""
+        return read(self.base_model, **inputs)
+
+    def _encode(self, call: Call[Tensor], needs: Needs[Tensor]) -> Encoded:
+        """Run the encoder for a head. Called as a module, so that hooks on it see the call."""
+        return self.roberta(call=call, needs=needs)
 
 
 class SequenceClassification(HeadModel):
@@ -103,7 +114,7 @@ class SequenceClassification(HeadModel):
 
         Args:
             input_ids ... return_dict: as in the bare model.
-            labels: see :func:`xlmr_torch.losses.check_sequence_labels`.
+            labels: see :func:`xlmr_core.head_checks.check_sequence_labels`.
 
         Returns:
             :class:`~xlmr_core.outputs.SequenceClassifierOutput`; logits (B, K).
@@ -111,11 +122,7 @@ class SequenceClassification(HeadModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range.
         """
-        batch, _ = batch_shape(self.config, input_ids, inputs_embeds, position_ids, labels=labels)
-        if labels is not None:
-            check_sequence_labels(self.config, labels, batch, self.num_labels)
-        encoded = self._encode(
-            Needs(first_token=self._task_head.reads_first_token),
+        call = self._read(
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -125,6 +132,10 @@ class SequenceClassification(HeadModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
+        target = see("labels", labels)
+        if target is not None:
+            check_sequence_labels(self.config, target, call.source.shape[0], self.num_labels)
+        encoded = self._encode(call, Needs(first_token=self._task_head.reads_first_token))
         logits = self.classifier(encoded.first_tokens())
         loss = None if labels is None else sequence_loss(self.config, logits, labels)
         output = SequenceClassifierOutput(
@@ -172,45 +183,29 @@ class MultipleChoice(HeadModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range.
         """
-        check_tensors(input_ids=input_ids, inputs_embeds=inputs_embeds, labels=labels)
-        check_tensors(token_type_ids=token_type_ids, attention_mask=attention_mask, position_ids=position_ids)
-        if (input_ids is None) == (inputs_embeds is None):
-            batch_shape(self.config, input_ids, inputs_embeds, None)  # refuses, and says which of the two came
-        source = inputs_embeds if input_ids is None else input_ids
-        assert source is not None
-        if source.dim() != (3 if inputs_embeds is None else 4):
-            name, last = ("input_ids", "") if inputs_embeds is None else ("inputs_embeds", ", hidden")
-            raise InputError(
-                f"{name} must have the shape (batch, choices, length{last}), received {tuple(source.shape)}"
-            )
-        if 0 in source.shape[:3]:
-            raise InputError(
-                f"expected at least one example, choice and token, received the shape {tuple(source.shape)}; skip empty batches"
-            )
-
-        batch, choices, length = source.shape[:3]
-        if labels is not None:
-            check_label_shape("labels", labels.shape, (batch,), (batch, 1))
-            labels = check_labels(self.config, labels, choices)
-
-        def flat(name: str, tensor: Tensor | None) -> Tensor | None:
-            if tensor is not None and tuple(tensor.shape[:3]) != (batch, choices, length):
-                raise InputError(
-                    f"{name} must have the shape {(batch, choices, length)}, received {tuple(tensor.shape)}"
-                )
-            return None if tensor is None else tensor.flatten(0, 1)
-
-        encoded = self._encode(
-            Needs(first_token=self._task_head.reads_first_token),
-            input_ids=flat("input_ids", input_ids),
-            attention_mask=flat("attention_mask", attention_mask),
-            token_type_ids=flat("token_type_ids", token_type_ids),
-            position_ids=flat("position_ids", position_ids),
+        batch, choices = check_shape_of_choices(
+            input_ids=see("input_ids", input_ids),
+            inputs_embeds=see("inputs_embeds", inputs_embeds),
+            others=[
+                see("attention_mask", attention_mask),
+                see("token_type_ids", token_type_ids),
+                see("position_ids", position_ids),
+            ],
+        )
+        call = self._read(
+            input_ids=_flat(input_ids),
+            attention_mask=_flat(attention_mask),
+            token_type_ids=_flat(token_type_ids),
+            position_ids=_flat(position_ids),
             head_mask=head_mask,
-            inputs_embeds=flat("inputs_embeds", inputs_embeds),
+            inputs_embeds=_flat(inputs_embeds),
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
+        target = see("labels", labels)
+        if target is not None:
+            check_class_labels(target, choices, (batch,), (batch, 1))
+        encoded = self._encode(call, Needs(first_token=self._task_head.reads_first_token))
         assert self.roberta.pooler is not None
         pooled = self.roberta.pooler(encoded.first_tokens())
         logits = self.classifier(self.dropout(pooled)).view(batch, choices)
@@ -262,16 +257,7 @@ class TokenClassification(HeadModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range.
         """
-        shape = batch_shape(
-            self.config, input_ids, inputs_embeds, position_ids, labels=labels, attention_mask=attention_mask
-        )
-        if labels is not None:
-            check_label_shape("labels", labels.shape, shape)
-            labels = check_labels(self.config, labels, self.num_labels)
-            if not self.counts_masked_labels and attention_mask is not None and attention_mask.shape == labels.shape:
-                labels = labels.masked_fill(attention_mask == 0, IGNORE_INDEX)
-        encoded = self._encode(
-            Needs(positions_BS=needed_positions(shape, labels, None)),
+        call = self._read(
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -281,6 +267,13 @@ class TokenClassification(HeadModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
+        target = see("labels", labels)
+        if target is not None:
+            check_class_labels(target, self.num_labels, call.source.shape[:2])
+            labels = labels.long()
+            if not self.counts_masked_labels and attention_mask is not None and attention_mask.shape == labels.shape:
+                labels = labels.masked_fill(attention_mask == 0, IGNORE_INDEX)
+        encoded = self._encode(call, Needs(positions_BS=labelled_positions(labels)))
         packed = self.classifier(self.dropout(encoded.states))
         loss = None
         if labels is not None:
@@ -301,8 +294,7 @@ class QuestionAnswering(HeadModel):
 
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__(config)
-        if config.num_labels != 2:
-            raise ConfigError(f"question answering needs num_labels=2 (start and end), received {config.num_labels}")
+        check_num_labels_of_answers(config)
         # ---- Layers
         self.qa_outputs = linear(config.hidden_size, config.num_labels)
         # ---- Tying
@@ -336,11 +328,7 @@ class QuestionAnswering(HeadModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range; for one of the two positions without the other.
         """
-        spans = {"start_positions": start_positions, "end_positions": end_positions}
-        batch, _ = batch_shape(self.config, input_ids, inputs_embeds, position_ids, **spans)
-        check_span(start_positions, end_positions, batch)
-        encoded = self._encode(
-            Needs(every_position=start_positions is not None),
+        call = self._read(
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -350,6 +338,9 @@ class QuestionAnswering(HeadModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
+        batch = call.source.shape[0]
+        check_span(see("start_positions", start_positions), see("end_positions", end_positions), batch)
+        encoded = self._encode(call, Needs(every_position=start_positions is not None))
         start_logits, end_logits = encoded.unpack(self.qa_outputs(encoded.states), MASKED_SCORE).unbind(-1)
         loss = None
         if start_positions is not None and end_positions is not None:
@@ -364,10 +355,18 @@ class QuestionAnswering(HeadModel):
         return self.finish(output, return_dict)
 
 
-def needed_positions(shape: tuple[int, int], labels: Tensor | None, chosen_BP: Tensor | None) -> Tensor | None:
-    """Bool (B, S): where states count whatever the mask says, by labels (B, S) or by chosen columns (B, P), -1 for none."""
-    if chosen_BP is not None:
-        needed = torch.zeros(shape[0], shape[1] + 1, dtype=torch.bool, device=chosen_BP.device)
-        # Column -1 is the spare last one.
-        return needed.scatter_(1, chosen_BP.long() % (shape[1] + 1), True)[:, :-1]
-    return None if labels is None else labels != IGNORE_INDEX
+def _flat(x: Tensor | None) -> Tensor | None:
+    """(B, C, ...) to (B * C, ...)."""
+    return None if x is None else x.flatten(0, 1)
+
+
+def labelled_positions(labels_BS: Tensor | None) -> Tensor | None:
+    """Bool (B, S): where there is a label."""
+    return None if labels_BS is None else labels_BS != IGNORE_INDEX
+
+
+def chosen_positions(columns_BP: Tensor, length: int) -> Tensor:
+    """Bool (B, S): the columns that are chosen in each row, -1 for none."""
+    chosen = torch.zeros(columns_BP.shape[0], length + 1, dtype=torch.bool, device=columns_BP.device)
+    # Column -1 is the spare last one.
+    return chosen.scatter_(1, columns_BP.long() % (length + 1), True)[:, :-1]

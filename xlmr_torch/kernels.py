@@ -9,7 +9,8 @@ kernel              when it is legal
 ==================  =========================================================================================================
 
 Shapes: queries, keys and values are ``(..., N, H)`` with ``...`` either (B, S) padded or (T,) packed; the context has the queries' shape.
-The bias is additive: ``(B | 1, N | 1, S | 1, S')``, a masked key holds the most negative number of the dtype. Not minus infinity: a fully
+Keys and values are M, as many as queries unless they come from a memory.
+The bias is additive: ``(B | 1, N | 1, S | 1, M)``, a masked key holds the most negative number of the dtype. Not minus infinity: a fully
 masked row then attends uniformly and stays finite, as published.
 """
 
@@ -21,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xlmr_core.errors import InputError
+from xlmr_core.checks import check_choice
 from xlmr_torch.packed_attention import packed_attention
 from xlmr_torch.packing import Packing
 
@@ -32,11 +33,7 @@ ATTN_IMPLEMENTATIONS = ("sdpa", "eager")
 
 def check_attn_implementation(name: str) -> str:
     """Return ``name`` if there is such an implementation, else say which there are."""
-    if name not in ATTN_IMPLEMENTATIONS:
-        raise InputError(
-            f"attn_implementation must be one of {', '.join(map(repr, ATTN_IMPLEMENTATIONS))}, received {name!r}"
-        )
-    return name
+    return check_choice("attn_implementation", name, ATTN_IMPLEMENTATIONS)
 
 
 @dataclass(frozen=True)
@@ -76,11 +73,11 @@ def attend(
         query, key, value: ``(..., N, H)``.
         scale: factor of the scores.
         dropout: probability of dropping an attention weight; 0 outside training.
-        extra_bias: (B, N, S, S') added to the scaled scores, for relative positions.
+        extra_bias: (B, N, S, M) added to the scaled scores, for relative positions.
         head_mask_N: (N,) factor of each head's probabilities.
 
     Returns:
-        The context ``(..., N, H)``, and the probabilities (B, N, S, S') if the plan wants them.
+        The context ``(..., N, H)``, and the probabilities (B, N, S, M) if the plan wants them.
     """
     if plan.packing is not None:
         packed = packed_attention(query, key, value, plan.packing, scale=scale, dropout=dropout, causal=plan.causal)
@@ -104,8 +101,8 @@ def attend(
 
 def eager(
     q_BNSH: Tensor,
-    k_BNTH: Tensor,
-    v_BNTH: Tensor,
+    k_BNMH: Tensor,
+    v_BNMH: Tensor,
     bias: Tensor | None,
     *,
     scale: float,
@@ -113,22 +110,22 @@ def eager(
     head_mask_N: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """The formula as it stands in the paper, softmax in float32 at least; returns (context, probabilities)."""
-    scores_BNST = (q_BNSH @ k_BNTH.transpose(-1, -2)) * scale
-    compute_dtype = torch.promote_types(scores_BNST.dtype, torch.float32)
-    scores_BNST = scores_BNST.to(compute_dtype)
+    scores_BNSM = (q_BNSH @ k_BNMH.transpose(-1, -2)) * scale
+    compute_dtype = torch.promote_types(scores_BNSM.dtype, torch.float32)
+    scores_BNSM = scores_BNSM.to(compute_dtype)
     if bias is not None:
         # The half dtypes' most negative numbers do not swallow a float32 score, so a fully masked row would not be uniform.
         masked = bias <= torch.finfo(bias.dtype).min / 2
-        scores_BNST = scores_BNST + bias.to(compute_dtype).masked_fill(masked, torch.finfo(compute_dtype).min)
-    probs_BNST = scores_BNST.softmax(-1).to(v_BNTH.dtype)
-    probs_BNST = F.dropout(probs_BNST, dropout, training=dropout > 0)
+        scores_BNSM = scores_BNSM + bias.to(compute_dtype).masked_fill(masked, torch.finfo(compute_dtype).min)
+    probs_BNSM = scores_BNSM.softmax(-1).to(v_BNMH.dtype)
+    probs_BNSM = F.dropout(probs_BNSM, dropout, training=dropout > 0)
     if head_mask_N is not None:
-        probs_BNST = probs_BNST * head_mask_N.to(probs_BNST.dtype).view(1, -1, 1, 1)
-    return probs_BNST @ v_BNTH, probs_BNST
+        probs_BNSM = probs_BNSM * head_mask_N.to(probs_BNSM.dtype).view(1, -1, 1, 1)
+    return probs_BNSM @ v_BNMH, probs_BNSM
 
 
 def mask_bias(keep: Tensor, dtype: torch.dtype) -> Tensor:
-    """A boolean mask (true: attend), already broadcastable to (B, N, S, S'), as an additive bias."""
+    """A boolean mask (true: attend), already broadcastable to (B, N, S, M), as an additive bias."""
     zeros = torch.zeros(keep.shape, dtype=dtype, device=keep.device)
     return zeros.masked_fill(~keep, torch.finfo(dtype).min)
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_torch.activations import activation
 from xlmr_torch.attention import Attention
-from xlmr_torch.kernels import AttentionPlan
 from xlmr_torch.linear import linear
+from xlmr_torch.plan import Plan
 
 __all__ = ["Intermediate", "Layer", "LayerOutput", "Pooler"]
 
@@ -76,20 +76,14 @@ class Layer(nn.Module):
         # ---- Config
         self.chunk_size = config.chunk_size_feed_forward
 
-    def forward(
-        self,
-        x: Tensor,
-        plan: AttentionPlan,
-        head_mask_N: Tensor | None = None,
-        memory_BTD: Tensor | None = None,
-        memory_plan: AttentionPlan | None = None,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def forward(self, x: Tensor, plan: Plan, number: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """(..., D) to (..., D), and the probabilities of self- and cross-attention if the plan wants them."""
-        x, weights = self.attention(x, plan, head_mask_N)
+        head_mask_N = plan.head_mask(number)
+        x, weights = self.attention(x, plan.attention, head_mask_N)
         cross_weights = None
-        if memory_BTD is not None:
-            assert self.crossattention is not None and memory_plan is not None
-            x, cross_weights = self.crossattention(x, memory_plan, head_mask_N, memory_BTD)
+        if plan.memory_attention is not None:
+            assert self.crossattention is not None
+            x, cross_weights = self.crossattention(x, plan.memory_attention, head_mask_N, plan.memory_BMD)
         if self.chunk_size:
             x = torch.cat([self.feed_forward(chunk) for chunk in x.split(self.chunk_size, dim=-2)], dim=-2)
         else:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xlmr_torch.checks import has_values
+from xlmr_torch.inputs import has_values
 
 __all__ = ["Linear", "is_plain", "linear", "select_columns", "select_rows"]
 

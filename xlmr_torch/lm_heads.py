@@ -8,14 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xlmr_core.checks import IGNORE_INDEX, check_label_shape
+from xlmr_core.checks import IGNORE_INDEX
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import InputError
+from xlmr_core.head_checks import (
+    check_class_labels,
+    check_kept_columns,
+    check_masked_positions,
+    check_where_logits_are_computed,
+)
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
-from xlmr_torch.checks import INTEGERS, batch_shape, check_labels, has_values, is_concrete
 from xlmr_torch.encoder import Encoded, Needs
-from xlmr_torch.heads import HeadModel, needed_positions
+from xlmr_torch.heads import HeadModel, chosen_positions, labelled_positions
+from xlmr_torch.inputs import has_values, see
 from xlmr_torch.linear import linear
 from xlmr_torch.losses import cross_entropy
 
@@ -103,29 +108,7 @@ class MaskedLM(VocabularyModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range.
         """
-        shape = batch_shape(
-            self.config, input_ids, inputs_embeds, position_ids, labels=labels, masked_positions=masked_positions
-        )
-        if sparse_prediction and labels is None:
-            raise InputError(
-                "sparse_prediction=True computes logits at labelled positions and needs labels; pass labels, or masked_positions"
-            )
-        if sparse_prediction and masked_positions is not None:
-            raise InputError(
-                "sparse_prediction and masked_positions both choose where logits are computed; pass one of them"
-            )
-        if masked_positions is not None:
-            check_masked_positions(masked_positions, shape)
-        if labels is not None:
-            shapes = [shape] if masked_positions is None else [shape, tuple(masked_positions.shape)]
-            check_label_shape("labels", labels.shape, *shapes)
-            labels = check_labels(self.config, labels, self.config.vocab_size)
-            if masked_positions is not None and tuple(labels.shape) != tuple(masked_positions.shape):
-                labels = labels.gather(1, masked_positions.long().clamp(min=0))
-            if masked_positions is not None:
-                labels = labels.masked_fill(masked_positions < 0, IGNORE_INDEX)
-        encoded = self._encode(
-            Needs(positions_BS=needed_positions(shape, labels, masked_positions)),
+        call = self._read(
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -137,9 +120,15 @@ class MaskedLM(VocabularyModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
+        labels = self._labels(call.source, labels, masked_positions, sparse_prediction)
+        if masked_positions is None:
+            needed_BS = labelled_positions(labels)
+        else:
+            needed_BS = chosen_positions(masked_positions, call.source.shape[1])
+        encoded = self._encode(call, Needs(positions_BS=needed_BS))
         loss = None
         if masked_positions is not None:
-            logits = self.logits_at(encoded, masked_positions, shape)
+            logits = self.logits_at(encoded, masked_positions, call.source.shape[1])
             if labels is not None:
                 loss = cross_entropy(logits.flatten(0, 1), labels.flatten())
         elif sparse_prediction:
@@ -159,10 +148,32 @@ class MaskedLM(VocabularyModel):
         )
         return self.finish(output, return_dict)
 
-    def logits_at(self, encoded: Encoded, masked_positions: Tensor, shape: tuple[int, int]) -> Tensor:
+    def _labels(self, source: Tensor, labels: Any, masked_positions: Any, sparse_prediction: bool) -> Tensor | None:
+        """The checked labels of a call, (B, S), or (B, P) with ``masked_positions``."""
+        batch, length = source.shape[:2]
+        target, places = see("labels", labels), see("masked_positions", masked_positions)
+        check_where_logits_are_computed(
+            labelled=labels is not None,
+            masked_positions=masked_positions is not None,
+            sparse_prediction=sparse_prediction,
+        )
+        if places is not None:
+            check_masked_positions(places, batch, length)
+        if target is None:
+            return None
+        shapes = [(batch, length)] if places is None else [(batch, length), places.shape]
+        check_class_labels(target, self.config.vocab_size, *shapes)
+        labels = labels.long()
+        if masked_positions is None:
+            return labels
+        if tuple(labels.shape) != tuple(masked_positions.shape):
+            labels = labels.gather(1, masked_positions.long().clamp(min=0))
+        return labels.masked_fill(masked_positions < 0, IGNORE_INDEX)
+
+    def logits_at(self, encoded: Encoded, masked_positions: Tensor, length: int) -> Tensor:
         """(B, P, V) logits at some positions, zero where the position is -1."""
         valid_BP = masked_positions >= 0
-        rows = torch.arange(shape[0], device=masked_positions.device)[:, None] * shape[1]
+        rows = torch.arange(len(masked_positions), device=masked_positions.device)[:, None] * length
         flat_BP = rows + masked_positions.long().clamp(min=0)
         if not has_values(masked_positions):
             logits = self.lm_head(encoded.at(flat_BP.flatten())).unflatten(0, valid_BP.shape)
@@ -215,18 +226,7 @@ class CausalLM(VocabularyModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range; for labels with ``logits_to_keep``.
         """
-        shape = batch_shape(self.config, input_ids, inputs_embeds, position_ids, labels=labels)
-        keeps_all = isinstance(logits_to_keep, int) and logits_to_keep == 0
-        if labels is not None:
-            if not keeps_all:
-                raise InputError("labels need the logits of every position; leave logits_to_keep out")
-            check_label_shape("labels", labels.shape, shape)
-            labels = check_labels(self.config, labels, self.config.vocab_size)
-            # The last position predicts nothing; all others predict their successor.
-            labels = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
-        kept = kept_columns(logits_to_keep, shape[1])
-        encoded = self._encode(
-            Needs(positions_BS=needed_positions(shape, labels, None if keeps_all else kept.expand(shape[0], -1))),
+        call = self._read(
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -236,11 +236,25 @@ class CausalLM(VocabularyModel):
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
             past_key_values=past_key_values,
-            use_cache=use_cache,
             cache_position=cache_position,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
+        batch, length = call.source.shape[:2]
+        keeps_all = isinstance(logits_to_keep, int) and logits_to_keep == 0
+        columns = logits_to_keep if isinstance(logits_to_keep, int) else see("logits_to_keep", logits_to_keep)
+        check_kept_columns(columns, length, labelled=labels is not None)
+        target = see("labels", labels)
+        if target is not None:
+            check_class_labels(target, self.config.vocab_size, (batch, length))
+            # The last position predicts nothing; all others predict their successor.
+            labels = F.pad(labels.long()[:, 1:], (0, 1), value=IGNORE_INDEX)
+        if keeps_all:
+            needed_BS = labelled_positions(labels)
+        else:
+            kept = kept_columns(logits_to_keep, length)
+            needed_BS = chosen_positions(kept.expand(batch, -1), length)
+        encoded = self._encode(call, Needs(positions_BS=needed_BS))
         loss = None
         if keeps_all:
             packed = self.lm_head(encoded.states)
@@ -259,41 +273,8 @@ class CausalLM(VocabularyModel):
         return self.finish(output, return_dict)
 
 
-def check_masked_positions(masked_positions: Tensor, shape: tuple[int, int]) -> None:
-    """Refuse positions outside the sequence.
-
-    Raises:
-        InputError: naming the shape, the dtype or the range.
-    """
-    if masked_positions.dim() != 2 or masked_positions.shape[0] != shape[0] or masked_positions.shape[1] == 0:
-        raise InputError(
-            f"masked_positions must have the shape ({shape[0]}, P) with P at least 1, received {tuple(masked_positions.shape)}"
-        )
-    if masked_positions.dtype not in INTEGERS:
-        raise InputError(f"masked_positions must hold integers, received {masked_positions.dtype}")
-    if is_concrete(masked_positions):
-        low, high = (value.item() for value in masked_positions.aminmax())
-        if low < -1 or high >= shape[1]:
-            worst = low if low < -1 else high
-            raise InputError(
-                f"masked_positions must lie between -1 (none) and {shape[1] - 1} (the last token), received {worst}"
-            )
-
-
 def kept_columns(logits_to_keep: int | Tensor, length: int) -> Tensor:
-    """The columns that ``logits_to_keep`` means, (n,).
-
-    Raises:
-        InputError: for a negative number, or columns outside the sequence.
-    """
+    """The columns that ``logits_to_keep`` means, (n,): the last so many, or those named, negative ones from the end."""
     if isinstance(logits_to_keep, int):
-        if logits_to_keep < 0:
-            raise InputError(f"logits_to_keep must not be negative, received {logits_to_keep}; 0 keeps all")
         return torch.arange(max(0, length - logits_to_keep), length)
-    if logits_to_keep.dim() != 1 or logits_to_keep.dtype not in INTEGERS:
-        raise InputError(
-            f"logits_to_keep must be a number or integers (n,), received {logits_to_keep.dtype} of {tuple(logits_to_keep.shape)}"
-        )
-    if is_concrete(logits_to_keep) and bool(((logits_to_keep < -length) | (logits_to_keep >= length)).any()):
-        raise InputError(f"logits_to_keep must name columns below {length}, received {logits_to_keep.tolist()}")
     return logits_to_keep.long() % length

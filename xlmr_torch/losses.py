@@ -8,13 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xlmr_core.checks import IGNORE_INDEX, check_label_shape
+from xlmr_core.checks import IGNORE_INDEX
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import InputError
 from xlmr_core.losses import Problem, sequence_problem
-from xlmr_torch.checks import INTEGERS, check_labels, has_values, is_concrete
+from xlmr_torch.inputs import INTEGERS, has_values
 
-__all__ = ["check_sequence_labels", "check_span", "cross_entropy", "sequence_loss", "span_loss"]
+__all__ = ["cross_entropy", "sequence_loss", "span_loss"]
 
 # Logits whose float32 copy exists at a time: on a CPU 4 MB, which stay in its cache, elsewhere 64 MB for few launches.
 CHUNK_VALUES = {"cpu": 1 << 20}
@@ -89,38 +88,12 @@ def cross_entropy(logits_nV: Tensor, labels_n: Tensor, divisor: int | Tensor | N
     return total / (len(labels_n) or torch.nan) if divisor is None else total / divisor
 
 
-def check_sequence_labels(config: XLMRobertaConfig, labels: Tensor, batch: int, classes: int) -> None:
-    """Refuse labels that do not fit the problem that config and labels mean.
-
-    Args:
-        labels: integers (B,) or (B, 1) for one class; (B, K) of 0 to 1 for several classes; (B, K) for regression, of one number also (B,).
-
-    Raises:
-        InputError: for labels of a wrong shape, dtype or range.
-    """
-    problem = sequence_problem(config, labels_are_integers=labels.dtype in INTEGERS)
-    if problem is Problem.SINGLE_LABEL:
-        check_label_shape("labels", labels.shape, (batch,), (batch, 1))
-        check_labels(config, labels, classes)
-        return
-    if labels.is_complex():
-        raise InputError(f"labels must hold numbers, received {labels.dtype}")
-    shapes = [(batch,), (batch, 1)] if problem is Problem.REGRESSION and classes == 1 else [(batch, classes)]
-    check_label_shape("labels", labels.shape, *shapes)
-    if problem is Problem.MULTI_LABEL and is_concrete(labels):
-        outside = labels[(labels < 0) | (labels > 1)] if labels.dtype is not torch.bool else labels[:0]
-        if outside.numel():
-            raise InputError(
-                f"labels must lie between 0 and 1, received {outside[0].item()}; each says whether a class applies"
-            )
-
-
 def sequence_loss(config: XLMRobertaConfig, logits_BK: Tensor, labels: Tensor) -> Tensor:
     """The loss of a sequence classifier, by the problem that config and labels mean.
 
     Args:
         logits_BK: (B, K).
-        labels: as :func:`check_sequence_labels` lets them pass.
+        labels: as :func:`xlmr_core.head_checks.check_sequence_labels` lets them pass.
     """
     problem = sequence_problem(config, labels_are_integers=labels.dtype in INTEGERS)
     if problem is Problem.SINGLE_LABEL:
@@ -130,23 +103,6 @@ def sequence_loss(config: XLMRobertaConfig, logits_BK: Tensor, labels: Tensor) -
     if problem is Problem.MULTI_LABEL:
         return F.binary_cross_entropy_with_logits(logits_BK, labels)
     return F.mse_loss(logits_BK.flatten(), labels.flatten())
-
-
-def check_span(start: Tensor | None, end: Tensor | None, batch: int) -> None:
-    """Refuse answers of which the start or the end is missing, or not one integer a row.
-
-    Raises:
-        InputError: naming the shape or the dtype.
-    """
-    if (start is None) != (end is None):
-        raise InputError(
-            "expected start_positions and end_positions together, received one of them; pass both or neither"
-        )
-    for name, positions in (("start_positions", start), ("end_positions", end)):
-        if positions is not None:
-            check_label_shape(name, positions.shape, (batch,), (batch, 1))
-            if positions.dtype not in INTEGERS:
-                raise InputError(f"{name} must hold integers, received {positions.dtype}")
 
 
 def span_loss(start_logits_BS: Tensor, end_logits_BS: Tensor, start_B: Tensor, end_B: Tensor) -> Tensor:

@@ -52,11 +52,11 @@ def _operator(
     """The context (T, N, H), and the logarithm of each softmax's sum (N, T), float32 at least, which the gradient needs."""
     context_TNH, logsumexp_NT = _fake(q_TNH, k_TNH, v_TNH, cu_seqlens, scale, causal)
     for part in _sequences(cu_seqlens):
-        context_1NLH, logsumexp_1NL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        context_1NSH, logsumexp_1NS = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             _heads_first(q_TNH[part]), _heads_first(k_TNH[part]), _heads_first(v_TNH[part]), 0.0, causal, scale=scale
         )
-        context_TNH[part] = context_1NLH[0].transpose(0, 1)
-        logsumexp_NT[:, part] = logsumexp_1NL[0]
+        context_TNH[part] = context_1NSH[0].transpose(0, 1)
+        logsumexp_NT[:, part] = logsumexp_1NS[0]
     return context_TNH, logsumexp_NT
 
 
@@ -87,8 +87,8 @@ def _backward_operator(
         found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
             *(_heads_first(x[part]) for x in packed), logsumexp_NT[None, :, part].contiguous(), 0.0, causal, scale=scale
         )
-        for whole, found_1NLH in zip(gradients, found, strict=True):
-            whole[part] = found_1NLH[0].transpose(0, 1)
+        for whole, found_1NSH in zip(gradients, found, strict=True):
+            whole[part] = found_1NSH[0].transpose(0, 1)
     return gradients
 
 
@@ -117,8 +117,8 @@ def _sequences(cu_seqlens: Tensor) -> Iterator[slice]:
     return (slice(start, end) for start, end in pairwise(bounds) if start < end)
 
 
-def _heads_first(x_LNH: Tensor) -> Tensor:
-    return x_LNH.transpose(0, 1).unsqueeze(0)
+def _heads_first(x_SNH: Tensor) -> Tensor:
+    return x_SNH.transpose(0, 1).unsqueeze(0)
 
 
 def _dropping(
@@ -131,7 +131,7 @@ def _dropping(
         )
         for part in _sequences(cu_seqlens)
     ]
-    return torch.cat([context_1NLH[0].transpose(0, 1) for context_1NLH in contexts])
+    return torch.cat([context_1NSH[0].transpose(0, 1) for context_1NSH in contexts])
 
 
 # ---- CUDA

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xlmr_torch.checks import has_values, is_concrete, is_traced
+from xlmr_core.packing import PACKING_MODES, PROMISES, Needs, broken_promise
+from xlmr_torch.inputs import has_values, is_concrete, is_traced
 
 __all__ = ["PACKING_MODES", "Packing", "choose_packing"]
 
-# auto: where it pays, and where the mask's values can be looked at for nothing; always: wherever the packed path promises the same answer,
-# batches without padding and compiled graphs included; never: the padded path.
-PACKING_MODES = ("auto", "always", "never")
 PACKED_DEVICES = ("cpu", "cuda")
 
 
@@ -76,16 +74,7 @@ class Packing:
         return torch.searchsorted(self.indices_T, flat_positions)
 
 
-def choose_packing(
-    mode: str,
-    mask_BS: Tensor | None,
-    batch: int,
-    length: int,
-    device: torch.device,
-    *,
-    first_token: bool = False,
-    needed_BS: Tensor | None = None,
-) -> Packing | None:
+def choose_packing(mode: str, mask_BS: Tensor | None, source: Tensor, needs: Needs[Tensor]) -> Packing | None:
     """Pack a batch, or return ``None`` where the padded path is due.
 
     A compiled graph cannot choose by values. There ``always`` packs, and the graph refuses values for which the padded path is due.
@@ -93,34 +82,36 @@ def choose_packing(
     Args:
         mode: one of ``PACKING_MODES``.
         mask_BS: the attention mask, of zeros and ones; ``None`` if there is no padding.
-        batch, length: shape of the batch.
-        device: of the batch.
-        first_token: whether the answer reads the state at position 0.
-        needed_BS: bool (B, S), positions whose output the answer needs whatever the mask says (labels), or ``None``.
+        source: ids or embeddings (B, S, ...).
+        needs: what the answer reads of the states.
     """
-    if mode == "never" or device.type not in PACKED_DEVICES:
+    if mode == "never" or source.device.type not in PACKED_DEVICES:
         return None
     traced = is_traced()
     if traced and not (mode == "always" and torch.compiler.is_compiling()):
         return None
     if mask_BS is None:
-        return Packing.full(batch, length, device) if mode == "always" else None
+        return Packing.full(*source.shape[:2], source.device) if mode == "always" else None
     if not traced and not (is_concrete(mask_BS) or (mode == "always" and has_values(mask_BS))):
         return None  # a value of a GPU is waited for on request only
     mask_BS = mask_BS != 0
+    if traced:
+        _assert_promises(mask_BS, needs)
+        return Packing.from_mask(mask_BS)
     if mode == "auto" and bool(mask_BS.all()):
         return None  # nothing to leave out
-    # A fully masked row attends uniformly on the padded path; what is read at a masked position is that padded position's state.
-    promises = [(mask_BS.any(1), "a row without any token")]
-    if first_token:
-        promises.append((mask_BS[:, 0], "a row whose first position is masked, which this head reads"))
-    if needed_BS is not None:
-        promises.append((mask_BS | ~needed_BS, "a label, or a position that is asked for, where the mask is 0"))
-    for held, broken in promises:
-        if traced:
-            torch._assert_async(
-                held.all(), f"a compiled model with packing='always' cannot take {broken}; set_packing('never')"
-            )
-        elif not bool(held.all()):
-            return None
-    return Packing.from_mask(mask_BS)
+    positions_BS = needs.positions_BS
+    on_host = Needs(needs.first_token, None if positions_BS is None else positions_BS.cpu().numpy())
+    return None if broken_promise(mask_BS.cpu().numpy(), on_host) else Packing.from_mask(mask_BS)
+
+
+def _assert_promises(mask_BS: Tensor, needs: Needs[Tensor]) -> None:
+    """Let a graph stop at values for which the padded path is due."""
+    held = {"tokens": mask_BS.any(1)}
+    if needs.first_token:
+        held["first_token"] = mask_BS[:, 0]
+    if needs.positions_BS is not None:
+        held["positions"] = mask_BS | ~needs.positions_BS
+    for promise, rows in held.items():
+        broken = f"a compiled model with packing='always' cannot take {PROMISES[promise]}; set_packing('never')"
+        torch._assert_async(rows.all(), broken)

@@ -19,9 +19,9 @@ from xlmr_core.errors import ConfigError, InputError
 from xlmr_core.heads import OWN_HEAD, Head
 from xlmr_core.load_plan import OLD_BUFFERS
 from xlmr_core.outputs import ModelOutput
+from xlmr_core.packing import check_packing_mode
 from xlmr_core.parameters import Init, Parameter, Role, own_parameter, parameters
 from xlmr_torch.kernels import check_attn_implementation
-from xlmr_torch.packing import PACKING_MODES
 
 __all__ = ["PreTrainedModel", "drawing"]
 
@@ -306,9 +306,7 @@ class PreTrainedModel(nn.Module):
         Args:
             mode: ``auto`` where it pays, ``always`` wherever it promises the padded path's answer, ``never``.
         """
-        if mode not in PACKING_MODES:
-            raise InputError(f"packing must be one of {', '.join(map(repr, PACKING_MODES))}, received {mode!r}")
-        self.base_model._packing = mode
+        self.base_model._packing = check_packing_mode(mode)
         return self
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:

@@ -26,6 +26,7 @@ from tests.torch.models import (
     reached,
 )
 from xlmr_core.errors import InputError
+from xlmr_core.packing import Needs
 from xlmr_torch.packing import Packing, choose_packing
 
 LITERAL = torch.tensor([[1, 1, 1, 0], [0, 1, 0, 1]])
@@ -79,22 +80,20 @@ def test_when_a_batch_is_packed(
     mode: str, mask: list[list[int]], first_token: bool, needed: list[list[int]] | None, packs: bool, dtype: torch.dtype
 ) -> None:
     needed_BS = None if needed is None else torch.tensor(needed).bool()
-    device = torch.device("cpu")
-    packing = choose_packing(
-        mode, torch.tensor(mask).to(dtype), 2, 2, device, first_token=first_token, needed_BS=needed_BS
-    )
+    needs = Needs(first_token=first_token, positions_BS=needed_BS)
+    packing = choose_packing(mode, torch.tensor(mask).to(dtype), torch.zeros(2, 2).long(), needs)
     assert (packing is not None) == packs
 
 
 @pytest.mark.parametrize(("mode", "packs"), [("auto", False), ("always", True), ("never", False)])
 def test_when_a_batch_without_a_mask_is_packed(mode: str, packs: bool) -> None:
-    assert (choose_packing(mode, None, 2, 3, torch.device("cpu")) is not None) == packs
+    assert (choose_packing(mode, None, torch.zeros(2, 3).long(), Needs()) is not None) == packs
 
 
 @pytest.mark.parametrize("mode", ["auto", "always"])
 def test_devices_without_a_packed_kernel_take_the_padded_path(mode: str) -> None:
     mask = torch.ones(2, 2, device="meta")
-    assert choose_packing(mode, mask, 2, 2, mask.device) is None
+    assert choose_packing(mode, mask, mask, Needs()) is None
 
 
 def test_unknown_mode_is_refused() -> None:

@@ -1,0 +1,194 @@
+"""The checks of what only heads take: labels, answers, choices, and where logits are computed. One wording for every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xlmr_core.checks import IGNORE_INDEX, Kind, Seen, check_integers, check_range, check_shape, check_source
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import ConfigError, InputError
+from xlmr_core.losses import Problem, sequence_problem
+
+__all__ = [
+    "check_class_labels",
+    "check_kept_columns",
+    "check_masked_positions",
+    "check_num_labels_of_answers",
+    "check_sequence_labels",
+    "check_shape_of_choices",
+    "check_span",
+    "check_where_logits_are_computed",
+    "refuse_tied_projection",
+]
+
+Shape = Sequence[int]
+
+
+# ---- Labels
+
+
+def check_class_labels(labels: Seen, classes: int, *shapes: Shape) -> None:
+    """Refuse labels that are not integers in [0, classes) or -100, or of another shape than those given."""
+    check_shape(labels.name, labels.shape, *shapes)
+    if labels.kind is not Kind.INTEGER:
+        raise InputError(
+            f"{labels.name} must hold integers here, received {labels.dtype_name}; "
+            "convert them, or set config.problem_type"
+        )
+    if labels.values is not None:
+        values = labels.values()
+        meaning = f"the number of classes, or {IGNORE_INDEX} to ignore; check num_labels and the labels' ids"
+        check_range(labels.name, values[values != IGNORE_INDEX], 0, classes - 1, meaning)
+
+
+def check_sequence_labels(config: XLMRobertaConfig, labels: Seen, batch: int, classes: int) -> Problem:
+    """The problem that config and labels mean to a sequence classifier; labels that do not fit it are refused.
+
+    Args:
+        config: has the ``problem_type``.
+        labels: integers (B,) or (B, 1) for one class; (B, K) of 0 to 1 for several classes; (B, K) for regression, of one number also (B,).
+        batch: B.
+        classes: K.
+    """
+    problem = sequence_problem(config, labels_are_integers=labels.kind is Kind.INTEGER)
+    if problem is Problem.SINGLE_LABEL:
+        check_class_labels(labels, classes, (batch,), (batch, 1))
+        return problem
+    if labels.kind is Kind.COMPLEX:
+        raise InputError(f"labels must hold numbers, received {labels.dtype_name}")
+    one_number = problem is Problem.REGRESSION and classes == 1
+    check_shape(labels.name, labels.shape, *([(batch,), (batch, 1)] if one_number else [(batch, classes)]))
+    if problem is Problem.MULTI_LABEL and labels.values is not None:
+        values = labels.values()
+        outside = values[(values < 0) | (values > 1)]
+        if outside.size:
+            raise InputError(
+                f"labels must lie between 0 and 1, received {outside[0].item()}; each says whether a class applies"
+            )
+    return problem
+
+
+def check_span(start: Seen | None, end: Seen | None, batch: int) -> None:
+    """Refuse answers of which the start or the end is missing, or not one integer a row."""
+    if (start is None) != (end is None):
+        raise InputError(
+            "expected start_positions and end_positions together, received one of them; pass both or neither"
+        )
+    for positions in (start, end):
+        if positions is not None:
+            check_shape(positions.name, positions.shape, (batch,), (batch, 1))
+            check_integers(positions)
+
+
+def check_num_labels_of_answers(config: XLMRobertaConfig) -> None:
+    """Refuse a config that does not have two scores a token, of the start and of the end of an answer."""
+    if config.num_labels != 2:
+        raise ConfigError(f"question answering needs num_labels=2 (start and end), received {config.num_labels}")
+
+
+# ---- Choices
+
+
+def check_shape_of_choices(
+    *, input_ids: Seen | None, inputs_embeds: Seen | None, others: Sequence[Seen | None]
+) -> tuple[int, int]:
+    """(batch, choices) of the inputs of multiple choice.
+
+    Args:
+        input_ids: (B, C, S).
+        inputs_embeds: (B, C, S, D) in their place.
+        others: masks, token types and positions (B, C, S).
+    """
+    source = check_source(input_ids, inputs_embeds)
+    shape = tuple(source.shape)
+    if len(shape) != (4 if input_ids is None else 3):
+        last = ", hidden" if input_ids is None else ""
+        raise InputError(f"{source.name} must have the shape (batch, choices, length{last}), received {shape}")
+    if 0 in shape[:3]:
+        raise InputError(
+            f"expected at least one example, choice and token, received the shape {shape}; skip empty batches"
+        )
+    for other in others:
+        if other is not None and tuple(other.shape[:3]) != shape[:3]:
+            check_shape(other.name, other.shape, shape[:3])
+    return shape[0], shape[1]
+
+
+# ---- Where logits over the vocabulary are computed
+
+
+def check_where_logits_are_computed(
+    *, labelled: bool, masked_positions: bool, sparse_prediction: bool, values_are_known: bool = True
+) -> None:
+    """Refuse arguments of masked language modelling that contradict each other.
+
+    Args:
+        labelled, masked_positions: whether these were passed.
+        sparse_prediction: whether it was asked for.
+        values_are_known: whether the labels' values decide the number of logits here.
+    """
+    if not sparse_prediction:
+        return
+    if not labelled:
+        raise InputError(
+            "sparse_prediction=True computes logits at labelled positions and needs labels; "
+            "pass labels, or masked_positions"
+        )
+    if masked_positions:
+        raise InputError(
+            "sparse_prediction and masked_positions both choose where logits are computed; pass one of them"
+        )
+    if not values_are_known:
+        raise InputError(
+            "sparse_prediction=True gives logits of a size that the labels' values decide, received labels whose values "
+            "cannot be read here (compiled, or on an accelerator); pass masked_positions"
+        )
+
+
+def check_masked_positions(positions: Seen, batch: int, length: int) -> None:
+    """Refuse positions (B, P) outside the sequence; -1 is none."""
+    shape = tuple(positions.shape)
+    if len(shape) != 2 or shape[0] != batch or shape[1] == 0:
+        raise InputError(f"masked_positions must have the shape ({batch}, P) with P at least 1, received {shape}")
+    check_integers(positions)
+    if positions.values is not None:
+        values = positions.values()
+        low, high = values.min().item(), values.max().item()
+        if low < -1 or high >= length:
+            worst = low if low < -1 else high
+            raise InputError(
+                f"masked_positions must lie between -1 (none) and {length - 1} (the last token), received {worst}"
+            )
+
+
+def check_kept_columns(logits_to_keep: int | Seen, length: int, *, labelled: bool) -> None:
+    """Refuse a negative number of columns, and columns outside the sequence.
+
+    Args:
+        logits_to_keep: the last so many columns, 0 for all; or columns (n,), negative ones from the end.
+        length: of the sequence.
+        labelled: whether there are labels, which need every column.
+    """
+    if labelled and logits_to_keep != 0:
+        raise InputError("labels need the logits of every position; leave logits_to_keep out")
+    if isinstance(logits_to_keep, int):
+        if logits_to_keep < 0:
+            raise InputError(f"logits_to_keep must not be negative, received {logits_to_keep}; 0 keeps all")
+        return
+    if len(logits_to_keep.shape) != 1 or logits_to_keep.kind is not Kind.INTEGER:
+        raise InputError(
+            f"logits_to_keep must be a number or integers (n,), received {logits_to_keep.dtype_name} "
+            f"of {tuple(logits_to_keep.shape)}"
+        )
+    if logits_to_keep.values is not None:
+        values = logits_to_keep.values()
+        if ((values < -length) | (values >= length)).any():
+            raise InputError(f"logits_to_keep must name columns below {length}, received {values.tolist()}")
+
+
+def refuse_tied_projection() -> None:
+    """Refuse to replace a vocabulary projection that is the word embedding."""
+    raise InputError(
+        "the vocabulary projection is tied to the word embedding; "
+        "use set_input_embeddings, or tie_word_embeddings=False"
+    )

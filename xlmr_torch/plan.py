@@ -1,0 +1,116 @@
+"""``plan``: how a checked call runs. Packed or padded, which masks, which memory; decided once, before any layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from xlmr_core.calls import Call
+from xlmr_core.packing import Needs, may_pack
+from xlmr_torch.inputs import is_concrete, is_traced
+from xlmr_torch.kernels import AttentionPlan, causal_keep, mask_bias
+from xlmr_torch.packed_attention import can_be_causal
+from xlmr_torch.packing import Packing, choose_packing
+
+if TYPE_CHECKING:
+    from xlmr_torch.encoder import EncoderModel
+
+__all__ = ["Plan", "plan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What every layer of one call needs beside the states. What differs by layer is asked for by the layer's number.
+
+    Attributes:
+        attention: how tokens attend to each other.
+        memory_attention: how they attend to the memory.
+        memory_BMD: the states that cross-attention attends to.
+        head_mask_LN: (layers, N) factors of the heads' probabilities.
+        output_hidden_states: whether the states after each layer are wanted.
+    """
+
+    attention: AttentionPlan
+    memory_attention: AttentionPlan | None = None
+    memory_BMD: Tensor | None = None
+    head_mask_LN: Tensor | None = None
+    output_hidden_states: bool = False
+
+    @property
+    def packing(self) -> Packing | None:
+        """Where the tokens of a packed batch are."""
+        return self.attention.packing
+
+    @property
+    def output_attentions(self) -> bool:
+        """Whether probabilities are wanted."""
+        return self.attention.return_weights
+
+    def head_mask(self, number: int) -> Tensor | None:
+        """(N,): the head mask of a layer."""
+        return None if self.head_mask_LN is None else self.head_mask_LN[number]
+
+
+def plan(encoder: EncoderModel, call: Call[Tensor], needs: Needs[Tensor]) -> Plan:
+    """Decide how a call runs. Traceable: where values cannot be read, nothing depends on them.
+
+    Args:
+        encoder: the model, which knows its kernel and its mode of packing.
+        call: the checked call.
+        needs: what will be read of the states.
+    """
+    config, dtype = encoder.config, encoder.states_dtype
+    packing = None
+    if may_pack(config, encoder.attn_implementation, call, needs) and _can_pack(encoder, call.source.device):
+        packing = choose_packing(encoder.packing, call.attention_mask, call.source, needs)
+    memory_attention = head_mask_LN = None
+    if call.memory_BMD is not None:
+        memory_attention = _attention(encoder, call.memory_mask_BM, None, call.output_attentions)
+    if call.head_mask is not None:
+        head_mask_LN = call.head_mask.expand(config.num_hidden_layers, config.num_attention_heads)
+    if packing is not None:
+        attention = AttentionPlan(encoder.attn_implementation, causal=config.is_decoder, packing=packing)
+    else:
+        attention = _attention(encoder, call.attention_mask, call.source.shape[1], call.output_attentions)
+    return Plan(
+        attention=attention,
+        memory_attention=memory_attention,
+        memory_BMD=None if call.memory_BMD is None else call.memory_BMD.to(dtype),
+        head_mask_LN=head_mask_LN,
+        output_hidden_states=call.output_hidden_states,
+    )
+
+
+def _can_pack(encoder: EncoderModel, device: torch.device) -> bool:
+    """Whether PyTorch has a kernel for packed tokens here: compiled, none has dropout, and on a GPU not all are causal."""
+    config = encoder.config
+    drops = encoder.training and config.attention_probs_dropout_prob > 0
+    if drops and (is_traced() or encoder.encoder._compiled_call_impl is not None):
+        return False
+    return not config.is_decoder or can_be_causal(device, encoder.dtype, config.head_size)
+
+
+def _attention(encoder: EncoderModel, mask: Tensor | None, length: Any, return_weights: bool) -> AttentionPlan:
+    """How padded tokens attend: to each other, which has a ``length`` and may be causal, or to a memory, which has none."""
+    # A mask with a row for each query has said everything already, as published.
+    causal = encoder.config.is_decoder and length is not None and (mask is None or mask.dim() == 2)
+    implementation = "eager" if return_weights else encoder.attn_implementation
+    # A mask without zeros needs no bias; whether it has any is looked at only where that costs nothing.
+    if mask is None or (is_concrete(mask) and bool((mask != 0).all())):
+        return AttentionPlan(implementation, causal=causal, return_weights=return_weights)
+    keep = (mask != 0)[:, None] if mask.dim() == 3 else (mask != 0)[:, None, None]
+    empty_rows = is_concrete(mask) and not bool((mask != 0).any(-1).all())
+    if causal:
+        keep = keep & causal_keep(length, mask.device)
+        empty_rows = empty_rows or (is_concrete(mask) and not bool((mask[:, 0] != 0).all()))
+    dtype = encoder.states_dtype
+    if torch.amp.is_autocast_available(mask.device.type) and torch.is_autocast_enabled(mask.device.type):
+        dtype = torch.get_autocast_dtype(mask.device.type)
+    # A query without keys attends uniformly. float16's range is too small for a bias that makes it so, and the fused kernel's
+    # backward pass loses the number of keys there (its gradients come out as many times too large).
+    if empty_rows and (dtype is torch.float16 or torch.is_grad_enabled()):
+        implementation = "eager"
+    return AttentionPlan(implementation, bias=mask_bias(keep, dtype), causal=causal, return_weights=return_weights)
