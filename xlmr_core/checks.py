@@ -2,7 +2,7 @@
 
 A backend describes each input as :class:`Seen`: its shape and dtype, which are always known, and its values, where they can be read for
 nothing (on the host, outside compilers). The core decides. Under a compiler, an export or on an accelerator, values are the caller's
-contract. ``head_checks.py`` has the checks of labels and of the arguments that only heads take.
+contract. What was not passed (``None``) is in order. ``head_checks.py`` has the checks of what only heads take.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ __all__ = [
     "check_source",
     "refuse_cache",
     "refuse_type",
+    "see_array",
     "warn_of_attended_padding",
 ]
 
@@ -82,6 +83,18 @@ class Seen:
         return str(getattr(self.dtype, "name", self.dtype))
 
 
+def see_array(name: str, x: NDArray[Any] | None) -> Seen | None:
+    """What the checks look at of a NumPy array, which always has its values."""
+    if x is None:
+        return None
+    kind = KINDS.get(x.dtype.kind, Kind.OTHER)
+    return Seen(name, x.shape, kind, x.dtype, lambda: x)
+
+
+# By the letter that NumPy has for it.
+KINDS = {"i": Kind.INTEGER, "u": Kind.INTEGER, "f": Kind.FLOATING, "b": Kind.BOOLEAN, "c": Kind.COMPLEX}
+
+
 # ---- One input
 
 
@@ -109,9 +122,9 @@ def check_shape(name: str, shape: Shape, *allowed: Shape) -> None:
         raise InputError(f"{name} must have the shape {expected}, received {tuple(shape)}")
 
 
-def check_integers(seen: Seen, cure: str = "") -> None:
+def check_integers(seen: Seen | None, cure: str = "") -> None:
     """Refuse anything but integers."""
-    if seen.kind is not Kind.INTEGER:
+    if seen is not None and seen.kind is not Kind.INTEGER:
         raise InputError(f"{seen.name} must hold integers, received {seen.dtype_name}{cure and '; '}{cure}")
 
 
@@ -133,9 +146,9 @@ def check_range(name: str, values: NDArray[Any], low: int, high: int, meaning: s
         raise InputError(f"{name} must lie between {low} and {high}, received {shown}; the range is given by {meaning}")
 
 
-def check_mask(mask: Seen) -> None:
+def check_mask(mask: Seen | None) -> None:
     """Refuse a mask that holds anything but 0 and 1."""
-    if mask.kind is Kind.BOOLEAN:
+    if mask is None or mask.kind is Kind.BOOLEAN:
         return
     if mask.kind is Kind.COMPLEX:
         raise InputError(f"{mask.name} must hold 0 and 1, received {mask.dtype_name}; pass the tokenizer's own mask")
@@ -180,8 +193,7 @@ def check_encoder_inputs(
             length, an input whose shape does not fit, ids that are not integers or lie outside their table, a mask of other than 0 and 1.
     """
     for ids in (input_ids, token_type_ids, position_ids):
-        if ids is not None:
-            check_integers(ids, "pass the tokenizer's output, or inputs_embeds for vectors")
+        check_integers(ids, "pass the tokenizer's output, or inputs_embeds for vectors")
     if inputs_embeds is not None and inputs_embeds.kind is not Kind.FLOATING:
         raise InputError(
             f"inputs_embeds must hold floating point numbers, received {inputs_embeds.dtype_name}; pass ids as input_ids"
@@ -212,8 +224,7 @@ def check_encoder_inputs(
     ):
         if ids is not None and ids.values is not None:
             check_range(ids.name, ids.values(), 0, size - 1, meaning)
-    if attention_mask is not None:
-        check_mask(attention_mask)
+    check_mask(attention_mask)
     return batch, length
 
 
@@ -251,8 +262,10 @@ def check_source(ids: Seen | None, embeds: Seen | None) -> Seen:
     return source
 
 
-def check_head_mask(config: XLMRobertaConfig, head_mask: Seen) -> None:
+def check_head_mask(config: XLMRobertaConfig, head_mask: Seen | None) -> None:
     """Refuse a head mask that is neither one factor a head nor one a layer and head."""
+    if head_mask is None:
+        return
     layers, heads = config.num_hidden_layers, config.num_attention_heads
     check_shape(head_mask.name, head_mask.shape, (heads,), (layers, heads))
 
@@ -283,7 +296,7 @@ def check_memory(
         )
     if mask is not None:
         check_shape(mask.name, mask.shape, shape[:2])
-        check_mask(mask)
+    check_mask(mask)
 
 
 def refuse_cache(**given: object) -> None:

@@ -1,4 +1,7 @@
-"""The checks of what only heads take: labels, answers, choices, and where logits are computed. One wording for every backend."""
+"""The checks of what only heads take: labels, answers, choices, and where logits are computed. One wording for every backend.
+
+What was not passed (``None``) is in order, unless its absence is the mistake.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,10 @@ Shape = Sequence[int]
 # ---- Labels
 
 
-def check_class_labels(labels: Seen, classes: int, *shapes: Shape) -> None:
+def check_class_labels(labels: Seen | None, classes: int, *shapes: Shape) -> None:
     """Refuse labels that are not integers in [0, classes) or -100, or of another shape than those given."""
+    if labels is None:
+        return
     check_shape(labels.name, labels.shape, *shapes)
     if labels.kind is not Kind.INTEGER:
         raise InputError(
@@ -41,8 +46,8 @@ def check_class_labels(labels: Seen, classes: int, *shapes: Shape) -> None:
         check_range(labels.name, values[values != IGNORE_INDEX], 0, classes - 1, meaning)
 
 
-def check_sequence_labels(config: XLMRobertaConfig, labels: Seen, batch: int, classes: int) -> Problem:
-    """The problem that config and labels mean to a sequence classifier; labels that do not fit it are refused.
+def check_sequence_labels(config: XLMRobertaConfig, labels: Seen | None, batch: int, classes: int) -> None:
+    """Refuse labels that do not fit the problem which config and labels mean to a sequence classifier.
 
     Args:
         config: has the ``problem_type``.
@@ -50,10 +55,12 @@ def check_sequence_labels(config: XLMRobertaConfig, labels: Seen, batch: int, cl
         batch: B.
         classes: K.
     """
+    if labels is None:
+        return
     problem = sequence_problem(config, labels_are_integers=labels.kind is Kind.INTEGER)
     if problem is Problem.SINGLE_LABEL:
         check_class_labels(labels, classes, (batch,), (batch, 1))
-        return problem
+        return
     if labels.kind is Kind.COMPLEX:
         raise InputError(f"labels must hold numbers, received {labels.dtype_name}")
     one_number = problem is Problem.REGRESSION and classes == 1
@@ -65,7 +72,6 @@ def check_sequence_labels(config: XLMRobertaConfig, labels: Seen, batch: int, cl
             raise InputError(
                 f"labels must lie between 0 and 1, received {outside[0].item()}; each says whether a class applies"
             )
-    return problem
 
 
 def check_span(start: Seen | None, end: Seen | None, batch: int) -> None:
@@ -145,8 +151,10 @@ def check_where_logits_are_computed(
         )
 
 
-def check_masked_positions(positions: Seen, batch: int, length: int) -> None:
+def check_masked_positions(positions: Seen | None, batch: int, length: int) -> None:
     """Refuse positions (B, P) outside the sequence; -1 is none."""
+    if positions is None:
+        return
     shape = tuple(positions.shape)
     if len(shape) != 2 or shape[0] != batch or shape[1] == 0:
         raise InputError(f"masked_positions must have the shape ({batch}, P) with P at least 1, received {shape}")

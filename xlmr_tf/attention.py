@@ -48,11 +48,11 @@ class SelfAttention(keras.layers.Layer):
         x: tf.Tensor,
         plan: AttentionPlan,
         head_mask_N: tf.Tensor | None = None,
-        memory_BTD: tf.Tensor | None = None,
+        memory_BMD: tf.Tensor | None = None,
         training: bool | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """(..., D) to the context (..., N * H), and the probabilities if the plan wants them."""
-        source = x if memory_BTD is None else memory_BTD
+        source = x if memory_BMD is None else memory_BMD
         query = self.by_head(self.query(x))
         key = self.by_head(self.key(source))
         value = self.by_head(self.value(source))
@@ -76,19 +76,19 @@ class SelfAttention(keras.layers.Layer):
         """(..., N * H) to (..., N, H)."""
         return tf.reshape(x, (*dims(x)[:-1], self.value.units // self.head_size, self.head_size))
 
-    def relative_scores(self, query_BSNH: tf.Tensor, key_BTNH: tf.Tensor) -> tf.Tensor:
-        """(B, N, S, T): scores of relative positions (Shaw et al. 2018; with the key's share Huang et al. 2020).
+    def relative_scores(self, query_BSNH: tf.Tensor, key_BMNH: tf.Tensor) -> tf.Tensor:
+        """(B, N, S, M): scores of relative positions (Shaw et al. 2018; with the key's share Huang et al. 2020).
 
         Distances are those of plain indices, so padding inside a row counts.
         """
         assert self.distance_embedding is not None
         positions_S = tf.range(dims(query_BSNH)[1])
-        positions_T = tf.range(dims(key_BTNH)[1])
-        distances_STH = self.distance_embedding(positions_S[:, None] - positions_T[None, :] + self.max_distance)
-        scores_BNST = tf.einsum("bsnh,sth->bnst", query_BSNH, distances_STH)
+        positions_M = tf.range(dims(key_BMNH)[1])
+        distances_SMH = self.distance_embedding(positions_S[:, None] - positions_M[None, :] + self.max_distance)
+        scores_BNSM = tf.einsum("bsnh,smh->bnsm", query_BSNH, distances_SMH)
         if self.relative_to_key:
-            scores_BNST += tf.einsum("btnh,sth->bnst", key_BTNH, distances_STH)
-        return scores_BNST
+            scores_BNSM += tf.einsum("bmnh,smh->bnsm", key_BMNH, distances_SMH)
+        return scores_BNSM
 
     def keep_heads(self, kept: list[int]) -> None:
         """Keep only some of the current heads, given by their current index."""
@@ -148,13 +148,13 @@ class Attention(keras.layers.Layer):
         x: tf.Tensor,
         plan: AttentionPlan,
         head_mask_N: tf.Tensor | None = None,
-        memory_BTD: tf.Tensor | None = None,
+        memory_BMD: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """(..., D) to (..., D), and the probabilities if the plan wants them."""
         if head_mask_N is not None and len(self.heads) < head_mask_N.shape[0]:
             head_mask_N = tf.gather(head_mask_N, self.heads)
         normed = x if self.self_attn_layer_norm is None else self.self_attn_layer_norm(x)
-        context, weights = self.self(normed, plan=plan, head_mask_N=head_mask_N, memory_BTD=memory_BTD)
+        context, weights = self.self(normed, plan=plan, head_mask_N=head_mask_N, memory_BMD=memory_BMD)
         return self.output_(context, x), weights
 
     def prune_heads(self, heads: set[int]) -> None:

@@ -8,9 +8,16 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from xlmr_core.checks import IGNORE_INDEX, MASKED_SCORE, check_label_shape
+from xlmr_core.calls import Call
+from xlmr_core.checks import IGNORE_INDEX, MASKED_SCORE
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import ConfigError, InputError
+from xlmr_core.head_checks import (
+    check_class_labels,
+    check_num_labels_of_answers,
+    check_sequence_labels,
+    check_shape_of_choices,
+    check_span,
+)
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import (
     MultipleChoiceModelOutput,
@@ -18,10 +25,10 @@ from xlmr_core.outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from xlmr_tf.checks import batch_shape, check_labels, check_tensors, shape_of
 from xlmr_tf.encoder import Encoded, EncoderModel, Needs, flat
+from xlmr_tf.inputs import read, see, shape_of
 from xlmr_tf.linear import dims, dropout, linear
-from xlmr_tf.losses import check_sequence_labels, check_span, cross_entropy, sequence_loss, span_loss
+from xlmr_tf.losses import cross_entropy, sequence_loss, span_loss
 from xlmr_tf.pretrained import PreTrainedModel
 
 __all__ = [
@@ -77,9 +84,13 @@ class HeadModel(PreTrainedModel):
         """Canonical names of the head's own parameters."""
         return [name for name in self.parameter_table() if not name.startswith("roberta.")]
 
-    def _encode(self, needs: Needs, **inputs: Any) -> Encoded:
+    def _read(self, **inputs: Any) -> Call[tf.Tensor]:
+        """Check the inputs of a call."""
+        return read(self.base_model, **inputs)
+
+    def _encode(self, call: Call[tf.Tensor], needs: Needs[tf.Tensor]) -> Encoded:
         """Run the encoder for a head."""
-        return self.roberta(needs=needs, **inputs)
+        return self.roberta(call=call, needs=needs)
 
 
 class SequenceClassification(HeadModel):
@@ -112,7 +123,7 @@ class SequenceClassification(HeadModel):
 
         Args:
             input_ids ... return_dict, training: as in the bare model.
-            labels: see :func:`xlmr_tf.losses.check_sequence_labels`.
+            labels: see :func:`xlmr_core.head_checks.check_sequence_labels`.
 
         Returns:
             :class:`~xlmr_core.outputs.SequenceClassifierOutput`; logits (B, K).
@@ -120,11 +131,7 @@ class SequenceClassification(HeadModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range.
         """
-        batch, _ = batch_shape(self.config, input_ids, inputs_embeds, position_ids, labels=labels)
-        if labels is not None:
-            check_sequence_labels(self.config, labels, batch, self.num_labels)
-        encoded = self._encode(
-            Needs(first_token=self._task_head.reads_first_token),
+        call = self._read(
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -134,6 +141,8 @@ class SequenceClassification(HeadModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
+        check_sequence_labels(self.config, see("labels", labels), shape_of(call.source)[0], self.num_labels)
+        encoded = self._encode(call, Needs(first_token=self._task_head.reads_first_token))
         logits = self.classifier(encoded.first_tokens())
         loss = None if labels is None else sequence_loss(self.config, logits, labels)
         output = SequenceClassifierOutput(
@@ -181,42 +190,32 @@ class MultipleChoice(HeadModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range.
         """
-        check_tensors(input_ids=input_ids, inputs_embeds=inputs_embeds, labels=labels)
-        check_tensors(token_type_ids=token_type_ids, attention_mask=attention_mask, position_ids=position_ids)
-        if (input_ids is None) == (inputs_embeds is None):
-            batch_shape(self.config, input_ids, inputs_embeds, None)  # refuses, and says which of the two came
-        source = inputs_embeds if input_ids is None else input_ids
-        shape = shape_of(source)
-        if len(shape) != (3 if inputs_embeds is None else 4):
-            name, last = ("input_ids", "") if inputs_embeds is None else ("inputs_embeds", ", hidden")
-            raise InputError(f"{name} must have the shape (batch, choices, length{last}), received {shape}")
-        if 0 in shape[:3]:
-            raise InputError(
-                f"expected at least one example, choice and token, received the shape {shape}; skip empty batches"
-            )
-        if labels is not None:
-            check_label_shape("labels", shape_of(labels), shape[:1], (shape[0], 1))
-            labels = check_labels(self.config, labels, shape[1])
-
-        def flattened(name: str, tensor: Any) -> tf.Tensor | None:
-            if tensor is not None and shape_of(tensor)[:3] != shape[:3]:
-                raise InputError(f"{name} must have the shape {shape[:3]}, received {shape_of(tensor)}")
-            return None if tensor is None else flat(tensor)
-
-        encoded = self._encode(
-            Needs(first_token=self._task_head.reads_first_token),
-            input_ids=flattened("input_ids", input_ids),
-            attention_mask=flattened("attention_mask", attention_mask),
-            token_type_ids=flattened("token_type_ids", token_type_ids),
-            position_ids=flattened("position_ids", position_ids),
+        batch, choices = check_shape_of_choices(
+            input_ids=see("input_ids", input_ids),
+            inputs_embeds=see("inputs_embeds", inputs_embeds),
+            others=[
+                see("attention_mask", attention_mask),
+                see("token_type_ids", token_type_ids),
+                see("position_ids", position_ids),
+            ],
+        )
+        call = self._read(
+            input_ids=_flat(input_ids),
+            attention_mask=_flat(attention_mask),
+            token_type_ids=_flat(token_type_ids),
+            position_ids=_flat(position_ids),
             head_mask=head_mask,
-            inputs_embeds=flattened("inputs_embeds", inputs_embeds),
+            inputs_embeds=_flat(inputs_embeds),
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
+        check_class_labels(see("labels", labels), choices, (batch,), (batch, 1))
+        encoded = self._encode(call, Needs(first_token=self._task_head.reads_first_token))
         assert self.roberta.pooler is not None
         pooled = self.roberta.pooler(encoded.first_tokens())
-        logits = tf.reshape(self.classifier(self.dropout(pooled)), dims(source)[:2])
+        logits = tf.reshape(
+            self.classifier(self.dropout(pooled)), dims(input_ids if inputs_embeds is None else inputs_embeds)[:2]
+        )
         loss = None if labels is None else cross_entropy(logits, tf.reshape(labels, (-1,)))
         output = MultipleChoiceModelOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
@@ -265,17 +264,7 @@ class TokenClassification(HeadModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range.
         """
-        shape = batch_shape(
-            self.config, input_ids, inputs_embeds, position_ids, labels=labels, attention_mask=attention_mask
-        )
-        if labels is not None:
-            check_label_shape("labels", shape_of(labels), shape)
-            labels = check_labels(self.config, labels, self.num_labels)
-            counts = self.counts_masked_labels or attention_mask is None
-            if not counts and attention_mask.shape.is_compatible_with(labels.shape):
-                labels = tf.where(attention_mask == 0, tf.constant(IGNORE_INDEX, labels.dtype), labels)
-        encoded = self._encode(
-            Needs(positions_BS=needed_positions(None, labels, None)),
+        call = self._read(
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -285,6 +274,13 @@ class TokenClassification(HeadModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
+        check_class_labels(see("labels", labels), self.num_labels, shape_of(call.source)[:2])
+        if labels is not None:
+            labels = tf.cast(labels, tf.int64)
+            counts = self.counts_masked_labels or attention_mask is None
+            if not counts and attention_mask.shape.is_compatible_with(labels.shape):
+                labels = tf.where(attention_mask == 0, tf.constant(IGNORE_INDEX, labels.dtype), labels)
+        encoded = self._encode(call, Needs(positions_BS=labelled_positions(labels)))
         packed = self.classifier(self.dropout(encoded.states))
         loss = None
         if labels is not None:
@@ -305,8 +301,7 @@ class QuestionAnswering(HeadModel):
 
     def __init__(self, config: XLMRobertaConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
-        if config.num_labels != 2:
-            raise ConfigError(f"question answering needs num_labels=2 (start and end), received {config.num_labels}")
+        check_num_labels_of_answers(config)
         # ---- Layers
         self.qa_outputs = linear(config.hidden_size, config.num_labels, self.dtype_policy)
         self.post_init(self.head_names())
@@ -340,11 +335,7 @@ class QuestionAnswering(HeadModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range; for one of the two positions without the other.
         """
-        spans = {"start_positions": start_positions, "end_positions": end_positions}
-        batch, _ = batch_shape(self.config, input_ids, inputs_embeds, position_ids, **spans)
-        check_span(start_positions, end_positions, batch)
-        encoded = self._encode(
-            Needs(every_position=start_positions is not None),
+        call = self._read(
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -354,6 +345,9 @@ class QuestionAnswering(HeadModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
+        batch = shape_of(call.source)[0]
+        check_span(see("start_positions", start_positions), see("end_positions", end_positions), batch)
+        encoded = self._encode(call, Needs(every_position=start_positions is not None))
         start_logits, end_logits = tf.unstack(encoded.unpack(self.qa_outputs(encoded.states), MASKED_SCORE), axis=-1)
         loss = None
         if start_positions is not None and end_positions is not None:
@@ -373,8 +367,16 @@ def flat_logits(logits: tf.Tensor) -> tf.Tensor:
     return tf.reshape(logits, (-1, logits.shape[-1]))
 
 
-def needed_positions(length: Any, labels: tf.Tensor | None, chosen_BP: tf.Tensor | None) -> tf.Tensor | None:
-    """Bool (B, S): where states count whatever the mask says, by labels (B, S) or by chosen columns (B, P), -1 for none."""
-    if chosen_BP is not None:
-        return tf.reduce_any(tf.one_hot(chosen_BP, length, on_value=True, off_value=False, dtype=tf.bool), axis=1)
-    return None if labels is None else labels != IGNORE_INDEX
+def _flat(x: tf.Tensor | None) -> tf.Tensor | None:
+    """(B, C, ...) to (B * C, ...)."""
+    return None if x is None else flat(x)
+
+
+def labelled_positions(labels_BS: tf.Tensor | None) -> tf.Tensor | None:
+    """Bool (B, S): where there is a label."""
+    return None if labels_BS is None else labels_BS != IGNORE_INDEX
+
+
+def chosen_positions(columns_BP: tf.Tensor, length: Any) -> tf.Tensor:
+    """Bool (B, S): the columns that are chosen in each row, -1 for none."""
+    return tf.reduce_any(tf.one_hot(columns_BP, length, on_value=True, off_value=False, dtype=tf.bool), axis=1)

@@ -9,7 +9,8 @@ kernel              when it is legal
 ==================  =========================================================================================================
 
 Shapes: queries, keys and values are ``(..., N, H)`` with ``...`` either (B, S) padded or (T,) packed; the context has the queries' shape.
-The bias is additive: ``(B | 1, N | 1, S | 1, S')``, a masked key holds the most negative number of the dtype. Not minus infinity: a fully
+Keys and values are M, as many as queries unless they come from a memory.
+The bias is additive: ``(B | 1, N | 1, S | 1, M)``, a masked key holds the most negative number of the dtype. Not minus infinity: a fully
 masked row then attends uniformly and stays finite, as published.
 """
 
@@ -20,7 +21,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from xlmr_core.errors import InputError
+from xlmr_core.checks import check_choice
 from xlmr_tf.packed_attention import packed_attention
 from xlmr_tf.packing import Packing
 
@@ -31,14 +32,10 @@ ATTN_IMPLEMENTATIONS = ("sdpa", "eager")
 
 def check_attn_implementation(name: str) -> str:
     """Return ``name`` if there is such an implementation, else say which there are."""
-    if name not in ATTN_IMPLEMENTATIONS:
-        raise InputError(
-            f"attn_implementation must be one of {', '.join(map(repr, ATTN_IMPLEMENTATIONS))}, received {name!r}"
-        )
-    return name
+    return check_choice("attn_implementation", name, ATTN_IMPLEMENTATIONS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AttentionPlan:
     """How every layer of one call attends.
 
@@ -75,11 +72,11 @@ def attend(
         scale: factor of the scores.
         dropout: probability of dropping an attention weight; 0 outside training.
         seed: integers (2,) that decide what is dropped; ``None`` without dropout.
-        extra_bias: (B, N, S, S') added to the scaled scores, for relative positions.
+        extra_bias: (B, N, S, M) added to the scaled scores, for relative positions.
         head_mask_N: (N,) factor of each head's probabilities.
 
     Returns:
-        The context ``(..., N, H)``, and the probabilities (B, N, S, S') if the plan wants them.
+        The context ``(..., N, H)``, and the probabilities (B, N, S, M) if the plan wants them.
     """
     if plan.packing is not None:
         packed = packed_attention(
@@ -97,8 +94,8 @@ def attend(
 
 def eager(
     q_BNSH: tf.Tensor,
-    k_BNTH: tf.Tensor,
-    v_BNTH: tf.Tensor,
+    k_BNMH: tf.Tensor,
+    v_BNMH: tf.Tensor,
     bias: tf.Tensor | None,
     *,
     scale: float,
@@ -107,20 +104,20 @@ def eager(
     head_mask_N: tf.Tensor | None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The formula as it stands in the paper, softmax in float32 at least; returns (context, probabilities)."""
-    scores_BNST = tf.matmul(q_BNSH * tf.constant(scale, q_BNSH.dtype), k_BNTH, transpose_b=True)
-    scores_BNST = tf.cast(scores_BNST, _wide(scores_BNST.dtype))
+    scores_BNSM = tf.matmul(q_BNSH * tf.constant(scale, q_BNSH.dtype), k_BNMH, transpose_b=True)
+    scores_BNSM = tf.cast(scores_BNSM, _wide(scores_BNSM.dtype))
     if bias is not None:
-        scores_BNST += tf.cast(bias, scores_BNST.dtype)
-    probs_BNST = tf.cast(tf.nn.softmax(scores_BNST), v_BNTH.dtype)
+        scores_BNSM += tf.cast(bias, scores_BNSM.dtype)
+    probs_BNSM = tf.cast(tf.nn.softmax(scores_BNSM), v_BNMH.dtype)
     if dropout:
-        probs_BNST = tf.nn.experimental.stateless_dropout(probs_BNST, dropout, tf.cast(seed, tf.int32))
+        probs_BNSM = tf.nn.experimental.stateless_dropout(probs_BNSM, dropout, tf.cast(seed, tf.int32))
     if head_mask_N is not None:
-        probs_BNST *= tf.cast(head_mask_N, probs_BNST.dtype)[:, None, None]
-    return tf.matmul(probs_BNST, v_BNTH), probs_BNST
+        probs_BNSM *= tf.cast(head_mask_N, probs_BNSM.dtype)[:, None, None]
+    return tf.matmul(probs_BNSM, v_BNMH), probs_BNSM
 
 
 def mask_bias(keep: tf.Tensor, dtype: Any) -> tf.Tensor:
-    """A boolean mask (true: attend), already broadcastable to (B, N, S, S'), as an additive bias."""
+    """A boolean mask (true: attend), already broadcastable to (B, N, S, M), as an additive bias."""
     dtype = tf.as_dtype(_wide(dtype))
     return tf.where(keep, tf.zeros((), dtype), dtype.min)
 

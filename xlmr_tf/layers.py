@@ -11,8 +11,8 @@ from keras import ops
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_tf.activations import activation
 from xlmr_tf.attention import Attention
-from xlmr_tf.kernels import AttentionPlan
 from xlmr_tf.linear import dropout, layer_norm, linear
+from xlmr_tf.plan import Plan
 
 __all__ = ["Intermediate", "Layer", "LayerOutput", "Pooler"]
 
@@ -84,20 +84,16 @@ class Layer(keras.layers.Layer):
         self.chunk_size = config.chunk_size_feed_forward
         self.built = True
 
-    def call(
-        self,
-        x: tf.Tensor,
-        plan: AttentionPlan,
-        head_mask_N: tf.Tensor | None = None,
-        memory_BTD: tf.Tensor | None = None,
-        memory_plan: AttentionPlan | None = None,
-    ) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor | None]:
+    def call(self, x: tf.Tensor, plan: Plan, number: int) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor | None]:
         """(..., D) to (..., D), and the probabilities of self- and cross-attention if the plan wants them."""
-        x, weights = self.attention(x, plan=plan, head_mask_N=head_mask_N)
+        head_mask_N = plan.head_mask(number)
+        x, weights = self.attention(x, plan=plan.attention, head_mask_N=head_mask_N)
         cross_weights = None
-        if memory_BTD is not None:
-            assert self.crossattention is not None and memory_plan is not None
-            x, cross_weights = self.crossattention(x, plan=memory_plan, head_mask_N=head_mask_N, memory_BTD=memory_BTD)
+        if plan.memory_attention is not None:
+            assert self.crossattention is not None
+            x, cross_weights = self.crossattention(
+                x, plan=plan.memory_attention, head_mask_N=head_mask_N, memory_BMD=plan.memory_BMD
+            )
         if self.chunk_size and x.shape[-2] is not None:
             starts = range(0, x.shape[-2], self.chunk_size)
             chunks = [self.feed_forward(x[..., start : start + self.chunk_size, :]) for start in starts]

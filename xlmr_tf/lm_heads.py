@@ -7,15 +7,20 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from xlmr_core.checks import IGNORE_INDEX, check_label_shape
+from xlmr_core.checks import IGNORE_INDEX
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import InputError
+from xlmr_core.head_checks import (
+    check_class_labels,
+    check_kept_columns,
+    check_masked_positions,
+    check_where_logits_are_computed,
+)
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
 from xlmr_tf.activations import ACTIVATIONS
-from xlmr_tf.checks import INTEGERS, batch_shape, check_labels, check_tensors, is_concrete, is_xla, shape_of
 from xlmr_tf.encoder import Encoded, Needs
-from xlmr_tf.heads import HeadModel, flat_logits, needed_positions
+from xlmr_tf.heads import HeadModel, chosen_positions, flat_logits, labelled_positions
+from xlmr_tf.inputs import is_xla, see, shape_of
 from xlmr_tf.linear import Linear, dims, layer_norm, linear, replace_values, unset
 from xlmr_tf.losses import cross_entropy
 
@@ -130,32 +135,7 @@ class MaskedLM(VocabularyModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range; for ``sparse_prediction`` under XLA.
         """
-        shape = batch_shape(
-            self.config, input_ids, inputs_embeds, position_ids, labels=labels, masked_positions=masked_positions
-        )
-        if sparse_prediction and labels is None:
-            raise InputError(
-                "sparse_prediction=True computes logits at labelled positions and needs labels; pass labels, or masked_positions"
-            )
-        if sparse_prediction and masked_positions is not None:
-            raise InputError(
-                "sparse_prediction and masked_positions both choose where logits are computed; pass one of them"
-            )
-        if sparse_prediction and is_xla():
-            raise InputError(
-                "sparse_prediction=True gives logits of a size that XLA cannot know; pass masked_positions, or leave jit_compile out"
-            )
-        if masked_positions is not None:
-            check_masked_positions(masked_positions, shape)
-        if labels is not None:
-            shapes = [shape] if masked_positions is None else [shape, shape_of(masked_positions)]
-            check_label_shape("labels", shape_of(labels), *shapes)
-            labels = check_labels(self.config, labels, self.config.vocab_size)
-            if masked_positions is not None:
-                labels = labels_at(masked_positions, labels)
-        length = dims(input_ids if inputs_embeds is None else inputs_embeds)[1]
-        encoded = self._encode(
-            Needs(positions_BS=needed_positions(length, labels, masked_positions)),
+        call = self._read(
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -167,6 +147,13 @@ class MaskedLM(VocabularyModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
+        length = dims(call.source)[1]
+        labels = self._labels(call.source, labels, masked_positions, sparse_prediction)
+        if masked_positions is None:
+            needed_BS = labelled_positions(labels)
+        else:
+            needed_BS = chosen_positions(masked_positions, length)
+        encoded = self._encode(call, Needs(positions_BS=needed_BS))
         loss = None
         if masked_positions is not None:
             logits = self.logits_at(encoded, masked_positions, length)
@@ -187,6 +174,26 @@ class MaskedLM(VocabularyModel):
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
         return self.finish(output, return_dict)
+
+    def _labels(
+        self, source: tf.Tensor, labels: Any, masked_positions: Any, sparse_prediction: bool
+    ) -> tf.Tensor | None:
+        """The checked labels of a call, (B, S), or (B, P) with ``masked_positions``."""
+        shape = shape_of(source)[:2]
+        check_where_logits_are_computed(
+            labelled=labels is not None,
+            masked_positions=masked_positions is not None,
+            sparse_prediction=sparse_prediction,
+            values_are_known=not is_xla(),
+        )
+        places = see("masked_positions", masked_positions)
+        check_masked_positions(places, *shape)
+        shapes = [shape] if places is None else [shape, places.shape]
+        check_class_labels(see("labels", labels), self.config.vocab_size, *shapes)
+        if labels is None:
+            return None
+        labels = tf.cast(labels, tf.int64)
+        return labels if masked_positions is None else labels_at(masked_positions, labels)
 
     def logits_at(self, encoded: Encoded, masked_positions: tf.Tensor, length: Any) -> tf.Tensor:
         """(B, P, V) logits at some positions, zero where the position is -1."""
@@ -244,18 +251,7 @@ class CausalLM(VocabularyModel):
         Raises:
             InputError: for inputs of a wrong shape, dtype or range; for labels with ``logits_to_keep``.
         """
-        shape = batch_shape(self.config, input_ids, inputs_embeds, position_ids, labels=labels)
-        batch, length = dims(input_ids if inputs_embeds is None else inputs_embeds)[:2]
-        keeps_all = isinstance(logits_to_keep, int) and logits_to_keep == 0
-        if labels is not None:
-            if not keeps_all:
-                raise InputError("labels need the logits of every position; leave logits_to_keep out")
-            check_label_shape("labels", shape_of(labels), shape)
-            labels = next_labels(check_labels(self.config, labels, self.config.vocab_size))
-        kept = kept_columns(logits_to_keep, length)
-        chosen = None if keeps_all else tf.broadcast_to(kept[None], (batch, dims(kept)[0]))
-        encoded = self._encode(
-            Needs(positions_BS=needed_positions(length, labels, chosen)),
+        call = self._read(
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -265,10 +261,22 @@ class CausalLM(VocabularyModel):
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
             past_key_values=past_key_values,
-            use_cache=use_cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
+        batch, length = dims(call.source)[:2]
+        keeps_all = isinstance(logits_to_keep, int) and logits_to_keep == 0
+        columns = logits_to_keep if isinstance(logits_to_keep, int) else see("logits_to_keep", logits_to_keep)
+        check_kept_columns(columns, length, labelled=labels is not None)
+        check_class_labels(see("labels", labels), self.config.vocab_size, shape_of(call.source)[:2])
+        if labels is not None:
+            labels = next_labels(tf.cast(labels, tf.int64))
+        if keeps_all:
+            needed_BS = labelled_positions(labels)
+        else:
+            kept = kept_columns(logits_to_keep, length)
+            needed_BS = chosen_positions(tf.broadcast_to(kept[None], (batch, dims(kept)[0])), length)
+        encoded = self._encode(call, Needs(positions_BS=needed_BS))
         loss = None
         if keeps_all:
             packed = self.lm_head(encoded.states)
@@ -307,41 +315,8 @@ def labels_at(masked_positions: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.where(masked_positions < 0, tf.constant(IGNORE_INDEX, labels.dtype), labels)
 
 
-def check_masked_positions(masked_positions: Any, shape: tuple[int, int]) -> None:
-    """Refuse positions outside the sequence.
-
-    Raises:
-        InputError: naming the shape, the dtype or the range.
-    """
-    received = shape_of(masked_positions)
-    if len(received) != 2 or received[0] != shape[0] or received[1] == 0:
-        raise InputError(f"masked_positions must have the shape ({shape[0]}, P) with P at least 1, received {received}")
-    if masked_positions.dtype not in INTEGERS:
-        raise InputError(f"masked_positions must hold integers, received {masked_positions.dtype.name}")
-    if is_concrete(masked_positions):
-        low, high = (int(reduce(masked_positions)) for reduce in (tf.reduce_min, tf.reduce_max))
-        if low < -1 or high >= shape[1]:
-            worst = low if low < -1 else high
-            raise InputError(
-                f"masked_positions must lie between -1 (none) and {shape[1] - 1} (the last token), received {worst}"
-            )
-
-
 def kept_columns(logits_to_keep: Any, length: Any) -> tf.Tensor:
-    """The columns that ``logits_to_keep`` means, (n,).
-
-    Raises:
-        InputError: for a negative number, or columns outside the sequence.
-    """
+    """The columns that ``logits_to_keep`` means, (n,): the last so many, or those named, negative ones from the end."""
     if isinstance(logits_to_keep, int):
-        if logits_to_keep < 0:
-            raise InputError(f"logits_to_keep must not be negative, received {logits_to_keep}; 0 keeps all")
         return tf.range(tf.maximum(0, length - logits_to_keep), length)
-    check_tensors(logits_to_keep=logits_to_keep)
-    if logits_to_keep.shape.rank != 1 or logits_to_keep.dtype not in INTEGERS:
-        raise InputError(
-            f"logits_to_keep must be a number or integers (n,), received {logits_to_keep.dtype.name} of {shape_of(logits_to_keep)}"
-        )
-    if is_concrete(logits_to_keep) and bool(tf.reduce_any((logits_to_keep < -length) | (logits_to_keep >= length))):
-        raise InputError(f"logits_to_keep must name columns below {length}, received {logits_to_keep.numpy().tolist()}")
     return tf.math.floormod(tf.cast(logits_to_keep, tf.int32), length)

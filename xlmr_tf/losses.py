@@ -6,14 +6,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from xlmr_core.checks import IGNORE_INDEX, check_label_shape
+from xlmr_core.checks import IGNORE_INDEX
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import InputError
 from xlmr_core.losses import Problem, sequence_problem
-from xlmr_tf.checks import INTEGERS, check_labels, is_concrete, is_xla, shape_of
+from xlmr_tf.inputs import INTEGERS, is_xla
 from xlmr_tf.linear import dims
 
-__all__ = ["check_sequence_labels", "check_span", "cross_entropy", "sequence_loss", "span_loss"]
+__all__ = ["cross_entropy", "sequence_loss", "span_loss"]
 
 
 def cross_entropy(logits_nV: tf.Tensor, labels_n: tf.Tensor, divisor: Any = None) -> tf.Tensor:
@@ -45,38 +44,12 @@ def _wide(x: tf.Tensor) -> tf.Tensor:
     return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
 
 
-def check_sequence_labels(config: XLMRobertaConfig, labels: Any, batch: int, classes: int) -> None:
-    """Refuse labels that do not fit the problem that config and labels mean.
-
-    Args:
-        labels: integers (B,) or (B, 1) for one class; (B, K) of 0 to 1 for several classes; (B, K) for regression, of one number also (B,).
-
-    Raises:
-        InputError: for labels of a wrong shape, dtype or range.
-    """
-    problem = sequence_problem(config, labels_are_integers=labels.dtype in INTEGERS)
-    if problem is Problem.SINGLE_LABEL:
-        check_label_shape("labels", shape_of(labels), (batch,), (batch, 1))
-        check_labels(config, labels, classes)
-        return
-    if labels.dtype.is_complex:
-        raise InputError(f"labels must hold numbers, received {labels.dtype.name}")
-    shapes = [(batch,), (batch, 1)] if problem is Problem.REGRESSION and classes == 1 else [(batch, classes)]
-    check_label_shape("labels", shape_of(labels), *shapes)
-    if problem is Problem.MULTI_LABEL and labels.dtype != tf.bool and is_concrete(labels):
-        outside = tf.boolean_mask(labels, (labels < 0) | (labels > 1))
-        if outside.shape[0]:
-            raise InputError(
-                f"labels must lie between 0 and 1, received {outside[0].numpy().item()}; each says whether a class applies"
-            )
-
-
 def sequence_loss(config: XLMRobertaConfig, logits_BK: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """The loss of a sequence classifier, by the problem that config and labels mean.
 
     Args:
         logits_BK: (B, K).
-        labels: as :func:`check_sequence_labels` lets them pass.
+        labels: as :func:`xlmr_core.head_checks.check_sequence_labels` lets them pass.
     """
     problem = sequence_problem(config, labels_are_integers=labels.dtype in INTEGERS)
     if problem is Problem.SINGLE_LABEL:
@@ -86,23 +59,6 @@ def sequence_loss(config: XLMRobertaConfig, logits_BK: tf.Tensor, labels: tf.Ten
     if problem is Problem.MULTI_LABEL:
         return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits_BK))
     return tf.reduce_mean(tf.square(tf.reshape(logits_BK, (-1,)) - tf.reshape(labels, (-1,))))
-
-
-def check_span(start: Any, end: Any, batch: int) -> None:
-    """Refuse answers of which the start or the end is missing, or not one integer a row.
-
-    Raises:
-        InputError: naming the shape or the dtype.
-    """
-    if (start is None) != (end is None):
-        raise InputError(
-            "expected start_positions and end_positions together, received one of them; pass both or neither"
-        )
-    for name, positions in (("start_positions", start), ("end_positions", end)):
-        if positions is not None:
-            check_label_shape(name, shape_of(positions), (batch,), (batch, 1))
-            if positions.dtype not in INTEGERS:
-                raise InputError(f"{name} must hold integers, received {positions.dtype.name}")
 
 
 def span_loss(start_logits_BS: tf.Tensor, end_logits_BS: tf.Tensor, start_B: tf.Tensor, end_B: tf.Tensor) -> tf.Tensor:

@@ -67,22 +67,22 @@ def _functions(
     compute_dtype = tf.float64 if dtype == tf.float64 else tf.float32
 
     def probabilities(
-        query_NLH: tf.Tensor, key_NLH: tf.Tensor, attended_L: tf.Tensor, seed: tf.Tensor
+        query_NSH: tf.Tensor, key_NSH: tf.Tensor, attended_S: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """The probabilities of one sequence, and what dropout multiplies them by."""
-        scores_NLL = tf.cast(tf.matmul(query_NLH, key_NLH, transpose_b=True), compute_dtype)
-        length = tf.shape(scores_NLL)[-1]
+        scores_NSS = tf.cast(tf.matmul(query_NSH, key_NSH, transpose_b=True), compute_dtype)
+        length = tf.shape(scores_NSS)[-1]
         if causal:
             keep = tf.linalg.band_part(tf.ones((length, length), tf.bool), -1, 0)
-            keep = keep & attended_L[None] if masked else keep
-            scores_NLL += tf.where(keep, tf.zeros((), compute_dtype), compute_dtype.min)
+            keep = keep & attended_S[None] if masked else keep
+            scores_NSS += tf.where(keep, tf.zeros((), compute_dtype), compute_dtype.min)
         elif masked:
-            scores_NLL += tf.where(attended_L, tf.zeros((), compute_dtype), compute_dtype.min)[None, None]
-        probs_NLL = tf.nn.softmax(scores_NLL)
+            scores_NSS += tf.where(attended_S, tf.zeros((), compute_dtype), compute_dtype.min)[None, None]
+        probs_NSS = tf.nn.softmax(scores_NSS)
         if not dropout:
-            return probs_NLL, None
-        drawn_NLL = tf.random.stateless_uniform(tf.shape(probs_NLL), seed)
-        return probs_NLL, tf.where(drawn_NLL < dropout, tf.zeros((), compute_dtype), 1 / (1 - dropout))
+            return probs_NSS, None
+        drawn_NSS = tf.random.stateless_uniform(tf.shape(probs_NSS), seed)
+        return probs_NSS, tf.where(drawn_NSS < dropout, tf.zeros((), compute_dtype), 1 / (1 - dropout))
 
     def over_sequences(body: Callable[..., tuple[tf.Tensor, ...]], outputs: int, cu_seqlens: tf.Tensor) -> Any:
         """Run ``body(slice, number)`` for each sequence and join what comes, each (L, N, H)."""
@@ -95,7 +95,7 @@ def _functions(
         def step(number: tf.Tensor, *arrays: tf.TensorArray) -> tuple[Any, ...]:
             part = slice(cu_seqlens[number], cu_seqlens[number + 1])
             written = zip(arrays, body(part, number), strict=True)
-            return number + 1, *(array.write(number, tf.transpose(x_NLH, (1, 0, 2))) for array, x_NLH in written)
+            return number + 1, *(array.write(number, tf.transpose(x_NSH, (1, 0, 2))) for array, x_NSH in written)
 
         _, *arrays = tf.while_loop(lambda number, *_: number < sequences, step, (0, *arrays))
         return tuple(tf.ensure_shape(array.concat(), (None, heads, size)) for array in arrays)

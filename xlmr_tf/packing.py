@@ -12,14 +12,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from xlmr_tf.checks import has_values, is_concrete, is_traced, is_xla
+from xlmr_core.packing import PACKING_MODES, Needs, broken_promise
+from xlmr_tf.inputs import has_values, is_concrete, is_traced, is_xla
 from xlmr_tf.linear import dims
 
 __all__ = ["PACKING_MODES", "Packing", "choose_packing"]
-
-# auto: where it pays, and where the mask's values can be looked at for nothing; always: wherever the packed path promises the same answer,
-# batches without padding included; never: the padded path.
-PACKING_MODES = ("auto", "always", "never")
 
 
 @dataclass(frozen=True)
@@ -86,14 +83,7 @@ class Packing:
         return tf.searchsorted(self.indices_T, tf.cast(flat_positions, tf.int64))
 
 
-def choose_packing(
-    mode: str,
-    mask_BS: tf.Tensor | None,
-    source: tf.Tensor,
-    *,
-    first_token: bool = False,
-    needed_BS: tf.Tensor | None = None,
-) -> Packing | None:
+def choose_packing(mode: str, mask_BS: tf.Tensor | None, source: tf.Tensor, needs: Needs[tf.Tensor]) -> Packing | None:
     """Pack a batch, or return ``None`` where the padded path is due.
 
     A graph cannot choose by values. There a batch for which the padded path is due is packed with its padding: all tokens are computed,
@@ -103,29 +93,33 @@ def choose_packing(
         mode: one of ``PACKING_MODES``.
         mask_BS: the attention mask, of zeros and ones; ``None`` if there is no padding.
         source: ids or embeddings (B, S, ...).
-        first_token: whether the answer reads the state at position 0.
-        needed_BS: bool (B, S), positions whose output the answer needs whatever the mask says (labels), or ``None``.
+        needs: what the answer reads of the states.
     """
     if mode == "never" or is_xla() or (mode == "auto" and _is_elsewhere(source)):
         return None
+    traced = is_traced()
     if mask_BS is None:
         return Packing.full(*dims(source)[:2]) if mode == "always" else None
-    traced = is_traced()
     if not traced and not (is_concrete(mask_BS) or (mode == "always" and has_values(mask_BS))):
         return None  # a value of a GPU is waited for on request only
     mask_BS = mask_BS != 0
-    if not traced and mode == "auto" and bool(tf.reduce_all(mask_BS)):
-        return None  # nothing to leave out
-    # A fully masked row attends uniformly on the padded path; what is read at a masked position is that padded position's state.
-    promises = [tf.reduce_any(mask_BS, 1)]
-    if first_token:
-        promises.append(mask_BS[:, 0])
-    if needed_BS is not None:
-        promises.append(mask_BS | ~needed_BS)
-    held = tf.reduce_all(tf.stack([tf.reduce_all(promise) for promise in promises]))
     if traced:
-        return Packing.from_mask(mask_BS | ~held, attended_BS=mask_BS)
-    return Packing.from_mask(mask_BS) if bool(held) else None
+        return Packing.from_mask(mask_BS | ~_promises_hold(mask_BS, needs), attended_BS=mask_BS)
+    if mode == "auto" and bool(tf.reduce_all(mask_BS)):
+        return None  # nothing to leave out
+    positions_BS = needs.positions_BS
+    on_host = Needs(needs.first_token, None if positions_BS is None else positions_BS.numpy())
+    return None if broken_promise(mask_BS.numpy(), on_host) else Packing.from_mask(mask_BS)
+
+
+def _promises_hold(mask_BS: tf.Tensor, needs: Needs[tf.Tensor]) -> tf.Tensor:
+    """Whether a mask, whose values a graph does not know, breaks no promise of ``xlmr_core.packing``."""
+    promises = [tf.reduce_any(mask_BS, 1)]
+    if needs.first_token:
+        promises.append(mask_BS[:, 0])
+    if needs.positions_BS is not None:
+        promises.append(mask_BS | ~needs.positions_BS)
+    return tf.reduce_all(tf.stack([tf.reduce_all(promise) for promise in promises]))
 
 
 def _is_elsewhere(tensor: tf.Tensor) -> bool:

@@ -17,10 +17,10 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import ConfigError, InputError
 from xlmr_core.heads import OWN_HEAD, Head
 from xlmr_core.outputs import ModelOutput
+from xlmr_core.packing import check_packing_mode
 from xlmr_core.parameters import Init, Parameter, Role, parameters
 from xlmr_tf.kernels import check_attn_implementation
 from xlmr_tf.linear import is_loading, replace_values
-from xlmr_tf.packing import PACKING_MODES
 from xlmr_tf.placement import find_dtype
 from xlmr_tf.serving import ExportedByKeras
 from xlmr_tf.training import TrainedByKeras
@@ -221,9 +221,7 @@ class PreTrainedModel(TrainedByKeras, ExportedByKeras, keras.Model):
         Args:
             mode: ``auto`` where it pays, ``always`` wherever it promises the padded path's answer, ``never``.
         """
-        if mode not in PACKING_MODES:
-            raise InputError(f"packing must be one of {', '.join(map(repr, PACKING_MODES))}, received {mode!r}")
-        self.base_model._packing = mode
+        self.base_model._packing = check_packing_mode(mode)
         return self
 
     def gradient_checkpointing_enable(self) -> None:

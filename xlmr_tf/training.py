@@ -24,7 +24,7 @@ from xlmr_core.checks import IGNORE_INDEX
 from xlmr_core.errors import InputError
 from xlmr_core.heads import LossKind
 from xlmr_core.outputs import ModelOutput
-from xlmr_tf.checks import is_xla
+from xlmr_tf.inputs import is_xla
 
 __all__ = ["TrainedByKeras"]
 

@@ -132,9 +132,7 @@ class SequenceClassification(HeadModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        target = see("labels", labels)
-        if target is not None:
-            check_sequence_labels(self.config, target, call.source.shape[0], self.num_labels)
+        check_sequence_labels(self.config, see("labels", labels), call.source.shape[0], self.num_labels)
         encoded = self._encode(call, Needs(first_token=self._task_head.reads_first_token))
         logits = self.classifier(encoded.first_tokens())
         loss = None if labels is None else sequence_loss(self.config, logits, labels)
@@ -202,9 +200,7 @@ class MultipleChoice(HeadModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        target = see("labels", labels)
-        if target is not None:
-            check_class_labels(target, choices, (batch,), (batch, 1))
+        check_class_labels(see("labels", labels), choices, (batch,), (batch, 1))
         encoded = self._encode(call, Needs(first_token=self._task_head.reads_first_token))
         assert self.roberta.pooler is not None
         pooled = self.roberta.pooler(encoded.first_tokens())
@@ -267,9 +263,8 @@ class TokenClassification(HeadModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        target = see("labels", labels)
-        if target is not None:
-            check_class_labels(target, self.num_labels, call.source.shape[:2])
+        check_class_labels(see("labels", labels), self.num_labels, call.source.shape[:2])
+        if labels is not None:
             labels = labels.long()
             if not self.counts_masked_labels and attention_mask is not None and attention_mask.shape == labels.shape:
                 labels = labels.masked_fill(attention_mask == 0, IGNORE_INDEX)

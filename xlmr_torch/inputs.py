@@ -115,9 +115,7 @@ def read(
         see("encoder_attention_mask", encoder_attention_mask),
         has_cross_attention=encoder.has_cross_attention,
     )
-    heads = see("head_mask", head_mask)
-    if heads is not None:
-        check_head_mask(config, heads)
+    check_head_mask(config, see("head_mask", head_mask))
     if mask is None and ids is not None:
         warn_of_attended_padding(config, ids)
     return Call(

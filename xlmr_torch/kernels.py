@@ -36,7 +36,7 @@ def check_attn_implementation(name: str) -> str:
     return check_choice("attn_implementation", name, ATTN_IMPLEMENTATIONS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AttentionPlan:
     """How every layer of one call attends.
 
@@ -48,7 +48,7 @@ class AttentionPlan:
         return_weights: probabilities are wanted.
     """
 
-    implementation: str
+    implementation: str = "sdpa"
     bias: Tensor | None = None
     causal: bool = False
     packing: Packing | None = None

@@ -150,19 +150,17 @@ class MaskedLM(VocabularyModel):
 
     def _labels(self, source: Tensor, labels: Any, masked_positions: Any, sparse_prediction: bool) -> Tensor | None:
         """The checked labels of a call, (B, S), or (B, P) with ``masked_positions``."""
-        batch, length = source.shape[:2]
-        target, places = see("labels", labels), see("masked_positions", masked_positions)
+        shape = tuple(source.shape[:2])
         check_where_logits_are_computed(
             labelled=labels is not None,
             masked_positions=masked_positions is not None,
             sparse_prediction=sparse_prediction,
         )
-        if places is not None:
-            check_masked_positions(places, batch, length)
-        if target is None:
+        check_masked_positions(see("masked_positions", masked_positions), *shape)
+        shapes = [shape] if masked_positions is None else [shape, masked_positions.shape]
+        check_class_labels(see("labels", labels), self.config.vocab_size, *shapes)
+        if labels is None:
             return None
-        shapes = [(batch, length)] if places is None else [(batch, length), places.shape]
-        check_class_labels(target, self.config.vocab_size, *shapes)
         labels = labels.long()
         if masked_positions is None:
             return labels
@@ -244,9 +242,8 @@ class CausalLM(VocabularyModel):
         keeps_all = isinstance(logits_to_keep, int) and logits_to_keep == 0
         columns = logits_to_keep if isinstance(logits_to_keep, int) else see("logits_to_keep", logits_to_keep)
         check_kept_columns(columns, length, labelled=labels is not None)
-        target = see("labels", labels)
-        if target is not None:
-            check_class_labels(target, self.config.vocab_size, (batch, length))
+        check_class_labels(see("labels", labels), self.config.vocab_size, (batch, length))
+        if labels is not None:
             # The last position predicts nothing; all others predict their successor.
             labels = F.pad(labels.long()[:, 1:], (0, 1), value=IGNORE_INDEX)
         if keeps_all:

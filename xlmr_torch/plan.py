@@ -72,7 +72,7 @@ def plan(encoder: EncoderModel, call: Call[Tensor], needs: Needs[Tensor]) -> Pla
     if call.head_mask is not None:
         head_mask_LN = call.head_mask.expand(config.num_hidden_layers, config.num_attention_heads)
     if packing is not None:
-        attention = AttentionPlan(encoder.attn_implementation, causal=config.is_decoder, packing=packing)
+        attention = AttentionPlan(causal=config.is_decoder, packing=packing)
     else:
         attention = _attention(encoder, call.attention_mask, call.source.shape[1], call.output_attentions)
     return Plan(
@@ -100,7 +100,7 @@ def _attention(encoder: EncoderModel, mask: Tensor | None, length: Any, return_w
     implementation = "eager" if return_weights else encoder.attn_implementation
     # A mask without zeros needs no bias; whether it has any is looked at only where that costs nothing.
     if mask is None or (is_concrete(mask) and bool((mask != 0).all())):
-        return AttentionPlan(implementation, causal=causal, return_weights=return_weights)
+        return AttentionPlan(implementation=implementation, causal=causal, return_weights=return_weights)
     keep = (mask != 0)[:, None] if mask.dim() == 3 else (mask != 0)[:, None, None]
     empty_rows = is_concrete(mask) and not bool((mask != 0).any(-1).all())
     if causal:
@@ -113,4 +113,6 @@ def _attention(encoder: EncoderModel, mask: Tensor | None, length: Any, return_w
     # backward pass loses the number of keys there (its gradients come out as many times too large).
     if empty_rows and (dtype is torch.float16 or torch.is_grad_enabled()):
         implementation = "eager"
-    return AttentionPlan(implementation, bias=mask_bias(keep, dtype), causal=causal, return_weights=return_weights)
+    return AttentionPlan(
+        implementation=implementation, bias=mask_bias(keep, dtype), causal=causal, return_weights=return_weights
+    )

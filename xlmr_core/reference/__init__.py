@@ -6,7 +6,7 @@ means. Read in this order: ``mathematics``, ``encoder``, ``heads``, and ``forwar
 and Huang et al. 2020 (relative positions); where papers leave a choice, the published PyTorch implementation decides,
 and recorded outputs of it hold these files to that.
 
-Shape letters: B batch, S sequence (E the encoder's, in cross-attention), D hidden, N heads, H head size,
+Shape letters: B batch, S sequence, M what is attended to (in cross-attention the memory), D hidden, N heads, H head size,
 F feed-forward, V vocabulary, P masked positions, C choices, K labels; X stands for any leading axes.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from xlmr_core.checks import Extremes, check_extremes, check_input_shapes
+from xlmr_core.checks import check_encoder_inputs, check_head_mask, see_array
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import ModelOutput
@@ -71,8 +71,6 @@ def forward(config: XLMRobertaConfig, head: str, params: Params, **inputs: Any) 
 
 def check(config: XLMRobertaConfig, given: Inputs) -> None:
     """The core's checks, by which every backend refuses the same inputs."""
-    ranged = ("input_ids", "token_type_ids", "position_ids", "attention_mask")
-    arrays = {name: getattr(given, name) for name in (*ranged, "inputs_embeds") if getattr(given, name) is not None}
-    check_input_shapes(config, **{"input_ids": None, **{name: x.shape for name, x in arrays.items()}})
-    found = [Extremes(name, float(arrays[name].min()), float(arrays[name].max())) for name in ranged if name in arrays]
-    check_extremes(config, found)
+    names = ("input_ids", "inputs_embeds", "attention_mask", "token_type_ids", "position_ids")
+    check_encoder_inputs(config, **{name: see_array(name, getattr(given, name)) for name in names})
+    check_head_mask(config, see_array("head_mask", given.head_mask))

@@ -16,7 +16,7 @@ from xlmr_core.reference.mathematics import Array, Integers, Params, activation,
 
 # Added to the score of a key that must not be seen. Finite on purpose: it swallows any score, so that a query that may
 # see no key at all attends to every key alike, which is what the published models do.
-MASKED_SCORE = float(np.finfo(np.float32).min)
+UNSEEN = float(np.finfo(np.float32).min)
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Inputs:
         position_ids: (B, S) or (1, S); absent means counted from the ids, or by index if there are only embeddings.
         head_mask: (N,) or (L, N), 1 = keep.
         inputs_embeds: (B, S, D), in place of the word embeddings.
-        encoder_hidden_states: (B, E, D), for a decoder with cross-attention.
-        encoder_attention_mask: (B, E), 1 = attend, 0 = ignore; absent means ones.
+        encoder_hidden_states: (B, M, D), for a decoder with cross-attention.
+        encoder_attention_mask: (B, M), 1 = attend, 0 = ignore; absent means ones.
         labels: what the head's ``LossKind`` says.
         start_positions, end_positions: (B,), for question answering.
         masked_positions: (B, P), padded with -1: masked language modelling at these positions only.
@@ -108,16 +108,16 @@ def embed(config: XLMRobertaConfig, params: Params, prefix: str, given: Inputs) 
 
 
 def additive_mask(mask: NDArray[Any], causal: bool) -> Array:
-    """What is added to the scores (B, N, S, E) so that masked keys are not seen.
+    """What is added to the scores (B, N, S, M) so that masked keys are not seen.
 
     Args:
-        mask: (B, E) for all queries alike, or (B, S, E).
+        mask: (B, M) for all queries alike, or (B, S, M).
         causal: hide later keys as well; a 3-D mask has said everything already.
     """
-    mask_BNSE = mask.astype(np.float64)[:, None, :, :] if mask.ndim == 3 else mask.astype(np.float64)[:, None, None, :]
+    mask_BNSM = mask.astype(np.float64)[:, None, :, :] if mask.ndim == 3 else mask.astype(np.float64)[:, None, None, :]
     if causal and mask.ndim == 2:
-        mask_BNSE = mask_BNSE * np.tri(mask.shape[1])
-    return (1.0 - mask_BNSE) * MASKED_SCORE
+        mask_BNSM = mask_BNSM * np.tri(mask.shape[1])
+    return (1.0 - mask_BNSM) * UNSEEN
 
 
 def split_heads(x_BSX: Array, heads: int) -> Array:
@@ -151,23 +151,23 @@ def attend(
     name: str,
     heads: int,
     x_BSD: Array,
-    source_BED: Array,
-    mask_BNSE: Array,
+    memory_BMD: Array,
+    mask_BNSM: Array,
     head_mask_N: Array | None,
 ) -> tuple[Array, Array]:
     """Scaled dot-product attention (Vaswani et al. 2017) up to, and without, the output projection.
 
     Returns:
-        The context (B, S, N * H) and the probabilities (B, N, S, E), the head mask applied to them.
+        The context (B, S, N * H) and the probabilities (B, N, S, M), the head mask applied to them.
     """
     q_BNSH = split_heads(linear(params, f"{name}.query", x_BSD), heads)
-    k_BNEH = split_heads(linear(params, f"{name}.key", source_BED), heads)
-    v_BNEH = split_heads(linear(params, f"{name}.value", source_BED), heads)
-    scores_BNSE = q_BNSH @ k_BNEH.swapaxes(-1, -2) + relative_scores(config, params, name, q_BNSH, k_BNEH)
-    probabilities_BNSE = softmax(scores_BNSE / math.sqrt(config.head_size) + mask_BNSE)
+    k_BNMH = split_heads(linear(params, f"{name}.key", memory_BMD), heads)
+    v_BNMH = split_heads(linear(params, f"{name}.value", memory_BMD), heads)
+    scores_BNSM = q_BNSH @ k_BNMH.swapaxes(-1, -2) + relative_scores(config, params, name, q_BNSH, k_BNMH)
+    probabilities_BNSM = softmax(scores_BNSM / math.sqrt(config.head_size) + mask_BNSM)
     if head_mask_N is not None:
-        probabilities_BNSE = probabilities_BNSE * head_mask_N[:, None, None]
-    return merge_heads(probabilities_BNSE @ v_BNEH), probabilities_BNSE
+        probabilities_BNSM = probabilities_BNSM * head_mask_N[:, None, None]
+    return merge_heads(probabilities_BNSM @ v_BNMH), probabilities_BNSM
 
 
 def attention_block(
@@ -176,19 +176,19 @@ def attention_block(
     name: str,
     heads: int,
     x_BSD: Array,
-    source_BED: Array | None,
-    mask_BNSE: Array,
+    memory_BMD: Array | None,
+    mask_BNSM: Array,
     head_mask_N: Array | None,
 ) -> tuple[Array, Array]:
     """Attention with its projection, residual and norm: before it in XL, after it in base and large.
 
-    ``source_BED`` is the encoder's output in cross-attention and ``None`` in self-attention.
+    ``memory_BMD`` is the encoder's output in cross-attention and ``None`` in self-attention.
     """
     is_xl = isinstance(config, XLMRobertaXLConfig)
     queries_BSD = layer_norm(params, f"{name}.self_attn_layer_norm", x_BSD, config.layer_norm_eps) if is_xl else x_BSD
-    keys_BED = queries_BSD if source_BED is None else source_BED
+    keys_BMD = queries_BSD if memory_BMD is None else memory_BMD
     context, probabilities = attend(
-        config, params, f"{name}.self", heads, queries_BSD, keys_BED, mask_BNSE, head_mask_N
+        config, params, f"{name}.self", heads, queries_BSD, keys_BMD, mask_BNSM, head_mask_N
     )
     x_BSD = x_BSD + linear(params, f"{name}.output.dense", context)
     if not is_xl:
@@ -209,7 +209,7 @@ def feed_forward_block(config: XLMRobertaConfig, params: Params, name: str, x_BS
 
 
 def cross_attention_source(config: XLMRobertaConfig, given: Inputs) -> tuple[Array, Array] | None:
-    """The encoder's states (B, E, D) and their additive mask; ``None`` if the call has no cross-attention."""
+    """The encoder's states (B, M, D) and their additive mask; ``None`` if the call has no cross-attention."""
     if not config.is_decoder or given.encoder_hidden_states is None:
         return None
     if not config.add_cross_attention:
@@ -217,9 +217,9 @@ def cross_attention_source(config: XLMRobertaConfig, given: Inputs) -> tuple[Arr
             "encoder_hidden_states needs a model with cross-attention, received a config with add_cross_attention="
             "False; set it to True, or leave encoder_hidden_states out"
         )
-    source_BED = np.asarray(given.encoder_hidden_states, dtype=np.float64)
-    mask = np.ones(source_BED.shape[:2]) if given.encoder_attention_mask is None else given.encoder_attention_mask
-    return source_BED, additive_mask(mask, causal=False)
+    memory_BMD = np.asarray(given.encoder_hidden_states, dtype=np.float64)
+    mask = np.ones(memory_BMD.shape[:2]) if given.encoder_attention_mask is None else given.encoder_attention_mask
+    return memory_BMD, additive_mask(mask, causal=False)
 
 
 def layer_head_mask(given: Inputs, layer: int) -> Array | None:

@@ -7,13 +7,18 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from xlmr_core.checks import IGNORE_INDEX, check_label_shape
+from xlmr_core.checks import IGNORE_INDEX, see_array
 from xlmr_core.config import XLMRobertaConfig, XLMRobertaXLConfig
-from xlmr_core.errors import InputError
+from xlmr_core.head_checks import (
+    check_class_labels,
+    check_kept_columns,
+    check_masked_positions,
+    check_span,
+    check_where_logits_are_computed,
+)
 from xlmr_core.reference.encoder import Encoded, Inputs
 from xlmr_core.reference.mathematics import (
     Array,
-    Integers,
     Params,
     cross_entropy,
     gelu,
@@ -39,53 +44,48 @@ def bare_model(config: XLMRobertaConfig, params: Params, encoded: Encoded, given
 
 def masked_lm(config: XLMRobertaConfig, params: Params, encoded: Encoded, given: Inputs) -> Fields:
     """Logits everywhere, at ``masked_positions`` only, or at labelled ones only; the loss is the same."""
-    if given.sparse_prediction and (given.labels is None or given.masked_positions is not None):
-        raise InputError(
-            "sparse_prediction=True needs labels, and no masked_positions: both choose where logits are computed"
-        )
     x_BSD, labels = encoded.last_hidden_state_BSD, given.labels
-    batch, length, _ = x_BSD.shape
+    check_masked_lm(config, given, (x_BSD.shape[0], x_BSD.shape[1]))
     if given.masked_positions is None:
         logits = language_model(config, params, x_BSD)
-        if labels is not None:
-            check_label_shape("labels", labels.shape, (batch, length))
     else:
         positions_BP = given.masked_positions
-        check_masked_positions(positions_BP, length)
         wanted_BP = positions_BP >= 0
         at_BP = np.where(wanted_BP, positions_BP, 0)
         x_BPD = np.take_along_axis(x_BSD, at_BP[:, :, None], axis=1)
         logits = language_model(config, params, x_BPD) * wanted_BP[:, :, None]
         if labels is not None:
-            check_label_shape("labels", labels.shape, positions_BP.shape, (batch, length))
             if labels.shape != positions_BP.shape:
                 labels = np.take_along_axis(labels, at_BP, axis=1)
             labels = np.where(wanted_BP, labels, IGNORE_INDEX)
     if labels is None:
         return {"logits": logits}
-    loss = cross_entropy(config, logits, labels)
+    loss = cross_entropy(logits, labels)
     return {"loss": loss, "logits": logits[labels != IGNORE_INDEX] if given.sparse_prediction else logits}
 
 
-def check_masked_positions(positions_BP: Integers, length: int) -> None:
-    """Refuse masked positions outside the sequence."""
-    if positions_BP.min(initial=-1) < -1 or positions_BP.max(initial=-1) >= length:
-        raise InputError(
-            f"masked_positions must lie between 0 and {length - 1}, or be -1 for padding, received "
-            f"{int(positions_BP.min())} to {int(positions_BP.max())}; they count from the start of the padded row"
-        )
+def check_masked_lm(config: XLMRobertaConfig, given: Inputs, shape: tuple[int, int]) -> None:
+    """Refuse what no backend takes either."""
+    check_where_logits_are_computed(
+        labelled=given.labels is not None,
+        masked_positions=given.masked_positions is not None,
+        sparse_prediction=given.sparse_prediction,
+    )
+    places = see_array("masked_positions", given.masked_positions)
+    check_masked_positions(places, *shape)
+    shapes = [shape] if places is None else [shape, places.shape]
+    check_class_labels(see_array("labels", given.labels), config.vocab_size, *shapes)
 
 
 def causal_lm(config: XLMRobertaConfig, params: Params, encoded: Encoded, given: Inputs) -> Fields:
     """Each position predicts its successor."""
     logits_BSV = language_model(config, params, encoded.last_hidden_state_BSD)
     kept_BSV = logits_BSV[:, -given.logits_to_keep :] if given.logits_to_keep else logits_BSV
+    check_kept_columns(given.logits_to_keep, logits_BSV.shape[1], labelled=given.labels is not None)
     if given.labels is None:
         return {"logits": kept_BSV}
-    if given.logits_to_keep:
-        raise InputError("labels need the logits of every position; leave logits_to_keep out")
-    check_label_shape("labels", given.labels.shape, logits_BSV.shape[:2])
-    return {"loss": cross_entropy(config, logits_BSV[:, :-1], given.labels[:, 1:]), "logits": logits_BSV}
+    check_class_labels(see_array("labels", given.labels), config.vocab_size, logits_BSV.shape[:2])
+    return {"loss": cross_entropy(logits_BSV[:, :-1], given.labels[:, 1:]), "logits": logits_BSV}
 
 
 def sequence_classification(config: XLMRobertaConfig, params: Params, encoded: Encoded, given: Inputs) -> Fields:
@@ -104,8 +104,8 @@ def multiple_choice(config: XLMRobertaConfig, params: Params, encoded: Encoded, 
     logits_BC = linear(params, "classifier", encoded.pooled_BD).reshape(asked.shape[:2])
     if given.labels is None:
         return {"logits": logits_BC}
-    check_label_shape("labels", given.labels.shape, logits_BC.shape[:1])
-    return {"loss": cross_entropy(config, logits_BC, given.labels), "logits": logits_BC}
+    check_class_labels(see_array("labels", given.labels), asked.shape[1], asked.shape[:1])
+    return {"loss": cross_entropy(logits_BC, given.labels), "logits": logits_BC}
 
 
 def token_classification(config: XLMRobertaConfig, params: Params, encoded: Encoded, given: Inputs) -> Fields:
@@ -114,23 +114,24 @@ def token_classification(config: XLMRobertaConfig, params: Params, encoded: Enco
     if given.labels is None:
         return {"logits": logits_BSK}
     labels, mask = given.labels, given.attention_mask
-    check_label_shape("labels", labels.shape, logits_BSK.shape[:2])
+    check_class_labels(see_array("labels", labels), config.num_labels, logits_BSK.shape[:2])
     if isinstance(config, XLMRobertaXLConfig) and mask is not None and mask.ndim == 2:
         labels = np.where(mask == 1, labels, IGNORE_INDEX)
-    return {"loss": cross_entropy(config, logits_BSK, labels), "logits": logits_BSK}
+    return {"loss": cross_entropy(logits_BSK, labels), "logits": logits_BSK}
 
 
 def question_answering(config: XLMRobertaConfig, params: Params, encoded: Encoded, given: Inputs) -> Fields:
     """A start and an end logit for each token; an answer outside the sequence is clamped to its length and ignored."""
     start_BS, end_BS = np.moveaxis(linear(params, "qa_outputs", encoded.last_hidden_state_BSD), -1, 0)
+    batch, length = start_BS.shape
+    start, end = (see_array(name, getattr(given, name)) for name in ("start_positions", "end_positions"))
+    check_span(start, end, batch)
     loss = None
     if given.start_positions is not None and given.end_positions is not None:
-        batch, length = start_BS.shape
         losses = []
         for logits_BS, answer in ((start_BS, given.start_positions), (end_BS, given.end_positions)):
-            check_label_shape("start_positions and end_positions", answer.shape, (batch,), (batch, 1))
             clamped = np.clip(answer.reshape(batch), 0, length)
-            losses.append(cross_entropy(config, logits_BS, clamped, ignore_index=length))
+            losses.append(cross_entropy(logits_BS, clamped, ignore_index=length))
         loss = np.asarray((losses[0] + losses[1]) / 2.0)
     return {"loss": loss, "start_logits": start_BS, "end_logits": end_BS}
 

@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from xlmr_core.checks import IGNORE_INDEX, Extremes, check_extremes, check_label_shape
+from xlmr_core.checks import IGNORE_INDEX, see_array
 from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.head_checks import check_sequence_labels
 from xlmr_core.losses import Problem, sequence_problem
 
 Array: TypeAlias = NDArray[np.float64]
@@ -106,19 +107,14 @@ def softmax(x: Array) -> Array:
 # Losses (which one a call means is said in losses.py)
 
 
-def cross_entropy(config: XLMRobertaConfig, logits: Array, labels: Integers, ignore_index: int = IGNORE_INDEX) -> Array:
+def cross_entropy(logits: Array, labels: Integers, ignore_index: int = IGNORE_INDEX) -> Array:
     """Mean negative log-probability of the labels that are not ``ignore_index``; NaN if there is none.
 
     Args:
-        config: for the message about a label that is no class.
         logits: (..., K).
         labels: integers of the leading shape of ``logits``.
     """
-    classes = logits.shape[-1]
     counted = labels != ignore_index
-    if counted.any():
-        found = Extremes("labels", float(labels[counted].min()), float(labels[counted].max()))
-        check_extremes(config, [found], labels=classes)
     chosen = np.where(counted, labels, 0)
     log_probabilities = np.take_along_axis(log_softmax(logits), chosen[..., None], axis=-1)[..., 0]
     with np.errstate(invalid="ignore"):
@@ -138,11 +134,10 @@ def mean_squared_error(logits: Array, targets: Array) -> Array:
 def sequence_loss(config: XLMRobertaConfig, logits_BK: Array, labels: NDArray[Any]) -> Array:
     """The loss of a sequence classifier."""
     batch, classes = logits_BK.shape
+    check_sequence_labels(config, see_array("labels", labels), batch, classes)
     problem = sequence_problem(config, labels_are_integers=np.issubdtype(labels.dtype, np.integer))
     if problem is Problem.SINGLE_LABEL:
-        check_label_shape("labels", labels.shape, (batch,), (batch, 1))
-        return cross_entropy(config, logits_BK, labels.reshape(batch))
-    check_label_shape("labels", labels.shape, (batch, classes), *([(batch,)] if classes == 1 else []))
+        return cross_entropy(logits_BK, labels.reshape(batch))
     targets_BK = labels.astype(np.float64).reshape(batch, classes)
     loss = binary_cross_entropy if problem is Problem.MULTI_LABEL else mean_squared_error
     return loss(logits_BK, targets_BK)

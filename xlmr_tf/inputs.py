@@ -1,0 +1,173 @@
+"""``read``: the inputs of a call, checked, and what can be seen of a tensor without computing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+from xlmr_core.calls import Call
+from xlmr_core.checks import (
+    Kind,
+    Seen,
+    check_encoder_inputs,
+    check_head_mask,
+    check_memory,
+    refuse_cache,
+    refuse_type,
+    warn_of_attended_padding,
+)
+from xlmr_core.errors import InputError
+
+if TYPE_CHECKING:
+    from xlmr_tf.encoder import EncoderModel
+
+__all__ = ["has_values", "is_concrete", "is_traced", "is_xla", "read", "see", "shape_of"]
+
+INTEGERS = (tf.int64, tf.int32, tf.int16, tf.int8, tf.uint8)
+
+
+class _AnySize(int):
+    """A size that a graph does not know: equal to every size but 0, and never too large."""
+
+    def __eq__(self, other: object) -> bool:
+        return other != 0 or isinstance(other, _AnySize)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __gt__(self, other: object) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return "any"
+
+    __hash__ = int.__hash__
+
+
+ANY_SIZE = _AnySize(1)
+
+
+def is_traced() -> bool:
+    """Whether a graph is being traced: nothing may then depend on values."""
+    return not tf.executing_eagerly()
+
+
+def is_xla() -> bool:
+    """Whether what is traced goes to XLA (``jit_compile=True``, TPUs), which wants every size to be known.
+
+    TensorFlow has no public word for it; this is how it asks itself.
+    """
+    return is_traced() and bool(GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
+
+
+def has_values(tensor: Any) -> bool:
+    """Whether there are values to read, on whatever device."""
+    return not is_traced() and hasattr(tensor, "numpy")
+
+
+def is_concrete(tensor: Any) -> bool:
+    """Whether reading a value is possible and free of a device synchronisation."""
+    return has_values(tensor) and "CPU" in tensor.device
+
+
+def shape_of(tensor: Any) -> tuple[int, ...]:
+    """The shape, with a size that fits anything where a graph does not know it.
+
+    Raises:
+        InputError: if not even the number of axes is known.
+    """
+    if tensor.shape.rank is None:
+        raise InputError(
+            "expected tensors of a known number of axes, received one of none; call set_shape([None, None])"
+        )
+    return tuple(ANY_SIZE if size is None else size for size in tensor.shape)
+
+
+def see(name: str, tensor: Any) -> Seen | None:
+    """What the core's checks look at; ``None`` for an input that was not passed. Arrays have become tensors by now.
+
+    Raises:
+        InputError: for what is no tensor.
+    """
+    if tensor is None:
+        return None
+    if not tf.is_tensor(tensor):
+        cure = "pass return_tensors='tf' to the tokenizer, or tf.convert_to_tensor(...)"
+        refuse_type(name, tensor, "a tf.Tensor", cure)
+    return Seen(name, shape_of(tensor), _kind(tensor.dtype), tensor.dtype, _values(tensor))
+
+
+def _kind(dtype: tf.DType) -> Kind:
+    if dtype in INTEGERS:
+        return Kind.INTEGER
+    if dtype.is_floating:
+        return Kind.FLOATING
+    if dtype.is_complex:
+        return Kind.COMPLEX
+    return Kind.BOOLEAN if dtype is tf.bool else Kind.OTHER
+
+
+def _values(tensor: Any) -> Callable[[], np.ndarray] | None:
+    return tensor.numpy if is_concrete(tensor) else None
+
+
+def read(
+    encoder: EncoderModel,
+    *,
+    input_ids: Any = None,
+    attention_mask: Any = None,
+    token_type_ids: Any = None,
+    position_ids: Any = None,
+    head_mask: Any = None,
+    inputs_embeds: Any = None,
+    encoder_hidden_states: Any = None,
+    encoder_attention_mask: Any = None,
+    past_key_values: Any = None,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+) -> Call[tf.Tensor]:
+    """Check what came with a call of an encoder, or of a head on it. Arguments are those of ``EncoderModel.call``.
+
+    Raises:
+        InputError: for inputs of a wrong type, shape, dtype or range; see :mod:`xlmr_core.checks`.
+    """
+    config = encoder.config
+    ids = see("input_ids", input_ids)
+    mask = see("attention_mask", attention_mask)
+    batch, _ = check_encoder_inputs(
+        config,
+        input_ids=ids,
+        inputs_embeds=see("inputs_embeds", inputs_embeds),
+        attention_mask=mask,
+        token_type_ids=see("token_type_ids", token_type_ids),
+        position_ids=see("position_ids", position_ids),
+    )
+    refuse_cache(past_key_values=past_key_values)
+    check_memory(
+        config,
+        batch,
+        see("encoder_hidden_states", encoder_hidden_states),
+        see("encoder_attention_mask", encoder_attention_mask),
+        has_cross_attention=encoder.has_cross_attention,
+    )
+    check_head_mask(config, see("head_mask", head_mask))
+    if mask is None and ids is not None:
+        warn_of_attended_padding(config, ids)
+    return Call(
+        input_ids=input_ids,
+        inputs_embeds=inputs_embeds,
+        attention_mask=attention_mask,
+        token_type_ids=token_type_ids,
+        position_ids=position_ids,
+        head_mask=head_mask,
+        memory_BMD=encoder_hidden_states,
+        memory_mask_BM=encoder_attention_mask,
+        output_attentions=bool(config.output_attentions if output_attentions is None else output_attentions),
+        output_hidden_states=bool(
+            config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        ),
+    )
