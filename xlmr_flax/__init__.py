@@ -5,9 +5,10 @@ from xlmr_flax import AutoTokenizer, FlaxXLMRobertaForSequenceClassification, pi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xlmr_core.config import AutoConfig, XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core.lazy import import_when_used
 from xlmr_flax.auto import (
     FlaxAutoModel,
     FlaxAutoModelForCausalLM,
@@ -80,22 +81,15 @@ __all__ = [
 register_outputs()
 
 # Imported when first used: a model alone needs neither tokenizers nor pipelines.
-_LAZY = {
-    "AutoTokenizer": "xlmr_core.tokenization",
-    "XLMRobertaTokenizer": "xlmr_core.tokenization",
-    "XLMRobertaTokenizerFast": "xlmr_core.tokenization",
-    "pipeline": "xlmr_flax.pipelines",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    value = getattr(importlib.import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = import_when_used(
+    globals(),
+    {
+        "AutoTokenizer": "xlmr_core.tokenization",
+        "XLMRobertaTokenizer": "xlmr_core.tokenization",
+        "XLMRobertaTokenizerFast": "xlmr_core.tokenization",
+        "pipeline": "xlmr_flax.pipelines",
+    },
+)
 
 
 def __dir__() -> list[str]:

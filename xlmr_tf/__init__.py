@@ -5,9 +5,10 @@ from xlmr_tf import AutoTokenizer, TFXLMRobertaForSequenceClassification, pipeli
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xlmr_core.config import AutoConfig, XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core.lazy import import_when_used
 from xlmr_tf import _keras as _keras
 from xlmr_tf.auto import (
     TFAutoModel,
@@ -82,22 +83,15 @@ register_outputs()
 register_errors()
 
 # Imported when first used: a model alone needs neither tokenizers nor pipelines.
-_LAZY = {
-    "AutoTokenizer": "xlmr_core.tokenization",
-    "XLMRobertaTokenizer": "xlmr_core.tokenization",
-    "XLMRobertaTokenizerFast": "xlmr_core.tokenization",
-    "pipeline": "xlmr_tf.pipelines",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    value = getattr(importlib.import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = import_when_used(
+    globals(),
+    {
+        "AutoTokenizer": "xlmr_core.tokenization",
+        "XLMRobertaTokenizer": "xlmr_core.tokenization",
+        "XLMRobertaTokenizerFast": "xlmr_core.tokenization",
+        "pipeline": "xlmr_tf.pipelines",
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xlmr_core.checks import check_choice
 from xlmr_core.errors import InputError
 from xlmr_torch.activations import ACTIVATIONS
 from xlmr_torch.layers import Intermediate
@@ -165,8 +166,8 @@ def _check(model: object, dtype: object, name: str | None) -> None:
     """Refuse what :func:`optimize_for_inference` cannot do."""
     if not isinstance(model, PreTrainedModel):
         raise InputError(f"expected a model of xlmr_torch, received {type(model).__name__}")
-    if name is not None and name not in DTYPES:
-        raise InputError(f"dtype must be one of {', '.join(map(repr, DTYPES))}, received {dtype!r}")
+    if name is not None:
+        check_choice("dtype", name, DTYPES)
     if any(isinstance(module, FusedLinear) for module in model.modules()):
         raise InputError("expected a model as it was loaded, received one that is optimized already; load it again")
     if name is not None and model.dtype is not torch.float32:
