@@ -195,5 +195,5 @@ def test_xla_takes_the_padded_path():
     assert calls == [False]
     same_outputs(output, model.set_packing("never")(inputs))
     model.set_packing("auto")
-    with pytest.raises(InputError, match="sparse_prediction=True gives logits of a size that XLA cannot know"):
+    with pytest.raises(InputError, match="sparse_prediction=True gives logits of a size that the labels"):
         tf.function(model, jit_compile=True)(inputs, labels=inputs["input_ids"], sparse_prediction=True)
