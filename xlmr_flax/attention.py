@@ -42,23 +42,23 @@ class SelfAttention(nnx.Module):
         x: Array,
         plan: AttentionPlan,
         head_mask_N: Array | None = None,
-        memory_BTD: Array | None = None,
+        memory_BMD: Array | None = None,
         key: Array | None = None,
     ) -> tuple[Array, Array | None]:
         """(B, S, D) to the context (B, S, N * H), and the probabilities if the plan wants them."""
-        source = x if memory_BTD is None else memory_BTD
+        source = x if memory_BMD is None else memory_BMD
         query_BSNH = self._heads(self.query(x))
-        key_BTNH = self._heads(self.key(source))
-        value_BTNH = self._heads(self.value(source))
+        key_BMNH = self._heads(self.key(source))
+        value_BMNH = self._heads(self.value(source))
         scale = self.head_size**-0.5
-        relative = None if self.distance_embedding is None else self.relative_scores(query_BSNH, key_BTNH) * scale
+        relative = None if self.distance_embedding is None else self.relative_scores(query_BSNH, key_BMNH) * scale
         context, weights = attend(
             plan,
             query_BSNH,
-            key_BTNH,
-            value_BTNH,
+            key_BMNH,
+            value_BMNH,
             scale=scale,
-            dropout_probability=self.dropout_probability,
+            dropout=self.dropout_probability,
             extra_bias=relative,
             head_mask_N=head_mask_N,
             dropout_key=key,
@@ -68,19 +68,19 @@ class SelfAttention(nnx.Module):
     def _heads(self, x: Array) -> Array:
         return x.reshape(*x.shape[:-1], -1, self.head_size)
 
-    def relative_scores(self, query_BSNH: Array, key_BTNH: Array) -> Array:
-        """(B, N, S, T): scores of relative positions (Shaw et al. 2018; with the key's share Huang et al. 2020).
+    def relative_scores(self, query_BSNH: Array, key_BMNH: Array) -> Array:
+        """(B, N, S, M): scores of relative positions (Shaw et al. 2018; with the key's share Huang et al. 2020).
 
         Distances are those of plain indices, so padding inside a row counts.
         """
         assert self.distance_embedding is not None
-        distances = np.arange(query_BSNH.shape[1])[:, None] - np.arange(key_BTNH.shape[1])[None, :]
-        distances_STH = self.distance_embedding(distances + self.max_distance).astype(query_BSNH.dtype)
+        distances = np.arange(query_BSNH.shape[1])[:, None] - np.arange(key_BMNH.shape[1])[None, :]
+        distances_SMH = self.distance_embedding(distances + self.max_distance).astype(query_BSNH.dtype)
         sums = accumulator(query_BSNH.dtype)
-        scores_BNST = jnp.einsum("bsnh,sth->bnst", query_BSNH, distances_STH, preferred_element_type=sums)
+        scores_BNSM = jnp.einsum("bsnh,smh->bnsm", query_BSNH, distances_SMH, preferred_element_type=sums)
         if self.relative_to_key:
-            scores_BNST += jnp.einsum("btnh,sth->bnst", key_BTNH, distances_STH, preferred_element_type=sums)
-        return scores_BNST
+            scores_BNSM += jnp.einsum("bmnh,smh->bnsm", key_BMNH, distances_SMH, preferred_element_type=sums)
+        return scores_BNSM
 
     def keep_heads(self, kept: list[int]) -> None:
         """Keep only some of the current heads, given by their current index."""
@@ -129,7 +129,7 @@ class Attention(nnx.Module):
         x: Array,
         plan: AttentionPlan,
         head_mask_N: Array | None = None,
-        memory_BTD: Array | None = None,
+        memory_BMD: Array | None = None,
         key: Array | None = None,
     ) -> tuple[Array, Array | None]:
         """(B, S, D) to (B, S, D), and the probabilities if the plan wants them."""
@@ -137,7 +137,7 @@ class Attention(nnx.Module):
         if head_mask_N is not None and len(self.heads) < len(head_mask_N):
             head_mask_N = head_mask_N[np.array(self.heads)]
         normed = x if self.self_attn_layer_norm is None else self.self_attn_layer_norm(x)
-        context, weights = self.self(normed, plan, head_mask_N, memory_BTD, weights_key)
+        context, weights = self.self(normed, plan, head_mask_N, memory_BMD, weights_key)
         return self.output(context, x, output_key), weights
 
     def prune_heads(self, heads: set[int]) -> None:

@@ -16,7 +16,7 @@ __all__ = ["Embedding", "Embeddings", "position_ids_from_input_ids"]
 
 
 class Embedding(nnx.Module):
-    """A table (rows, width) to look vectors up in. The row of ``padding_idx`` gets no gradient from that, as published."""
+    """A table (rows, width) to look vectors up in; that of ``padding_idx`` gets no gradient, as published."""
 
     def __init__(self, rows: int, width: int, padding_idx: int | None = None) -> None:
         # ---- Layers
@@ -35,7 +35,7 @@ def _without_gradient(x: Array, where: Array) -> Array:
 
 
 def position_ids_from_input_ids(input_ids_BS: Any, pad_token_id: int) -> Any:
-    """(B, S) positions: tokens that are not padding count up from ``pad_token_id + 1``, padding stays at ``pad_token_id``.
+    """(B, S) positions: tokens count up from ``pad_token_id + 1``, padding stays at ``pad_token_id``.
 
     Of NumPy arrays in NumPy.
     """

@@ -1,10 +1,9 @@
-"""The bare model: checks, packing, embeddings, layers, pooler. Base and XL differ in where the norms stand."""
+"""The bare model: a call is read, planned and run. Base and XL differ in where the norms stand."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -13,44 +12,35 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from xlmr_core.calls import Call
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import InputError
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
+from xlmr_core.packing import Needs
 from xlmr_core.positions import first_position
-from xlmr_flax.checks import check_encoder_inputs, check_mask, check_tensors, is_concrete
 from xlmr_flax.embeddings import Embeddings, position_ids_from_input_ids
 from xlmr_flax.functional import compiled
-from xlmr_flax.kernels import AttentionPlan, causal_keep, check_attn_implementation, mask_bias
+from xlmr_flax.inputs import is_concrete, narrow, read
+from xlmr_flax.kernels import check_attn_implementation
 from xlmr_flax.layers import Layer, Pooler
 from xlmr_flax.linear import LayerNorm
-from xlmr_flax.packing import Packing, choose_packing
+from xlmr_flax.packing import Packing
+from xlmr_flax.plan import Plan, plan
 from xlmr_flax.pretrained import PreTrainedModel
 
 __all__ = ["Encoded", "EncoderModel", "Needs"]
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What a head will read of the encoder's states; decides whether a batch may be packed.
-
-    Attributes:
-        first_token: the state at position 0.
-        positions_BS: bool (B, S), positions whose state counts even where the mask is 0.
-        every_position: all of them, masked or not.
-    """
-
-    first_token: bool = False
-    positions_BS: Any = None
-    every_position: bool = False
-
-
+@jax.tree_util.register_dataclass
 @dataclass
 class Encoded:
-    """The states after the last layer, packed (R, L, D) or padded (B, S, D), and how to read them."""
+    """The states after the last layer, packed (R, W, D) or padded (B, S, D), and how to read them.
+
+    A pytree, because the compiled run gives it; where packed tokens were is known outside alone.
+    """
 
     states: Array
-    packing: Packing | None
+    packing: Packing | None = None
     hidden_states: tuple[Array, ...] | None = None
     attentions: tuple[Array, ...] | None = None
     cross_attentions: tuple[Array, ...] | None = None
@@ -73,10 +63,6 @@ class Encoded:
         return x if self.packing is None else self.packing.unpack(x, fill)
 
 
-# States, all hidden states, probabilities of self- and of cross-attention, as far as asked for.
-Run = tuple[Array, tuple[Array, ...] | None, tuple[Array, ...] | None, tuple[Array, ...] | None]
-
-
 class Encoder(nnx.Module):
     """The stack of layers; in XL with a last norm."""
 
@@ -91,68 +77,52 @@ class Encoder(nnx.Module):
         self.gradient_checkpointing_policy: Callable[..., Any] | None = None
         self.scan_layers = False
 
-    def __call__(
-        self,
-        x: Array,
-        plan: AttentionPlan,
-        head_mask_LN: Array | None,
-        memory_BTD: Array | None,
-        memory_plan: AttentionPlan | None,
-        output_hidden_states: bool,
-        key: Array | None = None,
-    ) -> Run:
+    def __call__(self, x: Array, plan: Plan, key: Array | None = None) -> Encoded:
         """(B, S, D) through all layers."""
-
-        def run(layer: Layer, x: Array, number: Any, head_mask_N: Array | None) -> Any:
-            own_key = None if key is None else jax.random.fold_in(key, number)
-            return layer(x, plan, head_mask_N, memory_BTD, memory_plan, own_key)
-
         layers = [self.layer[str(number)] for number in range(len(self.layer))]
         hidden_states, attentions, cross_attentions = [x], [], []
         if self.scan_layers and layers:
-            x, states, attentions, cross_attentions = self._scan(run, layers, x, head_mask_LN, output_hidden_states)
+            x, states, attentions, cross_attentions = self._scan(layers, x, plan, key)
             hidden_states += states
         else:
             for number, layer in enumerate(layers):
-                head_mask_N = None if head_mask_LN is None else head_mask_LN[number]
-                x, weights, cross_weights = self._remat(run, layer)(x, number, head_mask_N)
+                x, weights, cross_weights = self._layer(layer, x, plan, number, key)
                 hidden_states.append(x)
                 attentions.append(weights)
                 cross_attentions.append(cross_weights)
         if self.LayerNorm is not None:
             x = self.LayerNorm(x)
             hidden_states[-1] = x
-        return (
-            x,
-            tuple(hidden_states) if output_hidden_states else None,
-            tuple(attentions) if plan.return_weights else None,
-            tuple(cross_attentions) if plan.return_weights and memory_BTD is not None else None,
-        )
+        encoded = Encoded(x)
+        if plan.output_hidden_states:
+            encoded.hidden_states = tuple(hidden_states)
+        if plan.output_attentions:
+            encoded.attentions = tuple(attentions)
+            encoded.cross_attentions = tuple(cross_attentions) if plan.memory_attention is not None else None
+        return encoded
 
-    def _remat(self, run: Any, layer: Layer) -> Any:
-        """A layer as a function of its input, whose activations are kept for the backward pass or recomputed there."""
+    def _layer(self, layer: Layer, x: Array, plan: Plan, number: Any, key: Array | None) -> Any:
+        """A layer, whose activations are kept for the backward pass or recomputed there."""
 
-        def function(x: Array, number: Any, head_mask_N: Array | None) -> Any:
-            return run(layer, x, number, head_mask_N)
+        def run(x: Array) -> Any:
+            return layer(x, plan, number, None if key is None else jax.random.fold_in(key, number))
 
-        if not self.gradient_checkpointing:
-            return function
-        return jax.checkpoint(
-            function, policy=self.gradient_checkpointing_policy, static_argnums=(1,) if not self.scan_layers else ()
-        )
+        if self.gradient_checkpointing:
+            run = jax.checkpoint(run, policy=self.gradient_checkpointing_policy)
+        return run(x)
 
-    def _scan(self, run: Any, layers: list[Layer], x: Array, head_mask_LN: Array | None, keep_states: bool) -> Any:
-        """All layers as one that is compiled once. Their parameters are stacked inside the graph, a copy at each call."""
+    def _scan(self, layers: list[Layer], x: Array, plan: Plan, key: Array | None) -> Any:
+        """All layers as one, compiled once; their parameters are stacked inside the graph, a copy at each call."""
         parts = [nnx.split(layer) for layer in layers]
         graphdef = parts[0][0]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(state for _, state in parts))
 
         def step(x: Array, scanned: Any) -> Any:
-            state, number, head_mask_N = scanned
-            x, *weights = self._remat(run, nnx.merge(graphdef, state))(x, number, head_mask_N)
-            return x, (x if keep_states else None, *weights)
+            state, number = scanned
+            x, *weights = self._layer(nnx.merge(graphdef, state), x, plan, number, key)
+            return x, (x if plan.output_hidden_states else None, *weights)
 
-        x, collected = jax.lax.scan(step, x, (stacked, jnp.arange(len(layers)), head_mask_LN))
+        x, collected = jax.lax.scan(step, x, (stacked, jnp.arange(len(layers))))
         return x, *([None] * len(layers) if found is None else list(found) for found in collected)
 
 
@@ -189,7 +159,7 @@ class EncoderModel(PreTrainedModel):
         # ---- Config
         self._attn_implementation = check_attn_implementation(config._attn_implementation or "sdpa")
         self._packing = "auto"
-        self._has_cross_attention = config.add_cross_attention
+        self.has_cross_attention = config.add_cross_attention
 
     def __call__(
         self,
@@ -210,7 +180,8 @@ class EncoderModel(PreTrainedModel):
         *,
         inputs_embeds: Any = None,
         packing: Packing | None = None,
-        needs: Needs | None = None,
+        call: Call[Any] | None = None,
+        needs: Needs[Any] | None = None,
     ) -> Any:
         """Encode a batch.
 
@@ -220,8 +191,8 @@ class EncoderModel(PreTrainedModel):
             token_type_ids: integers (B, S); default zeros.
             position_ids: integers (B, S) or (1, S); default: from the padding of ``input_ids``.
             head_mask: (N,) or (layers, N), factors of the heads' attention probabilities.
-            encoder_hidden_states: floats (B, S', D) that a decoder with cross-attention attends to.
-            encoder_attention_mask: (B, S') of 0 and 1.
+            encoder_hidden_states: floats (B, M, D) that a decoder with cross-attention attends to.
+            encoder_attention_mask: (B, M) of 0 and 1.
             params: parameters in place of the model's own, as in ``model.params``.
             dropout_rng: the random key of dropout.
             train: whether dropout acts; default: as ``model.train()`` and ``model.eval()`` say.
@@ -230,88 +201,36 @@ class EncoderModel(PreTrainedModel):
             return_dict: ``False`` returns a tuple.
             past_key_values: the published place of a decoder's cache; this release computes without one.
             inputs_embeds: floats (B, S, D) in place of ``input_ids``.
-            packing: how the batch is packed, made on the host by ``Packing.from_mask``; for calls inside ``jax.jit``, which cannot look at
-                the mask.
-            needs: for heads only: return :class:`Encoded` and say what will be read.
+            packing: how the batch is packed, made on the host by ``Packing.from_mask``; for calls inside ``jax.jit``,
+                which cannot look at the mask.
+            call, needs: for heads only, which have read the inputs already and say what they read of the states: return
+                :class:`Encoded`.
 
         Returns:
             :class:`~xlmr_core.outputs.BaseModelOutputWithPoolingAndCrossAttentions`.
 
         Raises:
-            InputError: for inputs of a wrong shape, dtype or range, for parameters of another model, or ``train`` without ``dropout_rng``.
+            InputError: for inputs of a wrong shape, dtype or range, for parameters of another model, or ``train``
+                without ``dropout_rng``.
         """
         model, key = self.prepare(params, dropout_rng, train)
-        config = model.config
-        batch, length = check_encoder_inputs(
-            config,
+        if call is not None:
+            return model._encode(call, needs or Needs(), key, packing)
+        call = read(
+            model,
             input_ids=input_ids,
-            inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
             position_ids=position_ids,
-        )
-        if config.position_embedding_type != "absolute" and length > config.max_position_embeddings:
-            raise InputError(
-                f"sequence has {length} tokens, relative positions reach {config.max_position_embeddings}; shorten it"
-            )
-        model._check_decoder_inputs(batch, encoder_hidden_states, encoder_attention_mask, past_key_values)
-        if attention_mask is None and input_ids is not None:
-            _warn_of_attended_padding(input_ids, config.pad_token_id)
-        output_attentions = bool(config.output_attentions if output_attentions is None else output_attentions)
-        output_hidden_states = bool(
-            config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        )
-        check_tensors(head_mask=head_mask)
-        head_mask_LN = model._head_mask(head_mask)
-        asked = Needs(first_token=model.pooler is not None) if needs is None else needs
-
-        packs = (
-            model.attn_implementation != "eager"
-            and config.position_embedding_type == "absolute"
-            and not (output_attentions or asked.every_position)
-            and head_mask_LN is None
-            and encoder_hidden_states is None
-            and (attention_mask is None or attention_mask.ndim == 2)
-        )
-        if packing is not None:
-            _check_packing(packing, (batch, length), packs)
-        elif packs:
-            packing = choose_packing(
-                model.packing,
-                attention_mask,
-                batch,
-                length,
-                first_token=asked.first_token,
-                needed_BS=asked.positions_BS,
-            )
-        if position_ids is None and input_ids is not None:
-            ids = np.asarray(input_ids) if is_concrete(input_ids) else input_ids
-            position_ids = position_ids_from_input_ids(ids, config.pad_token_id)
-        elif position_ids is None:
-            first = first_position(config)
-            position_ids = np.arange(first, first + length, dtype=np.int32)[None]
-        tokens = [input_ids if inputs_embeds is None else inputs_embeds, token_type_ids, position_ids]
-        mask = None if packing is not None else _mask_with_zeros(attention_mask)
-        if packing is not None:
-            tokens = [None if x is None else packing.pack(_broadcast(x, (batch, length))) for x in tokens]
-        states, hidden_states, attentions, cross_attentions = compiled(
-            model,
-            "_run",
-            *map(_narrow, tokens),
-            mask,
-            None if packing is None else packing.segments_RL,
-            head_mask_LN,
-            encoder_hidden_states,
-            encoder_attention_mask,
-            key,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            past_key_values=past_key_values,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        encoded = Encoded(states, packing, hidden_states, attentions, cross_attentions)
-        if hidden_states is not None:
-            encoded.hidden_states = tuple(encoded.unpack(x) for x in hidden_states)
-        if needs is not None:
-            return encoded
+        encoded = model._encode(call, Needs(first_token=model.pooler is not None), key, packing)
         return model.finish(
             BaseModelOutputWithPoolingAndCrossAttentions(
                 last_hidden_state=encoded.unpack(encoded.states),
@@ -323,87 +242,27 @@ class EncoderModel(PreTrainedModel):
             return_dict,
         )
 
+    def _encode(self, call: Call[Any], needs: Needs[Any], key: Array | None, packing: Packing | None) -> Encoded:
+        """Plan a call and run it; what comes out of the compiled run is put in its place."""
+        planned, packing = plan(self, call, needs, packing)
+        encoded: Encoded = compiled(self, "run", *_tokens(self.config, call, packing), planned, key)
+        encoded = replace(encoded, packing=packing)
+        if encoded.hidden_states is not None:
+            encoded.hidden_states = tuple(encoded.unpack(x) for x in encoded.hidden_states)
+        return encoded
+
+    def run(
+        self, source: Array, token_type_ids: Array | None, position_ids: Array, plan: Plan, key: Array | None
+    ) -> Encoded:
+        """Compute the states of a call as planned, of its tokens (B, S) or packed (R, W). The part that is compiled."""
+        embeddings_key, layers_key = (None, None) if key is None else jax.random.split(key)
+        x = self.embeddings(source, token_type_ids, position_ids, self.dtype, embeddings_key)
+        return self.encoder(x, plan.drawn(x), layers_key)
+
     def pool(self, encoded: Encoded) -> Array:
         """(B, D): the first token's state through the pooler."""
         assert self.pooler is not None
         return compiled(self.pooler, "__call__", encoded.first_tokens())
-
-    def _run(
-        self,
-        source: Array,
-        token_type_ids: Array | None,
-        position_ids: Array,
-        mask: Array | None,
-        segments_RL: Array | None,
-        head_mask_LN: Array | None,
-        memory_BTD: Array | None,
-        memory_mask: Array | None,
-        key: Array | None,
-        *,
-        output_attentions: bool,
-        output_hidden_states: bool,
-    ) -> Run:
-        """The part that is compiled: tokens, padded or packed, to states."""
-        embeddings_key, layers_key = (None, None) if key is None else jax.random.split(key)
-        x = self.embeddings(source, token_type_ids, position_ids, self.dtype, embeddings_key)
-        plan = self._attention_plan(x, mask, segments_RL, output_attentions, x.shape[1])
-        memory_plan = None
-        if memory_BTD is not None:
-            memory_BTD = memory_BTD.astype(x.dtype)
-            memory_plan = self._attention_plan(x, memory_mask, None, output_attentions, None)
-        return self.encoder(x, plan, head_mask_LN, memory_BTD, memory_plan, output_hidden_states, layers_key)
-
-    def _attention_plan(
-        self, x: Array, mask: Array | None, segments_RL: Array | None, return_weights: bool, length: int | None
-    ) -> AttentionPlan:
-        """How to attend: self-attention has a ``length`` and may be causal, cross-attention has none."""
-        # A mask with a row for each query has said everything already, as published.
-        causal = self.config.is_decoder and length is not None and (mask is None or mask.ndim == 2)
-        keep = None
-        if segments_RL is not None:
-            keep = (segments_RL[:, :, None] == segments_RL[:, None, :])[:, None]
-        elif mask is not None:
-            keep = (mask != 0)[:, None] if mask.ndim == 3 else (mask != 0)[:, None, None]
-        if causal:
-            assert length is not None
-            seen = causal_keep(length)[None, None]
-            keep = seen if keep is None else keep & seen
-        return AttentionPlan(None if keep is None else mask_bias(keep, x.dtype), return_weights)
-
-    def _head_mask(self, head_mask: Any) -> Array | None:
-        """The head mask as (layers, N)."""
-        if head_mask is None:
-            return None
-        layers, heads = self.config.num_hidden_layers, self.config.num_attention_heads
-        if tuple(head_mask.shape) not in ((heads,), (layers, heads)):
-            raise InputError(
-                f"head_mask must have the shape {(heads,)} or {(layers, heads)}, received {tuple(head_mask.shape)}"
-            )
-        return jnp.broadcast_to(head_mask, (layers, heads))
-
-    def _check_decoder_inputs(self, batch: int, states: Any, mask: Any, cache: Any) -> None:
-        if cache is not None:
-            raise InputError(
-                "past_key_values is not supported by this release: expected None; compute the whole sequence, or use logits_to_keep"
-            )
-        check_tensors(encoder_hidden_states=states, encoder_attention_mask=mask)
-        if states is None:
-            return
-        config = self.config
-        if not self._has_cross_attention:
-            raise InputError(
-                "encoder_hidden_states needs a decoder with cross-attention, which a model has from its building on: build or load it with "
-                "is_decoder=True, add_cross_attention=True"
-            )
-        if states.ndim != 3 or 0 in states.shape or (states.shape[0], states.shape[2]) != (batch, config.hidden_size):
-            raise InputError(
-                f"encoder_hidden_states must have the shape ({batch}, source length, {config.hidden_size}), received {tuple(states.shape)}"
-            )
-        if mask is not None and mask.shape != states.shape[:2]:
-            raise InputError(
-                f"encoder_attention_mask must have the shape {tuple(states.shape[:2])}, received {tuple(mask.shape)}"
-            )
-        check_mask(config, "encoder_attention_mask", mask)
 
     def prune_heads(self, heads_to_prune: dict[int, list[int]]) -> None:
         """Remove attention heads for good (Michel et al. 2019).
@@ -431,39 +290,26 @@ class EncoderModel(PreTrainedModel):
         self.embeddings.word_embeddings = value
 
 
-def _check_packing(packing: Packing, shape: tuple[int, int], packs: bool) -> None:
-    """Refuse a packing that was made for another batch, or for a call that the padded path has to answer."""
-    if tuple(packing.slots_BS.shape) != shape:
-        raise InputError(
-            f"packing was made for a batch of shape {tuple(packing.slots_BS.shape)}, received one of {shape}; make one for each batch"
-        )
-    if not packs:
-        raise InputError(
-            "packing cannot serve this call, expected a call without attention weights, head mask, cross-attention, relative positions, "
-            "answer positions or a mask of three axes; leave packing out"
-        )
+def _tokens(config: XLMRobertaConfig, call: Call[Any], packing: Packing | None) -> tuple[Any, Any, Any]:
+    """Ids or embeddings, token types and positions of a call, padded or packed. In NumPy where they have their values.
 
-
-def _mask_with_zeros(mask: Any) -> Any:
-    """The mask, or ``None`` if it can be seen to have no zero."""
-    return None if mask is None or (is_concrete(mask) and bool((np.asarray(mask) != 0).all())) else mask
+    Positions follow from the ids before packing, so padding anywhere in a row leaves them right.
+    """
+    position_ids = call.position_ids
+    if position_ids is None and call.input_ids is not None:
+        ids = np.asarray(call.input_ids) if is_concrete(call.input_ids) else call.input_ids
+        position_ids = position_ids_from_input_ids(ids, config.pad_token_id)
+    elif position_ids is None:
+        first = first_position(config)
+        position_ids = np.arange(first, first + call.source.shape[1], dtype=np.int32)[None]
+    tokens = [call.source, call.token_type_ids, position_ids]
+    if packing is not None:
+        shape = call.source.shape[:2]
+        tokens = [None if x is None else packing.pack(_broadcast(x, shape)) for x in tokens]
+    source, token_type_ids, position_ids = map(narrow, tokens)
+    return source, token_type_ids, position_ids
 
 
 def _broadcast(x: Any, shape: tuple[int, int]) -> Any:
     """An input of one row for every row."""
     return (np if is_concrete(x) else jnp).broadcast_to(x, (*shape, *x.shape[2:]))
-
-
-def _narrow(x: Any) -> Any:
-    """Integers as int32: NumPy's default is wider than JAX's, and a look-up takes none that is narrower."""
-    return x if x is None or not jnp.issubdtype(x.dtype, jnp.integer) else x.astype(np.int32)
-
-
-def _warn_of_attended_padding(input_ids: Any, pad_token_id: int) -> None:
-    """Say that padding is attended to because no mask came with it."""
-    if is_concrete(input_ids) and bool((np.asarray(input_ids)[:, [0, -1]] == pad_token_id).any()):
-        warnings.warn(
-            "input_ids holds padding and no attention_mask was passed, so padding is attended to; pass the tokenizer's attention_mask",
-            UserWarning,
-            stacklevel=2,
-        )

@@ -1,8 +1,8 @@
-"""Between modules and pure functions: parameters as plain nested dictionaries in the published Flax layout, and parts of a model as compiled
-functions of them.
+"""Between modules and pure functions: parameters as plain nested dictionaries in the published Flax layout, and parts
+of a model as compiled functions of them.
 
-A path in the tree is the canonical name with another last step (``roberta/encoder/layer/0/attention/self/query/kernel``), a kernel is the
-transposed weight.
+A path in the tree is the canonical name with another last step
+(``roberta/encoder/layer/0/attention/self/query/kernel``), a kernel is the transposed weight.
 """
 
 from __future__ import annotations
@@ -63,26 +63,25 @@ class StaticConfig:
 # ---- Parts of a model as compiled functions
 
 
-def compiled(module: nnx.Module, method: str, *arrays: Any, **static: Any) -> Any:
+def compiled(module: nnx.Module, method: str, *arrays: Any) -> Any:
     """Run a method of a module as one compiled function of its parameters and of ``arrays``.
 
-    Programs are kept by the structure of the module, the shapes of the arrays and the values of ``static``. Inside another compiled function
-    it becomes part of that.
+    Programs are kept by the structure of the module, the shapes of the arrays and what is static in their trees. Inside
+    another compiled function it becomes part of that.
 
     Args:
         module: whose method it is.
         method: its name.
         *arrays: arrays, trees of them, or ``None``.
-        **static: hashable arguments by name.
     """
-    return _compiled(method, tuple(sorted(static.items())), module, arrays)
+    return _compiled(method, module, arrays)
 
 
-# The module goes in as the pytree that it is: ``nnx.split`` looks for references that are shared, of which a function that changes nothing
-# need not know, and takes several milliseconds of each call.
-@partial(jax.jit, static_argnums=(0, 1))
-def _compiled(method: str, static: tuple[tuple[str, Any], ...], module: nnx.Module, arrays: Any) -> Any:
-    return getattr(module, method)(*arrays, **dict(static))
+# The module goes in as the pytree that it is: ``nnx.split`` looks for references that are shared, of which a function
+# that changes nothing need not know, and takes several milliseconds of each call.
+@partial(jax.jit, static_argnums=0)
+def _compiled(method: str, module: nnx.Module, arrays: Any) -> Any:
+    return getattr(module, method)(*arrays)
 
 
 # ---- Parameters as a nested dictionary
@@ -128,7 +127,8 @@ def _checked(module: nnx.Module, params: Mapping[str, Any], own: Mapping[str, An
         if paths_:
             shown = ", ".join("/".join(map(str, path)) for path in sorted(paths_, key=str)[:8])
             raise InputError(
-                f"expected the {len(expected)} parameters of {type(module).__name__}, received {len(given)} that {what} {shown}; "
+                f"expected the {len(expected)} parameters of {type(module).__name__}, received {len(given)} "
+                f"that {what} {shown}; "
                 "pass a tree such as model.params (what stands under 'params', not the variables around it)"
             )
     for path, value in given.items():

@@ -1,4 +1,7 @@
-"""What stands on the encoder for each task. The families in ``modeling_*`` put their own encoder below; ``lm_heads.py`` predicts tokens."""
+"""What stands on the encoder for each task.
+
+The families in ``modeling_*`` put their own encoder below; ``lm_heads.py`` predicts tokens.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,16 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from xlmr_core.checks import IGNORE_INDEX, MASKED_SCORE, check_label_shape
+from xlmr_core.calls import Call
+from xlmr_core.checks import IGNORE_INDEX, MASKED_SCORE
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import ConfigError, InputError
+from xlmr_core.head_checks import (
+    check_class_labels,
+    check_num_labels_of_answers,
+    check_sequence_labels,
+    check_shape_of_choices,
+    check_span,
+)
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import (
     MultipleChoiceModelOutput,
@@ -20,11 +30,11 @@ from xlmr_core.outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from xlmr_flax.checks import batch_shape, check_labels, check_tensors, is_concrete
 from xlmr_flax.encoder import Encoded, EncoderModel, Needs
 from xlmr_flax.functional import compiled
+from xlmr_flax.inputs import is_concrete, narrow, read, see
 from xlmr_flax.linear import Linear, dropout
-from xlmr_flax.losses import check_sequence_labels, check_span, cross_entropy, sequence_loss, span_loss
+from xlmr_flax.losses import cross_entropy, sequence_loss, span_loss
 from xlmr_flax.packing import Packing
 from xlmr_flax.pretrained import PreTrainedModel
 
@@ -74,10 +84,17 @@ class HeadModel(PreTrainedModel):
         """Canonical names of the head's own parameters."""
         return [name for name in self.parameter_table() if not name.startswith("roberta.")]
 
-    def _encode(self, needs: Needs, key: Array | None, **inputs: Any) -> tuple[Encoded, Array | None]:
+    def _read(self, **inputs: Any) -> Call[Any]:
+        """Check the inputs of a call."""
+        return read(self.base_model, **inputs)
+
+    def _encode(
+        self, call: Call[Any], needs: Needs[Any], key: Array | None, packing: Packing | None
+    ) -> tuple[Encoded, Array | None]:
         """Run the encoder for a head; returns its states, and the random key that is left for the head."""
         encoder_key, head_key = (None, None) if key is None else jax.random.split(key)
-        encoded = self.roberta(needs=needs, dropout_rng=encoder_key, train=key is not None, **inputs)
+        train = key is not None
+        encoded = self.roberta(call=call, needs=needs, dropout_rng=encoder_key, train=train, packing=packing)
         return encoded, head_key
 
 
@@ -117,7 +134,7 @@ class SequenceClassification(HeadModel):
 
         Args:
             input_ids ... packing: as in the bare model.
-            labels: see :func:`xlmr_flax.losses.check_sequence_labels`.
+            labels: see :func:`xlmr_core.head_checks.check_sequence_labels`.
 
         Returns:
             :class:`~xlmr_core.outputs.SequenceClassifierOutput`; logits (B, K).
@@ -126,25 +143,22 @@ class SequenceClassification(HeadModel):
             InputError: as in the bare model, and for labels of a wrong shape, dtype or range.
         """
         model, key = self.prepare(params, dropout_rng, train)
-        batch, _ = batch_shape(model.config, input_ids, inputs_embeds, position_ids, labels=labels)
-        if labels is not None:
-            check_sequence_labels(model.config, labels, batch, model.num_labels)
-        encoded, head_key = model._encode(
-            Needs(first_token=model._task_head.reads_first_token),
-            key,
+        call = model._read(
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
             position_ids=position_ids,
             head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
+            past_key_values=past_key_values,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            packing=packing,
         )
+        check_sequence_labels(model.config, see("labels", labels), call.source.shape[0], model.num_labels)
+        needs = Needs(first_token=model._task_head.reads_first_token)
+        encoded, head_key = model._encode(call, needs, key, packing)
         logits = compiled(model.classifier, "__call__", encoded.first_tokens(), head_key)
         loss = None if labels is None else sequence_loss(model.config, logits, labels)
         output = SequenceClassifierOutput(
@@ -202,50 +216,34 @@ class MultipleChoice(HeadModel):
             InputError: as in the bare model, and for labels of a wrong shape, dtype or range.
         """
         model, key = self.prepare(params, dropout_rng, train)
-        check_tensors(input_ids=input_ids, inputs_embeds=inputs_embeds, labels=labels)
-        check_tensors(token_type_ids=token_type_ids, attention_mask=attention_mask, position_ids=position_ids)
-        if (input_ids is None) == (inputs_embeds is None):
-            batch_shape(model.config, input_ids, inputs_embeds, None)  # refuses, and says which of the two came
-        source = inputs_embeds if input_ids is None else input_ids
-        if source.ndim != (3 if inputs_embeds is None else 4):
-            name, last = ("input_ids", "") if inputs_embeds is None else ("inputs_embeds", ", hidden")
-            raise InputError(
-                f"{name} must have the shape (batch, choices, length{last}), received {tuple(source.shape)}"
-            )
-        if 0 in source.shape[:3]:
-            raise InputError(
-                f"expected at least one example, choice and token, received the shape {tuple(source.shape)}; skip empty batches"
-            )
-
-        batch, choices, length = source.shape[:3]
-        if labels is not None:
-            check_label_shape("labels", labels.shape, (batch,), (batch, 1))
-            labels = check_labels(model.config, labels, choices)
-
-        def flat(name: str, x: Any) -> Any:
-            if x is not None and tuple(x.shape[:3]) != (batch, choices, length):
-                raise InputError(f"{name} must have the shape {(batch, choices, length)}, received {tuple(x.shape)}")
-            return None if x is None else x.reshape(batch * choices, *x.shape[2:])
-
-        encoded, head_key = model._encode(
-            Needs(first_token=model._task_head.reads_first_token),
-            key,
-            input_ids=flat("input_ids", input_ids),
-            attention_mask=flat("attention_mask", attention_mask),
-            token_type_ids=flat("token_type_ids", token_type_ids),
-            position_ids=flat("position_ids", position_ids),
+        batch, choices = check_shape_of_choices(
+            input_ids=see("input_ids", input_ids),
+            inputs_embeds=see("inputs_embeds", inputs_embeds),
+            others=[
+                see("attention_mask", attention_mask),
+                see("token_type_ids", token_type_ids),
+                see("position_ids", position_ids),
+            ],
+        )
+        call = model._read(
+            input_ids=_flat(input_ids),
+            attention_mask=_flat(attention_mask),
+            token_type_ids=_flat(token_type_ids),
+            position_ids=_flat(position_ids),
             head_mask=head_mask,
+            inputs_embeds=_flat(inputs_embeds),
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
+            past_key_values=past_key_values,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
-            past_key_values=past_key_values,
-            inputs_embeds=flat("inputs_embeds", inputs_embeds),
-            packing=packing,
         )
+        check_class_labels(see("labels", labels), choices, (batch,), (batch, 1))
+        needs = Needs(first_token=model._task_head.reads_first_token)
+        encoded, head_key = model._encode(call, needs, key, packing)
         pooled = dropout(model.roberta.pool(encoded), model.dropout_probability, head_key)
         logits = compiled(model.classifier, "__call__", pooled).reshape(batch, choices)
-        loss = None if labels is None else cross_entropy(logits, labels.reshape(-1))
+        loss = None if labels is None else cross_entropy(logits, class_labels(labels).reshape(-1))
         output = MultipleChoiceModelOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
@@ -301,31 +299,26 @@ class TokenClassification(HeadModel):
             InputError: as in the bare model, and for labels of a wrong shape, dtype or range.
         """
         model, key = self.prepare(params, dropout_rng, train)
-        shape = batch_shape(
-            model.config, input_ids, inputs_embeds, position_ids, labels=labels, attention_mask=attention_mask
-        )
-        if labels is not None:
-            check_label_shape("labels", labels.shape, shape)
-            labels = check_labels(model.config, labels, model.num_labels)
-            if not model.counts_masked_labels and attention_mask is not None and attention_mask.shape == labels.shape:
-                xp = np if is_concrete(labels) and is_concrete(attention_mask) else jnp
-                labels = xp.where(attention_mask == 0, np.int32(IGNORE_INDEX), labels)
-        encoded, head_key = model._encode(
-            Needs(positions_BS=needed_positions(shape, labels, None)),
-            key,
+        call = model._read(
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
             position_ids=position_ids,
             head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
+            past_key_values=past_key_values,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            packing=packing,
         )
+        check_class_labels(see("labels", labels), model.num_labels, call.source.shape[:2])
+        if labels is not None:
+            labels = class_labels(labels)
+            if not model.counts_masked_labels and attention_mask is not None and attention_mask.shape == labels.shape:
+                xp = np if is_concrete(labels) and is_concrete(attention_mask) else jnp
+                labels = xp.where(attention_mask == 0, np.int32(IGNORE_INDEX), labels)
+        encoded, head_key = model._encode(call, Needs(positions_BS=labelled_positions(labels)), key, packing)
         states = dropout(encoded.states, model.dropout_probability, head_key)
         packed = compiled(model.classifier, "__call__", states)
         loss = None
@@ -347,8 +340,7 @@ class QuestionAnswering(HeadModel):
 
     def _build(self, config: XLMRobertaConfig) -> None:
         super()._build(config)
-        if config.num_labels != 2:
-            raise ConfigError(f"question answering needs num_labels=2 (start and end), received {config.num_labels}")
+        check_num_labels_of_answers(config)
         # ---- Layers
         self.qa_outputs = Linear(config.hidden_size, config.num_labels)
 
@@ -378,36 +370,34 @@ class QuestionAnswering(HeadModel):
 
         Args:
             input_ids ... packing: as in the bare model.
-            start_positions, end_positions: integers (B,); a position outside the sequence is ignored. The loss normalises over all
-                positions, masked ones included, as published, so with them the padded path is taken.
+            start_positions, end_positions: integers (B,); a position outside the sequence is ignored. The loss
+                normalises over all positions, masked ones included, as published, so with them the padded path
+                is taken.
 
         Returns:
-            :class:`~xlmr_core.outputs.QuestionAnsweringModelOutput`; logits (B, S), ``MASKED_SCORE`` (-10000) where packing left a masked
-            position out.
+            :class:`~xlmr_core.outputs.QuestionAnsweringModelOutput`; logits (B, S), ``MASKED_SCORE`` (-10000) where
+            packing left a masked position out.
 
         Raises:
             InputError: as in the bare model; for one of the two positions without the other.
         """
         model, key = self.prepare(params, dropout_rng, train)
-        spans = {"start_positions": start_positions, "end_positions": end_positions}
-        batch, _ = batch_shape(model.config, input_ids, inputs_embeds, position_ids, **spans)
-        check_span(start_positions, end_positions, batch)
-        encoded, _ = model._encode(
-            Needs(every_position=start_positions is not None),
-            key,
+        call = model._read(
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
             position_ids=position_ids,
             head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
+            past_key_values=past_key_values,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            packing=packing,
         )
+        batch = call.source.shape[0]
+        check_span(see("start_positions", start_positions), see("end_positions", end_positions), batch)
+        encoded, _ = model._encode(call, Needs(every_position=start_positions is not None), key, packing)
         logits_BS2 = encoded.unpack(compiled(model.qa_outputs, "__call__", encoded.states), MASKED_SCORE)
         start_logits, end_logits = logits_BS2[..., 0], logits_BS2[..., 1]
         loss = None
@@ -423,13 +413,29 @@ class QuestionAnswering(HeadModel):
         return model.finish(output, return_dict)
 
 
-def needed_positions(shape: tuple[int, int], labels: Any, chosen_BP: Any) -> Any:
-    """Bool (B, S): where states count whatever the mask says, by labels (B, S) or by chosen columns (B, P), -1 for none."""
-    if chosen_BP is None:
-        return None if labels is None else labels != IGNORE_INDEX
-    if not is_concrete(chosen_BP):
-        return chosen_BP  # without values nothing is chosen by them
-    needed = np.zeros((shape[0], shape[1] + 1), bool)
+def _flat(x: Any) -> Any:
+    """(B, C, ...) to (B * C, ...)."""
+    return None if x is None else x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+
+def class_labels(labels: Any) -> Any:
+    """Checked labels as int32, in NumPy where they have their values."""
+    return narrow(np.asarray(labels) if is_concrete(labels) else labels)
+
+
+def labelled_positions(labels_BS: Any) -> Any:
+    """Bool (B, S): where there is a label."""
+    return None if labels_BS is None else labels_BS != IGNORE_INDEX
+
+
+def chosen_positions(columns_BP: Any, length: int) -> Any:
+    """Bool (B, S): the columns that are chosen in each row, -1 for none.
+
+    Columns without values stay as they are: nothing can be packed by them.
+    """
+    if not is_concrete(columns_BP):
+        return columns_BP
+    chosen = np.zeros((columns_BP.shape[0], length + 1), bool)
     # Column -1 is the spare last one.
-    np.put_along_axis(needed, np.asarray(chosen_BP) % (shape[1] + 1), True, axis=1)
-    return needed[:, :-1]
+    np.put_along_axis(chosen, np.asarray(columns_BP) % (length + 1), True, axis=1)
+    return chosen[:, :-1]

@@ -1,33 +1,35 @@
 """Attention kernels: functions of one signature, chosen by ``attn_implementation``.
 
-==================  =========================================================================================================
+==================  ==================================================================================================
 kernel              when it is legal
-==================  =========================================================================================================
+==================  ==================================================================================================
 ``eager``           on padded tokens; the only one that returns probabilities
 ``sdpa``            always; packs where packing is legal, and returns no probabilities
-==================  =========================================================================================================
+==================  ==================================================================================================
 
-Both are one formula, of which XLA fuses what it can. ``jax.nn.dot_product_attention`` is the same formula on a CPU, and in bfloat16 a slower
-one: it accumulates the second product in bfloat16.
+Both are one formula, of which XLA fuses what it can. ``jax.nn.dot_product_attention`` is the same formula on a CPU, and
+in bfloat16 a slower one: it accumulates the second product in bfloat16.
 
 Packed rows need no kernel of their own: texts that share a row are kept apart by the bias.
 
-Shapes: queries, keys and values are (B, S, N, H), the context has the queries' shape. The bias is additive, in float32 at least:
-``(B | 1, N | 1, S | 1, S')``, a masked key holds the most negative number. Not minus infinity: a fully masked row then attends uniformly and
-stays finite, as published.
+Shapes: queries are (B, S, N, H), keys and values (B, M, N, H), with M equal to S unless they come from a memory; the
+context has the queries' shape. Packed rows are (R, W) in place of (B, S). The bias is additive, in float32 at least:
+``(B | 1, N | 1, S | 1, M)``, a masked key holds the most negative number. Not minus infinity: a fully masked row then
+attends uniformly and stays finite, as published.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from xlmr_core.errors import InputError
-from xlmr_flax.linear import accumulator, dropout
+from xlmr_core.checks import check_choice
+from xlmr_flax import linear
 
 __all__ = ["ATTN_IMPLEMENTATIONS", "AttentionPlan", "attend", "check_attn_implementation"]
 
@@ -36,24 +38,39 @@ ATTN_IMPLEMENTATIONS = ("sdpa", "eager")
 
 def check_attn_implementation(name: str) -> str:
     """Return ``name`` if there is such an implementation, else say which there are."""
-    if name not in ATTN_IMPLEMENTATIONS:
-        raise InputError(
-            f"attn_implementation must be one of {', '.join(map(repr, ATTN_IMPLEMENTATIONS))}, received {name!r}"
-        )
-    return name
+    return check_choice("attn_implementation", name, ATTN_IMPLEMENTATIONS)
 
 
-@dataclass(frozen=True)
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
 class AttentionPlan:
-    """How every layer of one call attends.
+    """How every layer of one call attends. A pytree, which goes into the compiled run.
 
     Attributes:
-        bias: additive bias of the mask, or ``None`` if all keys are attended.
+        mask: (B, M) or (B, S, M) of 0 and 1; ``None`` if all keys are attended.
+        segments_RW: which text of its row each slot of packed rows belongs to; in place of a mask.
+        bias: additive bias that says all of this; ``None`` until it is drawn, or if all keys are attended.
+        causal: a query sees its predecessors only.
         return_weights: probabilities are wanted.
     """
 
+    mask: Any = None
+    segments_RW: Any = None
     bias: Array | None = None
-    return_weights: bool = False
+    causal: bool = field(default=False, metadata={"static": True})
+    return_weights: bool = field(default=False, metadata={"static": True})
+
+    def drawn(self, length: int, dtype: jnp.dtype) -> AttentionPlan:
+        """The plan with its bias, for queries of a length and states of a dtype."""
+        keep = None
+        if self.segments_RW is not None:
+            keep = (self.segments_RW[:, :, None] == self.segments_RW[:, None, :])[:, None]
+        elif self.mask is not None:
+            keep = (self.mask != 0)[:, None] if self.mask.ndim == 3 else (self.mask != 0)[:, None, None]
+        if self.causal:
+            seen = causal_keep(length)[None, None]
+            keep = seen if keep is None else keep & seen
+        return self if keep is None else replace(self, bias=mask_bias(keep, dtype))
 
 
 def attend(
@@ -63,7 +80,7 @@ def attend(
     value: Array,
     *,
     scale: float,
-    dropout_probability: float,
+    dropout: float,
     extra_bias: Array | None = None,
     head_mask_N: Array | None = None,
     dropout_key: Array | None = None,
@@ -72,15 +89,16 @@ def attend(
 
     Args:
         plan: which mask, and what is wanted.
-        query, key, value: ``(B, S, N, H)``.
+        query: ``(B, S, N, H)``.
+        key, value: ``(B, M, N, H)``.
         scale: factor of the scores.
-        dropout_probability: of dropping an attention weight, if there is a ``dropout_key``.
-        extra_bias: (B, N, S, S') added to the scaled scores, for relative positions.
+        dropout: probability of dropping an attention weight, if there is a ``dropout_key``.
+        extra_bias: (B, N, S, M) added to the scaled scores, for relative positions.
         head_mask_N: (N,) factor of each head's probabilities.
         dropout_key: random key; ``None`` outside training.
 
     Returns:
-        The context ``(B, S, N, H)``, and the probabilities (B, N, S, S') if the plan wants them.
+        The context ``(B, S, N, H)``, and the probabilities (B, N, S, M) if the plan wants them.
     """
     bias = plan.bias
     if extra_bias is not None:
@@ -91,7 +109,7 @@ def attend(
         value,
         bias,
         scale=scale,
-        dropout_probability=dropout_probability,
+        dropout=dropout,
         head_mask_N=head_mask_N,
         dropout_key=dropout_key,
     )
@@ -100,33 +118,33 @@ def attend(
 
 def eager(
     q_BSNH: Array,
-    k_BTNH: Array,
-    v_BTNH: Array,
+    k_BMNH: Array,
+    v_BMNH: Array,
     bias: Array | None,
     *,
     scale: float,
-    dropout_probability: float,
+    dropout: float,
     head_mask_N: Array | None,
     dropout_key: Array | None,
 ) -> tuple[Array, Array]:
     """The formula as it stands in the paper, softmax in float32 at least; returns (context, probabilities)."""
-    sums = accumulator(q_BSNH.dtype)
+    sums = linear.accumulator(q_BSNH.dtype)
     # Heads come to the front first: the products of (B, S, N, H) as it stands take XLA twice the time on a CPU.
-    q_BNSH, k_BNTH, v_BNTH = (x.transpose(0, 2, 1, 3) for x in (q_BSNH, k_BTNH, v_BTNH))
-    scores_BNST = jnp.einsum("bnsh,bnth->bnst", q_BNSH, k_BNTH, preferred_element_type=sums) * scale
+    q_BNSH, k_BNMH, v_BNMH = (x.transpose(0, 2, 1, 3) for x in (q_BSNH, k_BMNH, v_BMNH))
+    scores_BNSM = jnp.einsum("bnsh,bnmh->bnsm", q_BNSH, k_BNMH, preferred_element_type=sums) * scale
     if bias is not None:
-        scores_BNST = scores_BNST + bias
-    probs_BNST = jax.nn.softmax(scores_BNST, axis=-1).astype(v_BNTH.dtype)
-    probs_BNST = dropout(probs_BNST, dropout_probability, dropout_key)
+        scores_BNSM = scores_BNSM + bias
+    probs_BNSM = jax.nn.softmax(scores_BNSM, axis=-1).astype(v_BNMH.dtype)
+    probs_BNSM = linear.dropout(probs_BNSM, dropout, dropout_key)
     if head_mask_N is not None:
-        probs_BNST = probs_BNST * head_mask_N.astype(probs_BNST.dtype)[None, :, None, None]
-    context_BNSH = jnp.einsum("bnst,bnth->bnsh", probs_BNST, v_BNTH, preferred_element_type=sums).astype(v_BNTH.dtype)
-    return context_BNSH.transpose(0, 2, 1, 3), probs_BNST
+        probs_BNSM = probs_BNSM * head_mask_N.astype(probs_BNSM.dtype)[None, :, None, None]
+    context_BNSH = jnp.einsum("bnsm,bnmh->bnsh", probs_BNSM, v_BNMH, preferred_element_type=sums).astype(v_BNMH.dtype)
+    return context_BNSH.transpose(0, 2, 1, 3), probs_BNSM
 
 
 def mask_bias(keep: Array, dtype: jnp.dtype) -> Array:
-    """A boolean mask (true: attend), already broadcastable to (B, N, S, S'), as an additive bias for states of a dtype."""
-    sums = accumulator(dtype)
+    """A boolean mask (true: attend), broadcastable to (B, N, S, M), as an additive bias for states of a dtype."""
+    sums = linear.accumulator(dtype)
     return jnp.where(keep, 0, jnp.finfo(sums).min).astype(sums)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -10,8 +12,8 @@ from jax import Array
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_flax.activations import activation
 from xlmr_flax.attention import Attention
-from xlmr_flax.kernels import AttentionPlan
 from xlmr_flax.linear import LayerNorm, Linear, dropout
+from xlmr_flax.plan import Plan
 
 __all__ = ["Intermediate", "Layer", "LayerOutput", "Pooler"]
 
@@ -72,21 +74,16 @@ class Layer(nnx.Module):
         self.chunk_size = config.chunk_size_feed_forward
 
     def __call__(
-        self,
-        x: Array,
-        plan: AttentionPlan,
-        head_mask_N: Array | None = None,
-        memory_BTD: Array | None = None,
-        memory_plan: AttentionPlan | None = None,
-        key: Array | None = None,
+        self, x: Array, plan: Plan, number: Any, key: Array | None = None
     ) -> tuple[Array, Array | None, Array | None]:
         """(B, S, D) to (B, S, D), and the probabilities of self- and cross-attention if the plan wants them."""
         own_key, cross_key, output_key = (None, None, None) if key is None else jax.random.split(key, 3)
-        x, weights = self.attention(x, plan, head_mask_N, None, own_key)
+        head_mask_N = plan.head_mask(number)
+        x, weights = self.attention(x, plan.attention, head_mask_N, None, own_key)
         cross_weights = None
-        if memory_BTD is not None:
-            assert self.crossattention is not None and memory_plan is not None
-            x, cross_weights = self.crossattention(x, memory_plan, head_mask_N, memory_BTD, cross_key)
+        if plan.memory_attention is not None:
+            assert self.crossattention is not None
+            x, cross_weights = self.crossattention(x, plan.memory_attention, head_mask_N, plan.memory_BMD, cross_key)
         if self.chunk_size:
             starts = range(0, x.shape[-2], self.chunk_size)
             keys = [None if output_key is None else jax.random.fold_in(output_key, start) for start in starts]

@@ -10,15 +10,21 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from xlmr_core.checks import IGNORE_INDEX, check_label_shape
+from xlmr_core.checks import IGNORE_INDEX
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import InputError
+from xlmr_core.head_checks import (
+    check_class_labels,
+    check_kept_columns,
+    check_masked_positions,
+    check_where_logits_are_computed,
+    refuse_tied_projection,
+)
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
-from xlmr_flax.checks import batch_shape, check_labels, is_concrete, is_integer
 from xlmr_flax.encoder import Encoded, Needs
 from xlmr_flax.functional import compiled
-from xlmr_flax.heads import HeadModel, needed_positions
+from xlmr_flax.heads import HeadModel, chosen_positions, class_labels, labelled_positions
+from xlmr_flax.inputs import is_concrete, see
 from xlmr_flax.linear import LayerNorm, Linear, accumulator, unset
 from xlmr_flax.losses import cross_entropy
 from xlmr_flax.packing import Packing, bucket
@@ -35,7 +41,10 @@ class Decoder(nnx.Module):
 
 
 class LMHead(nnx.Module):
-    """States to vocabulary logits: dense, gelu, norm, projection. The gelu is the exact one whatever ``hidden_act`` says, as published."""
+    """States to vocabulary logits: dense, gelu, norm, projection.
+
+    The gelu is the exact one whatever ``hidden_act`` says, as published.
+    """
 
     def __init__(self, config: XLMRobertaConfig) -> None:
         # ---- Layers
@@ -77,9 +86,7 @@ class VocabularyModel(HeadModel):
             InputError: if it is tied to the word embedding.
         """
         if self.lm_head.decoder is None:
-            raise InputError(
-                "the vocabulary projection is tied to the word embedding; use set_input_embeddings, or tie_word_embeddings=False"
-            )
+            refuse_tied_projection()
         self.lm_head.decoder = new_embeddings
 
     def _resize_projection(self, rows: int, mean_resizing: bool, rng: Array) -> None:
@@ -122,74 +129,47 @@ class MaskedLM(VocabularyModel):
 
         Args:
             input_ids ... packing: as in the bare model.
-            labels: integers (B, S), -100 where nothing is to be predicted; with ``masked_positions`` also (B, P), which is
-                what they are where P equals S.
+            labels: integers (B, S), -100 where nothing is to be predicted; with ``masked_positions`` also (B, P), which
+                is what they are where P equals S.
             masked_positions: integers (B, P), padded with -1: compute logits at these positions only.
-            sparse_prediction: with labels: compute logits at labelled positions only. How many these are is a matter of values, so inside
-                ``jax.jit`` use ``masked_positions``.
+            sparse_prediction: with labels: compute logits at labelled positions only. How many these are the values
+                decide, so inside ``jax.jit`` use ``masked_positions``.
 
         Returns:
-            :class:`~xlmr_core.outputs.MaskedLMOutput`; logits (B, S, V), or (B, P, V) with zeros at -1, or (number labelled, V) in
-            row-major order.
+            :class:`~xlmr_core.outputs.MaskedLMOutput`; logits (B, S, V), or (B, P, V) with zeros at -1, or
+            (number labelled, V) in row-major order.
 
         Raises:
             InputError: as in the bare model, and for labels or positions of a wrong shape, dtype or range.
         """
         model, key = self.prepare(params, dropout_rng, train)
-        shape = batch_shape(
-            model.config, input_ids, inputs_embeds, position_ids, labels=labels, masked_positions=masked_positions
-        )
-        if sparse_prediction and labels is None:
-            raise InputError(
-                "sparse_prediction=True computes logits at labelled positions and needs labels; pass labels, or masked_positions"
-            )
-        if sparse_prediction and masked_positions is not None:
-            raise InputError(
-                "sparse_prediction and masked_positions both choose where logits are computed; pass one of them"
-            )
-        if masked_positions is not None:
-            check_masked_positions(masked_positions, shape)
-        if labels is not None:
-            shapes = [shape] if masked_positions is None else [shape, tuple(masked_positions.shape)]
-            check_label_shape("labels", labels.shape, *shapes)
-            labels = check_labels(model.config, labels, model.config.vocab_size)
-            if masked_positions is not None:
-                labels = _labels_at(labels, masked_positions)
-        if sparse_prediction and not is_concrete(labels):
-            raise InputError(
-                "sparse_prediction=True needs labels with values on the host, received ones that are traced or on an accelerator; "
-                "pass masked_positions"
-            )
-        encoded, _ = model._encode(
-            Needs(positions_BS=needed_positions(shape, labels, masked_positions)),
-            key,
+        call = model._read(
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
             position_ids=position_ids,
             head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
+            past_key_values=past_key_values,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            packing=packing,
         )
+        labels = model._labels(call.source, labels, masked_positions, sparse_prediction)
+        length = call.source.shape[1]
+        if masked_positions is None:
+            needed_BS = labelled_positions(labels)
+        else:
+            needed_BS = chosen_positions(masked_positions, length)
+        encoded, _ = model._encode(call, Needs(positions_BS=needed_BS), key, packing)
         loss = None
         if masked_positions is not None:
-            logits = model.logits_at(encoded, masked_positions, shape)
+            logits = model.logits_at(encoded, masked_positions, length)
             if labels is not None:
                 loss = cross_entropy(logits, labels)
         elif sparse_prediction:
-            flat = np.asarray(labels).reshape(-1)
-            labelled = np.flatnonzero(flat != IGNORE_INDEX)
-            # Rounded up to few numbers of positions, for few programs; those in excess are left out again.
-            padded = np.pad(labelled, (0, bucket(max(1, len(labelled))) - len(labelled)))
-            found = model.project(encoded.at(padded))
-            logits = found[: len(labelled)]
-            counted = np.where(np.arange(len(padded)) < len(labelled), flat[padded], np.int32(IGNORE_INDEX))
-            loss = cross_entropy(found, counted)
+            logits, loss = model._sparse(encoded, labels)
         else:
             packed = model.project(encoded.states)
             logits = encoded.unpack(packed)
@@ -201,17 +181,50 @@ class MaskedLM(VocabularyModel):
         )
         return model.finish(output, return_dict)
 
-    def logits_at(self, encoded: Encoded, masked_positions: Any, shape: tuple[int, int]) -> Array:
+    def _labels(self, source: Any, labels: Any, masked_positions: Any, sparse_prediction: bool) -> Any:
+        """The checked labels of a call, (B, S), or (B, P) with ``masked_positions``."""
+        shape, target = tuple(source.shape[:2]), see("labels", labels)
+        check_where_logits_are_computed(
+            labelled=labels is not None,
+            masked_positions=masked_positions is not None,
+            sparse_prediction=sparse_prediction,
+            values_are_known=is_concrete(labels),
+        )
+        check_masked_positions(see("masked_positions", masked_positions), *shape)
+        shapes = [shape] if masked_positions is None else [shape, masked_positions.shape]
+        check_class_labels(target, self.config.vocab_size, *shapes)
+        if labels is None:
+            return None
+        labels = class_labels(labels)
+        if masked_positions is None:
+            return labels
+        xp = np if is_concrete(labels) and is_concrete(masked_positions) else jnp
+        if tuple(labels.shape) != tuple(masked_positions.shape):
+            labels = xp.take_along_axis(labels, masked_positions.clip(0), axis=1)
+        return xp.where(masked_positions < 0, np.int32(IGNORE_INDEX), labels)
+
+    def _sparse(self, encoded: Encoded, labels_BS: np.ndarray) -> tuple[Array, Array]:
+        """Logits (n, V) at the labelled positions, and the loss there."""
+        flat = labels_BS.reshape(-1)
+        labelled = np.flatnonzero(flat != IGNORE_INDEX)
+        # Rounded up to few numbers of positions, for few programs; those in excess are left out again.
+        padded = np.pad(labelled, (0, bucket(max(1, len(labelled))) - len(labelled)))
+        found = self.project(encoded.at(padded))
+        counted = np.where(np.arange(len(padded)) < len(labelled), flat[padded], np.int32(IGNORE_INDEX))
+        return found[: len(labelled)], cross_entropy(found, counted)
+
+    def logits_at(self, encoded: Encoded, masked_positions: Any, length: int) -> Array:
         """(B, P, V) logits at some positions, zero where the position is -1."""
-        valid_BP = masked_positions >= 0
-        flat_BP = _row_starts(shape) + masked_positions.clip(0)
-        return _zero_unless(valid_BP, self.project(encoded.at(flat_BP)))
+        flat_BP = _flat_positions(masked_positions.clip(0), length)
+        return _zero_unless(masked_positions >= 0, self.project(encoded.at(flat_BP)))
 
 
-def _row_starts(shape: tuple[int, int]) -> Any:
-    """(B, 1): the flat position of each row's first column. In an export the number of rows can be a symbol, which NumPy does not know."""
-    numbers = np.arange(shape[0], dtype=np.int32) if isinstance(shape[0], int) else jnp.arange(shape[0])
-    return numbers[:, None] * shape[1]
+def _flat_positions(columns_BP: Any, length: int) -> Any:
+    """(B, P): the flat positions of columns."""
+    rows = columns_BP.shape[0]
+    # In an export the number of rows can be a symbol, which NumPy does not know.
+    numbers = np.arange(rows, dtype=np.int32) if isinstance(rows, int) else jnp.arange(rows)
+    return numbers[:, None] * length + columns_BP
 
 
 @jax.jit
@@ -219,16 +232,11 @@ def _zero_unless(valid_BP: Array, logits_BPV: Array) -> Array:
     return jnp.where(valid_BP[..., None], logits_BPV, 0)
 
 
-def _labels_at(labels: Any, masked_positions: Any) -> Any:
-    """Labels (B, P) of (B, S) or (B, P) ones; nothing counts where the position is -1."""
-    xp = np if is_concrete(labels) and is_concrete(masked_positions) else jnp
-    if tuple(labels.shape) != tuple(masked_positions.shape):
-        labels = xp.take_along_axis(labels, masked_positions.clip(0), axis=1)
-    return xp.where(masked_positions < 0, np.int32(IGNORE_INDEX), labels)
-
-
 class CausalLM(VocabularyModel):
-    """Left-to-right language modelling. ``config.is_decoder`` makes attention causal, as published; without it every token sees all."""
+    """Left-to-right language modelling.
+
+    ``config.is_decoder`` makes attention causal, as published; without it every token sees all.
+    """
 
     _task_head = HEADS["ForCausalLM"]
 
@@ -260,54 +268,57 @@ class CausalLM(VocabularyModel):
         Args:
             input_ids ... packing: as in the bare model.
             labels: integers (B, S), -100 to ignore; position i predicts the label of i + 1.
-            num_items_in_batch: divide the summed loss by this number and not by the number of labels, as training with gradient
-                accumulation asks.
-            logits_to_keep: compute logits at the last so many positions only (0: all), or at the columns of an integer array (n,).
+            num_items_in_batch: divide the summed loss by this number and not by the number of labels, as training with
+                gradient accumulation asks.
+            logits_to_keep: compute logits at the last so many positions only (0: all), or at the columns of an integer
+                array (n,).
 
         Returns:
             :class:`~xlmr_core.outputs.CausalLMOutputWithCrossAttentions`; logits (B, S, V), or (B, kept, V).
 
         Raises:
-            InputError: as in the bare model, and for labels of a wrong shape, dtype or range; for labels with ``logits_to_keep``.
+            InputError: as in the bare model, and for labels of a wrong shape, dtype or range; for labels with
+                ``logits_to_keep``.
         """
         model, key = self.prepare(params, dropout_rng, train)
-        shape = batch_shape(model.config, input_ids, inputs_embeds, position_ids, labels=labels)
-        keeps_all = isinstance(logits_to_keep, int) and logits_to_keep == 0
-        if labels is not None:
-            if not keeps_all:
-                raise InputError("labels need the logits of every position; leave logits_to_keep out")
-            check_label_shape("labels", labels.shape, shape)
-            labels = check_labels(model.config, labels, model.config.vocab_size)
-            # The last position predicts nothing; all others predict their successor.
-            xp = np if is_concrete(labels) else jnp
-            labels = xp.pad(labels[:, 1:], ((0, 0), (0, 1)), constant_values=IGNORE_INDEX)
-        kept = kept_columns(logits_to_keep, shape[1])
-        wanted = None if keeps_all else (np if is_concrete(kept) else jnp).broadcast_to(kept, (shape[0], len(kept)))
-        encoded, _ = model._encode(
-            Needs(positions_BS=needed_positions(shape, labels, wanted)),
-            key,
+        call = model._read(
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
             position_ids=position_ids,
             head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
+            past_key_values=past_key_values,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            packing=packing,
         )
+        batch, length = call.source.shape[:2]
+        keeps_all = isinstance(logits_to_keep, int) and logits_to_keep == 0
+        columns = logits_to_keep if isinstance(logits_to_keep, int) else see("logits_to_keep", logits_to_keep)
+        check_kept_columns(columns, length, labelled=labels is not None)
+        check_class_labels(see("labels", labels), model.config.vocab_size, (batch, length))
+        if labels is not None:
+            labels = class_labels(labels)
+            # The last position predicts nothing; all others predict their successor.
+            xp = np if is_concrete(labels) else jnp
+            labels = xp.pad(labels[:, 1:], ((0, 0), (0, 1)), constant_values=IGNORE_INDEX)
+        if keeps_all:
+            needed_BS = labelled_positions(labels)
+        else:
+            kept = kept_columns(logits_to_keep, length)
+            kept_BP = (np if is_concrete(kept) else jnp).broadcast_to(kept, (batch, len(kept)))
+            needed_BS = chosen_positions(kept_BP, length)
+        encoded, _ = model._encode(call, Needs(positions_BS=needed_BS), key, packing)
         loss = None
-        if wanted is None:
+        if keeps_all:
             packed = model.project(encoded.states)
             logits = encoded.unpack(packed)
             if labels is not None:
                 loss = cross_entropy(packed, encoded.rows(labels, IGNORE_INDEX), num_items_in_batch)
         else:
-            flat_BP = _row_starts(shape) + wanted
-            logits = model.project(encoded.at(flat_BP))
+            logits = model.project(encoded.at(_flat_positions(kept_BP, length)))
         output = CausalLMOutputWithCrossAttentions(
             loss=loss,
             logits=logits,
@@ -318,41 +329,8 @@ class CausalLM(VocabularyModel):
         return model.finish(output, return_dict)
 
 
-def check_masked_positions(masked_positions: Any, shape: tuple[int, int]) -> None:
-    """Refuse positions outside the sequence.
-
-    Raises:
-        InputError: naming the shape, the dtype or the range.
-    """
-    if masked_positions.ndim != 2 or masked_positions.shape[0] != shape[0] or masked_positions.shape[1] == 0:
-        raise InputError(
-            f"masked_positions must have the shape ({shape[0]}, P) with P at least 1, received {tuple(masked_positions.shape)}"
-        )
-    if not is_integer(masked_positions):
-        raise InputError(f"masked_positions must hold integers, received {masked_positions.dtype}")
-    if is_concrete(masked_positions):
-        low, high = np.asarray(masked_positions).min().item(), np.asarray(masked_positions).max().item()
-        if low < -1 or high >= shape[1]:
-            worst = low if low < -1 else high
-            raise InputError(
-                f"masked_positions must lie between -1 (none) and {shape[1] - 1} (the last token), received {worst}"
-            )
-
-
 def kept_columns(logits_to_keep: Any, length: int) -> Any:
-    """The columns that ``logits_to_keep`` means, (n,).
-
-    Raises:
-        InputError: for a negative number, or columns outside the sequence.
-    """
+    """The columns that ``logits_to_keep`` means, (n,): the last so many, or those named, negative ones from the end."""
     if isinstance(logits_to_keep, int):
-        if logits_to_keep < 0:
-            raise InputError(f"logits_to_keep must not be negative, received {logits_to_keep}; 0 keeps all")
         return np.arange(max(0, length - logits_to_keep), length)
-    if logits_to_keep.ndim != 1 or not is_integer(logits_to_keep):
-        raise InputError(
-            f"logits_to_keep must be a number or integers (n,), received {logits_to_keep.dtype} of {tuple(logits_to_keep.shape)}"
-        )
-    if is_concrete(logits_to_keep) and bool(((logits_to_keep < -length) | (logits_to_keep >= length)).any()):
-        raise InputError(f"logits_to_keep must name columns below {length}, received {logits_to_keep.tolist()}")
     return logits_to_keep % length

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from xlmr_core.checks import IGNORE_INDEX, check_label_shape
+from xlmr_core.checks import IGNORE_INDEX
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import InputError
 from xlmr_core.losses import Problem, sequence_problem
-from xlmr_flax.checks import check_labels, is_concrete, is_integer
+from xlmr_flax.inputs import is_integer
 from xlmr_flax.linear import accumulator
 
-__all__ = ["check_sequence_labels", "check_span", "cross_entropy", "sequence_loss", "span_loss"]
+__all__ = ["cross_entropy", "sequence_loss", "span_loss"]
 
 
 @jax.jit
@@ -38,39 +34,12 @@ def cross_entropy(logits_nV: Array, labels_n: Array, divisor: Array | float | No
     return -jnp.where(counted, likelihoods, 0).sum() / (counted.sum() if divisor is None else divisor)
 
 
-def check_sequence_labels(config: XLMRobertaConfig, labels: Any, batch: int, classes: int) -> None:
-    """Refuse labels that do not fit the problem that config and labels mean.
-
-    Args:
-        labels: integers (B,) or (B, 1) for one class; (B, K) of 0 to 1 for several classes; (B, K) for regression, of one number also (B,).
-
-    Raises:
-        InputError: for labels of a wrong shape, dtype or range.
-    """
-    problem = sequence_problem(config, labels_are_integers=is_integer(labels))
-    if problem is Problem.SINGLE_LABEL:
-        check_label_shape("labels", labels.shape, (batch,), (batch, 1))
-        check_labels(config, labels, classes)
-        return
-    if jnp.issubdtype(labels.dtype, jnp.complexfloating):
-        raise InputError(f"labels must hold numbers, received {labels.dtype}")
-    shapes = [(batch,), (batch, 1)] if problem is Problem.REGRESSION and classes == 1 else [(batch, classes)]
-    check_label_shape("labels", labels.shape, *shapes)
-    if problem is Problem.MULTI_LABEL and is_concrete(labels):
-        values = np.asarray(labels)
-        outside = values[(values < 0) | (values > 1)]
-        if outside.size:
-            raise InputError(
-                f"labels must lie between 0 and 1, received {outside[0].item()}; each says whether a class applies"
-            )
-
-
 def sequence_loss(config: XLMRobertaConfig, logits_BK: Array, labels: Array) -> Array:
     """The loss of a sequence classifier, by the problem that config and labels mean.
 
     Args:
         logits_BK: (B, K).
-        labels: as :func:`check_sequence_labels` lets them pass.
+        labels: as :func:`xlmr_core.head_checks.check_sequence_labels` lets them pass.
     """
     problem = sequence_problem(config, labels_are_integers=is_integer(labels))
     if problem is Problem.SINGLE_LABEL:
@@ -85,23 +54,6 @@ def sequence_loss(config: XLMRobertaConfig, logits_BK: Array, labels: Array) -> 
 @jax.jit
 def _binary_cross_entropy(logits: Array, labels: Array) -> Array:
     return (jnp.maximum(logits, 0) - logits * labels + jnp.log1p(jnp.exp(-jnp.abs(logits)))).mean()
-
-
-def check_span(start: Any, end: Any, batch: int) -> None:
-    """Refuse answers of which the start or the end is missing, or not one integer a row.
-
-    Raises:
-        InputError: naming the shape or the dtype.
-    """
-    if (start is None) != (end is None):
-        raise InputError(
-            "expected start_positions and end_positions together, received one of them; pass both or neither"
-        )
-    for name, positions in (("start_positions", start), ("end_positions", end)):
-        if positions is not None:
-            check_label_shape(name, positions.shape, (batch,), (batch, 1))
-            if not is_integer(positions):
-                raise InputError(f"{name} must hold integers, received {positions.dtype}")
 
 
 def span_loss(start_logits_BS: Array, end_logits_BS: Array, start_B: Array, end_B: Array) -> Array:

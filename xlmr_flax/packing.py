@@ -1,9 +1,10 @@
 """Packed rows: a padded batch without its padding, in few static shapes.
 
-Texts of natural lengths are put behind each other into rows, as many as fit, and a bias keeps their attention apart. Numbers and lengths of
-rows come from short lists, so that a stream of batches needs a handful of compiled programs. A batch is packed once at the model's entry and
-unpacked at its end. At positions that ``attention_mask`` keeps, the result equals the padded path; at all others, token-wise outputs
-are zero. A call whose answer the padded path defines differently takes the padded path, see :func:`choose_packing`.
+Texts of natural lengths are put behind each other into rows, as many as fit, and a bias keeps their attention apart.
+Numbers and lengths of rows come from short lists, so that a stream of batches needs a handful of compiled programs. A
+batch is packed once at the model's entry and unpacked at its end. At positions that ``attention_mask`` keeps, the
+result equals the padded path; at all others, token-wise outputs are zero. A call whose answer the padded path defines
+differently takes the padded path, see :func:`choose_packing`.
 """
 
 from __future__ import annotations
@@ -16,35 +17,36 @@ import jax.numpy as jnp
 import numpy as np
 
 from xlmr_core.errors import InputError
-from xlmr_flax.checks import is_concrete
+from xlmr_core.packing import PACKING_MODES, Needs, broken_promise
+from xlmr_flax.inputs import is_concrete
 
 __all__ = ["PACKING_MODES", "Packing", "bucket", "choose_packing"]
 
-# auto: where it pays, and where the mask's values can be looked at for nothing; always: wherever the packed path promises the same answer,
-# batches without padding included; never: the padded path.
-PACKING_MODES = ("auto", "always", "never")
-
-# Lengths of rows that all batches share, the smallest that holds the longest text; another one only where it saves a lot.
+# Lengths of rows that all batches share, the smallest that holds the longest text; another one where it saves a lot.
 ROW_LENGTHS = (16, 64, 256)
 LENGTH_STEP = 32
 WORTH_ANOTHER_PROGRAM = 0.85
-# Batches with fewer tokens than this are always put into rows: what is computed for nothing costs less than a compiled program a length.
+# Batches with fewer tokens than this are always put into rows: what is computed for nothing costs less than a compiled
+# program a length.
 SMALL_BATCH = 512
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Packing:
-    """Where the real tokens of a padded batch (B, S) stand in rows (R, L). A pytree: made on the host, passed to a compiled step.
+    """Where the real tokens of a padded batch (B, S) stand in rows (R, W).
+
+    A pytree: made on the host, passed to a compiled step.
 
     Attributes:
-        source_RL: int32, the flat padded position (row * length + column) of each slot's token; -1 in slots without one.
-        segments_RL: int32, from 1 on, which text of its row a slot belongs to; 0 in slots without a token.
+        source_RW: int32, the flat padded position (row * length + column) of each slot's token; -1 in slots without
+            one.
+        segments_RW: int32, from 1 on, which text of its row a slot belongs to; 0 in slots without a token.
         slots_BS: int32, the flat slot of every real token; -1 for padding.
     """
 
-    source_RL: Any
-    segments_RL: Any
+    source_RW: Any
+    segments_RW: Any
     slots_BS: Any
 
     @classmethod
@@ -53,8 +55,8 @@ class Packing:
 
         Args:
             mask_BS: (B, S), with values.
-            rows, length: shape of the packed rows; by default from the short lists. Fix them where several packings have to be alike, for
-                instance one a device.
+            rows, length: shape of the packed rows; by default from the short lists. Fix them where several packings
+                have to be alike, for instance one a device.
 
         Raises:
             InputError: if the tokens do not fit the given rows.
@@ -67,36 +69,40 @@ class Packing:
         rows = bucket(needed) if rows is None else rows
         if needed > rows or lengths_B.max(initial=0) > length:
             raise InputError(
-                f"the texts need {needed} rows of at least {lengths_B.max(initial=0)} tokens, received {rows} rows of {length}; allow more"
+                f"the texts need {needed} rows of at least {lengths_B.max(initial=0)} tokens, "
+                f"received {rows} rows of {length}; allow more"
             )
         columns = mask_BS.shape[1]
-        source_RL = np.full((rows, length), -1, np.int32)
-        segments_RL = np.zeros((rows, length), np.int32)
+        source_RW = np.full((rows, length), -1, np.int32)
+        segments_RW = np.zeros((rows, length), np.int32)
         slots_BS = np.full(mask_BS.shape, -1, np.int32)
         for text, (row, start, segment) in enumerate(places):
             found = np.flatnonzero(mask_BS[text])
             part = slice(start, start + len(found))
-            source_RL[row, part] = text * columns + found
-            segments_RL[row, part] = segment
+            source_RW[row, part] = text * columns + found
+            segments_RW[row, part] = segment
             slots_BS[text, found] = row * length + start + np.arange(len(found))
-        return cls(source_RL, segments_RL, slots_BS)
+        return cls(source_RW, segments_RW, slots_BS)
 
     def pack(self, x_BS: Any, fill: int = 0) -> Any:
-        """(B, S, ...) to (R, L, ...): the real tokens, ``fill`` in slots without one. In NumPy where everything has its values."""
-        source = self.source_RL
+        """(B, S, ...) to (R, W, ...): the real tokens, ``fill`` in slots without one.
+
+        In NumPy where everything has its values.
+        """
+        source = self.source_RW
         numpy = all(is_concrete(x) for x in (x_BS, source))
         x_BS, source = (np.asarray(x_BS), np.asarray(source)) if numpy else (jnp.asarray(x_BS), jnp.asarray(source))
         flat = x_BS.reshape(-1, *x_BS.shape[2:])
         held = (source >= 0).reshape(*source.shape, *(1,) * (flat.ndim - 1))
         return (np if numpy else jnp).where(held, flat[source.clip(0)], np.asarray(fill, flat.dtype))
 
-    def unpack(self, x_RL: jax.Array, fill: float = 0.0) -> jax.Array:
-        """(R, L, ...) to (B, S, ...): real tokens in their places, ``fill`` elsewhere."""
-        return _take(x_RL, jnp.asarray(self.slots_BS), fill)
+    def unpack(self, x_RW: jax.Array, fill: float = 0.0) -> jax.Array:
+        """(R, W, ...) to (B, S, ...): real tokens in their places, ``fill`` elsewhere."""
+        return _take(x_RW, jnp.asarray(self.slots_BS), fill)
 
-    def first_tokens(self, x_RL: jax.Array) -> jax.Array:
-        """(R, L, ...) to (B, ...): the state at position 0."""
-        return _take(x_RL, jnp.asarray(self.slots_BS[:, 0]))
+    def first_tokens(self, x_RW: jax.Array) -> jax.Array:
+        """(R, W, ...) to (B, ...): the state at position 0."""
+        return _take(x_RW, jnp.asarray(self.slots_BS[:, 0]))
 
     def locate(self, flat_positions: Any) -> Any:
         """The flat slots of tokens given by flat position (row * length + column)."""
@@ -104,8 +110,8 @@ class Packing:
 
 
 @jax.jit
-def _take(x_RL: jax.Array, slots: jax.Array, fill: jax.typing.ArrayLike = 0.0) -> jax.Array:
-    flat = x_RL.reshape(-1, *x_RL.shape[2:])
+def _take(x_RW: jax.Array, slots: jax.Array, fill: jax.typing.ArrayLike = 0.0) -> jax.Array:
+    flat = x_RW.reshape(-1, *x_RW.shape[2:])
     held = (slots >= 0).reshape(*slots.shape, *(1,) * (flat.ndim - 1))
     return jnp.where(held, flat[slots.clip(0)], jnp.asarray(fill, flat.dtype))
 
@@ -146,35 +152,23 @@ def _first_fit(lengths_B: np.ndarray, length: int) -> list[tuple[int, int, int]]
     return places
 
 
-def choose_packing(
-    mode: str,
-    mask_BS: Any,
-    batch: int,
-    length: int,
-    *,
-    first_token: bool = False,
-    needed_BS: Any = None,
-) -> Packing | None:
+def choose_packing(mode: str, mask_BS: Any, source: Any, needs: Needs[Any]) -> Packing | None:
     """Pack a batch, or return ``None`` where the padded path is due.
 
-    A compiled graph cannot choose by values: there the padded path is taken, unless the caller passes a packing made on the host.
+    A compiled graph cannot choose by values: there the padded path is taken, unless the caller passes a packing made on
+    the host.
 
     Args:
         mode: one of ``PACKING_MODES``.
         mask_BS: the attention mask, of zeros and ones; ``None`` if there is no padding.
-        batch, length: shape of the batch.
-        first_token: whether the answer reads the state at position 0.
-        needed_BS: bool (B, S), positions whose output the answer needs whatever the mask says (labels), or ``None``.
+        source: ids or embeddings (B, S, ...).
+        needs: what the answer reads of the states.
     """
-    if mode == "never" or not all(x is None or is_concrete(x) for x in (mask_BS, needed_BS)):
+    positions_BS = needs.positions_BS
+    if mode == "never" or not all(x is None or is_concrete(x) for x in (mask_BS, positions_BS)):
         return None
-    mask_BS = np.ones((batch, length), bool) if mask_BS is None else np.asarray(mask_BS) != 0
+    mask_BS = np.ones(source.shape[:2], bool) if mask_BS is None else np.asarray(mask_BS) != 0
     if mode == "auto" and bool(mask_BS.all()) and mask_BS.size > SMALL_BATCH:
         return None  # nothing to leave out
-    # A fully masked row attends uniformly on the padded path; what is read at a masked position is that padded position's state.
-    promises = [mask_BS.any(1)]
-    if first_token:
-        promises.append(mask_BS[:, 0])
-    if needed_BS is not None:
-        promises.append(mask_BS | ~np.asarray(needed_BS))
-    return Packing.from_mask(mask_BS) if all(bool(held.all()) for held in promises) else None
+    on_host = Needs(needs.first_token, None if positions_BS is None else np.asarray(positions_BS))
+    return None if broken_promise(mask_BS, on_host) else Packing.from_mask(mask_BS)

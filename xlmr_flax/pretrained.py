@@ -17,6 +17,7 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import ConfigError, InputError
 from xlmr_core.heads import OWN_HEAD, Head
 from xlmr_core.outputs import ModelOutput
+from xlmr_core.packing import check_packing_mode
 from xlmr_core.parameters import Init, Parameter, Role, parameters
 from xlmr_flax.functional import (
     StaticConfig,
@@ -30,7 +31,6 @@ from xlmr_flax.functional import (
     write_params,
 )
 from xlmr_flax.kernels import check_attn_implementation
-from xlmr_flax.packing import PACKING_MODES
 from xlmr_flax.placement import find_dtype
 
 __all__ = ["PreTrainedModel"]
@@ -310,9 +310,7 @@ class PreTrainedModel(nnx.Module):
         Args:
             mode: ``auto`` where it pays, ``always`` wherever it promises the padded path's answer, ``never``.
         """
-        if mode not in PACKING_MODES:
-            raise InputError(f"packing must be one of {', '.join(map(repr, PACKING_MODES))}, received {mode!r}")
-        self.base_model._packing = mode
+        self.base_model._packing = check_packing_mode(mode)
         return self
 
     def gradient_checkpointing_enable(self, policy: Any = None) -> None:

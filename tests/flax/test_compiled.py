@@ -64,7 +64,7 @@ def test_a_stream_of_natural_lengths_compiles_a_handful_of_programs():
         lengths = np.exp(rng.normal(np.log(24), 0.98, 32)).clip(5, 256).astype(int)
         paddings.add(lengths.max())
         mask = np.arange(lengths.max()) < lengths[:, None]
-        shapes.add(Packing.from_mask(mask).source_RL.shape)
+        shapes.add(Packing.from_mask(mask).source_RW.shape)
     assert len(paddings) > 60
     assert len(shapes) <= 8, sorted(shapes)
 

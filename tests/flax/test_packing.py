@@ -12,8 +12,10 @@ import jax.numpy as jnp  # noqa: E402
 from tests.flax import models  # noqa: E402
 from tests.parity.compare import fill_of  # noqa: E402
 from xlmr_core.errors import InputError  # noqa: E402
+from xlmr_core.packing import Needs  # noqa: E402
 from xlmr_flax import encoder  # noqa: E402
 from xlmr_flax.packing import Packing, bucket, choose_packing  # noqa: E402
+from xlmr_flax.plan import Plan  # noqa: E402
 
 MASK = np.array([[1, 1, 0, 0], [0, 1, 1, 1], [1, 0, 0, 1]])
 
@@ -21,8 +23,8 @@ MASK = np.array([[1, 1, 0, 0], [0, 1, 1, 1], [1, 0, 0, 1]])
 def test_packing_of_a_literal_mask():
     packing = Packing.from_mask(MASK, length=5)
     # The longest text first, the others behind it where they fit.
-    assert packing.source_RL.tolist() == [[5, 6, 7, 0, 1], [8, 11, -1, -1, -1]]
-    assert packing.segments_RL.tolist() == [[1, 1, 1, 2, 2], [1, 1, 0, 0, 0]]
+    assert packing.source_RW.tolist() == [[5, 6, 7, 0, 1], [8, 11, -1, -1, -1]]
+    assert packing.segments_RW.tolist() == [[1, 1, 1, 2, 2], [1, 1, 0, 0, 0]]
     assert packing.slots_BS.tolist() == [[3, 4, -1, -1], [-1, 0, 1, 2], [5, -1, -1, 6]]
 
 
@@ -40,7 +42,7 @@ def test_pack_and_unpack_literal_values():
 
 
 def test_rows_can_be_fixed():
-    assert Packing.from_mask(MASK, rows=4, length=8).source_RL.shape == (4, 8)
+    assert Packing.from_mask(MASK, rows=4, length=8).source_RW.shape == (4, 8)
     with pytest.raises(InputError, match="need 2 rows of at least 3 tokens, received 1 rows of 5"):
         Packing.from_mask(MASK, rows=1, length=5)
     with pytest.raises(InputError, match="at least 3 tokens, received 9 rows of 2"):
@@ -66,34 +68,35 @@ def test_numbers_of_rows_are_few_and_waste_little():
     ],
 )
 def test_shape_of_the_rows(lengths, shape):
-    assert Packing.from_mask(models.batch(lengths)["attention_mask"]).source_RL.shape == shape
+    assert Packing.from_mask(models.batch(lengths)["attention_mask"]).source_RW.shape == shape
 
 
 @pytest.mark.parametrize(
-    ("mask", "arguments", "packs"),
+    ("mask", "needs", "packs"),
     [
         (MASK, {}, True),
         (MASK, {"first_token": True}, False),
         (MASK[[0, 2]], {"first_token": True}, True),
         (np.array([[1, 1], [0, 0]]), {}, False),
-        (MASK, {"needed_BS": MASK == 1}, True),
-        (MASK, {"needed_BS": np.ones((3, 4), bool)}, False),
+        (MASK, {"positions_BS": MASK == 1}, True),
+        (MASK, {"positions_BS": np.ones((3, 4), bool)}, False),
     ],
 )
-def test_when_a_batch_is_packed(mask, arguments, packs):
+def test_when_a_batch_is_packed(mask, needs, packs):
     for mode, expected in (("auto", packs), ("always", packs), ("never", False)):
-        assert (choose_packing(mode, mask, *mask.shape, **arguments) is not None) == expected
+        assert (choose_packing(mode, mask, mask, Needs(**needs)) is not None) == expected
     traced = []
-    jax.eval_shape(lambda mask: traced.append(choose_packing("always", mask, *mask.shape)), mask)
+    jax.eval_shape(lambda mask: traced.append(choose_packing("always", mask, mask, Needs())), mask)
     assert traced == [None]
 
 
 @pytest.mark.parametrize(("shape", "auto"), [((2, 10), True), ((8, 100), False)])
 def test_when_a_batch_without_padding_is_packed(shape, auto):
     """A small one always: rows of few lengths save programs."""
-    assert (choose_packing("auto", None, *shape) is not None) == auto
-    assert (choose_packing("auto", np.ones(shape), *shape) is not None) == auto
-    assert choose_packing("always", None, *shape) is not None
+    ids = np.ones(shape, int)
+    assert (choose_packing("auto", None, ids, Needs()) is not None) == auto
+    assert (choose_packing("auto", np.ones(shape), ids, Needs()) is not None) == auto
+    assert choose_packing("always", None, ids, Needs()) is not None
 
 
 @pytest.fixture
@@ -102,10 +105,10 @@ def packed(monkeypatch):
     seen = []
     compiled = encoder.compiled
 
-    def spy(module, method, *arrays, **static):
-        if method == "_run":
-            seen.append(arrays[4] is not None)
-        return compiled(module, method, *arrays, **static)
+    def spy(module, method, *arrays):
+        if method == "run":
+            seen.append(next(x for x in arrays if isinstance(x, Plan)).attention.segments_RW is not None)
+        return compiled(module, method, *arrays)
 
     monkeypatch.setattr(encoder, "compiled", spy)
     return seen

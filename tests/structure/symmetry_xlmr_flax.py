@@ -5,7 +5,7 @@ from __future__ import annotations
 TREE = "parameters are also a plain nested dictionary here, which published scripts hold outside the model"
 LAYERS = "PyTorch brings these layers; NNX's own would draw values, and would not accumulate half precision in float32"
 TIED = "a shared parameter stands in the tree once, so that nothing has to be tied again"
-INT8 = "int8 is a matter of PyTorch's CPU kernels; this backend refuses such checkpoints with a word"
+INT8 = "int8 needs PyTorch's CPU kernels; this backend refuses such checkpoints with a word"
 ROWS = "packed rows are padded rows to every layer, so that no kernel, and no packing without padding, is needed"
 
 DIFFERENCES = {
@@ -24,13 +24,19 @@ DIFFERENCES = {
     "-embeddings.py:embedding": LAYERS,
     "+embeddings.py:Embedding": LAYERS,
     "-linear.py:linear": LAYERS,
-    "-linear.py:is_plain": "hooks and subclasses that get in the way of a fast path are a matter of PyTorch",
+    "-linear.py:is_plain": "hooks and subclasses that get in the way of a fast path exist in PyTorch alone",
     "+linear.py:LayerNorm": LAYERS,
     "+linear.py:unset": LAYERS,
     "+linear.py:accumulator": LAYERS,
     "+linear.py:dropout": "a random key is an argument here and no state of a layer",
     "-kernels.py:causal_bias": "the fused kernel of JAX takes the causal mask as part of the bias",
     "+encoder.py:EncoderModel.pool": "a part that is compiled by itself, as the heads are",
+    "-encoder.py:Encoder.recomputed": "jax.checkpoint takes any function, so that one place serves all ways through a layer",
+    "-encoder.py:EncoderModel.states_dtype": "the model's dtype is that of the states, whatever its parameters have",
+    # The plan goes into the compiled run, the packing does not
+    "-plan.py:Plan.packing": ROWS,
+    "+plan.py:Plan.drawn": "biases are drawn inside the compiled run, from masks or from rows that came in",
+    "+kernels.py:AttentionPlan.drawn": "biases are drawn inside the compiled run, from masks or from rows that came in",
     "-losses.py:_ChunkedCrossEntropy": "XLA fuses the cast into the sums, so that float32 logits never exist without chunks",
     # The vocabulary projection
     "+lm_heads.py:Decoder": TIED,
@@ -59,10 +65,12 @@ DIFFERENCES = {
     "+pretrained.py:PreTrainedModel.train": "torch.nn.Module brings it",
     "+pretrained.py:PreTrainedModel.eval": "torch.nn.Module brings it",
     "+pretrained.py:PreTrainedModel.enable_gradient_checkpointing": "the published name in Flax",
-    "+pretrained.py:PreTrainedModel.set_scan_layers": "to compile one layer in place of all is a matter of XLA",
+    "+pretrained.py:PreTrainedModel.set_scan_layers": "to compile one layer in place of all is for XLA, which takes long to compile",
     # Values and places
-    "-checks.py:is_traced": "a traced array shows that it is one",
-    "+checks.py:is_integer": "dtypes of NumPy and JAX are asked in one way",
+    "-inputs.py:is_traced": "a traced array shows that it is one",
+    "+inputs.py:is_integer": "dtypes of NumPy and JAX are asked in one way",
+    "+inputs.py:narrow": "NumPy's integers are wider than JAX's, and inputs of both kinds come",
+    "+heads.py:class_labels": "labels come from NumPy as well, and stay there as long as they can",
     "-loading.py:to_torch": "named after the framework",
     "+loading.py:to_numpy": "named after the framework",
     "-loading.py:_StateDict": "a tree of parameters is set by the setter of params",

@@ -1,0 +1,119 @@
+"""``plan``: how a checked call runs. Packed or padded, which masks, which memory; decided once, before any layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from xlmr_core.calls import Call
+from xlmr_core.packing import Needs, may_pack, refuse_packing
+from xlmr_flax.inputs import is_concrete
+from xlmr_flax.kernels import AttentionPlan
+from xlmr_flax.packing import Packing, choose_packing
+
+if TYPE_CHECKING:
+    from xlmr_flax.encoder import EncoderModel
+
+__all__ = ["Plan", "plan"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What every layer of one call needs beside the states; what differs by layer is asked for by the layer's number.
+
+    A pytree, which goes into the compiled run. The packing stays outside: of a packed batch the run sees the rows alone, so
+    that batches of other shapes share its programs.
+
+    Attributes:
+        attention: how tokens attend to each other.
+        memory_attention: how they attend to the memory.
+        memory_BMD: the states that cross-attention attends to.
+        head_mask_LN: (layers, N) factors of the heads' probabilities.
+        output_hidden_states: whether the states after each layer are wanted.
+    """
+
+    attention: AttentionPlan
+    memory_attention: AttentionPlan | None = None
+    memory_BMD: Any = None
+    head_mask_LN: Array | None = None
+    output_hidden_states: bool = field(default=False, metadata={"static": True})
+
+    @property
+    def output_attentions(self) -> bool:
+        """Whether probabilities are wanted."""
+        return self.attention.return_weights
+
+    def head_mask(self, number: Any) -> Array | None:
+        """(N,): the head mask of a layer."""
+        return None if self.head_mask_LN is None else self.head_mask_LN[number]
+
+    def drawn(self, x: Array) -> Plan:
+        """The plan for states (B, S, D): biases are drawn, and the memory has their dtype. Done once a run."""
+        memory = self.memory_attention
+        return replace(
+            self,
+            attention=self.attention.drawn(x.shape[1], x.dtype),
+            memory_attention=None if memory is None else memory.drawn(x.shape[1], x.dtype),
+            memory_BMD=None if self.memory_BMD is None else self.memory_BMD.astype(x.dtype),
+        )
+
+
+def plan(
+    encoder: EncoderModel, call: Call[Any], needs: Needs[Any], packing: Packing | None = None
+) -> tuple[Plan, Packing | None]:
+    """Decide how a call runs. Traceable: where values cannot be read, nothing depends on them.
+
+    Args:
+        encoder: the model, which knows its kernel and its mode of packing.
+        call: the checked call.
+        needs: what will be read of the states.
+        packing: the caller's own; by default the model decides.
+
+    Returns:
+        The plan, and where the tokens of a packed batch are.
+
+    Raises:
+        InputError: for a packing that does not fit the call.
+    """
+    config = encoder.config
+    allowed = may_pack(config, encoder.attn_implementation, call, needs)
+    if packing is not None:
+        refuse_packing(tuple(packing.slots_BS.shape), tuple(call.source.shape[:2]), allowed=allowed)
+    elif allowed:
+        packing = choose_packing(encoder.packing, call.attention_mask, call.source, needs)
+    memory_attention = head_mask_LN = None
+    if call.memory_BMD is not None:
+        memory_attention = AttentionPlan(mask=call.memory_mask_BM, return_weights=call.output_attentions)
+    if call.head_mask is not None:
+        head_mask_LN = jnp.broadcast_to(call.head_mask, (config.num_hidden_layers, config.num_attention_heads))
+    if packing is not None:
+        attention = AttentionPlan(segments_RW=packing.segments_RW, causal=config.is_decoder)
+    else:
+        mask = call.attention_mask
+        attention = AttentionPlan(
+            mask=None if mask is None or _is_full(mask) else mask,
+            # A mask with a row for each query has said everything already, as published.
+            causal=config.is_decoder and (mask is None or mask.ndim == 2),
+            return_weights=call.output_attentions,
+        )
+    return (
+        Plan(
+            attention=attention,
+            memory_attention=memory_attention,
+            memory_BMD=call.memory_BMD,
+            head_mask_LN=head_mask_LN,
+            output_hidden_states=call.output_hidden_states,
+        ),
+        packing,
+    )
+
+
+def _is_full(mask: Any) -> bool:
+    """Whether a mask can be seen to have no zero, so that it needs no bias."""
+    return is_concrete(mask) and bool((np.asarray(mask) != 0).all())
