@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from xlmr_core.backends import import_when_used
 from xlmr_core.config import AutoConfig, XLMRobertaConfig, XLMRobertaXLConfig
-from xlmr_core.lazy import import_when_used
 from xlmr_tf import _keras as _keras
 from xlmr_tf.auto import (
     TFAutoModel,

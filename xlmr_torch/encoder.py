@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,10 +74,9 @@ class Encoder(nn.Module):
         """(..., D) through all layers."""
         hidden_states, attentions, cross_attentions = [x], [], []
         for number, layer in enumerate(self.layer):
-            if self.gradient_checkpointing and self.training:
-                x, weights, cross_weights = self.recomputed(layer, x, plan, number)
-            else:
-                x, weights, cross_weights = layer(x, plan, number)
+            recompute = self.gradient_checkpointing and self.training
+            run = recomputed(layer, self.gradient_checkpointing_kwargs) if recompute else layer
+            x, weights, cross_weights = run(x, plan, number)
             if plan.output_hidden_states:
                 hidden_states.append(x)
             attentions.append(weights)
@@ -91,15 +91,6 @@ class Encoder(nn.Module):
             encoded.attentions = tuple(attentions)
             encoded.cross_attentions = tuple(cross_attentions) if plan.memory_attention is not None else None
         return encoded
-
-    def recomputed(self, layer: nn.Module, x: Tensor, plan: Plan, number: int) -> Any:
-        """A layer whose activations are computed once more in the backward pass in place of being kept."""
-
-        def run(x: Tensor, memory_BMD: Tensor | None) -> Any:
-            return layer(x, replace(plan, memory_BMD=memory_BMD), number)
-
-        # The memory goes in by itself: of tensors inside a plan the reentrant way would not see that they want gradients.
-        return checkpoint(run, x, plan.memory_BMD, **self.gradient_checkpointing_kwargs)
 
 
 class EncoderModel(PreTrainedModel):
@@ -210,7 +201,7 @@ class EncoderModel(PreTrainedModel):
         return self.encoder(x, plan)
 
     @property
-    def states_dtype(self) -> torch.dtype:
+    def _states_dtype(self) -> torch.dtype:
         """The dtype of the states between the layers; matrices may be narrower."""
         return self.embeddings.token_type_embeddings.weight.dtype
 
@@ -239,3 +230,21 @@ class EncoderModel(PreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.embeddings.word_embeddings = value
+
+
+def recomputed(layer: nn.Module, options: dict[str, Any]) -> Callable[..., tuple[Tensor, Tensor | None, Tensor | None]]:
+    """The same layer, whose activations are computed once more in the backward pass in place of being kept.
+
+    Args:
+        layer: the layer.
+        options: of ``torch.utils.checkpoint.checkpoint``.
+    """
+
+    def run(x: Tensor, plan: Plan, number: int) -> Any:
+        # The memory goes in by itself: of tensors inside a plan the reentrant way would not see that they want gradients.
+        def computed(x: Tensor, memory_BMD: Tensor | None) -> Any:
+            return layer(x, replace(plan, memory_BMD=memory_BMD), number)
+
+        return checkpoint(computed, x, plan.memory_BMD, **options)
+
+    return run

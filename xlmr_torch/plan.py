@@ -62,7 +62,7 @@ def plan(encoder: EncoderModel, call: Call[Tensor], needs: Needs[Tensor]) -> Pla
         call: the checked call.
         needs: what will be read of the states.
     """
-    config, dtype = encoder.config, encoder.states_dtype
+    config, dtype = encoder.config, encoder._states_dtype
     packing = None
     if may_pack(config, encoder.attn_implementation, call, needs) and _can_pack(encoder, call.source.device):
         packing = choose_packing(encoder.packing, call.attention_mask, call.source, needs)
@@ -106,7 +106,7 @@ def _attention(encoder: EncoderModel, mask: Tensor | None, length: Any, return_w
     if causal:
         keep = keep & causal_keep(length, mask.device)
         empty_rows = empty_rows or (is_concrete(mask) and not bool((mask[:, 0] != 0).all()))
-    dtype = encoder.states_dtype
+    dtype = encoder._states_dtype
     if torch.amp.is_autocast_available(mask.device.type) and torch.is_autocast_enabled(mask.device.type):
         dtype = torch.get_autocast_dtype(mask.device.type)
     # A query without keys attends uniformly. float16's range is too small for a bias that makes it so, and the fused kernel's

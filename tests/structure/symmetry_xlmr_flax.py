@@ -31,8 +31,7 @@ DIFFERENCES = {
     "+linear.py:dropout": "a random key is an argument here and no state of a layer",
     "-kernels.py:causal_bias": "the fused kernel of JAX takes the causal mask as part of the bias",
     "+encoder.py:EncoderModel.pool": "a part that is compiled by itself, as the heads are",
-    "-encoder.py:Encoder.recomputed": "jax.checkpoint takes any function, so that one place serves all ways through a layer",
-    "-encoder.py:EncoderModel.states_dtype": "the model's dtype is that of the states, whatever its parameters have",
+    "-encoder.py:recomputed": "jax.checkpoint takes any function, so that one place serves all ways through a layer",
     # The plan goes into the compiled run, the packing does not
     "-plan.py:Plan.packing": ROWS,
     "+plan.py:Plan.drawn": "biases are drawn inside the compiled run, from masks or from rows that came in",

@@ -34,12 +34,13 @@ CORE_ONLY_IN = {
 # Inside the core a module imports from rows above its own, or from its own entry. Types for checkers only are exempt.
 LAYERS = (
     ("errors",),
-    ("files", "hub", "positions"),
+    ("calls", "files", "hub", "positions"),
     ("config_checks",),
     ("config_base",),
     ("config", "outputs", "quantization"),
     ("heads",),
     ("parameters", "checks", "losses"),
+    ("head_checks", "packing"),
     ("formats",),
     ("casting", "load_plan"),
     ("checkpoint",),
