@@ -13,7 +13,7 @@ import numpy as np
 
 from xlmr_core.errors import MissingBackendError, XLMRError
 
-__all__ = ["BACKENDS", "Backend", "import_when_used", "installed", "load_backend", "to_tensor"]
+__all__ = ["BACKENDS", "Backend", "find_backend", "import_when_used", "installed", "load_backend", "to_tensor"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ BACKENDS: dict[str, Backend] = {
     "tf": Backend("xlmr_tf", "tensorflow", "tf", "TF"),
     "jax": Backend("xlmr_flax", "jax", "flax", "Flax"),
 }
+
+
+def find_backend(name: object) -> str | None:
+    """The key of a backend that is called by it or by its extra: ``pt`` or ``torch``, ``tf``, ``jax`` or ``flax``."""
+    return next((key for key, backend in BACKENDS.items() if name in (key, backend.extra)), None)
 
 
 def _backend(name: str) -> Backend:
@@ -54,7 +59,8 @@ def load_backend(name: str) -> ModuleType:
     backend = _backend(name)
     if not installed(name):
         raise MissingBackendError(
-            f"{backend.framework} is needed for {name!r} and is not installed; install it with: pip install 'xlmr[{backend.extra}]'"
+            f"{backend.framework} is needed for {name!r} and is not installed; "
+            f"install it with: pip install 'xlmr[{backend.extra}]'"
         )
     return importlib.import_module(backend.package)
 

@@ -1,81 +1,20 @@
 """``pipeline``: a task on a model, from texts to plain Python.
 
-What goes in and comes out is decided in ``xlmr_core/tasks``; here the model is found and run.
+What goes in and comes out, and what the arguments mean, is decided in ``xlmr_core/tasks``; here the model is loaded and
+put on its device.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
-from numpy.typing import NDArray
-
-from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import InputError
-from xlmr_core.hub import DEFAULT_MODEL
-from xlmr_core.tasks import check_model, find_task, task_of
-from xlmr_core.tasks.fill_mask import FillMask, FillMaskOptions
-from xlmr_core.tokenization import AutoTokenizer
+from xlmr_core.tasks.choosing import choose
+from xlmr_core.tasks.pipeline import pipeline_class
 from xlmr_tf import auto
 from xlmr_tf.placement import find_one_device
+from xlmr_tf.runner import Runner
 
-__all__ = ["PIPELINES", "FillMaskPipeline", "pipeline"]
-
-
-class FillMaskPipeline:
-    """The most likely tokens at each mask of a text.
-
-    Args:
-        model: a masked language model; it is used as it is.
-        tokenizer: its tokenizer.
-        **options: defaults of every call: ``top_k`` (5), ``targets``, ``tokenizer_kwargs``, ``batch_size`` (1); see
-            :class:`~xlmr_core.tasks.fill_mask.FillMaskOptions`.
-    """
-
-    task = "fill-mask"
-
-    def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None:
-        check_model(self.task, model)
-        self.model = model
-        self.tokenizer = tokenizer
-        self._fill_mask = FillMask(tokenizer, model.config.max_tokens, FillMaskOptions().updated(options))
-
-    def __call__(self, inputs: str | Iterable[str], **options: Any) -> Any:
-        """Answer a text, a list of texts or a stream of them, each with at least one mask token.
-
-        Args:
-            inputs: the text or texts.
-            **options: as of the constructor, for this call.
-
-        Returns:
-            For a text with one mask (or a list of one such text) the candidates, best first, as dicts of ``score``, ``token``,
-            ``token_str`` and ``sequence``; with several masks a list of candidates for each; for a list of texts a list of these, for a
-            generator, a data set or another iterable an iterator, which reads ``batch_size`` texts at a time.
-
-        Raises:
-            InputError: for a text without a mask or over the model's length, or for an option that makes no sense.
-        """
-        return self._fill_mask(inputs, self._forward, **options)
-
-    def _forward(
-        self,
-        input_ids_BS: NDArray[np.int64],
-        attention_mask_BS: NDArray[np.int64],
-        masked_positions_BP: NDArray[np.int64],
-    ) -> NDArray[np.float32]:
-        logits_BPV = self.model(
-            input_ids=tf.convert_to_tensor(input_ids_BS),
-            attention_mask=tf.convert_to_tensor(attention_mask_BS),
-            masked_positions=tf.convert_to_tensor(masked_positions_BP),
-            return_dict=True,
-        ).logits
-        return tf.cast(logits_BPV, tf.float32).numpy()
-
-
-PIPELINES = {"fill-mask": FillMaskPipeline}
+__all__ = ["pipeline"]
 
 
 def pipeline(
@@ -99,47 +38,50 @@ def pipeline(
     """Make the callable that does a task.
 
     Args:
-        task: ``fill-mask``; by default the task of the model's class.
-        model: a folder, a built-in model, a name on the hub, or a model; by default the built-in ``xlmr-mini``.
+        task: a name of ``xlmr_core.tasks.TASKS``; by default the task of the model's class.
+        model: a folder, a built-in model, a name on the hub, or a model; by default the task's own, if it has one.
         config: in place of the checkpoint's own.
         tokenizer: a folder or name as for ``model``, or a tokenizer; by default the model's own.
-        framework: ``tf``, which is also the default here; the other backends have a ``pipeline`` of their own.
+        framework: ``tf``, which is also the default here; the other backends have their own ``pipeline``.
         revision, token: which version on the hub, and the access token for it.
         use_fast: whether the tokenizer is the one of the ``tokenizers`` library.
-        device, device_map: a GPU's number, -1 for the CPU, a name such as ``gpu:1``; by default TensorFlow's choice. A given
-            model stays where it is.
+        device, device_map: a GPU's number, -1 for the CPU, a name such as ``gpu:1``; by default TensorFlow's choice. A
+            given model stays where it is.
         dtype: the model's dtype policy; by default what ``from_pretrained`` gives. A given model keeps its own.
         torch_dtype: the older name of ``dtype``.
         trust_remote_code: of the published signature; no code from a checkpoint is ever run.
         model_kwargs: further arguments of the model's ``from_pretrained``.
         **options: the task's options, e.g. ``top_k`` or ``batch_size``.
 
+    Returns:
+        A :class:`~xlmr_core.tasks.pipeline.Pipeline`, of the class published for the task.
+
     Raises:
-        XLMRError: for an unknown task, a model that does not exist or lacks a tokenizer, a device that is not there.
+        XLMRError: for an unknown task or option, a model that does not exist or lacks a tokenizer, or a device that is
+            not there.
     """
-    if framework not in (None, "tf"):
-        raise InputError(
-            f"this is the Keras backend, framework must be 'tf', received {framework!r}; import the other backend's pipeline"
-        )
-    row = find_task(task_of(model) if task is None else task)
-    if not isinstance(config, XLMRobertaConfig | str | os.PathLike | None):
-        raise InputError(
-            f"config must be a configuration or its name, received {type(config).__name__}; pass a tokenizer as tokenizer="
-        )
+    choice = choose(
+        "tf",
+        *(task, model, config, tokenizer),
+        framework=framework,
+        revision=revision,
+        token=token,
+        use_fast=use_fast,
+        model_kwargs=model_kwargs,
+        options=options,
+    )
     dtype = torch_dtype if dtype is None else dtype
-    hub = {name: value for name, value in (("revision", revision), ("token", token)) if value is not None}
     device = device_map if device is None else device
     find_one_device(device)
-    model = DEFAULT_MODEL if model is None else model
-    if tokenizer is None:
-        tokenizer = model if isinstance(model, str | os.PathLike) else getattr(model, "name_or_path", "")
-        if tokenizer == "" and not isinstance(model, str):
-            raise InputError(f"the model ({type(model).__name__}) does not say where its tokenizer is; pass tokenizer=")
-    if isinstance(tokenizer, str | os.PathLike):
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer, use_fast=use_fast, **hub)
-    if isinstance(model, str | os.PathLike):
-        arguments = {**hub, **(model_kwargs or {}), **({} if config is None else {"config": config})}
-        model = getattr(auto, f"TF{row.auto}").from_pretrained(model, dtype=dtype, device=device, **arguments)
-    elif device is not None or dtype is not None:
-        raise InputError("device and dtype are for a model that is loaded here, received a model; load it with them")
-    return PIPELINES[row.name](model, tokenizer, **options)
+    tokenizer = choice.load_tokenizer()
+    if choice.named:
+        auto_class = getattr(auto, f"TF{choice.task.auto}")
+        model = auto_class.from_pretrained(choice.model, dtype=dtype, device=device, **choice.arguments)
+    else:
+        choice.check_stays(device=device, dtype=dtype)
+    return pipeline_class(__name__, Runner, choice.task.pipeline)(model, tokenizer, **choice.options)
+
+
+def __getattr__(name: str) -> Any:
+    # The published class of each task, such as FillMaskPipeline(model, tokenizer, **options).
+    return pipeline_class(__name__, Runner, name)

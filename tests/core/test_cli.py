@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import signal
@@ -15,10 +14,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.core.fake_task import ROW, TOKENIZER, FakeRunner
 from xlmr_core import __version__, cli
 from xlmr_core.cli import lines, run
-from xlmr_core.cli.text import write_text
 from xlmr_core.errors import InputError
+from xlmr_core.tasks import TASKS
+from xlmr_core.tasks.fill_mask import FillMask
+from xlmr_core.tasks.pipeline import Pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,13 +28,14 @@ ROOT = Path(__file__).resolve().parents[2]
 class EchoPipeline:
     """Answers ``token i`` for i below top_k; refuses texts without a mask, all at once, as the real one does."""
 
-    tokenizer = SimpleNamespace(mask_token="<mask>")
+    text = FillMask(SimpleNamespace(mask_token="<mask>", mask_token_id=1), None).text
 
     def __init__(self, task, **options):
         self.options = options
         self.calls = []
 
-    def __call__(self, texts):
+    def __call__(self, given):
+        texts = [given] if isinstance(given, str) else given
         self.calls.append(texts)
         if any("<mask>" not in text for text in texts):
             raise InputError("expected at least one <mask>, found none")
@@ -138,6 +141,7 @@ def test_no_input_no_output(made, stdin, capsys):
         (("--device=-1",), {"device": -1}),
         (("--device", "-1"), {"device": -1}),
         (("--device", "cuda:1"), {"device": "cuda:1"}),
+        (("--top-k", "2", "--targets", "a", "--targets", "b"), {"top_k": 2, "targets": ["a", "b"]}),
         (
             ("--model", "FacebookAI/xlm-roberta-base", "--dtype", "bfloat16"),
             {"model": "FacebookAI/xlm-roberta-base", "dtype": "bfloat16"},
@@ -157,7 +161,11 @@ def test_arguments_reach_the_pipeline(made, arguments, options):
         ((*FILL, "--top-k", "0", "<mask>"), "expected an integer of at least 1, received '0'"),
         ((*FILL, "--batch-size", "many", "<mask>"), "expected an integer of at least 1, received 'many'"),
         ((*FILL, "--format", "xml", "<mask>"), "invalid choice: 'xml'"),
-        ((*FILL, "--framework", "torch", "<mask>"), "invalid choice: 'torch'"),
+        ((*FILL, "--framework", "theano", "<mask>"), "invalid choice: 'theano'"),
+        ((*FILL, "--letters", "a", "<mask>"), "unrecognized arguments: --letters"),
+        (("run", "--top-k", "2", "x"), "required: --task"),
+        (("run", "--task"), "argument --task: expected one argument"),
+        (("inspect", "--task", "translate", "x"), "unrecognized arguments: --task"),
         (("fly",), "invalid choice: 'fly'"),
         ((), "required: COMMAND"),
     ],
@@ -180,10 +188,97 @@ def test_without_a_framework_the_error_says_what_to_install(made, monkeypatch, c
     assert "none is installed; pip install one of 'xlmr[torch]', 'xlmr[tf]', 'xlmr[flax]'" in capsys.readouterr().err
 
 
-def test_a_backend_without_pipelines_is_named(made, monkeypatch, capsys):
-    monkeypatch.setattr(run, "load_backend", lambda name: SimpleNamespace())
-    assert cli.main([*FILL, "--framework", "tf", "<mask>"]) == 2
-    assert "the backend 'tf' has no fill-mask yet; use --framework pt" in capsys.readouterr().err
+@pytest.mark.parametrize("argument", ["--backend", "--framework"])
+@pytest.mark.parametrize(
+    ("name", "key"), [("torch", "pt"), ("pt", "pt"), ("tf", "tf"), ("flax", "jax"), ("jax", "jax"), (None, "pt")]
+)
+def test_a_backend_is_called_by_its_names(made, monkeypatch, argument, name, key):
+    asked, door = [], run.load_backend
+    monkeypatch.setattr(run, "load_backend", lambda name: asked.append(name) or door(name))
+    assert cli.main([*FILL, *([argument, name] if name else []), "<mask>"]) == 0
+    assert asked == [key]
+
+
+@pytest.fixture
+def counting(monkeypatch):
+    """A task that is not there, by its row and a backend that is not there; the options that pipelines were made with."""
+    options = []
+
+    def pipeline(task, *, model, device, dtype, **given):
+        options.append({"model": model, **given})
+        return Pipeline(task, FakeRunner(), TOKENIZER, **given)
+
+    monkeypatch.setitem(TASKS, ROW.name, ROW)
+    monkeypatch.setattr(run, "load_backend", lambda name: SimpleNamespace(pipeline=pipeline))
+    monkeypatch.setattr(run, "installed", lambda name: True)
+    return options
+
+
+COUNT = ("run", "--task", "letter-counting")
+ALL = {"model": None, "letters": None, "shape": "number", "times": 1.0, "least": 0, "loud": False, "batch_size": 8}
+
+
+def test_a_task_is_there_by_its_row(counting, stdin, capsys):
+    stdin("banana\nwhy?\nä naan".encode())
+    assert cli.main([*COUNT, "--letters", "a", "--letters", "n"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "banana\n  a 3\n  n 2\n\nä naan\n  a 2\n  n 2\n\n"
+    assert err == "xlmr: error: line 2: expected no question, received one; ask nothing\n"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_options_come_from_the_task(counting, capsys, order):
+    given = [("--times", "2.5"), ("--least=1",), ("--shape", "strokes"), ("--loud",), ("--batch-size", "3")]
+    flags = [flag for flags in [("--format", "json"), *given, COUNT[1:]][::order] for flag in flags]
+    assert cli.main(["run", *flags, "banana"]) == 0
+    assert counting == [{**ALL, "times": 2.5, "least": 1, "shape": "strokes", "loud": True, "batch_size": 3}]
+    assert json.loads(capsys.readouterr().out) == {"line": 1, "text": "banana", "answer": {"a": 7}}
+
+
+def test_without_options_those_of_the_task_hold(counting):
+    assert cli.main([*COUNT, "--model", "m", "--", "--task", "fill-mask"]) == 0
+    assert counting == [{**ALL, "model": "m"}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--times", "-1"), "--times: expected a number of at least 0, received '-1'"),
+        (("--times", "many"), "expected a number of at least 0, received 'many'"),
+        (("--least", "1.5"), "expected an integer of at least 0, received '1.5'"),
+        (("--shape", "round"), "--shape: invalid choice: 'round'"),
+        (("--memory", "x"), "unrecognized arguments: --memory"),
+        (("--top-k", "3"), "unrecognized arguments: --top-k"),
+    ],
+)
+def test_options_of_the_task_are_checked(counting, capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        cli.main([*COUNT, *arguments, "x"])
+    assert message in capsys.readouterr().err
+
+
+def test_help_tells_of_the_task(counting, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main(["run", "--help"])
+    every = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main([*COUNT, "--help"])
+    own = capsys.readouterr().out
+    for text in (every, own):
+        assert ROW.summary in text and ROW.example in text and "--batch-size" in text
+        assert max(map(len, text.splitlines())) <= 80
+    assert "--shape" not in every and "--shape" in own
+    assert "a letter to count; may be repeated\n" in own
+    assert "100% how counts are told (default: number)" in own
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_options_of_every_task_can_be_arguments(task, capsys):
+    with pytest.raises(SystemExit) as done:
+        cli.main(["run", "--task", task, "--help"])
+    assert done.value.code == 0
+    assert f"options of {task}:" in capsys.readouterr().out
 
 
 def test_ctrl_c_is_quiet(made, monkeypatch, capsys):
@@ -193,24 +288,6 @@ def test_ctrl_c_is_quiet(made, monkeypatch, capsys):
     monkeypatch.setattr(run, "load_backend", lambda name: SimpleNamespace(pipeline=interrupt))
     assert cli.main([*FILL, "<mask>"]) == 130
     assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize(
-    ("token", "shown"),
-    [
-        ("energy", "energy"),
-        ("能量", "能量"),
-        ("طاقة", "طاقة"),
-        ("", "''"),
-        (" ", "' '"),
-        ("\u200b", "'\\u200b'"),
-        ("\n", "'\\n'"),
-    ],
-)
-def test_a_token_that_would_not_be_seen_is_quoted(token, shown):
-    out = io.StringIO()
-    write_text(out, lines.Line(1, "<mask>"), [{"score": 0.25, "token_str": token}], "<mask>")
-    assert out.getvalue() == f"<mask>\n  0.2500  {shown}\n\n"
 
 
 def test_an_answer_does_not_wait_for_a_full_batch():

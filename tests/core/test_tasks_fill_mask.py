@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from tests.recorded_calls import assert_same, read_calls
 from xlmr_core import reference
 from xlmr_core.checkpoint import open_checkpoint
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import InputError, XLMRError
-from xlmr_core.tasks import TASKS, find_task
+from xlmr_core.errors import InputError
 from xlmr_core.tasks.fill_mask import FillMask, FillMaskOptions, rank, target_ids
+from xlmr_core.tasks.pipeline import Pipeline
 from xlmr_core.tokenization import AutoTokenizer
 
 MASK, PAD, EOS = 1001, 1, 2
@@ -36,6 +37,20 @@ def calls(folder):
     return calls
 
 
+class Runner:
+    """Runs a function of ids (B, S), attention mask (B, S) and masked positions (B, P) that gives logits (B, P, V)."""
+
+    model = device = None
+    config = SimpleNamespace(max_tokens=64)
+
+    def __init__(self, forward):
+        self.forward = forward
+
+    def run(self, arrays, wanted):
+        assert list(wanted) == ["logits"]
+        return {"logits": self.forward(**arrays)}
+
+
 @pytest.fixture(scope="module")
 def reference_forward(folder):
     config = XLMRobertaConfig.from_pretrained(folder)
@@ -52,12 +67,12 @@ def reference_forward(folder):
 @pytest.mark.parametrize("number", range(50))
 def test_recorded_call(number, calls, tokenizer, reference_forward):
     call = calls[number]
-    task = FillMask(tokenizer, 64, FillMaskOptions().updated(call["kwargs_init"]))
+    fill = Pipeline("fill-mask", Runner(reference_forward), tokenizer, **call["kwargs_init"])
     if isinstance(call["output"], dict):
         with pytest.raises(InputError, match="expected|top_k"):
-            task(*call["args"], reference_forward, **call["kwargs_call"])
+            fill(*call["args"], **call["kwargs_call"])
     else:
-        assert_same(task(*call["args"], reference_forward, **call["kwargs_call"]), call["output"])
+        assert_same(fill(*call["args"], **call["kwargs_call"]), call["output"])
 
 
 @pytest.fixture
@@ -70,10 +85,10 @@ def seen():
 def forward(seen):
     """Logits that prefer the id 10 + (position of the mask), then the one after it."""
 
-    def forward(ids_BS, attention_BS, masks_BP):
-        seen.append((ids_BS, attention_BS, masks_BP))
-        logits_BPV = np.zeros((*masks_BP.shape, 1002), np.float32)
-        for place, position in np.ndenumerate(masks_BP):
+    def forward(input_ids, attention_mask, masked_positions):
+        seen.append((input_ids, attention_mask, masked_positions))
+        logits_BPV = np.zeros((*masked_positions.shape, 1002), np.float32)
+        for place, position in np.ndenumerate(masked_positions):
             if position >= 0:
                 logits_BPV[place][[10 + position, 11 + position]] = 9.0, 8.0
         return logits_BPV
@@ -85,13 +100,15 @@ def best(answer):
     return [candidate["token"] for candidate in answer]
 
 
-def make(tokenizer, **options):
-    return FillMask(tokenizer, 64, FillMaskOptions(**options))
+@pytest.fixture
+def make(tokenizer, forward):
+    """Makes a pipeline with options on the fake model."""
+    return lambda **options: Pipeline("fill-mask", Runner(forward), tokenizer, **options)
 
 
-def test_a_batch_is_padded_on_the_right_and_sorted_by_length(tokenizer, forward, seen):
+def test_a_batch_is_padded_on_the_right_and_sorted_by_length(make, tokenizer, seen):
     texts = ["<mask>", "a <mask> b c <mask>", "the <mask>"]
-    answers = make(tokenizer, batch_size=2, top_k=2)(texts, forward)
+    answers = make(batch_size=2, top_k=2)(texts)
     (ids, attention, masks), (last_ids, _, last_masks) = seen
     assert ids[0].tolist() == tokenizer(texts[1])["input_ids"]
     assert ids[1].tolist() == [0, 17, MASK, EOS] + [PAD] * (len(ids[0]) - 4)
@@ -105,8 +122,8 @@ def test_a_batch_is_padded_on_the_right_and_sorted_by_length(tokenizer, forward,
 
 
 @pytest.mark.parametrize("texts", ["the <mask>", ["the <mask>"], ("the <mask>",)])
-def test_a_list_of_one_text_is_answered_like_the_text(tokenizer, forward, texts):
-    assert best(make(tokenizer, top_k=1)(texts, forward)) == [12]
+def test_a_list_of_one_text_is_answered_like_the_text(make, texts):
+    assert best(make(top_k=1)(texts)) == [12]
 
 
 class Numbered:
@@ -131,33 +148,33 @@ class Computed(Numbered):
 @pytest.mark.parametrize(
     "stream", [Numbered(), Computed(), (text for text in Numbered.texts), dict.fromkeys(Numbered.texts).keys()]
 )
-def test_a_stream_is_answered_as_it_comes(tokenizer, forward, seen, stream):
-    answers = make(tokenizer, batch_size=2, top_k=1)(stream, forward, num_workers=4)
+def test_a_stream_is_answered_as_it_comes(make, seen, stream):
+    answers = make(batch_size=2, top_k=1)(stream, num_workers=4)
     assert seen == []
     assert best(next(answers)) == [11]
     assert len(seen) == 1 and len(seen[0][0]) == 2
     assert [best(answer) for answer in answers] == [[12], [11]]
 
 
-def test_a_stream_names_its_mistakes_where_they_come(tokenizer, forward):
+def test_a_stream_names_its_mistakes_where_they_come(make):
     with pytest.raises(InputError, match="takes the options"):
-        make(tokenizer)(iter(["<mask>"]), forward, topk=3)
-    answers = make(tokenizer)(iter(["<mask>", "no blank", "<mask>"]), forward)
+        make()(iter(["<mask>"]), topk=3)
+    answers = make()(iter(["<mask>", "no blank", "<mask>"]))
     assert len(next(answers)) == 5
     with pytest.raises(InputError, match="found none"):
         next(answers)
 
 
-def test_no_text_no_call(tokenizer, forward, seen):
-    assert make(tokenizer)([], forward) == []
+def test_no_text_no_call(make, seen):
+    assert make()([]) == []
     assert seen == []
 
 
-def test_options_of_a_call_win_over_those_of_the_pipeline_and_do_not_stay(tokenizer, forward):
-    task = make(tokenizer, top_k=3)
-    assert len(task("<mask>", forward, top_k=1)) == 1
-    assert len(task("<mask>", forward)) == 3
-    assert len(task("<mask>", forward, top_k=None)) == 3
+def test_options_of_a_call_win_over_those_of_the_pipeline_and_do_not_stay(make):
+    fill = make(top_k=3)
+    assert len(fill("<mask>", top_k=1)) == 1
+    assert len(fill("<mask>")) == 3
+    assert len(fill("<mask>", top_k=None)) == 3
 
 
 @pytest.mark.parametrize(
@@ -186,17 +203,17 @@ def test_options_of_a_call_win_over_those_of_the_pipeline_and_do_not_stay(tokeni
         ("<mask>", {"tokenizer_kwargs": {"return_tensors": "np"}}, "tokenizer_kwargs cannot set return_tensors"),
     ],
 )
-def test_mistakes_are_named(tokenizer, forward, inputs, options, message):
+def test_mistakes_are_named(make, inputs, options, message):
     with pytest.raises(InputError, match=message):
-        make(tokenizer)(inputs, forward, **options)
+        make()(inputs, **options)
 
 
 def test_logits_that_are_not_finite_are_refused(tokenizer):
-    def forward(ids_BS, attention_BS, masks_BP):
+    def forward(**arrays):
         return np.full((1, 1, 1002), np.nan, np.float16)
 
     with pytest.raises(InputError, match="finite logits, the model gave nan"):
-        make(tokenizer)("<mask>", forward)
+        Pipeline("fill-mask", Runner(forward), tokenizer)("<mask>")
 
 
 @pytest.mark.parametrize(
@@ -240,7 +257,44 @@ def test_rank_survives_large_logits():
     assert list(rank(np.array([5e4, 0.0], np.float32), 1)) == [(0, 1.0)]
 
 
-def test_tasks_are_found_by_name():
-    assert find_task("fill-mask") is TASKS["fill-mask"]
-    with pytest.raises(XLMRError, match="expected a task of 'fill-mask', received 'fillmask'"):
-        find_task("fillmask")
+@pytest.mark.parametrize(
+    ("targets", "tokens", "warnings"), [("▁the", [17], 0), (["▁de", "lighthouse", "▁de"], [23, 126], 1)]
+)
+def test_targets_of_a_call_are_looked_up_once(make, caplog, targets, tokens, warnings):
+    with caplog.at_level(logging.WARNING, "xlmr_core.tasks"):
+        answers = make(top_k=9)(["<mask>", "the <mask>", "<mask>"], targets=targets)
+    assert [sorted(best(answer)) for answer in answers] == [tokens] * 3
+    assert len(caplog.records) == warnings
+
+
+def test_a_tokenizer_without_a_mask_is_refused(forward):
+    with pytest.raises(InputError, match="needs a tokenizer with a mask token"):
+        Pipeline("fill-mask", Runner(forward), SimpleNamespace(mask_token_id=None))
+
+
+@pytest.mark.parametrize(
+    ("token", "shown"),
+    [
+        ("energy", "energy"),
+        ("能量", "能量"),
+        ("طاقة", "طاقة"),
+        ("", "''"),
+        (" ", "' '"),
+        ("\u200b", "'\\u200b'"),
+        ("\n", "'\\n'"),
+    ],
+)
+def test_a_token_that_would_not_be_seen_is_quoted(tokenizer, token, shown):
+    task = FillMask(tokenizer, Runner.config)
+    assert task.text([{"score": 0.25, "token_str": token}]) == f"  0.2500  {shown}"
+
+
+def test_several_masks_are_printed_with_their_numbers(tokenizer):
+    candidates = [{"score": 0.25, "token_str": "a"}]
+    task = FillMask(tokenizer, Runner.config)
+    assert task.text([candidates] * 2) == "  <mask> 1\n  0.2500  a\n  <mask> 2\n  0.2500  a"
+
+
+def test_options_can_be_made_by_name_and_by_position():
+    options = FillMaskOptions(3, "a", batch_size=2)
+    assert (options.top_k, options.targets, options.tokenizer_kwargs, options.batch_size) == (3, "a", None, 2)

@@ -12,6 +12,7 @@ import pytest
 from tests.recorded_calls import assert_same, read_calls
 from xlmr_core.errors import InputError
 from xlmr_flax import FlaxAutoModelForMaskedLM, pipeline
+from xlmr_flax.pipelines import FillMaskPipeline
 
 TEXTS = ["The weather in <mask> is cold.", "<mask>", "Je <mask> une <mask>."]
 
@@ -51,12 +52,16 @@ def test_answers_do_not_depend_on_the_batch(fill):
 def test_a_model_in_training_answers_without_dropout(fill, folder):
     model = FlaxAutoModelForMaskedLM.from_pretrained(folder)
     model.train()
-    assert_same(pipeline(model=model)(TEXTS), fill(TEXTS))
+    assert_same(pipeline(model=model, framework="flax")(TEXTS), fill(TEXTS))
+    assert_same(FillMaskPipeline(model, fill.tokenizer)(TEXTS), fill(TEXTS))
+    assert type(fill) is FillMaskPipeline and (fill.task, fill.device.platform) == ("fill-mask", "cpu")
 
 
 def test_dtype_and_mistakes(folder, fill):
     assert pipeline("fill-mask", model=folder, dtype="bfloat16", device="cpu").model.dtype == jnp.bfloat16
-    with pytest.raises(InputError, match="framework must be 'jax', received 'pt'"):
+    with pytest.raises(
+        InputError, match="in xlmr_flax framework must be 'jax', received 'pt'; import pipeline from xlmr_torch"
+    ):
         pipeline("fill-mask", model=folder, framework="pt")
     with pytest.raises(InputError, match="asks for what JAX does not see here"):
         pipeline("fill-mask", model=folder, device=0)
@@ -65,7 +70,7 @@ def test_dtype_and_mistakes(folder, fill):
 
 
 def test_the_command_line_answers_like_the_pipeline(fill, folder):
-    command = ["-m", "xlmr_core", "run", "--task", "fill-mask", "--model", str(folder), "--framework", "jax"]
+    command = ["-m", "xlmr_core", "run", "--task", "fill-mask", "--model", str(folder), "--backend", "flax"]
     done = subprocess.run(
         [sys.executable, *command, "--format", "json", TEXTS[0]], capture_output=True, text=True, check=False
     )

@@ -9,7 +9,6 @@ DIFFERENCES = {
     "-loading.py:to_torch": "a tensor over a file's bytes; Keras variables own their memory and are filled piece by piece",
     "-losses.py:_ChunkedCrossEntropy": "the kernel of TensorFlow keeps no log-probabilities beside its gradient",
     "-packed_attention.py:can_be_causal": "there is one kernel, for every dtype and head size",
-    "-pipelines.py:FillMaskPipeline.device": "a Keras model is not moved; TensorFlow places what it computes",
     "-pretrained.py:drawing": "Keras has no memory without values; loading() of loading.py keeps every model undrawn",
     "-pretrained.py:PreTrainedModel.is_quantized": "there are no quantized models in this backend",
     "-pretrained.py:PreTrainedModel.device": "variables have devices, a Keras model has none of its own",

@@ -9,6 +9,7 @@ pytest.importorskip("tensorflow", reason="needs the extra tf: pip install 'xlmr[
 from tests.recorded_calls import assert_same, read_calls
 from xlmr_core.errors import InputError, ModelNotFoundError
 from xlmr_tf import TFAutoModelForMaskedLM, pipeline
+from xlmr_tf.pipelines import FillMaskPipeline
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +48,21 @@ def test_ways_to_name_a_model(folder, fill):
     expected = fill(text)
     model = TFAutoModelForMaskedLM.from_pretrained(folder)
     assert_same(pipeline(model=model)(text), expected)
+    assert_same(FillMaskPipeline(model, fill.tokenizer, top_k=5)(text), expected)
+    assert type(fill) is FillMaskPipeline and (fill.task, fill.device) == ("fill-mask", "/device:CPU:0")
     assert_same(pipeline("fill-mask", model=str(folder), framework="tf", device="cpu", dtype="float32")(text), expected)
     assert_same(pipeline("fill-mask", model=model, tokenizer=str(folder), batch_size=2)([text, text]), [expected] * 2)
 
 
 def test_what_is_refused(folder, fill):
     for arguments, message in (
-        ({"framework": "pt"}, "this is the Keras backend, framework must be 'tf'"),
+        ({"framework": "pt"}, "in xlmr_tf framework must be 'tf', received 'pt'; import pipeline from xlmr_torch"),
         ({"device": "gpu:9"}, "asks for a GPU"),
         ({"config": 3}, "config must be a configuration or its name"),
     ):
         with pytest.raises(InputError, match=message):
             pipeline("fill-mask", model=folder, **arguments)
-    with pytest.raises(InputError, match="device and dtype are for a model that is loaded here"):
+    with pytest.raises(InputError, match="a model that is given stays where and as it is, received dtype='float16'"):
         pipeline("fill-mask", model=fill.model, dtype="float16")
     with pytest.raises(ModelNotFoundError):
         pipeline("fill-mask", model=folder / "nothing")

@@ -20,6 +20,7 @@ from xlmr_torch import (
     XLMRobertaForTokenClassification,
     pipeline,
 )
+from xlmr_torch.pipelines import FillMaskPipeline
 from xlmr_torch.placement import find_device, find_dtype
 
 GPU = torch.cuda.is_available()
@@ -107,6 +108,21 @@ def test_dtype(fill, folder, name, dtype):
     assert pipeline("fill-mask", model=narrow.model, dtype="float32").model.dtype == torch.float32
 
 
+def test_the_published_class_takes_a_model_and_its_tokenizer(fill):
+    assert type(fill) is FillMaskPipeline and (fill.task, FillMaskPipeline.task) == ("fill-mask", "fill-mask")
+    again = FillMaskPipeline(fill.model, fill.tokenizer, top_k=2)
+    assert again.model is fill.model and again.tokenizer is fill.tokenizer
+    assert_same(again(TEXTS[0]), fill(TEXTS[0], top_k=2))
+    with pytest.raises(ImportError, match="NoSuchPipeline"):
+        from xlmr_torch.pipelines import NoSuchPipeline  # noqa: F401
+
+
+def test_another_model_takes_the_place(fill, folder):
+    again = pipeline("fill-mask", model=folder)
+    again.model = torch.compile(again.model, backend="eager")
+    assert_same(again(TEXTS[0]), fill(TEXTS[0]))
+
+
 def test_half_precision_is_answered_in_float32(folder):
     scores = [c["score"] for c in pipeline("fill-mask", model=folder, dtype="float16")("<mask>", top_k=1002)]
     assert abs(sum(scores) - 1) < 1e-5
@@ -149,7 +165,13 @@ def test_a_dtype_without_a_point_is_refused(dtype):
     ("arguments", "error", "message"),
     [
         ({"task": "translation"}, XLMRError, "expected a task of 'fill-mask', received 'translation'"),
-        ({"framework": "tf"}, InputError, "framework must be 'pt', received 'tf'"),
+        (
+            {"framework": "tf"},
+            InputError,
+            "in xlmr_torch framework must be 'pt', received 'tf'; import pipeline from xlmr_tf",
+        ),
+        ({"model": "no/such/folder", "device": 99, "topk": 3}, InputError, "received topk"),
+        ({"model": "no/such/folder", "device": 99}, InputError, "asks for a CUDA GPU"),
         ({"topk": 3}, InputError, "takes the options top_k, targets, tokenizer_kwargs, batch_size, received topk"),
         ({"model": "no/such/folder"}, ModelNotFoundError, "no/such/folder"),
         ({"device": "gpu"}, InputError, "received 'gpu'"),

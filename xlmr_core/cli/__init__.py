@@ -1,7 +1,8 @@
 """The ``xlmr`` command.
 
-One module a command, each with ``SUMMARY``, ``add_arguments(parser)`` and ``execute(arguments) -> exit status``. To add a command: a module
-beside this one and a row in ``COMMANDS``. Nothing heavy is imported before the arguments are parsed.
+One module a command, each with ``SUMMARY``, ``add_arguments(parser)`` and ``execute(arguments) -> exit status``. To
+add a command: a module beside this one and a row in ``COMMANDS``. Nothing heavy is imported before the arguments are
+parsed.
 """
 
 from __future__ import annotations
@@ -26,12 +27,16 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 2 for a user's mistake, 130 for Ctrl-C, 141 for a reader that went away."""
+    """Run the command line and return its exit status.
+
+    It is 0, 2 for a user's mistake, 130 for Ctrl-C, or 141 for a reader that went away.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
     try:
-        arguments = _parser().parse_args(argv)
+        argv = sys.argv[1:] if argv is None else argv
+        arguments = _parser(argv).parse_args(argv)
         if sys.stdout is None:
             raise XLMRError("expected a standard output to write to, received a closed one; redirect it to a file")
         status: int = COMMANDS[arguments.command].execute(arguments)
@@ -51,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="xlmr", description="XLM-RoBERTa on the command line.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"xlmr {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -64,4 +69,6 @@ def _parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         module.add_arguments(command)
+    if argv and argv[0] == "run":
+        run.add_task_arguments(commands.choices["run"], argv)
     return parser

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 __all__ = ["Line", "batches", "from_arguments", "from_stream"]
 
-# How long an unfinished batch waits for the next line, so that a pipe gives full batches and a person gets an answer at once.
+# How long an unfinished batch waits for the next line: a pipe gives full batches, a person gets an answer at once.
 PATIENCE_S = 0.05
 
 
@@ -30,7 +30,7 @@ def from_arguments(texts: Iterable[str]) -> Iterator[Line]:
 
 
 def from_stream(stream: BinaryIO) -> Iterator[Line]:
-    """Lines of a stream without their line ends. Blank lines are left out but counted; a byte order mark at the start is dropped."""
+    """Lines of a stream without their line ends; blank ones are left out but counted, a byte order mark is dropped."""
     for number, raw in enumerate(stream, 1):
         content = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
         if content.strip():

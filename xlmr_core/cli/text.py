@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any
 
 from xlmr_core.cli.lines import Line
 
-__all__ = ["FORMATS", "write_json", "write_text"]
+__all__ = ["PRINTERS", "as_json", "as_text"]
 
 
-def write_text(out: TextIO, line: Line, answer: Any, mask_token: str) -> None:
-    """The text, then a score and a token a line. The token comes last, so that no script, wide or right-to-left, can break the columns."""
-    several = bool(answer) and isinstance(answer[0], list)
-    out.write(f"{line.text}\n")
-    for number, candidates in enumerate(answer if several else [answer], 1):
-        if several:
-            out.write(f"  {mask_token} {number}\n")
-        for candidate in candidates:
-            out.write(f"  {candidate['score']:.4f}  {_visible(candidate['token_str'])}\n")
-    out.write("\n")
+def as_text(line: Line, answer: Any, pipeline: Any) -> str:
+    """The text, the answer as its task shows it, and a blank line."""
+    return f"{line.text}\n{pipeline.text(answer)}\n\n"
 
 
-def _visible(token: str) -> str:
-    """The token, quoted and escaped where it would not be seen otherwise."""
-    return token if token.strip() and token.isprintable() else repr(token)
-
-
-def write_json(out: TextIO, line: Line, answer: Any, mask_token: str) -> None:
+def as_json(line: Line, answer: Any, pipeline: Any) -> str:
     """``{"line": number, "text": ..., "answer": what the pipeline returns}``."""
-    out.write(json.dumps({"line": line.number, "text": line.text, "answer": answer}, ensure_ascii=False) + "\n")
+    return json.dumps({"line": line.number, "text": line.text, "answer": answer}, ensure_ascii=False) + "\n"
 
 
-FORMATS: dict[str, Callable[[TextIO, Line, Any, str], None]] = {"text": write_text, "json": write_json}
+PRINTERS: dict[str, Callable[[Line, Any, Any], str]] = {"text": as_text, "json": as_json}

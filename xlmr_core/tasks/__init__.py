@@ -1,80 +1,75 @@
-"""The tasks a pipeline can do: everything around the model, NumPy in and plain Python out.
+"""The tasks that ``pipeline`` and ``xlmr run`` can do, a row each.
 
-To add a task: a row here, a module beside this one, and a class in each backend's ``pipelines.py``.
+A task is everything around the model, NumPy in and plain Python out (``task.py``). The pipeline stands once
+(``pipeline.py``), and so does what ``pipeline()`` decides before anything is loaded (``choosing.py``). A backend runs
+the model (``runner.py``).
+
+To add a task: a row here and a module beside this one; then Python, the command line and all backends have it.
 """
 
 from __future__ import annotations
 
+import pkgutil
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from xlmr_core.errors import InputError, XLMRError
-from xlmr_core.hub import Served
+from xlmr_core.errors import XLMRError
+from xlmr_core.hub import DEFAULT_MODEL
 
-__all__ = ["NOT_NEEDED", "ONLY", "TASKS", "Task", "check_model", "find_task", "task_of"]
+if TYPE_CHECKING:
+    from xlmr_core.tasks.task import Task
 
-# Published arguments of a pipeline and its calls that ask for nothing here: any value will do, or only these.
-NOT_NEEDED = ("num_workers",)
-_TEXT = "a text model has none"
-ONLY: Served = {
-    **dict.fromkeys(("feature_extractor", "image_processor", "processor", "modelcard"), ((None,), _TEXT)),
-    "pipeline_class": ((None,), "the task chooses the class"),
-    "binary_output": ((False,), "answers are plain Python objects"),
-    "use_auth_token": ((None, False), "it was renamed; pass token="),
-}
+__all__ = ["TASKS", "TaskRow", "auto_of", "find_task"]
 
 
 @dataclass(frozen=True)
-class Task:
-    """A task of ``pipeline`` and ``xlmr run``.
+class TaskRow:
+    """What is known of a task before its module is imported.
 
     Attributes:
         name: the published name.
         auto: the Auto class that loads its model.
+        place: where its class is, ``module:Class``; the published class of its pipeline is called ``ClassPipeline``.
         summary: one line for the help text.
+        example: a command line for the help text.
+        model: what runs where no model is named; empty where one has to be named.
     """
 
     name: str
     auto: str
+    place: str
     summary: str
+    example: str
+    model: str = ""
+
+    @property
+    def pipeline(self) -> str:
+        """The published name of its pipeline's class, e.g. ``FillMaskPipeline``."""
+        return self.place.rpartition(":")[2] + "Pipeline"
+
+    def load(self) -> type[Task]:
+        """The task's class; its module is imported now."""
+        found: type[Task] = pkgutil.resolve_name(self.place)
+        return found
 
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (Task("fill-mask", "AutoModelForMaskedLM", "the most likely tokens at each <mask> of a text"),)
+TASKS: dict[str, TaskRow] = {
+    row.name: row
+    for row in (
+        TaskRow(
+            name="fill-mask",
+            auto="AutoModelForMaskedLM",
+            place="xlmr_core.tasks.fill_mask:FillMask",
+            summary="the most likely tokens at each <mask> of a text",
+            example='xlmr run --task fill-mask --top-k 3 "Bonjour, je suis un modèle <mask>."',
+            model=DEFAULT_MODEL,
+        ),
+    )
 }
 
 
-def check_model(name: str, model: object) -> None:
-    """Refuse a model with the head of another task; one with a head of the user's own is taken at its word.
-
-    Raises:
-        InputError: naming the class that the task needs.
-    """
-    if _auto_of(model) not in ("", TASKS[name].auto):
-        raise InputError(
-            f"{name} needs a model of {TASKS[name].auto}, received {type(model).__name__}; load the checkpoint with that"
-        )
-
-
-def task_of(model: object) -> str:
-    """The task of a model given without one.
-
-    Raises:
-        InputError: for no model, or one that no task is for.
-    """
-    for name, row in TASKS.items():
-        if row.auto == _auto_of(model):
-            return name
-    raise InputError(f"expected a task of {', '.join(map(repr, TASKS))}, received none; pass task=")
-
-
-def _auto_of(model: object) -> str:
-    """The Auto class that builds models of this head; empty for what is no model, or has a head of the user's own."""
-    return str(getattr(getattr(model, "_task_head", None), "auto", ""))
-
-
-def find_task(name: str) -> Task:
-    """The task of a name.
+def find_task(name: str) -> TaskRow:
+    """The row of a name.
 
     Raises:
         XLMRError: for a name that is none of ``TASKS``.
@@ -82,3 +77,8 @@ def find_task(name: str) -> Task:
     if name not in TASKS:
         raise XLMRError(f"expected a task of {', '.join(map(repr, TASKS))}, received {name!r}; choose one of them")
     return TASKS[name]
+
+
+def auto_of(model: object) -> str:
+    """The Auto class for models with this head; empty for what is no model, or has a head of the user's own."""
+    return str(getattr(getattr(model, "_task_head", None), "auto", ""))

@@ -1,0 +1,69 @@
+"""Arguments of the command line from the options of a task, so that an option is declared once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import Field
+from typing import Any
+
+from xlmr_core.tasks.options import TaskOptions, option_fields
+
+__all__ = ["add_options", "read_options"]
+
+
+def add_options(parser: argparse.ArgumentParser, title: str, options: type[TaskOptions], **defaults: Any) -> None:
+    """Declare an argument for each option: ``top_k`` is ``--top-k``.
+
+    Args:
+        parser: the command's parser.
+        title: what the help text calls them.
+        options: the dataclass of a task.
+        **defaults: what holds on the command line in place of the default in Python.
+    """
+    group = parser.add_argument_group(title)
+    for own in _fields(options):
+        default = defaults.get(own.name, own.default)
+        group.add_argument(f"--{own.name.replace('_', '-')}", default=default, **_kind(own), help=_help(own, default))
+
+
+def read_options(arguments: argparse.Namespace, options: type[TaskOptions]) -> dict[str, Any]:
+    """The options that :func:`add_options` declared, as a pipeline takes them."""
+    return {own.name: getattr(arguments, own.name) for own in _fields(options)}
+
+
+def _fields(options: type[TaskOptions]) -> list[Field[Any]]:
+    return [own for own in option_fields(options) if not own.metadata["python_only"]]
+
+
+def _help(own: Field[Any], default: Any) -> str:
+    help: str = own.metadata["help"].replace("%", "%%")
+    if own.metadata["several"]:
+        help += "; may be repeated"
+    return help if default is None or isinstance(default, bool) else help + " (default: %(default)s)"
+
+
+def _kind(own: Field[Any]) -> dict[str, Any]:
+    """What argparse has to know of an option."""
+    if own.metadata["choices"]:
+        return {"choices": own.metadata["choices"]}
+    if own.metadata["least"] is not None:
+        whole = not isinstance(own.default, float)
+        return {"type": _number(int if whole else float, own.metadata["least"]), "metavar": "N"}
+    if isinstance(own.default, bool):
+        return {"action": argparse.BooleanOptionalAction}
+    return {"action": "append" if own.metadata["several"] else "store", "metavar": "TEXT"}
+
+
+def _number(kind: type[int] | type[float], least: float) -> Callable[[str], float]:
+    def number(value: str) -> float:
+        try:
+            found = kind(value)
+        except ValueError:
+            found = None
+        if found is None or not found >= least:
+            called = "an integer" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {called} of at least {least}, received {value!r}")
+        return found
+
+    return number

@@ -1,0 +1,134 @@
+"""What ``pipeline()`` decides before anything is loaded, once for all backends: task, model, where the tokenizer is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from xlmr_core.backends import BACKENDS, find_backend
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import InputError
+from xlmr_core.tasks import TASKS, TaskRow, auto_of, find_task
+from xlmr_core.tasks.pipeline import changed
+from xlmr_core.tokenization import AutoTokenizer
+
+__all__ = ["Choice", "choose"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a call of ``pipeline()`` means.
+
+    Attributes:
+        task: the row of the task.
+        model: the name or folder of a model to load, or a model.
+        arguments: of the model's ``from_pretrained``, beside where and in which dtype it is loaded.
+        options: of the pipeline.
+        tokenizer: its name or folder, or a tokenizer.
+        tokenizer_arguments: of the tokenizer's ``from_pretrained``.
+    """
+
+    task: TaskRow
+    model: Any
+    arguments: Mapping[str, Any]
+    options: Mapping[str, Any]
+    tokenizer: Any
+    tokenizer_arguments: Mapping[str, Any]
+
+    @property
+    def named(self) -> bool:
+        """Whether the model is named, and has to be loaded."""
+        return isinstance(self.model, str | os.PathLike)
+
+    def load_tokenizer(self) -> Any:
+        """The tokenizer, loaded where it is named."""
+        if not isinstance(self.tokenizer, str | os.PathLike):
+            return self.tokenizer
+        return AutoTokenizer.from_pretrained(self.tokenizer, **self.tokenizer_arguments)
+
+    def check_stays(self, *, device: Any, dtype: Any) -> None:
+        """Refuse to move a model that is given, in frameworks whose models stay where they are.
+
+        Raises:
+            InputError: if it should be somewhere else or of another dtype.
+        """
+        for name, value in (("device", device), ("dtype", dtype)):
+            if value is not None:
+                raise InputError(
+                    f"a model that is given stays where and as it is, received {name}={value!r}; "
+                    "pass device and dtype to its from_pretrained"
+                )
+
+
+def choose(
+    backend: str,
+    task: str | None,
+    model: Any,
+    config: Any,
+    tokenizer: Any,
+    *,
+    framework: str | None,
+    revision: str | None,
+    token: str | bool | None,
+    use_fast: bool,
+    model_kwargs: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+) -> Choice:
+    """Read the arguments of ``pipeline()`` that mean the same in every backend.
+
+    Args:
+        backend: the name in ``BACKENDS`` of the backend that is asked.
+        task, model, config, tokenizer: as documented there, and so are
+        framework, revision, token, use_fast, model_kwargs, options.
+
+    Raises:
+        XLMRError: for an unknown task or option, another backend's framework, or a model that does not say its task or
+            where its tokenizer is.
+    """
+    _check_framework(backend, framework)
+    row = _task_of(model) if task is None else find_task(task)
+    changed(row.name, row.load().Options(), options)
+    if not isinstance(config, XLMRobertaConfig | str | os.PathLike | None):
+        received = type(config).__name__
+        raise InputError(
+            f"config must be a configuration or its name, received {received}; pass a tokenizer as tokenizer="
+        )
+    if model is None and not row.model:
+        raise InputError(f"{row.name} needs a model, received none; pass model=, a folder or a name on the hub")
+    model = row.model if model is None else model
+    hub = {name: value for name, value in (("revision", revision), ("token", token)) if value is not None}
+    return Choice(
+        task=row,
+        model=model,
+        arguments={**hub, **(model_kwargs or {}), **({} if config is None else {"config": config})},
+        options=options,
+        tokenizer=_tokenizer_of(model) if tokenizer is None else tokenizer,
+        tokenizer_arguments={"use_fast": use_fast, **hub},
+    )
+
+
+def _check_framework(backend: str, framework: str | None) -> None:
+    if framework is None or find_backend(framework) == backend:
+        return
+    other = find_backend(framework)
+    remedy = f"import pipeline from {BACKENDS[other].package}" if other else "leave it out"
+    here = BACKENDS[backend].package
+    raise InputError(f"in {here} framework must be {backend!r}, received {framework!r}; {remedy}")
+
+
+def _task_of(model: object) -> TaskRow:
+    """The task of a model given without one."""
+    for row in TASKS.values():
+        if row.auto == auto_of(model):
+            return row
+    raise InputError(f"expected a task of {', '.join(map(repr, TASKS))}, received none; pass task=")
+
+
+def _tokenizer_of(model: Any) -> Any:
+    """Where the tokenizer of a model is: beside it."""
+    place = model if isinstance(model, str | os.PathLike) else getattr(model, "name_or_path", "")
+    if place == "" and not isinstance(model, str):
+        raise InputError(f"the model ({type(model).__name__}) does not say where its tokenizer is; pass tokenizer=")
+    return place

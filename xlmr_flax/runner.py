@@ -1,0 +1,38 @@
+"""How a pipeline runs a model of Flax: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Runner"]
+
+
+class Runner:
+    """A model for :class:`xlmr_core.tasks.pipeline.Pipeline`; see :class:`xlmr_core.tasks.runner.Runner`.
+
+    Args:
+        model: a model with any head; it is called without dropout, whatever its mode.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @property
+    def config(self) -> Any:
+        """The model's configuration."""
+        return self.model.config
+
+    @property
+    def device(self) -> jax.Device:
+        """Where the model is."""
+        return next(iter(self.model.get_input_embeddings().embedding[...].devices()))
+
+    def run(self, arrays: dict[str, NDArray[np.int64]], wanted: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The wanted outputs of a batch, float32; see :meth:`xlmr_core.tasks.runner.Runner.run`."""
+        outputs = self.model(**arrays, train=False, return_dict=True)
+        return {name: np.asarray(outputs[name], dtype=np.float32) for name in wanted}

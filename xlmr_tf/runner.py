@@ -1,0 +1,40 @@
+"""How a pipeline runs a model of Keras: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+__all__ = ["Runner"]
+
+
+class Runner:
+    """A model for :class:`xlmr_core.tasks.pipeline.Pipeline`; see :class:`xlmr_core.tasks.runner.Runner`.
+
+    Args:
+        model: a model with any head; called without ``training`` it has no dropout.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @property
+    def config(self) -> Any:
+        """The model's configuration."""
+        return self.model.config
+
+    @property
+    def device(self) -> str:
+        """Where the model's values are, such as ``/device:CPU:0``."""
+        found = tf.DeviceSpec.from_string(self.model.weights[0].value.device)
+        return f"/device:{found.device_type}:{found.device_index}"
+
+    def run(self, arrays: dict[str, NDArray[np.int64]], wanted: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The wanted outputs of a batch, float32; see :meth:`xlmr_core.tasks.runner.Runner.run`."""
+        tensors = {name: tf.convert_to_tensor(array) for name, array in arrays.items()}
+        outputs = self.model(**tensors, return_dict=True)
+        return {name: tf.cast(outputs[name], tf.float32).numpy() for name in wanted}

@@ -1,0 +1,41 @@
+"""How a pipeline runs a model of PyTorch: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+__all__ = ["Runner"]
+
+
+class Runner:
+    """A model for :class:`xlmr_core.tasks.pipeline.Pipeline`; see :class:`xlmr_core.tasks.runner.Runner`.
+
+    Args:
+        model: a model with any head; it is put into evaluation mode.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model.eval()
+
+    @property
+    def config(self) -> Any:
+        """The model's configuration."""
+        return self.model.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @torch.inference_mode()
+    def run(self, arrays: dict[str, NDArray[np.int64]], wanted: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The wanted outputs of a batch, float32; see :meth:`xlmr_core.tasks.runner.Runner.run`."""
+        device = self.device
+        tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+        outputs = self.model(**tensors, return_dict=True)
+        return {name: outputs[name].float().cpu().numpy() for name in wanted}
