@@ -135,7 +135,7 @@ def _batches(items: Sequence[Item], size: int) -> Iterator[list[tuple[int, int]]
     The longest come first, so that memory is at its peak at once.
     """
     rows = [(index, number) for index, item in enumerate(items) for number in range(len(item.rows))]
-    rows.sort(key=lambda row: -len(items[row[0]].rows[row[1]]["input_ids"]))
+    rows.sort(key=lambda row: -items[row[0]].rows[row[1]]["input_ids"].size)
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 
