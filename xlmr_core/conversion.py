@@ -134,9 +134,10 @@ def convert(
         if to == "fairseq" or not pooler:
             # Where no head reads it none is missed.
             files = replace(files, pooler=False)
-        if files.int8 and (tag is not None or to != "safetensors"):
+        if files.scheme is not None and (tag is not None or to != "safetensors"):
             raise CheckpointError(
-                f"{files.name} has int8 weights, which are kept as they are and in safetensors only; convert the checkpoint it was made from"
+                f"{files.name} has {files.scheme.name} weights, which are kept as they are and in safetensors only; "
+                "convert the checkpoint it was made from"
             )
         small = small_files(files, dtype)
         if to == "fairseq" and _DICTIONARY not in small and VOCAB_FILE in small:

@@ -12,7 +12,7 @@ from xlmr_core.formats.tensors import DTYPES
 from xlmr_core.heads import HEADS
 from xlmr_core.load_plan import Dropped, LoadReport, Mismatched, Tied
 from xlmr_core.model_files import ModelFiles, open_model
-from xlmr_core.parameters import Role
+from xlmr_core.parameters import num_parameters
 
 __all__ = ["DTypeShare", "Inspection", "Memory", "WeightFile", "inspect_model"]
 
@@ -118,9 +118,9 @@ def inspect_model(
 def inspect_files(files: ModelFiles) -> Inspection:
     """As :func:`inspect_model`, of an open checkpoint."""
     config, checkpoint = files.config, files.checkpoint
-    own = [row for row in files.rows.values() if row.tied_to is None and row.role is not Role.INT8_SCALE]
-    parameters = sum(math.prod(row.shape) for row in own)
-    embeddings = sum(math.prod(row.shape) for row in own if row.role is Role.EMBEDDING)
+    # Of the model, however its weights are stored.
+    parameters = num_parameters(config, files.head, pooler=files.pooler)
+    others = num_parameters(config, files.head, pooler=files.pooler, embeddings=False)
     sizes = {
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
@@ -152,7 +152,7 @@ def inspect_files(files: ModelFiles) -> Inspection:
         sizes=sizes,
         dtypes=(shares := _shares(files, sources)),
         num_parameters=parameters,
-        num_embedding_parameters=embeddings,
+        num_embedding_parameters=parameters - others,
         memory=Memory(
             as_stored=sum(share.nbytes for share in shares),
             float32=4 * parameters,

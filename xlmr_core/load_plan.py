@@ -18,10 +18,10 @@ import numpy as np
 
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError
-from xlmr_core.formats.tensors import RawTensor, TensorInfo
+from xlmr_core.formats.tensors import FLOATS, RawTensor, TensorInfo
 from xlmr_core.heads import model_class_name
 from xlmr_core.parameters import WORD_EMBEDDINGS, Parameter, Role, parameters
-from xlmr_core.quantization import SCALE_SUFFIX
+from xlmr_core.quantization import Scheme
 
 __all__ = [
     "OLD_BUFFERS",
@@ -47,8 +47,6 @@ OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
 
 # Parts that a pretrained checkpoint need not have; everything else has to be there.
 FRESH_PARTS = re.compile(r"^(lm_head|classifier|qa_outputs|pooler)\.|\.crossattention\.")
-
-FLOATS = ("F16", "BF16", "F32", "F64")
 
 # The config field that implies the size of a dim (see ParamSpec.dims).
 FIELD_OF_DIM = {
@@ -236,7 +234,7 @@ def plan_load(
     checkpoint: TensorFile,
     *,
     pooler: bool | None = None,
-    int8: bool = False,
+    scheme: Scheme | None = None,
     ignore_mismatched_sizes: bool = False,
     model: str | None = None,
     rows: Mapping[str, Parameter] | None = None,
@@ -250,7 +248,7 @@ def plan_load(
         head: a suffix of ``HEADS``.
         checkpoint: the open file.
         pooler: overrides whether there is a pooler (``add_pooling_layer``).
-        int8: the checkpoint is a quantized one (``is_int8(config)``).
+        scheme: of the checkpoint's weights (``scheme_of(config)``).
         ignore_mismatched_sizes: let parameters of another shape start fresh.
         model: name of the class, for messages; by default the published one.
         rows: the parameters of a model that a user's code changed; by default those of the table.
@@ -259,9 +257,9 @@ def plan_load(
         LoadWarning: one, naming what starts fresh and has to be trained, and what has no place in the model.
 
     Raises:
-        CheckpointError: for a missing encoder weight, a wrong shape, or a dtype that is neither floating point nor, where due, int8.
+        CheckpointError: for a missing encoder weight, a wrong shape, or a dtype that is neither floating point nor the scheme's.
     """
-    rows = dict(parameters(config, head, pooler=pooler, int8=int8) if rows is None else rows)
+    rows = dict(parameters(config, head, pooler=pooler, scheme=scheme) if rows is None else rows)
     has_pooler = any(_bare(name).startswith("pooler.") for name in rows)
     # A user's own name means what it says: no prefix and no older name of a part is looked for.
     own = {name for name, row in rows.items() if row.role is Role.OWN}
@@ -357,18 +355,19 @@ def _candidates(name: str, config: XLMRobertaConfig) -> tuple[str, ...]:
 def _refuse_missing(
     missing: list[Parameter], rows: dict[str, Parameter], sources: dict[str, str], checkpoint: TensorFile
 ) -> None:
-    # A head may start fresh, but a weight of its own without its scale is a damaged file.
-    alone = {name + SCALE_SUFFIX for name in sources}
-    needed = [row for row in missing if row.name in alone or not _may_be_fresh(row)]
+    # A head may start fresh, but a quantized weight that lacks one of its tensors is a damaged file.
+    alone = [row for row in missing if row.role is Role.BESIDE and row.quantized and row.quantized.weight in sources]
+    needed = [row for row in missing if row in alone or not _may_be_fresh(row)]
     if not needed:
         return
     row = needed[0]
+    what = row.quantized.suffix.lstrip("._") if row in alone and row.quantized else "encoder weight"
     unused = [name for name in checkpoint.names if name not in sources.values()]
     nearest = difflib.get_close_matches(row.name, unused, n=1, cutoff=0.0)
     encoder = [name for name, row in rows.items() if not _may_be_fresh(row)]
     count = f", the first of {len(needed)} missing of {len(encoder)}" if len(needed) > 1 else ""
     raise CheckpointError(
-        f"expected the {'scale' if row.name in alone else 'encoder weight'} {row.name} of shape {row.shape} in {checkpoint.path}{count}; "
+        f"expected the {what} {row.name} of shape {row.shape} in {checkpoint.path}{count}; "
         + (f"the nearest unused name there is {nearest[0]!r}; " if nearest else "")
         + "load a checkpoint that fits the config (num_hidden_layers, position_embedding_type), or correct the config"
     )
@@ -386,8 +385,9 @@ def _refuse_dtype(row: Parameter, source: str, checkpoint: TensorFile) -> None:
     if info.dtype not in expected:
         remedy = (
             "quantized weights load only beside the config.json they were saved with; use that, or the original checkpoint"
-            if row.dtype is None
-            else "config.json says that the weights are int8; use the config.json that the file was saved with"
+            if row.quantized is None
+            else f"config.json says that the weights are {row.quantized.scheme.name}; "
+            "use the config.json that the file was saved with"
         )
         raise CheckpointError(
             f"{row.name} in {_file_of(source, checkpoint)} has the dtype {info.dtype}, expected {' or '.join(expected)}; {remedy}"

@@ -17,7 +17,7 @@ from xlmr_core.heads import HEADS, head_of_class, model_class_name
 from xlmr_core.hub import MODEL_FILES
 from xlmr_core.load_plan import LoadPlan, LoadWarning, plan_load
 from xlmr_core.parameters import Parameter, parameters, stored_names
-from xlmr_core.quantization import is_int8
+from xlmr_core.quantization import Scheme, scheme_of
 from xlmr_core.tokenization.files import TOKENIZER_FILE, VOCAB_FILE
 
 __all__ = ["ModelFiles", "find_model", "head_of", "open_model"]
@@ -69,14 +69,19 @@ class ModelFiles:
         return model_class_name(self.config, self.head)
 
     @cached_property
-    def int8(self) -> bool:
-        """Whether the weights are int8."""
-        return is_int8(self.config)
+    def scheme(self) -> Scheme | None:
+        """How the weights are quantized, if they are."""
+        return scheme_of(self.config)
 
     @cached_property
     def rows(self) -> dict[str, Parameter]:
         """The parameter table of the model, with the pooler that the file has or has not."""
-        return parameters(self.config, self.head, pooler=self.pooler, int8=self.int8)
+        return parameters(self.config, self.head, pooler=self.pooler, scheme=self.scheme)
+
+    def parts(self, weight: str) -> dict[str, Parameter]:
+        """The tensors of a quantized weight, by what follows its name in theirs."""
+        parts = [row for row in self.rows.values() if row.quantized is not None and row.quantized.weight == weight]
+        return {row.name.removeprefix(weight): row for row in parts}
 
     @cached_property
     def plan(self) -> LoadPlan:
@@ -87,7 +92,7 @@ class ModelFiles:
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LoadWarning)
-            return plan_load(self.config, self.head, self.checkpoint, pooler=self.pooler, int8=self.int8)
+            return plan_load(self.config, self.head, self.checkpoint, pooler=self.pooler, scheme=self.scheme)
 
     def streams(self) -> dict[str, LazyTensor]:
         """The parameters that a checkpoint stores, by canonical name; those that the file lacks are left out."""

@@ -7,18 +7,21 @@ the checkpoint format (``formats/``), not of the row.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from xlmr_core.config import XLMRobertaConfig, XLMRobertaXLConfig
 from xlmr_core.heads import HEADS, OWN_HEAD
-from xlmr_core.quantization import INT8_WEIGHTS, SCALE_SUFFIX
+
+if TYPE_CHECKING:
+    from xlmr_core.quantization import Scheme
 
 __all__ = [
     "Init",
     "Parameter",
     "ParamSpec",
+    "Quantized",
     "Role",
     "dim_sizes",
     "num_parameters",
@@ -36,7 +39,7 @@ class Role(Enum):
     LINEAR_BIAS = "linear bias"  # (out,)
     NORM_SCALE = "norm scale"  # (width,)
     NORM_BIAS = "norm bias"  # (width,)
-    INT8_SCALE = "int8 scale"  # (rows,) of an int8 weight
+    BESIDE = "beside a quantized weight"  # such as its scales; the scheme says what
     OWN = "own"  # a user's, of a subclass or put into a model; no row of the table is
 
 
@@ -47,7 +50,6 @@ class Init(Enum):
     NORMAL_PADDED = "normal, padding row zero"  # the row of pad_token_id starts at 0
     ZEROS = "zeros"
     ONES = "ones"
-    OF_WEIGHT = "of its weight"  # the scale of an int8 weight, which is drawn in float32 first
     OWN = "own"  # as the user's code made it
 
 
@@ -99,11 +101,29 @@ class ParamSpec:
     when: When = _always
 
 
+class Quantized(NamedTuple):
+    """Which weight a tensor is a part of, and how that is quantized.
+
+    Attributes:
+        scheme: what it is stored by.
+        weight: its canonical name.
+        suffix: of the tensor, behind the name of the weight; empty for the one that has just that name.
+        shape: sizes of the weight, which none of its tensors need have.
+    """
+
+    scheme: Scheme
+    weight: str
+    suffix: str
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Parameter:
-    """A row resolved for one config: see :class:`ParamSpec`; ``shape`` is concrete.
+    """A row resolved for one config: see :class:`ParamSpec`; ``shape`` is concrete, as the tensor is stored.
 
-    ``dtype`` is the tag of a dtype that does not follow the model's: ``I8`` for an int8 weight, ``F32`` for its scale.
+    Attributes:
+        dtype: tag of a dtype that does not follow the model's.
+        quantized: of the tensors of a quantized weight. Each of them has the ``init`` of the weight, which is drawn as a whole.
     """
 
     name: str
@@ -113,6 +133,7 @@ class Parameter:
     init: Init
     tied_to: str | None = None
     dtype: str | None = None
+    quantized: Quantized | None = None
 
 
 def _linear(name: str, out: str, into: str, when: When = _always) -> tuple[ParamSpec, ...]:
@@ -211,7 +232,7 @@ def dim_sizes(config: XLMRobertaConfig, layer: int | None = None) -> dict[str, i
 
 
 def parameters(
-    config: XLMRobertaConfig, head: str, *, pooler: bool | None = None, int8: bool = False
+    config: XLMRobertaConfig, head: str, *, pooler: bool | None = None, scheme: Scheme | None = None
 ) -> dict[str, Parameter]:
     """All parameters of a model, by canonical name, in the order of the published state dict.
 
@@ -220,7 +241,7 @@ def parameters(
         head: a suffix of ``HEADS``, or with ``pooler`` that of ``OWN_HEAD``. The bare ``Model`` has names without the ``roberta.`` prefix,
             as published.
         pooler: overrides whether there is a pooler (``add_pooling_layer``).
-        int8: of the quantized model, in which some weights are int8 and have a scale each, see ``quantization.py``.
+        scheme: of a quantized model, in which some weights are stored otherwise and in several tensors, see ``quantization``.
     """
     has_pooler = HEADS[head].pooler if pooler is None else pooler
     prefix = "" if head == "Model" else "roberta."
@@ -236,10 +257,8 @@ def parameters(
                 # Pruning removes heads of self-attention; cross-attention keeps all of its own.
                 dims = sizes if not spec.name.startswith("crossattention") else dim_sizes(config)
                 name, shape = before + spec.name, tuple(dims[dim] for dim in spec.dims)
-                row = rows[name] = Parameter(name, shape, spec.dims, spec.role, spec.init, tied_to)
-                if int8 and INT8_WEIGHTS.fullmatch(name.removeprefix("roberta.")):
-                    rows[name] = replace(row, dtype="I8")
-                    rows[name + SCALE_SUFFIX] = _scale_of(row)
+                row = Parameter(name, shape, spec.dims, spec.role, spec.init, tied_to)
+                rows.update((part.name, part) for part in ((row,) if scheme is None else scheme.rows(row)))
 
     add(EMBEDDINGS, prefix)
     for layer in range(config.num_hidden_layers):
@@ -249,13 +268,6 @@ def parameters(
         add(POOLER, prefix)
     add(HEAD_PARAMETERS[head], "")
     return rows
-
-
-def _scale_of(row: Parameter) -> Parameter:
-    tied_to = None if row.tied_to is None else row.tied_to + SCALE_SUFFIX
-    return Parameter(
-        row.name + SCALE_SUFFIX, row.shape[:1], row.dims[:1], Role.INT8_SCALE, Init.OF_WEIGHT, tied_to, "F32"
-    )
 
 
 def own_parameter(name: str, shape: tuple[int, ...]) -> Parameter:

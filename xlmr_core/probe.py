@@ -21,7 +21,7 @@ from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import LazyTensor, RawTensor
 from xlmr_core.heads import HEADS
 from xlmr_core.model_files import ModelFiles
-from xlmr_core.quantization import SCALE_SUFFIX
+from xlmr_core.parameters import Quantized
 from xlmr_core.reference import forward, make_position_ids
 
 __all__ = ["REFERENCE", "Probe", "largest_activation", "make_probe", "run_probe"]
@@ -144,11 +144,18 @@ class _Parameters(Mapping[str, Array]):
         self._sources = files.plan.sources
 
     def __getitem__(self, name: str) -> Array:
-        values = self._read(name, self._rows if name.removeprefix("roberta.") in _BY_TOKEN else None)
-        if self._files.rows[name].dtype == "I8":
-            scales = self._read(name + SCALE_SUFFIX, None)
-            values = values * (scales if len(scales) == len(values) else scales[self._rows])[:, None]
-        return values
+        rows = self._rows if name.removeprefix("roberta.") in _BY_TOKEN else None
+        quantized = self._files.rows[name].quantized
+        return self._read(name, rows) if quantized is None else self._decoded(quantized, rows)
+
+    def _decoded(self, quantized: Quantized, rows: Array | None) -> Array:
+        parts, shape = self._files.parts(quantized.weight), quantized.shape
+        if rows is not None and all(part.shape[:1] == shape[:1] for part in parts.values()):
+            # Each row is on its own: the others need not be read.
+            values = {suffix: self._read(part.name, rows) for suffix, part in parts.items()}
+            return quantized.scheme.decode(values, (len(rows), *shape[1:]))
+        whole = quantized.scheme.decode({suffix: self._read(part.name, None) for suffix, part in parts.items()}, shape)
+        return whole if rows is None else whole[rows]
 
     def _read(self, name: str, rows: Array | None) -> Array:
         # As a stream: pages of a mapped file would add up in this process.

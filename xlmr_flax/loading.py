@@ -26,11 +26,10 @@ from xlmr_core.checkpoint import (
     save_checkpoint,
 )
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import ConfigError
 from xlmr_core.load_plan import plan_load
 from xlmr_core.loading import loading_info, model_config
 from xlmr_core.parameters import Parameter, Role, stored_names
-from xlmr_core.quantization import is_int8
+from xlmr_core.quantization import refuse_quantized
 from xlmr_flax.functional import path_of, to_canonical, unflatten, with_params
 from xlmr_flax.placement import find_device, find_dtype
 
@@ -134,10 +133,7 @@ def from_pretrained(
     folder = fetch_checkpoint(name_or_path, format, **where)
     config = model_config(cls.config_class, cls.__name__, folder, format, config, kwargs)
     config.name_or_path = str(name_or_path)
-    if is_int8(config):
-        raise ConfigError(
-            f"the checkpoint in {folder} is quantized to int8, which this backend does not run; load the original checkpoint"
-        )
+    refuse_quantized(config, folder)
     model = cls(config, dtype=dtype, _do_init=False, **model_kwargs)
     if attn_implementation is not None:
         model.set_attn_implementation(attn_implementation)

@@ -28,12 +28,12 @@ from xlmr_core.checkpoint import (
     save_tensors,
 )
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import ConfigError, InputError
+from xlmr_core.errors import InputError
 from xlmr_core.formats.tensors import TensorInfo
 from xlmr_core.load_plan import plan_load
 from xlmr_core.loading import loading_info, model_config
 from xlmr_core.parameters import Role, stored_names
-from xlmr_core.quantization import is_int8
+from xlmr_core.quantization import refuse_quantized
 from xlmr_tf.linear import loading
 from xlmr_tf.placement import find_dtype, find_one_device
 
@@ -143,10 +143,7 @@ def from_pretrained(
         folder = Path()
     config = model_config(cls.config_class, cls.__name__, folder, format, config, kwargs)
     config.name_or_path = "" if name_or_path is None else str(name_or_path)
-    if is_int8(config):
-        raise ConfigError(
-            f"{folder} holds int8 weights, expected floating point ones; {_NOT_QUANTIZED}, and reads them"
-        )
+    refuse_quantized(config, folder)
     source: Checkpoint | _StateDict = open_checkpoint(folder, format) if state_dict is None else _StateDict(state_dict)
     if dtype == "auto":
         dtype = find_dtype(config.dtype) if config.dtype is not None else _dtype_in(source)

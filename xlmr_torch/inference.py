@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from xlmr_core.checks import check_choice
 from xlmr_core.errors import InputError
+from xlmr_core.quantization import SCHEMES
 from xlmr_torch.activations import ACTIVATIONS
 from xlmr_torch.layers import Intermediate
 from xlmr_torch.linear import is_plain
@@ -27,8 +28,7 @@ ONEDNN = {
     "relu": ("relu", ""),
     "silu": ("swish", ""),
 }
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
-
+DTYPES = ("float32", "bfloat16", *SCHEMES)
 
 # bfloat16 takes a processor with AVX-512 or better; elsewhere PyTorch's own product is right, and not fast.
 _ONEDNN_DTYPES = (
@@ -148,10 +148,10 @@ def optimize_for_inference(
     """
     name = str(dtype).removeprefix("torch.") if dtype is not None else None
     _check(model, dtype, name)
-    if name == "int8":
-        from xlmr_torch.int8 import quantize
+    if name in SCHEMES:
+        from xlmr_torch.quantized import quantize
 
-        quantize(model)
+        quantize(model, SCHEMES[name])
     _fuse(model, torch.bfloat16 if name == "bfloat16" else None)
     model.eval().requires_grad_(False)
     if model.packing == "auto":
@@ -174,9 +174,10 @@ def _check(model: object, dtype: object, name: str | None) -> None:
         raise InputError(
             f"dtype={name!r} needs a model in float32, received {model.dtype}; load it with dtype=torch.float32, or leave dtype out"
         )
-    if name not in (None, "int8") and model.is_quantized:
+    scheme = model.quantization_scheme
+    if scheme is not None and name not in (None, scheme.name):
         raise InputError(
-            f"dtype={name!r} needs a model with its float32 weights, received an int8 one; leave dtype out"
+            f"dtype={name!r} needs a model with its float32 weights, received an {scheme.name} one; leave dtype out"
         )
     if name == "bfloat16" and type(model.get_input_embeddings()) is not nn.Embedding:
         raise InputError(

@@ -1,7 +1,7 @@
 """Int8 inference: weights of one byte with a float32 scale per output channel, activations quantized per token as they come.
 
-``quantize`` replaces the layers of a model in place. What becomes int8 is in ``xlmr_core/quantization.py``; residuals, norms, attention,
-position embeddings and the small projections of heads stay float32.
+What becomes int8 is in ``xlmr_core/quantization/int8.py``; residuals, norms, attention, position embeddings and the small
+projections of heads stay float32. ``quantize``, in ``quantized.py``, puts these layers into a model.
 
 A weight row is ``weight * weight_scale``, symmetric. A token's vector is ``q * scale + middle`` with q in [-127, 127] from the least to
 the greatest of its values: activations lean to one side (after a gelu all but entirely), and half a range wasted would be one bit lost.
@@ -22,20 +22,20 @@ Shapes: n tokens, D inputs, O outputs, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xlmr_core.errors import InputError
-from xlmr_core.parameters import Role, parameters
-from xlmr_core.quantization import SCALE_SUFFIX
-from xlmr_torch.linear import is_plain
-from xlmr_torch.pretrained import PreTrainedModel
+from xlmr_core.parameters import Role
+from xlmr_core.quantization.int8 import LARGEST
+from xlmr_torch.quantized import quantize
 
 __all__ = [
     "HAS_FAST_PRODUCT",
+    "LAYERS",
     "Int8Embedding",
     "Int8Linear",
     "int8_linear",
@@ -44,14 +44,14 @@ __all__ = [
     "quantize_tokens",
 ]
 
-ModelT = TypeVar("ModelT", bound=PreTrainedModel)
-
-LARGEST = 127  # of int8; -128 is left out so that the range is symmetric
 _ROWS_AT_ONCE = 4096  # of a table while it is quantized, to hold no second float copy
 
 
 def _has_fast_product() -> bool:
-    """Whether ``torch._int_mm`` is fast and exact here. Without VNNI instructions oneDNN adds pairs of products in int16, which overflows."""
+    """Whether ``torch._int_mm`` is fast and exact here.
+
+    Without VNNI instructions oneDNN adds pairs of products in int16, which overflows.
+    """
     if not torch.backends.mkldnn.is_available() or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return False
     largest = torch.full((16, 64), LARGEST, dtype=torch.int8, device="cpu")
@@ -62,7 +62,7 @@ HAS_FAST_PRODUCT = _has_fast_product()
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A float weight (O, D) as int8 (O, D) and float32 scales (O,): the largest magnitude of a row becomes 127."""
+    """A float weight (O, D) as int8 (O, D) and float32 scales (O,), as the scheme's ``encode``: a row's largest becomes 127."""
     weight = weight.detach()
     largest = torch.maximum(weight.amax(1), -weight.amin(1)).float()
     scale = (largest / LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
@@ -185,43 +185,5 @@ def _frozen(values: Tensor) -> nn.Parameter:
     return values.requires_grad_(False) if isinstance(values, nn.Parameter) else nn.Parameter(values, False)
 
 
-@torch.no_grad()
-def quantize(model: ModelT) -> ModelT:
-    """Make a model int8, in place, for inference: every parameter is frozen, and what is not int8 becomes float32.
-
-    Args:
-        model: any model of this package, with or without a head. One that is quantized already stays as it is.
-
-    Returns:
-        The same model.
-
-    Raises:
-        InputError: if a layer is no plain linear layer or embedding any more (an adapter that was not merged).
-    """
-    if model.is_quantized:
-        return model
-    rows = parameters(model.config, model._task_head.suffix, pooler=model.base_model.pooler is not None, int8=True)
-    names = [name for name, row in rows.items() if row.dtype == "I8"]
-    for name in names:
-        _check_plain(model, name)
-    for name in names:
-        path, row = name.removesuffix(".weight"), rows[name]
-        layer = model.get_submodule(path)
-        if row.tied_to is None:
-            values = quantize_rows(layer.weight)
-        else:
-            values = model.get_parameter(row.tied_to), model.get_parameter(row.tied_to + SCALE_SUFFIX)
-        int8 = Int8Embedding(*values) if row.role is Role.EMBEDDING else Int8Linear(*values, layer.bias)
-        model.set_submodule(path, int8.train(layer.training))
-    model.base_model._quantized = True
-    model.tie_weights()
-    return model.float().requires_grad_(False)
-
-
-def _check_plain(model: PreTrainedModel, name: str) -> None:
-    path = name.removesuffix(".weight")
-    layer = model.get_submodule(path)
-    if not is_plain(layer) and type(layer) is not nn.Embedding:
-        raise InputError(
-            f"{path} must be a plain layer to be quantized, received {type(layer).__name__}; merge adapters first"
-        )
+# By what the weight is in the parameter table.
+LAYERS = {Role.EMBEDDING: Int8Embedding, Role.LINEAR_WEIGHT: Int8Linear}

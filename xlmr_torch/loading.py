@@ -33,7 +33,7 @@ from xlmr_core.formats.tensors import TensorInfo
 from xlmr_core.load_plan import plan_load
 from xlmr_core.loading import loading_info, model_config
 from xlmr_core.parameters import Parameter, Role, stored_names
-from xlmr_core.quantization import INT8, is_int8
+from xlmr_core.quantization import scheme_of
 from xlmr_torch.placement import find_dtype, find_one_device
 from xlmr_torch.pretrained import drawing
 
@@ -162,13 +162,13 @@ def from_pretrained(
         folder = Path()
     config = model_config(cls.config_class, cls.__name__, folder, format, config, kwargs)
     config.name_or_path = "" if name_or_path is None else str(name_or_path)
-    int8 = is_int8(config)
+    scheme = scheme_of(config)
     with _unfilled(cls):
         model = cls(config, *model_args, **model_kwargs)
-    if int8:
-        from xlmr_torch.int8 import quantize
+    if scheme is not None:
+        from xlmr_torch.quantized import quantize
 
-        model = quantize(model)
+        model = quantize(model, scheme)
     if attn_implementation is not None:
         model.set_attn_implementation(attn_implementation)
     if packing is not None:
@@ -184,11 +184,12 @@ def from_pretrained(
         model=cls.__name__,
         rows=rows,
     )
-    if int8 and dtype in (None, "auto"):
+    if scheme is not None and dtype in (None, "auto"):
         dtype = torch.float32
     wanted = _wanted_dtype(dtype, config, source, plan.sources.values())
-    if int8 and wanted is not torch.float32:
-        raise InputError(f"an int8 model is float32 around its int8 weights, received dtype={wanted}; leave dtype out")
+    if scheme is not None and wanted is not torch.float32:
+        around = f"an {scheme.name} model is float32 around its {scheme.name} weights"
+        raise InputError(f"{around}, received dtype={wanted}; leave dtype out")
     copy = state_dict is not None  # a file's bytes are this model's own, the caller's tensors are not
     fresh = [name for name in plan.fresh if rows[name].role is not Role.OWN]
     for name, stored in plan.sources.items():
@@ -206,7 +207,7 @@ def from_pretrained(
     if not _is_ours(cls):
         default = torch.get_default_dtype()  # of what the class's own constructor filled, if it did not say another
         model._apply(lambda x: x.to(device=target, dtype=wanted if x.dtype is default else None))
-    if int8:
+    if scheme is not None:
         model.requires_grad_(False)
     config.dtype = str(wanted).removeprefix("torch.")
     model.eval()
@@ -308,8 +309,8 @@ def save_pretrained(
         )
     config = model.config.copy(architectures=[type(model).__name__], dtype=str(model.dtype).removeprefix("torch."))
     vars(config).pop("quantization_config", None)  # of the checkpoint that the config may have come from
-    if model.is_quantized:
-        config.quantization_config = dict(INT8)
+    if model.quantization_scheme is not None:
+        config.quantization_config = model.quantization_scheme.written()
     tensors = {name: partial(to_raw, values[name if name in values else rows[name].tied_to]) for name in stored}
     save_tensors(
         folder,

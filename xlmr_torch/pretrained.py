@@ -21,6 +21,7 @@ from xlmr_core.load_plan import OLD_BUFFERS
 from xlmr_core.outputs import ModelOutput
 from xlmr_core.packing import check_packing_mode
 from xlmr_core.parameters import Init, Parameter, Role, own_parameter, parameters
+from xlmr_core.quantization import Scheme
 from xlmr_torch.kernels import check_attn_implementation
 
 __all__ = ["PreTrainedModel", "drawing"]
@@ -56,7 +57,7 @@ class PreTrainedModel(nn.Module):
     base_model_prefix: ClassVar[str] = "roberta"
     main_input_name: ClassVar[str] = "input_ids"
     supports_gradient_checkpointing: ClassVar[bool] = True
-    _quantized = False  # of the encoder; set by int8.quantize
+    _scheme: Scheme | None = None  # of the encoder; set by quantized.quantize
     _undrawn = False  # built by a load that had values for it
 
     def __init__(self, config: XLMRobertaConfig) -> None:
@@ -91,7 +92,10 @@ class PreTrainedModel(nn.Module):
                 f"{type(self).__name__} has no encoder as self.roberta; set self.roberta = XLMRobertaModel(config) before post_init()"
             )
         known = parameters(
-            self.config, self._task_head.suffix, pooler=self.base_model.pooler is not None, int8=self.is_quantized
+            self.config,
+            self._task_head.suffix,
+            pooler=self.base_model.pooler is not None,
+            scheme=self.quantization_scheme,
         )
         here = dict(_stored_tensors(self))
         # A place of another size is the user's too; but not one that is tied, which gets the size of the other end.
@@ -111,8 +115,14 @@ class PreTrainedModel(nn.Module):
 
     @property
     def is_quantized(self) -> bool:
-        """Whether the model computes with int8 weights, see ``int8.py``."""
-        return bool(self.base_model._quantized)
+        """Whether the model computes with quantized weights."""
+        return self.quantization_scheme is not None
+
+    @property
+    def quantization_scheme(self) -> Scheme | None:
+        """How the weights are quantized, if they are; see ``quantized.py``."""
+        scheme: Scheme | None = self.base_model._scheme
+        return scheme
 
     def get_input_embeddings(self) -> nn.Module:
         """The word embedding."""
@@ -193,19 +203,20 @@ class PreTrainedModel(nn.Module):
             return
         for row in chosen:
             name = row.name
-            if row.init in (Init.OWN, Init.OF_WEIGHT) or row.tied_to is not None:
+            if row.role in (Role.OWN, Role.BESIDE) or row.tied_to is not None:
                 continue
             parameter = self.get_parameter(name)
             if parameter.is_meta:
                 continue
-            values = torch.empty(row.shape, device=parameter.device) if row.dtype == "I8" else parameter
+            # A quantized weight is drawn as a whole, and then quantized.
+            values = torch.empty(row.quantized.shape, device=parameter.device) if row.quantized else parameter
             if row.init in (Init.NORMAL, Init.NORMAL_PADDED):
                 values.normal_(0.0, self.config.initializer_range)
                 if row.init is Init.NORMAL_PADDED:
                     values[self.config.pad_token_id] = 0
             else:
                 values.fill_(1.0 if row.init is Init.ONES else 0.0)
-            if values is not parameter:
+            if row.quantized:
                 self.get_submodule(name.removesuffix(".weight")).set_values(values)
 
     def _init_undrawn(self, missing: Iterable[str]) -> None:

@@ -101,7 +101,7 @@ def test_a_checkpoint_that_cannot_be_loaded_is_described_all_the_same(tmp_path: 
 
 def test_an_int8_checkpoint_has_the_parameters_it_was_made_from(tmp_path: Path) -> None:
     config = config_of("base", "ForMaskedLM")
-    rows = parameters(config, "ForMaskedLM", int8=True)
+    rows = parameters(config, "ForMaskedLM", scheme=INT8)
     save(
         tmp_path,
         config,
@@ -112,7 +112,7 @@ def test_an_int8_checkpoint_has_the_parameters_it_was_made_from(tmp_path: Path) 
             if row.tied_to is None
         },
     )
-    change_config(tmp_path, quantization_config=INT8)
+    change_config(tmp_path, quantization_config=INT8.written())
     found = inspect_model(tmp_path)
     assert found.num_parameters == num_parameters(config, "ForMaskedLM")
     assert {share.dtype for share in found.dtypes} == {"I8", "F32"}

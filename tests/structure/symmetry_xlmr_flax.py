@@ -5,7 +5,7 @@ from __future__ import annotations
 TREE = "parameters are also a plain nested dictionary here, which published scripts hold outside the model"
 LAYERS = "PyTorch brings these layers; NNX's own would draw values, and would not accumulate half precision in float32"
 TIED = "a shared parameter stands in the tree once, so that nothing has to be tied again"
-INT8 = "int8 needs PyTorch's CPU kernels; this backend refuses such checkpoints with a word"
+INT8 = "only PyTorch has kernels of int8 on the CPU; this backend refuses such checkpoints"
 ROWS = "packed rows are padded rows to every layer, so that no kernel, and no packing without padding, is needed"
 
 DIFFERENCES = {
@@ -14,6 +14,8 @@ DIFFERENCES = {
     "-int8.py": INT8,
     "-pretrained.py:drawing": "a model is a tree of shapes until values come (_do_init=False)",
     "-pretrained.py:PreTrainedModel.is_quantized": INT8,
+    "-pretrained.py:PreTrainedModel.quantization_scheme": INT8,
+    "-quantized.py": INT8,
     "-packed_attention.py": ROWS,
     "-packing.py:Packing.full": ROWS,
     "+packing.py:bucket": "shapes are static under jax.jit, so that numbers of rows come from a short list",

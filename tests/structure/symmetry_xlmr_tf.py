@@ -11,6 +11,8 @@ DIFFERENCES = {
     "-packed_attention.py:can_be_causal": "there is one kernel, for every dtype and head size",
     "-pretrained.py:drawing": "Keras has no memory without values; loading() of loading.py keeps every model undrawn",
     "-pretrained.py:PreTrainedModel.is_quantized": "there are no quantized models in this backend",
+    "-pretrained.py:PreTrainedModel.quantization_scheme": "as is_quantized",
+    "-quantized.py": "as is_quantized",
     "-pretrained.py:PreTrainedModel.device": "variables have devices, a Keras model has none of its own",
     "-pretrained.py:PreTrainedModel.dtype": "keras.Model has it, the dtype of the variables",
     "-pretrained.py:PreTrainedModel.tie_weights": "a tied head holds the embedding layer itself, nothing can come untied",

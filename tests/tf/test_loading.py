@@ -206,6 +206,11 @@ print((memory("VmHWM") - before) / model.get_memory_footprint())
 """
 
 
+def test_an_int8_checkpoint_is_refused():
+    with pytest.raises(ConfigError, match="int8-v1 holds int8 weights, expected floating point ones"):
+        xlmr_tf.TFXLMRobertaForMaskedLM.from_pretrained(ROOT / "tests" / "core" / "recorded" / "int8-v1")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_peak_memory_is_the_model_once(tmp_path):
     from xlmr_core.checkpoint import save_tensors

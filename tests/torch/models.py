@@ -162,3 +162,14 @@ def assert_close(actual: Tensor, expected: Tensor, *, tolerance: float = 1e-5, w
     """Equal shapes, dtypes and values; the tolerance is relative to the largest expected value."""
     scale = max(1.0, float(expected.detach().abs().max())) if expected.numel() else 1.0
     torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance * scale, msg=lambda text: f"{what}: {text}")
+
+
+def is_exactly_int8(model: Any) -> None:
+    """Every weight that the table calls int8 is, everything else is float32, nothing is trained, and ties hold."""
+    rows, values = model.parameter_table(), dict(model.named_parameters(remove_duplicate=False))
+    assert list(model.state_dict()) == [*values] and set(rows) == set(values)
+    for name, row in rows.items():
+        assert values[name].dtype is (torch.int8 if row.dtype == "I8" else torch.float32), name
+        assert values[name].shape == row.shape and not values[name].requires_grad, name
+        if row.tied_to is not None:
+            assert values[name] is values[row.tied_to]

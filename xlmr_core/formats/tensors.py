@@ -23,6 +23,7 @@ from xlmr_core.errors import CheckpointError
 
 __all__ = [
     "DTYPES",
+    "FLOATS",
     "PIECE",
     "Container",
     "DType",
@@ -61,6 +62,8 @@ DTYPES: dict[str, DType] = {
     "I64": DType(8, "int64"),
     "F64": DType(8, "float64"),
 }
+# What a model can compute in.
+FLOATS = ("F16", "BF16", "F32", "F64")
 _TAGS = {dtype.numpy: tag for tag, dtype in DTYPES.items() if dtype.numpy is not None}
 
 # Bytes of a stream in memory at a time; a multiple of every dtype's size.

@@ -1,0 +1,258 @@
+"""Quantization schemes: what the table, load plans and commands ask of them, what they write, and their arithmetic."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from tests.core.small_models import arrays_of, change_config, config_of, save
+from xlmr_core.checkpoint import open_checkpoint
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.conversion import convert
+from xlmr_core.errors import CheckpointError, ConfigError
+from xlmr_core.heads import HEADS
+from xlmr_core.inspection import inspect_model
+from xlmr_core.model_files import open_model
+from xlmr_core.parameters import Parameter, Role, num_parameters, parameters, stored_names
+from xlmr_core.probe import make_probe, run_probe
+from xlmr_core.quantization import INT8, SCHEMES, Scheme, Stored, refuse_quantized, scheme_of
+from xlmr_core.quantization.base import Array, Parts
+
+RECORDED = Path(__file__).parent / "recorded" / "int8-v1"
+WORDS, DENSE = "roberta.embeddings.word_embeddings.weight", "roberta.encoder.layer.1.output.dense.weight"
+
+
+# ---- What config.json says
+
+
+def with_config(said: Any) -> XLMRobertaConfig:
+    return XLMRobertaConfig.from_dict({"model_type": "xlm-roberta", "quantization_config": said})
+
+
+def test_a_config_names_its_scheme() -> None:
+    assert scheme_of(XLMRobertaConfig()) is None
+    assert scheme_of(with_config({"quant_method": "xlmr-int8", "version": 1})) is INT8
+    assert INT8.written() == {"quant_method": "xlmr-int8", "version": 1}
+    assert {name: scheme.name for name, scheme in SCHEMES.items()} == {name: name for name in SCHEMES}
+    for scheme in SCHEMES.values():
+        assert scheme_of(with_config(scheme.written())) == scheme
+
+
+@pytest.mark.parametrize(
+    ("said", "match"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, "another library.*'gptq'.*expected none or .*'xlmr-int8'"),
+        ("gptq", "another library.*'gptq'"),
+        ({}, "another library.*None"),
+        ([1], r"another library.*\[1\]"),
+        ({"quant_method": ["x"]}, r"another library.*\['x'\]"),
+        ({"quant_method": "xlmr-int8", "version": 2}, "must be .*'version': 1.*received .*another release"),
+        ({"quant_method": "xlmr-int8"}, "another release"),
+        ("xlmr-int8", "another release"),
+    ],
+)
+def test_what_nobody_knows_is_refused(said: Any, match: str) -> None:
+    for ask in (scheme_of, lambda config: refuse_quantized(config, "here")):
+        with pytest.raises(ConfigError, match=match):
+            ask(with_config(said))
+
+
+def test_backends_without_quantized_layers_refuse_with_one_sentence() -> None:
+    refuse_quantized(XLMRobertaConfig(), "here")
+    with pytest.raises(ConfigError, match="^here holds int8 weights, expected floating point ones, .*xlmr_torch$"):
+        refuse_quantized(with_config(INT8.written()), "here")
+
+
+# ---- int8
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("family", ["base", "xl"])
+def test_the_table_of_an_int8_model_is_that_of_the_float_one_and_scales(family: str, head: str) -> None:
+    config = config_of(family, head)
+    rows, floats = parameters(config, head, scheme=INT8), parameters(config, head)
+    scales = {name for name, row in rows.items() if row.role is Role.BESIDE}
+    assert [name for name in rows if name not in scales] == list(floats)
+    assert scales == {f"{name}_scale" for name, row in rows.items() if row.dtype == "I8"}
+    for name, row in floats.items():
+        now = rows[name]
+        assert (now.shape, now.role, now.init, now.tied_to) == (row.shape, row.role, row.init, row.tied_to)
+        if now.quantized is None:
+            assert now == row
+            continue
+        assert now.quantized == (INT8, name, "", row.shape)
+        scale = rows[f"{name}_scale"]
+        assert (scale.dtype, scale.shape, scale.init) == ("F32", row.shape[:1], row.init)
+        assert scale.quantized == (INT8, name, "_scale", row.shape)
+        assert scale.tied_to == (None if row.tied_to is None else f"{row.tied_to}_scale")
+
+
+@pytest.mark.parametrize("head", ["Model", "ForMaskedLM", "ForSequenceClassification"])
+def test_a_quarter_of_the_size(head: str) -> None:
+    def size(scheme: Scheme | None) -> int:
+        rows = parameters(XLMRobertaConfig.base(), head, scheme=scheme)
+        return sum(math.prod(rows[name].shape) * (1 if rows[name].dtype == "I8" else 4) for name in stored_names(rows))
+
+    assert 0.25 < size(INT8) / size(None) < 0.258
+
+
+def test_the_recorded_checkpoint_is_what_its_weights_encode_to() -> None:
+    expected = np.load(RECORDED / "expected.npz")
+    with open_checkpoint(RECORDED) as checkpoint:
+        for name in (WORDS, DENSE):
+            weight = expected[f"source__{name}"]
+            parts = {suffix: checkpoint.tensor(name + suffix).to_numpy() for suffix in ("", "_scale")}
+            encoded = INT8.encode(weight)
+            assert set(encoded) == set(parts)
+            for suffix, values in parts.items():
+                assert encoded[suffix].dtype == values.dtype
+                np.testing.assert_array_equal(encoded[suffix], values)
+            decoded = INT8.decode(parts, weight.shape)
+            assert decoded.dtype == np.float32
+            assert (np.abs(decoded - weight) <= parts["_scale"][:, None] * 0.5001).all()
+
+
+def test_rows_that_are_zero_tiny_or_constant() -> None:
+    weight = np.array([[0, 0], [1e-45, -1e-45], [-3, -3], [1e38, -1e38], [0.5, 127]], np.float32)
+    encoded = INT8.encode(weight)
+    assert encoded[""].tolist()[2:] == [[-127, -127], [127, -127], [0, 127]]  # a half goes to the even neighbour
+    assert not encoded[""][:2].any() and (encoded["_scale"] > 0).all()
+
+
+# ---- A scheme of another kind: packed shapes, groups across rows, settings in the file, more than two tensors
+
+
+@dataclass(frozen=True)
+class Nibbles(Scheme):
+    """Two codes a byte of the flattened weight, a scale for each group of them, and a text that says how."""
+
+    name: ClassVar[str] = "nibbles"
+    group: int = 6
+
+    def written(self) -> dict[str, Any]:
+        return {"quant_method": "nibbles", "group": self.group}
+
+    def read(self, said: Any) -> Nibbles:
+        return Nibbles(said["group"])
+
+    def takes(self, row: Parameter) -> bool:
+        return row.role in (Role.EMBEDDING, Role.LINEAR_WEIGHT) and "classifier" not in row.name
+
+    def stored(self, row: Parameter) -> tuple[Stored, ...]:
+        count = math.prod(row.shape)
+        return (
+            Stored("", "U8", (-(-count // 2), 1), ("pairs of codes", "one")),
+            Stored(".absmax", "F32", (-(-count // self.group),), ("groups",)),
+            Stored(".state.nibbles", "U8", (len(self.state(row.shape)),), ("characters",)),
+        )
+
+    def state(self, shape: tuple[int, ...]) -> bytes:
+        return json.dumps({"group": self.group, "shape": shape}).encode()
+
+    def encode(self, weight: Array) -> dict[str, Array]:
+        flat = np.pad(weight.ravel(), (0, -weight.size % self.group)).reshape(-1, self.group)
+        scales = np.abs(flat).max(1).astype(np.float32)
+        codes = (np.rint(flat / scales[:, None] * 7) + 8).astype(np.uint8).ravel()[: weight.size]
+        codes = np.pad(codes, (0, weight.size % 2))
+        state = np.frombuffer(self.state(weight.shape), np.uint8)
+        return {"": (codes[::2] << 4 | codes[1::2])[:, None], ".absmax": scales, ".state.nibbles": state}
+
+    def decode(self, parts: Parts, shape: tuple[int, ...]) -> Array:
+        assert json.loads(parts[".state.nibbles"].tobytes())["shape"] == list(shape)
+        pairs, count = parts[""].ravel(), math.prod(shape)
+        codes = np.stack([pairs >> 4, pairs & 15], 1).ravel()[:count].astype(np.float32) - 8
+        scales: Array = np.repeat(parts[".absmax"], self.group)[:count]
+        return (codes / 7 * scales).astype(np.float32).reshape(shape)
+
+
+@pytest.fixture
+def nibbles(monkeypatch: pytest.MonkeyPatch) -> Nibbles:
+    monkeypatch.setitem(SCHEMES, "nibbles", Nibbles())
+    return Nibbles(group=10)
+
+
+def quantized(scheme: Scheme, config: XLMRobertaConfig, head: str) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The tensors of a checkpoint of that scheme, and of a plain one with the weights they stand for."""
+    plain, stored = arrays_of(config, head), {}
+    rows = parameters(config, head, scheme=scheme)
+    for name, weight in list(plain.items()):
+        if rows[name].quantized is None:
+            stored[name] = weight
+            continue
+        parts = scheme.encode(weight)
+        stored |= {name + suffix: values for suffix, values in parts.items()}
+        plain[name] = scheme.decode(parts, weight.shape)
+    assert {name: values.shape for name, values in stored.items()} == {
+        name: rows[name].shape for name in stored_names(rows)
+    }
+    return stored, plain
+
+
+def save_both(scheme: Scheme, folder: Path, **changes: Any) -> XLMRobertaConfig:
+    config = config_of("base", "ForMaskedLM", **changes)
+    stored, plain = quantized(scheme, config, "ForMaskedLM")
+    save(folder / "plain", config, "ForMaskedLM", plain)
+    save(folder / "small", config, "ForMaskedLM", stored)
+    change_config(folder / "small", quantization_config=scheme.written())
+    return config
+
+
+@pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": False}, {"vocab_size": 4999}], ids=str)
+@pytest.mark.parametrize("name", ["int8", "nibbles"])
+def test_a_probe_is_that_of_the_weights_as_decoded(
+    name: str, changes: dict[str, Any], nibbles: Nibbles, tmp_path: Path
+) -> None:
+    """Also where only some rows of a large vocabulary take part."""
+    scheme = INT8 if name == "int8" else nibbles
+    config = save_both(scheme, tmp_path, **changes)
+    probe = make_probe(config, "ForMaskedLM")
+    assert (probe.rows is not None) == ("vocab_size" in changes)
+    with open_model(tmp_path / "small") as small, open_model(tmp_path / "plain") as plain:
+        assert small.scheme == scheme and plain.scheme is None
+        assert small.plan.report.message == "" and set(small.streams()) == set(stored_names(small.rows))
+        np.testing.assert_array_equal(run_probe(small, probe)["logits"], run_probe(plain, probe)["logits"])
+
+
+def test_commands_take_a_scheme_as_it_is(nibbles: Nibbles, tmp_path: Path) -> None:
+    config = save_both(nibbles, tmp_path)
+    found = inspect_model(tmp_path / "small")
+    assert found.num_parameters == num_parameters(config, "ForMaskedLM") and not found.problem
+    with pytest.raises(CheckpointError, match="has nibbles weights, which are kept as they are"):
+        convert(tmp_path / "small", tmp_path / "other", "torch")
+    done = convert(tmp_path / "small", tmp_path / "other", "safetensors", verify=True)
+    assert done.comparison is not None and done.comparison.equal and done.comparison.outputs
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda stored: stored.pop(f"{DENSE}.absmax"), f"expected the absmax {DENSE}.absmax of shape"),
+        (lambda stored: stored.pop(DENSE), f"expected the encoder weight {DENSE} of shape"),
+        (
+            lambda stored: stored.pop("lm_head.dense.weight.state.nibbles"),
+            "expected the state.nibbles lm_head.dense.weight.state.nibbles of shape",
+        ),
+        (
+            lambda stored: stored.update({f"{DENSE}.absmax": np.ones(3, np.float32)}),
+            rf"{DENSE}.absmax must have the shape \(39,\), received \(3,\)",
+        ),
+        (
+            lambda stored: stored.update({DENSE: np.ones((16, 24), np.float32)}),
+            "dtype F32, expected U8; config.json says that the weights are nibbles",
+        ),
+    ],
+)
+def test_a_damaged_weight_is_refused(change: Any, match: str, nibbles: Nibbles, tmp_path: Path) -> None:
+    config = config_of("base", "ForMaskedLM")
+    stored, _ = quantized(nibbles, config, "ForMaskedLM")
+    change(stored)
+    save(tmp_path, config, "ForMaskedLM", stored)
+    change_config(tmp_path, quantization_config=nibbles.written())
+    with open_model(tmp_path) as files, pytest.raises(CheckpointError, match=match):
+        files.plan  # noqa: B018

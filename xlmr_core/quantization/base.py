@@ -1,0 +1,97 @@
+"""What a quantization scheme is: the frame that each of them fills in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
+
+from numpy.typing import NDArray
+
+from xlmr_core.errors import ConfigError
+from xlmr_core.parameters import Parameter, Quantized, Role
+
+__all__ = ["Parts", "Scheme", "Stored"]
+
+Array: TypeAlias = NDArray[Any]
+# The tensors of a quantized weight, by suffix.
+Parts: TypeAlias = Mapping[str, Array]
+
+
+class Stored(NamedTuple):
+    """One of the tensors in which a quantized weight is stored.
+
+    Attributes:
+        suffix: what follows the name of the weight in its name; empty for the tensor under the name of the weight itself.
+        dtype: tag of its dtype, which does not follow the model's.
+        shape: its sizes, which may be others than those of the weight.
+        dims: what its axes stand for, symbols of the weight's row (``Parameter.dims``) or words of the scheme's own.
+    """
+
+    suffix: str
+    dtype: str
+    shape: tuple[int, ...]
+    dims: tuple[str, ...]
+
+
+class Scheme(ABC):
+    """A way to store weights in fewer bits: a frozen dataclass whose fields are its settings, if it has any.
+
+    ``name`` is what users call it. ``encode`` and ``decode`` specify its arithmetic: a backend's own gives the same bits.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def written(self) -> dict[str, Any]:
+        """The value of ``quantization_config`` in config.json, with its ``quant_method``."""
+
+    def read(self, said: Any) -> Self:
+        """The scheme with the settings of a ``quantization_config`` of its method.
+
+        Raises:
+            ConfigError: for a version or a value that it does not know.
+        """
+        if said != self.written():
+            raise ConfigError(
+                f"quantization_config must be {self.written()!r}, received {said!r}; "
+                "the checkpoint needs another release of this library"
+            )
+        return self
+
+    @abstractmethod
+    def takes(self, row: Parameter) -> bool:
+        """Whether a parameter is one of the weights that it quantizes."""
+
+    @abstractmethod
+    def stored(self, row: Parameter) -> tuple[Stored, ...]:
+        """The tensors of a weight, that under the weight's own name first."""
+
+    @abstractmethod
+    def encode(self, weight: Array) -> dict[str, Array]:
+        """The tensors of a floating point weight, by suffix."""
+
+    @abstractmethod
+    def decode(self, parts: Parts, shape: tuple[int, ...]) -> Array:
+        """The float32 weight of that shape that its tensors, by suffix, stand for."""
+
+    def rows(self, row: Parameter) -> tuple[Parameter, ...]:
+        """What the parameter table has in place of a row: itself, or the tensors that the weight is stored in."""
+        if not self.takes(row):
+            return (row,)
+        rows = tuple(
+            replace(
+                row,
+                name=row.name + stored.suffix,
+                shape=stored.shape,
+                dims=stored.dims,
+                role=Role.BESIDE if stored.suffix else row.role,
+                tied_to=None if row.tied_to is None else row.tied_to + stored.suffix,
+                dtype=stored.dtype,
+                quantized=Quantized(self, row.name, stored.suffix, row.shape),
+            )
+            for stored in self.stored(row)
+        )
+        assert rows[0].name == row.name, "the tensor under the weight's own name comes first"
+        return rows
