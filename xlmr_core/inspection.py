@@ -1,4 +1,4 @@
-"""What a checkpoint is: format, architecture, sizes, dtypes, memory, what is tied, missing, unexpected. Little more than headers is read."""
+"""What a checkpoint is: format, sizes, dtypes, memory, what is tied, missing or unexpected, read from the headers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["DTypeShare", "Inspection", "Memory", "WeightFile", "inspect_model"]
 # Bytes a parameter needs, without activations, which grow with the batch.
 # Training with AdamW in float32: the weight, its gradient, and two moments.
 TRAIN_FLOAT32 = 4 + 4 + 4 + 4
-# In mixed precision (Rajbhandari et al. 2020): weight and gradient of 2 bytes, and in float32 the weight and two moments.
+# In mixed precision (Rajbhandari et al. 2020): weight and gradient of 2 bytes, in float32 the weight and two moments.
 TRAIN_MIXED = 2 + 2 + 4 + 4 + 4
 
 
@@ -49,8 +49,8 @@ class Memory:
         as_stored: the weights in the dtypes of the file.
         float32, half: the weights in float32, and in float16 or bfloat16.
         train_float32: weights, gradients and AdamW's two moments in float32, 16 bytes a parameter.
-        train_mixed: weights and gradients in half precision, and weights and moments in float32, 16 bytes a parameter too: what mixed
-            precision saves are activations.
+        train_mixed: weights and gradients in half precision, and weights and moments in float32, 16 bytes a parameter
+            too: what mixed precision saves are activations.
     """
 
     as_stored: int
@@ -71,7 +71,8 @@ class Inspection:
         model_type, architecture, head: as published, ``head`` without the family.
         sizes: numbers of the configuration by their published keys, ``head_size`` and ``max_tokens`` among them.
         dtypes: what the file holds of the model, the widest share first.
-        num_parameters: values of the model, tied ones counted once; ``num_embedding_parameters`` of them in embedding tables.
+        num_parameters: values of the model, tied ones counted once; ``num_embedding_parameters`` of them in embedding
+            tables.
         memory: needed to load and to train.
         tied, missing, unexpected, dropped, mismatched: see ``LoadReport``.
         notes: further things worth a look.
@@ -106,7 +107,8 @@ def inspect_model(
     Args:
         name_or_path: a folder, a file of weights, a built-in name or a name on the hub.
         head: a suffix of ``HEADS``, where neither the configuration nor the parameters say it.
-        part: of a file that holds several models or heads, the one to read: see :func:`xlmr_core.checkpoint.open_checkpoint`.
+        part: of a file that holds several models or heads, the one to read: see
+            :func:`xlmr_core.checkpoint.open_checkpoint`.
 
     Raises:
         ModelNotFoundError, CheckpointError, ConfigError: if it cannot be opened.

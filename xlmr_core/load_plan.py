@@ -1,7 +1,7 @@
 """What a load does with each tensor of a checkpoint: read it, start fresh, or leave it, and what to say about that.
 
-The rule: a missing encoder weight or a wrong shape is an error; a part that has to be trained before it is of use is one warning; known
-leftovers of older writers are silent.
+The rule: a missing encoder weight or a wrong shape is an error; a part that has to be trained before it is of use is
+one warning; known leftovers of older writers are silent.
 """
 
 from __future__ import annotations
@@ -160,8 +160,8 @@ class LoadReport:
                 f"{_listed(self.missing)} not in {self.file} and start with fresh values: train the model before use."
             )
         sentences += [
-            f"{row.name} has the shape {row.received} in {self.file}, not {row.expected}, and starts with fresh values: "
-            "train the model before use."
+            f"{row.name} has the shape {row.received} in {self.file}, not {row.expected}, "
+            "and starts with fresh values: train the model before use."
             for row in self.mismatched
         ]
         if self.unexpected:
@@ -241,7 +241,8 @@ def plan_load(
 ) -> LoadPlan:
     """Decide where each parameter of a model comes from; nothing is read yet.
 
-    Names with and without the ``roberta.`` prefix are the same, and so are ``gamma`` and ``weight``, ``beta`` and ``bias``.
+    Names with and without the ``roberta.`` prefix are the same, and so are ``gamma`` and ``weight``, ``beta`` and
+    ``bias``.
 
     Args:
         config: the model's configuration.
@@ -257,7 +258,8 @@ def plan_load(
         LoadWarning: one, naming what starts fresh and has to be trained, and what has no place in the model.
 
     Raises:
-        CheckpointError: for a missing encoder weight, a wrong shape, or a dtype that is neither floating point nor the scheme's.
+        CheckpointError: for a missing encoder weight, a wrong shape, or a dtype that is neither floating point nor the
+            scheme's.
     """
     rows = dict(parameters(config, head, pooler=pooler, scheme=scheme) if rows is None else rows)
     has_pooler = any(_bare(name).startswith("pooler.") for name in rows)
@@ -384,13 +386,15 @@ def _refuse_dtype(row: Parameter, source: str, checkpoint: TensorFile) -> None:
     expected = FLOATS if row.dtype is None else (row.dtype,)
     if info.dtype not in expected:
         remedy = (
-            "quantized weights load only beside the config.json they were saved with; use that, or the original checkpoint"
+            "quantized weights load only beside the config.json they were saved with; "
+            "use that, or the original checkpoint"
             if row.quantized is None
             else f"config.json says that the weights are {row.quantized.scheme.name}; "
             "use the config.json that the file was saved with"
         )
         raise CheckpointError(
-            f"{row.name} in {_file_of(source, checkpoint)} has the dtype {info.dtype}, expected {' or '.join(expected)}; {remedy}"
+            f"{row.name} in {_file_of(source, checkpoint)} has the dtype {info.dtype}, "
+            f"expected {' or '.join(expected)}; {remedy}"
         )
 
 
@@ -414,7 +418,8 @@ def _mismatch_message(row: Parameter, source: str, checkpoint: TensorFile) -> st
     )
     stored = "" if source == row.name else f" (stored as {source})"
     return (
-        f"{row.name}{stored} must have the shape {row.shape}, received {info.shape} from {_file_of(source, checkpoint)}; "
+        f"{row.name}{stored} must have the shape {row.shape}, "
+        f"received {info.shape} from {_file_of(source, checkpoint)}; "
         f"the size follows from {source_of_size}; {remedy}"
     )
 
@@ -422,7 +427,7 @@ def _mismatch_message(row: Parameter, source: str, checkpoint: TensorFile) -> st
 def _differing_decoder(
     rows: dict[str, Parameter], sources: dict[str, str], in_file: dict[str, str], checkpoint: TensorFile
 ) -> tuple[str, ...]:
-    """A word about a stored decoder that is no copy of the embedding it is tied to. Looks at some rows, to leave the rest unread."""
+    """A word about a stored decoder that is no copy of the embedding it is tied to. Only some rows are looked at."""
     decoder, embedding = in_file.get(DECODER), sources.get(WORD_EMBEDDINGS)
     if DECODER not in rows or rows[DECODER].tied_to is None or None in (decoder, embedding) or decoder == embedding:
         return ()
@@ -436,6 +441,7 @@ def _differing_decoder(
     if same:
         return ()
     return (
-        f"{decoder} in {checkpoint.path} differs from {embedding}, to which tie_word_embeddings ties it: it is not used; "
+        f"{decoder} in {checkpoint.path} differs from {embedding}, to which tie_word_embeddings ties it: "
+        "it is not used; "
         "set tie_word_embeddings=False to keep it.",
     )

@@ -56,7 +56,7 @@ class ModelFiles:
 
     @property
     def tokenizer(self) -> Path | None:
-        """Where its tokenizer is read from: the folder, or the sentencepiece model of a KerasHub preset, whose other files are its own."""
+        """Where its tokenizer is read from: the folder; of a KerasHub preset, whose other files are its own, the model."""
         if self.checkpoint.format == "kerashub":
             model = self.folder / "assets" / "tokenizer" / "vocabulary.spm"
             return model if model.is_file() else None
@@ -71,17 +71,12 @@ class ModelFiles:
     @cached_property
     def scheme(self) -> Scheme | None:
         """How the weights are quantized, if they are."""
-        return scheme_of(self.config)
+        return scheme_of(self.config, self.checkpoint)
 
     @cached_property
     def rows(self) -> dict[str, Parameter]:
         """The parameter table of the model, with the pooler that the file has or has not."""
         return parameters(self.config, self.head, pooler=self.pooler, scheme=self.scheme)
-
-    def parts(self, weight: str) -> dict[str, Parameter]:
-        """The tensors of a quantized weight, by what follows its name in theirs."""
-        parts = [row for row in self.rows.values() if row.quantized is not None and row.quantized.weight == weight]
-        return {row.name.removeprefix(weight): row for row in parts}
 
     @cached_property
     def plan(self) -> LoadPlan:
@@ -141,7 +136,8 @@ def open_model(
         name_or_path: a folder, a file of weights, a built-in name or a name on the hub.
         head: a suffix of ``HEADS``, in place of what the config or the parameters say.
         format: which of a folder's formats to open, a name of ``FORMATS``; by default the first of them that is there.
-        part: of a file that holds several models or heads, the one to read: see :func:`xlmr_core.checkpoint.open_checkpoint`.
+        part: of a file that holds several models or heads, the one to read: see
+            :func:`xlmr_core.checkpoint.open_checkpoint`.
 
     Raises:
         ModelNotFoundError: if there is no such model.
@@ -162,7 +158,7 @@ def open_model(
 
 
 def head_of(config: XLMRobertaConfig, checkpoint: Checkpoint) -> str:
-    """The head of a checkpoint: what ``architectures`` of the config says, or else what the parameters in the file betray.
+    """The head of a checkpoint: what ``architectures`` of the config says, or else what the file's parameters betray.
 
     Raises:
         CheckpointError: if the file holds several heads.
@@ -175,7 +171,8 @@ def head_of(config: XLMRobertaConfig, checkpoint: Checkpoint) -> str:
     found = [head for name, head in _HEAD_PARAMETERS.items() if name in checkpoint.names]
     if len(found) > 1:
         raise CheckpointError(
-            f"{checkpoint.path} holds the heads {' and '.join(found)}, and no architectures in its config say which is meant; "
+            f"{checkpoint.path} holds the heads {' and '.join(found)}, "
+            "and no architectures in its config say which is meant; "
             f"name one: head={found[0]!r} (--head {found[0]})"
         )
     if not found:

@@ -1,7 +1,7 @@
 """The parameter table: which parameters a (config, head) has, with canonical name, shape, role and initial value.
 
-The canonical name is the published PyTorch name, the canonical layout PyTorch's (out, in). How a role is stored elsewhere is a property of
-the checkpoint format (``formats/``), not of the row.
+The canonical name is the published PyTorch name, the canonical layout PyTorch's (out, in). How a role is stored
+elsewhere is a property of the checkpoint format (``formats/``), not of the row.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ __all__ = [
     "num_parameters",
     "own_parameter",
     "parameters",
+    "parts_of",
     "stored_names",
 ]
 
@@ -123,7 +124,8 @@ class Parameter:
 
     Attributes:
         dtype: tag of a dtype that does not follow the model's.
-        quantized: of the tensors of a quantized weight. Each of them has the ``init`` of the weight, which is drawn as a whole.
+        quantized: of the tensors of a quantized weight. Each of them has the ``init`` of the weight, which is drawn as
+            a whole.
     """
 
     name: str
@@ -238,10 +240,11 @@ def parameters(
 
     Args:
         config: the model's configuration.
-        head: a suffix of ``HEADS``, or with ``pooler`` that of ``OWN_HEAD``. The bare ``Model`` has names without the ``roberta.`` prefix,
-            as published.
+        head: a suffix of ``HEADS``, or with ``pooler`` that of ``OWN_HEAD``. The bare ``Model`` has names without the
+            ``roberta.`` prefix, as published.
         pooler: overrides whether there is a pooler (``add_pooling_layer``).
-        scheme: of a quantized model, in which some weights are stored otherwise and in several tensors, see ``quantization``.
+        scheme: of a quantized model, in which some weights are stored otherwise and in several tensors, see
+            ``quantization``.
     """
     has_pooler = HEADS[head].pooler if pooler is None else pooler
     prefix = "" if head == "Model" else "roberta."
@@ -270,6 +273,12 @@ def parameters(
     return rows
 
 
+def parts_of(weight: str, rows: Mapping[str, Parameter]) -> dict[str, Parameter]:
+    """The tensors in which a quantized weight is stored, by what follows its name in theirs."""
+    found = [row for row in rows.values() if row.quantized is not None and row.quantized.weight == weight]
+    return {row.name.removeprefix(weight): row for row in found}
+
+
 def own_parameter(name: str, shape: tuple[int, ...]) -> Parameter:
     """The row of a tensor that no table knows: one that a user's code added to a model."""
     return Parameter(name, shape, ("own",) * len(shape), Role.OWN, Init.OWN)
@@ -290,7 +299,8 @@ def num_parameters(config: XLMRobertaConfig, head: str, *, pooler: bool | None =
 def stored_names(rows: Mapping[str, Parameter]) -> list[str]:
     """The parameters that a checkpoint stores: tied ones once.
 
-    An untied decoder's bias is the exception and stands under both of its names: transformers 5 reads only the one, 4 reads either.
+    An untied decoder's bias is the exception and stands under both of its names: transformers 5 reads only the one, 4
+    reads either.
     """
     untied = "lm_head.decoder.weight" in rows and rows["lm_head.decoder.weight"].tied_to is None
     return [name for name, row in rows.items() if row.tied_to is None or (untied and name == "lm_head.decoder.bias")]

@@ -1,7 +1,8 @@
-"""A small forward pass of a checkpoint, in the NumPy reference or in a backend: what its weights and its config mean together.
+"""A small forward pass of a checkpoint, in the reference or a backend: what its weights and its config mean together.
 
-Two short sequences, one of them padded, go through all layers. Of a large vocabulary only some rows take part in the reference, because in
-float64 an embedding of XL alone would be 5 GB; which rows is the same for every checkpoint of that size.
+Two short sequences, one of them padded, go through all layers. Of a large vocabulary only some rows take part in the
+reference, because in float64 an embedding of XL alone would be 5 GB; which rows is the same for every checkpoint of
+that size.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import LazyTensor, RawTensor
 from xlmr_core.heads import HEADS
 from xlmr_core.model_files import ModelFiles
-from xlmr_core.parameters import Quantized
+from xlmr_core.parameters import Quantized, parts_of
 from xlmr_core.reference import forward, make_position_ids
 
 __all__ = ["REFERENCE", "Probe", "largest_activation", "make_probe", "run_probe"]
@@ -56,7 +57,8 @@ class Probe:
         """What is run, for people."""
         ids = self.inputs["input_ids"]
         sampled = "" if self.rows is None else f", {len(self.rows)} of {config.vocab_size} rows of the vocabulary"
-        return f"{ids.size // ids.shape[-1]} sequences of {ids.shape[-1]} tokens through {config.num_hidden_layers} layers{sampled}"
+        size = f"{ids.size // ids.shape[-1]} sequences of {ids.shape[-1]} tokens"
+        return f"{size} through {config.num_hidden_layers} layers{sampled}"
 
 
 def make_probe(config: XLMRobertaConfig, head: str) -> Probe:
@@ -97,8 +99,8 @@ def run_probe(files: ModelFiles, probe: Probe, backend: str = REFERENCE) -> dict
         backend: ``reference``, or a name of ``BACKENDS``, which then loads the model in float32.
 
     Returns:
-        the outputs as float64 arrays, by name. Of a token-wise output only tokens that are no padding, of logits over the vocabulary only
-        the sampled rows.
+        the outputs as float64 arrays, by name. Of a token-wise output only tokens that are no padding, of logits over
+        the vocabulary only the sampled rows.
 
     Raises:
         MissingBackendError: if the backend is not installed.
@@ -149,7 +151,7 @@ class _Parameters(Mapping[str, Array]):
         return self._read(name, rows) if quantized is None else self._decoded(quantized, rows)
 
     def _decoded(self, quantized: Quantized, rows: Array | None) -> Array:
-        parts, shape = self._files.parts(quantized.weight), quantized.shape
+        parts, shape = parts_of(quantized.weight, self._files.rows), quantized.shape
         if rows is not None and all(part.shape[:1] == shape[:1] for part in parts.values()):
             # Each row is on its own: the others need not be read.
             values = {suffix: self._read(part.name, rows) for suffix, part in parts.items()}
@@ -213,6 +215,7 @@ def _in_backend(files: ModelFiles, probe: Probe, name: str) -> dict[str, Array]:
 
 
 def _to_numpy(tensor: Any) -> Array:
-    # PyTorch hands out the values of a tensor only once its gradient is let go of; other frameworks have no such method.
+    # PyTorch hands out the values of a tensor only once its gradient is let go of; other frameworks have no such
+    # method.
     detached = tensor.detach() if hasattr(tensor, "detach") else tensor
     return np.asarray(detached, dtype=np.float64)

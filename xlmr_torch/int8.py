@@ -1,10 +1,11 @@
-"""Int8 inference: weights of one byte with a float32 scale per output channel, activations quantized per token as they come.
+"""Int8 inference: weights of a byte, a float32 scale per output channel, activations quantized per token as they come.
 
-What becomes int8 is in ``xlmr_core/quantization/int8.py``; residuals, norms, attention, position embeddings and the small
-projections of heads stay float32. ``quantize``, in ``quantized.py``, puts these layers into a model.
+What becomes int8 is in ``xlmr_core/quantization/int8.py``; residuals, norms, attention, position embeddings and the
+small projections of heads stay float32. ``quantize``, in ``quantized.py``, puts these layers into a model.
 
-A weight row is ``weight * weight_scale``, symmetric. A token's vector is ``q * scale + middle`` with q in [-127, 127] from the least to
-the greatest of its values: activations lean to one side (after a gelu all but entirely), and half a range wasted would be one bit lost.
+A weight row is ``weight * weight_scale``, symmetric. A token's vector is ``q * scale + middle`` with q in [-127, 127]
+from the least to the greatest of its values: activations lean to one side (after a gelu all but entirely), and half a
+range wasted would be one bit lost.
 
 Which product is taken, decided once when this module is imported:
 
@@ -62,7 +63,7 @@ HAS_FAST_PRODUCT = _has_fast_product()
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A float weight (O, D) as int8 (O, D) and float32 scales (O,), as the scheme's ``encode``: a row's largest becomes 127."""
+    """A float weight (O, D) as int8 (O, D) and float32 scales (O,), to the bits of the scheme's ``encode``."""
     weight = weight.detach()
     largest = torch.maximum(weight.amax(1), -weight.amin(1)).float()
     scale = (largest / LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
@@ -74,7 +75,10 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def quantize_tokens(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Float (n, D) as int8 (n, D), and the float32 scale and middle of each token (n, 1): ``x`` is about ``q * scale + middle``."""
+    """Float (n, D) as int8 (n, D), and the float32 scale and middle of each token (n, 1).
+
+    ``x`` is about ``q * scale + middle``.
+    """
     x = x.float()
     low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
     middle = (low + high) / 2

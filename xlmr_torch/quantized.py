@@ -1,8 +1,8 @@
 """Quantized models: the layers of a scheme in place of a model's own.
 
-Which weights a scheme takes and what they are stored in is in ``xlmr_core/quantization``. The layers that compute with them are in a file
-of the scheme's name here, which offers ``quantize_rows``, a weight's tensors in the order of ``Scheme.stored``, and ``LAYERS``, the classes
-that are made of these tensors (and of a bias), by role.
+Which weights a scheme takes and what they are stored in is in ``xlmr_core/quantization``. The layers that compute with
+them are in a file of the scheme's name here, which offers ``quantize_rows``, a weight's tensors in the order of
+``Scheme.stored``, and ``LAYERS``, the classes that are made of these tensors (and of a bias), by role.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from xlmr_core.errors import InputError
-from xlmr_core.parameters import Role, parameters
+from xlmr_core.parameters import Role, parameters, parts_of
 from xlmr_core.quantization import INT8, Scheme
 from xlmr_torch.linear import is_plain
 from xlmr_torch.pretrained import PreTrainedModel
@@ -39,8 +39,8 @@ def quantize(model: ModelT, scheme: Scheme = INT8) -> ModelT:
         The same model.
 
     Raises:
-        InputError: if a layer is no plain linear layer or embedding any more (an adapter that was not merged), or if the
-            model is quantized otherwise.
+        InputError: if a layer is no plain linear layer or embedding any more (an adapter that was not merged), or if
+            the model is quantized otherwise.
     """
     if model.quantization_scheme == scheme:
         return model
@@ -61,7 +61,7 @@ def quantize(model: ModelT, scheme: Scheme = INT8) -> ModelT:
             tensors = file.quantize_rows(layer.weight)
         else:
             # The very parameters of the other end.
-            tensors = [model.get_parameter(row.tied_to + stored.suffix) for stored in scheme.stored(row)]
+            tensors = [model.get_parameter(str(part.tied_to)) for part in parts_of(row.name, rows).values()]
         bias = () if row.role is Role.EMBEDDING else (layer.bias,)
         model.set_submodule(path, file.LAYERS[row.role](*tensors, *bias).train(layer.training))
     model.base_model._scheme = scheme

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -130,10 +130,14 @@ def test_rows_that_are_zero_tiny_or_constant() -> None:
 
 @dataclass(frozen=True)
 class Nibbles(Scheme):
-    """Two codes a byte of the flattened weight, a scale for each group of them, and a text that says how."""
+    """Two codes a byte of the flattened weight, a scale for each group of them, and a text that says how.
+
+    Which weights are left as they were only the file says.
+    """
 
     name: ClassVar[str] = "nibbles"
     group: int = 6
+    left: tuple[str, ...] = ()
 
     def written(self) -> dict[str, Any]:
         return {"quant_method": "nibbles", "group": self.group}
@@ -141,8 +145,12 @@ class Nibbles(Scheme):
     def read(self, said: Any) -> Nibbles:
         return Nibbles(said["group"])
 
+    def in_file(self, file: Any) -> Nibbles:
+        left = (name for name in file.names if name.endswith(".weight") and file.info(name).dtype == "F32")
+        return replace(self, left=tuple(left))
+
     def takes(self, row: Parameter) -> bool:
-        return row.role in (Role.EMBEDDING, Role.LINEAR_WEIGHT) and "classifier" not in row.name
+        return row.role in (Role.EMBEDDING, Role.LINEAR_WEIGHT) and row.name not in self.left
 
     def stored(self, row: Parameter) -> tuple[Stored, ...]:
         count = math.prod(row.shape)
@@ -209,12 +217,13 @@ def test_a_probe_is_that_of_the_weights_as_decoded(
     name: str, changes: dict[str, Any], nibbles: Nibbles, tmp_path: Path
 ) -> None:
     """Also where only some rows of a large vocabulary take part."""
-    scheme = INT8 if name == "int8" else nibbles
+    scheme = INT8 if name == "int8" else replace(nibbles, left=(DENSE,))
     config = save_both(scheme, tmp_path, **changes)
     probe = make_probe(config, "ForMaskedLM")
     assert (probe.rows is not None) == ("vocab_size" in changes)
     with open_model(tmp_path / "small") as small, open_model(tmp_path / "plain") as plain:
-        assert small.scheme == scheme and plain.scheme is None
+        assert small.scheme is not None and small.scheme.written() == scheme.written() and plain.scheme is None
+        assert small.rows == parameters(config, "ForMaskedLM", scheme=small.scheme, pooler=False)
         assert small.plan.report.message == "" and set(small.streams()) == set(stored_names(small.rows))
         np.testing.assert_array_equal(run_probe(small, probe)["logits"], run_probe(plain, probe)["logits"])
 
@@ -243,8 +252,8 @@ def test_commands_take_a_scheme_as_it_is(nibbles: Nibbles, tmp_path: Path) -> No
             rf"{DENSE}.absmax must have the shape \(39,\), received \(3,\)",
         ),
         (
-            lambda stored: stored.update({DENSE: np.ones((16, 24), np.float32)}),
-            "dtype F32, expected U8; config.json says that the weights are nibbles",
+            lambda stored: stored.update({DENSE: np.ones((16, 24), np.float16)}),
+            "dtype F16, expected U8; config.json says that the weights are nibbles",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Int8 layers and models: exact integer arithmetic, the bits that the core specifies, small errors, one graph for a compiler."""
+"""Int8 layers and models: exact integers, the bits that the core specifies, small errors, one graph for a compiler."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ TEXTS = [
 
 
 def test_trained_weights(mini: Any, tmp_path: Path) -> None:
-    """The built-in checkpoint: the states move by 2 % (1.8 were seen), and the best guess for a masked token stays in nine of ten."""
+    """The built-in checkpoint: states move by 2 % (1.8 were seen), nine of ten best guesses for a masked token stay."""
     batch = xlmr_torch.AutoTokenizer.from_pretrained("xlmr-mini")(TEXTS, return_tensors="pt", padding=True)
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     keep = inputs["attention_mask"].bool()

@@ -1,4 +1,4 @@
-"""Int8 models as a whole: checkpoints that come back bit by bit, also those of older releases, and clear words for what cannot be done."""
+"""Int8 models: checkpoints that come back bit by bit, old ones too, and clear words for what cannot be done."""
 
 from __future__ import annotations
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from numpy.typing import NDArray
 
 from xlmr_core.errors import ConfigError
 from xlmr_core.parameters import Parameter, Quantized, Role
+
+if TYPE_CHECKING:
+    from xlmr_core.load_plan import TensorFile
 
 __all__ = ["Parts", "Scheme", "Stored"]
 
@@ -23,7 +26,7 @@ class Stored(NamedTuple):
     """One of the tensors in which a quantized weight is stored.
 
     Attributes:
-        suffix: what follows the name of the weight in its name; empty for the tensor under the name of the weight itself.
+        suffix: what follows the name of the weight in its name; empty for the tensor that has just that name.
         dtype: tag of its dtype, which does not follow the model's.
         shape: its sizes, which may be others than those of the weight.
         dims: what its axes stand for, symbols of the weight's row (``Parameter.dims``) or words of the scheme's own.
@@ -38,7 +41,8 @@ class Stored(NamedTuple):
 class Scheme(ABC):
     """A way to store weights in fewer bits: a frozen dataclass whose fields are its settings, if it has any.
 
-    ``name`` is what users call it. ``encode`` and ``decode`` specify its arithmetic: a backend's own gives the same bits.
+    ``name`` is what users call it. ``encode`` and ``decode`` specify its arithmetic: a backend's own gives the same
+    bits.
     """
 
     name: ClassVar[str]
@@ -58,6 +62,13 @@ class Scheme(ABC):
                 f"quantization_config must be {self.written()!r}, received {said!r}; "
                 "the checkpoint needs another release of this library"
             )
+        return self
+
+    def in_file(self, file: TensorFile) -> Self:
+        """The scheme as the tensors of a file have it, where the config does not say all.
+
+        Such as which weights were left as they were, or the length of a text beside one.
+        """
         return self
 
     @abstractmethod

@@ -1,6 +1,7 @@
 """``int8``: a byte a value and a scale a row.
 
-A row is an output channel, or a token of the vocabulary. Its largest magnitude becomes 127; ``weight[row] * weight_scale[row]`` is its value.
+A row is an output channel, or a token of the vocabulary, and its largest magnitude becomes 127. Its values are
+``weight[row] * weight_scale[row]``.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ __all__ = ["INT8", "LARGEST", "SCALE", "Int8"]
 LARGEST = 127  # -128 is left out so that the range is symmetric
 SCALE = "_scale"  # suffix of the scales
 
-# By bare name (without ``roberta.``): nearly all bytes and nearly all work. Position and type embeddings, norms, biases, poolers and the
-# small projections of heads stay float32: under one percent of both, and a head can start fresh and be trained.
+# By bare name (without ``roberta.``): nearly all bytes and nearly all work. Position and type embeddings, norms,
+# biases, poolers and the small projections of heads stay float32: under one percent of both, and a head can start fresh
+# and be trained.
 _WEIGHTS = re.compile(
     r"embeddings\.word_embeddings\.weight"
     r"|encoder\.layer\.\d+\..*(query|key|value|dense)\.weight"
