@@ -56,7 +56,7 @@ class ModelFiles:
 
     @property
     def tokenizer(self) -> Path | None:
-        """Where its tokenizer is read from: the folder; of a KerasHub preset, whose other files are its own, the model."""
+        """Where its tokenizer is read from: the folder, or of a KerasHub preset, with files of its own, the model."""
         if self.checkpoint.format == "kerashub":
             model = self.folder / "assets" / "tokenizer" / "vocabulary.spm"
             return model if model.is_file() else None
