@@ -5,13 +5,22 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, overload
 
-from xlmr_core.config_checks import ACTIVATIONS, check_labels, label_map, pruned_head_map, refuse_unknown
-from xlmr_core.errors import CheckpointError, ConfigError, InputError
-from xlmr_core.hub import HUB_ARGUMENTS, UPLOAD_ARGUMENTS, resolve, without_published
+from xlmr_core.arguments import (
+    HUB_ARGUMENTS,
+    UPLOAD_ARGUMENTS,
+    check_known,
+    known_names,
+    refuse_unknown,
+    refuse_upload,
+    without_published,
+)
+from xlmr_core.config_checks import ACTIVATIONS, check_labels, label_map, pruned_head_map
+from xlmr_core.errors import CheckpointError, ConfigError
+from xlmr_core.hub import resolve
 
 __all__ = ["SHARED_DEFAULTS", "PretrainedConfig", "check_known", "dtype_name", "read_config_json"]
 
@@ -35,19 +44,6 @@ SHARED_DEFAULTS: dict[str, Any] = {
     "decoder_start_token_id": None,
     "task_specific_params": None,
 }
-
-# Other names under which a value can be given.
-ALIASES = ("num_labels", "torch_dtype", "_num_labels", "_name_or_path", "attn_implementation", "_attn_implementation")
-
-# Published values of any configuration that no model here looks at (but ``torchscript``, which asks for tuples): they are kept as they are.
-UNREAD = (
-    *("cross_attention_hidden_size", "tie_encoder_decoder", "prefix", "torchscript", "use_bfloat16", "tf_legacy_loss"),
-    *("max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty"),
-    *("temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size"),
-    *("encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "output_scores", "suppress_tokens"),
-    *("return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values"),
-    *("exponential_decay_length_penalty", "begin_suppress_tokens"),
-)
 
 ConfigT = TypeVar("ConfigT", bound="PretrainedConfig")
 
@@ -349,7 +345,7 @@ class PretrainedConfig:
         Raises:
             ConfigError: if a value cannot be written, such as a callable ``hidden_act``.
         """
-        from xlmr_core.files import write_atomically
+        from xlmr_core.files import write_atomically  # with it come modules that reading needs none of
 
         write_atomically(Path(json_file_path), self.to_json_string(use_diff).encode())
 
@@ -368,10 +364,7 @@ class PretrainedConfig:
             TypeError: for an argument that is not known.
         """
         refuse_unknown(kwargs, UPLOAD_ARGUMENTS, f"{type(self).__name__}.save_pretrained()")
-        if push_to_hub:
-            raise InputError(
-                "push_to_hub=True asks for an upload, which this library does not do; use huggingface_hub.upload_folder"
-            )
+        refuse_upload(push_to_hub)
         text = self.to_json_string()
         folder = Path(save_directory)
         if folder.is_file():
@@ -420,25 +413,6 @@ def dtype_name(dtype: Any) -> str | None:
     if dtype is None:
         return None
     return str(getattr(dtype, "name", None) or getattr(dtype, "__name__", dtype)).removeprefix("torch.")
-
-
-def check_known(config: PretrainedConfig, names: Iterable[str], caller: str) -> None:
-    """Refuse arguments that name no value of a configuration, with the nearest that there is.
-
-    Args:
-        config: the configuration.
-        names: what was passed.
-        caller: what to call the place in the message, such as ``XLMRobertaModel.from_pretrained()``.
-
-    Raises:
-        TypeError: for the first such name.
-    """
-    refuse_unknown(names, known_names(config), caller)
-
-
-def known_names(config: PretrainedConfig) -> set[str]:
-    """The names under which a configuration takes values."""
-    return {*config.to_dict(), *ALIASES, *UNREAD}
 
 
 def _merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from xlmr_core.arguments import refuse_unknown
 from xlmr_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -159,25 +159,6 @@ def pruned_head_map(value: Any) -> dict[int, list[int]]:
         raise ConfigError(
             f"pruned_heads must map layers to lists of heads, such as {{0: [2, 3]}}, received {value!r}"
         ) from error
-
-
-def refuse_unknown(names: Iterable[str], known: Iterable[str], caller: str) -> None:
-    """Refuse arguments that are not known, with the nearest known name.
-
-    Args:
-        names: what was passed.
-        known: what there is.
-        caller: what to call the place in the message, such as ``XLMRobertaConfig.from_pretrained()``.
-
-    Raises:
-        TypeError: for the first unknown name.
-    """
-    known = sorted(known)
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            remedy = f"did you mean {near[0]!r}?" if near else "check the spelling"
-            raise TypeError(f"{caller} does not know the argument {name!r}; {remedy}")
 
 
 def _is_integer(value: Any) -> bool:

@@ -7,40 +7,27 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, TypeAlias
 
-from xlmr_core.errors import InputError, MissingBackendError, ModelNotFoundError
+# Once part of this module, and still found here.
+from xlmr_core.arguments import HUB_ARGUMENTS, NOT_NEEDED, ONLY, UPLOAD_ARGUMENTS, Served, without_published
+from xlmr_core.errors import MissingBackendError, ModelNotFoundError
 
 __all__ = [
-    *("BUILT_IN", "DEFAULT_MODEL", "HUB_ARGUMENTS", "MODEL_FILES", "NOT_NEEDED", "ONLY", "UPLOAD_ARGUMENTS", "Served"),
-    *("resolve", "without_published"),
+    "BUILT_IN",
+    "DEFAULT_MODEL",
+    "HUB_ARGUMENTS",
+    "MODEL_FILES",
+    "NOT_NEEDED",
+    "ONLY",
+    "UPLOAD_ARGUMENTS",
+    "Served",
+    "resolve",
+    "without_published",
 ]
 
-HUB_ARGUMENTS = ("revision", "cache_dir", "local_files_only", "token", "force_download", "subfolder")
-# Published arguments that ask for nothing here, or for something that is not to be had: the same for configurations, tokenizers and the
-# models of every backend, which add their own. By argument: the only values that can be served, and what to say to others.
-Served: TypeAlias = Mapping[str, tuple[tuple[Any, ...], str]]
-
-# Of from_pretrained: matters that do not arise: no code is fetched, and the hub's package does the rest. Any value will do.
-NOT_NEEDED = (
-    *("trust_remote_code", "code_revision", "resume_download", "mirror"),
-    *("_fast_init", "_from_auto", "_from_pipeline", "_commit_hash"),
-)
-_SECRET = ("use_auth_token", "proxies")
-ONLY: Served = {
-    "use_auth_token": ((None, False), "it was renamed; pass token="),
-    "proxies": ((None,), "set the HTTPS_PROXY environment variable"),
-    "gguf_file": ((None,), "GGUF is not read; pass the checkpoint that it was made from"),
-}
-
-# Published arguments of save_pretrained that belong to an upload.
-UPLOAD_ARGUMENTS = (
-    *("repo_id", "use_temp_dir", "commit_message", "commit_description", "private", "token", "max_shard_size"),
-    *("create_pr", "safe_serialization", "revision", "tags", "organization", "repo_url", "use_auth_token"),
-)
 # What runs where no model is named.
 DEFAULT_MODEL = "xlmr-mini"
 BUILT_IN = (DEFAULT_MODEL,)
@@ -53,31 +40,6 @@ _HERE = Path(__file__).resolve().parent
 _BUILT_IN_FOLDERS = (_HERE / "data", _HERE.parent / "weights")
 _EXPECTED = f"a folder, a built-in model ({', '.join(BUILT_IN)}) or a name on the hub"
 _HUB_NAME = re.compile(r"[A-Za-z0-9]([\w.-]*[\w])?(/[A-Za-z0-9]([\w.-]*[\w])?)?", re.ASCII)
-
-
-def without_published(
-    kwargs: Mapping[str, Any], only: Served = ONLY, not_needed: Container[str] = NOT_NEEDED
-) -> dict[str, Any]:
-    """The arguments without the published ones that ask for nothing.
-
-    Args:
-        kwargs: what was passed.
-        only: arguments of which some values can be served; these are taken away too.
-        not_needed: arguments about matters that do not arise: any value will do.
-
-    Raises:
-        InputError: for a published argument whose value asks for something that is not to be had here.
-    """
-    left = {}
-    for key, value in kwargs.items():
-        if key in only:
-            served, remedy = only[key]
-            if value not in served:
-                received = f"a {type(value).__name__}" if key in _SECRET else repr(value)
-                raise InputError(f"{key} must be {' or '.join(map(repr, served))}, received {received}: {remedy}")
-        elif key not in not_needed:
-            left[key] = value
-    return left
 
 
 def resolve(

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from xlmr_core.arguments import NOT_NEEDED, ONLY
 from xlmr_core.config import AutoConfig, XLMRobertaConfig
 from xlmr_core.errors import InputError
-from xlmr_core.hub import NOT_NEEDED, ONLY
 from xlmr_core.tokenization import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast
 
 MINI = "xlmr-mini"

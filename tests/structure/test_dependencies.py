@@ -34,7 +34,8 @@ CORE_ONLY_IN = {
 # Inside the core a module imports from rows above its own, or from its own entry. Types for checkers only are exempt.
 LAYERS = (
     ("errors",),
-    ("calls", "files", "hub", "positions"),
+    ("arguments", "calls", "files", "positions"),
+    ("hub",),
     ("config_checks",),
     ("config_base",),
     ("config", "outputs"),
