@@ -22,7 +22,7 @@ from xlmr_core.errors import InputError
 
 __all__ = [
     *("FORMAT_ARGUMENTS", "HUB_ARGUMENTS", "MODEL_NOT_NEEDED", "NOT_NEEDED", "ONLY", "UPLOAD_ARGUMENTS", "Served"),
-    *("check_choice", "check_known", "known_names", "model_only", "refuse_unknown", "refuse_upload"),
+    *("check_known", "known_names", "model_only", "refuse_unknown", "refuse_upload"),
     "without_published",
 ]
 
@@ -113,16 +113,6 @@ def refuse_upload(push_to_hub: Any) -> None:
         raise InputError(
             "push_to_hub=True asks for an upload, which this library does not do; use huggingface_hub.upload_folder"
         )
-
-
-def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
-    """Refuse a value that is none of the choices.
-
-    Raises:
-        InputError: naming all of them.
-    """
-    if value not in choices:
-        raise InputError(f"{name} must be one of {', '.join(map(repr, choices))}, received {value!r}")
 
 
 # ---- Names that nobody knows

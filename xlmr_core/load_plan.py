@@ -264,7 +264,7 @@ def plan_load(
     rows = dict(parameters(config, head, pooler=pooler, scheme=scheme) if rows is None else rows)
     has_pooler = any(_bare(name).startswith("pooler.") for name in rows)
     # A user's own name means what it says: no prefix and no older name of a part is looked for.
-    own = {name for name, row in rows.items() if row.role is Role.OWN}
+    own = {name for name, row in rows.items() if row.own}
     in_file = _by_bare_name(tuple(name for name in checkpoint.names if name not in own), rows)
     here = set(checkpoint.names)
     sources: dict[str, str] = {}
@@ -376,11 +376,11 @@ def _refuse_missing(
 
 
 def _may_be_fresh(row: Parameter) -> bool:
-    return row.role is Role.OWN or FRESH_PARTS.search(_bare(row.name)) is not None
+    return row.own or FRESH_PARTS.search(_bare(row.name)) is not None
 
 
 def _refuse_dtype(row: Parameter, source: str, checkpoint: TensorFile) -> None:
-    if row.role is Role.OWN:
+    if row.own:
         return  # a user's buffer may hold what it likes
     info = checkpoint.info(source)
     expected = FLOATS if row.dtype is None else (row.dtype,)
@@ -410,7 +410,7 @@ def _mismatch_message(row: Parameter, source: str, checkpoint: TensorFile) -> st
     for axis, dim in enumerate(row.dims):
         if len(info.shape) != len(row.shape) or info.shape[axis] != row.shape[axis]:
             fields.append(FIELD_OF_DIM.get(dim, dim))
-    source_of_size = "the class itself" if row.role is Role.OWN else f"the config's {', '.join(dict.fromkeys(fields))}"
+    source_of_size = "the class itself" if row.own else f"the config's {', '.join(dict.fromkeys(fields))}"
     remedy = (
         "pass ignore_mismatched_sizes=True to start with a new one and train it"
         if _may_be_fresh(row)

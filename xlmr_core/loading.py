@@ -1,22 +1,101 @@
-"""What ``from_pretrained`` of every backend does around the building of a model: it finds the configuration and gives account."""
+"""What ``from_pretrained`` and ``save_pretrained`` of every backend do around a model: they read the arguments, find the files and the
+configuration, and give account.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xlmr_core.arguments import (
+    FORMAT_ARGUMENTS,
+    HUB_ARGUMENTS,
+    MODEL_NOT_NEEDED,
+    Served,
+    known_names,
+    without_published,
+)
 from xlmr_core.checkpoint import fetch_checkpoint, format_asked_for, read_config, read_config_values
-from xlmr_core.config import AutoConfig, XLMRobertaConfig
-from xlmr_core.config_base import check_known
-from xlmr_core.hub import HUB_ARGUMENTS
-from xlmr_core.load_plan import UNUSED, LoadReport
+from xlmr_core.config import AutoConfig, XLMRobertaConfig, check_known
+from xlmr_core.errors import InputError
+from xlmr_core.formats.tensors import RawTensor, TensorInfo
+from xlmr_core.load_plan import UNUSED, LoadReport, TensorFile
 
-__all__ = ["FORMAT_ARGUMENTS", "auto_config", "loading_info", "model_config"]
+__all__ = [
+    "FORMAT_ARGUMENTS",
+    "Request",
+    "StateDict",
+    "auto_config",
+    "config_to_save",
+    "dtype_wanted",
+    "loading_info",
+    "model_config",
+    "read_request",
+]
 
-# Published arguments that say which file of a folder to read, see :func:`xlmr_core.checkpoint.format_asked_for`.
-FORMAT_ARGUMENTS = ("use_safetensors", "from_pt", "from_tf", "from_flax")
+# The dtype of a parameter by the tag in the file.
+FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a call of ``from_pretrained`` asks for, found and checked.
+
+    Attributes:
+        folder: where the checkpoint is.
+        format: of its weights, as for :func:`xlmr_core.checkpoint.open_checkpoint`.
+        config: of the model.
+        constructor: arguments that go to the model's constructor, by name.
+    """
+
+    folder: Path
+    format: str | None
+    config: XLMRobertaConfig
+    constructor: dict[str, Any]
+
+
+def read_request(
+    kind: Any,
+    name_or_path: str | os.PathLike[str] | None,
+    config: XLMRobertaConfig | str | os.PathLike[str] | None,
+    has_state_dict: bool,
+    arguments: Mapping[str, Any],
+    only: Served,
+) -> Request:
+    """Read the arguments of ``from_pretrained`` that say nothing about the framework.
+
+    Args:
+        kind: the model class.
+        name_or_path: the checkpoint; ``None`` if ``config`` and a state dict say all.
+        config: in place of the checkpoint's own.
+        has_state_dict: whether one was passed.
+        arguments: all others, by name.
+        only: published arguments of which some values can be served, see :func:`xlmr_core.arguments.model_only`.
+
+    Raises:
+        ModelNotFoundError: if the name or folder cannot be found.
+        CheckpointError, ConfigError: for a configuration that cannot be read or is another model's.
+        InputError: for a published argument whose value cannot be served.
+        TypeError: for an argument that neither the loader, nor the model, nor the configuration knows.
+    """
+    where = {key: arguments[key] for key in HUB_ARGUMENTS if key in arguments}
+    format = format_asked_for(**{key: arguments[key] for key in FORMAT_ARGUMENTS if key in arguments})
+    left = without_published(arguments, only, (*MODEL_NOT_NEEDED, *HUB_ARGUMENTS, *FORMAT_ARGUMENTS))
+    names, takes_any = kind._constructor_arguments()
+    others = set(left) - known_names(kind.config_class())  # a name of the configuration is the configuration's
+    constructor = {key: left.pop(key) for key in (others if takes_any else others & names)}
+    if name_or_path is not None:
+        folder = fetch_checkpoint(name_or_path, format, **where)
+    elif config is None or not has_state_dict:
+        raise InputError("expected a name or folder, received None; pass one, or both config= and state_dict=")
+    else:
+        folder = Path()
+    found = model_config(kind.config_class, kind.__name__, folder, format, config, left)
+    found.name_or_path = "" if name_or_path is None else str(name_or_path)
+    return Request(folder, format, found, constructor)
 
 
 def model_config(
@@ -72,6 +151,59 @@ def auto_config(name_or_path: str | os.PathLike[str], arguments: Mapping[str, An
     return read_config(fetch_checkpoint(name_or_path, format, **where), format)
 
 
+def dtype_wanted(asked: Any, default: Any, config: XLMRobertaConfig, source: TensorFile, names: Iterable[str]) -> Any:
+    """The one dtype of a model's parameters.
+
+    Args:
+        asked: what was passed; ``None`` for the default, ``"auto"`` for the checkpoint's own.
+        default: as in the 4.x releases of the original library, not the checkpoint's.
+        config: says the checkpoint's dtype; where it does not, the first floating point tensor does.
+        source: the tensors.
+        names: of those to look at.
+    """
+    if asked is None:
+        return default
+    if asked != "auto":
+        return asked
+    if config.dtype is not None:
+        return config.dtype
+    tags = (source.info(name).dtype for name in names)
+    return next((FLOATS[tag] for tag in tags if tag in FLOATS), default)
+
+
+class StateDict:
+    """Tensors in memory by canonical name, read like a checkpoint file.
+
+    Args:
+        tensors: the framework's own.
+        describe: the tag and the shape of a tensor.
+        to_raw: its bytes.
+    """
+
+    path = Path("the state_dict passed")
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Any],
+        describe: Callable[[Any], tuple[str, tuple[int, ...]]],
+        to_raw: Callable[[Any], RawTensor],
+    ) -> None:
+        self._tensors, self._describe, self._to_raw = tensors, describe, to_raw
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that are there."""
+        return tuple(self._tensors)
+
+    def info(self, name: str) -> TensorInfo:
+        """What a header would say; values are not brought to the host for it."""
+        return TensorInfo(*self._describe(self._tensors[name]), self.path)
+
+    def tensor(self, name: str) -> RawTensor:
+        """The tensor."""
+        return self._to_raw(self._tensors[name])
+
+
 def loading_info(report: LoadReport) -> dict[str, Any]:
     """A report and its lists under their published names, as ``output_loading_info=True`` returns them."""
     return {
@@ -81,3 +213,16 @@ def loading_info(report: LoadReport) -> dict[str, Any]:
         "error_msgs": [],
         "report": report,
     }
+
+
+def config_to_save(config: XLMRobertaConfig, architecture: str, dtype: str) -> XLMRobertaConfig:
+    """The configuration that stands beside saved weights.
+
+    Args:
+        config: of the model.
+        architecture: the class, by its published name in PyTorch.
+        dtype: of the parameters.
+    """
+    saved = config.copy(architectures=[architecture], dtype=dtype)
+    vars(saved).pop("quantization_config", None)  # of the checkpoint that the config may have come from
+    return saved

@@ -25,7 +25,6 @@ __all__ = [
     "Role",
     "dim_sizes",
     "num_parameters",
-    "own_parameter",
     "parameters",
     "parts_of",
     "stored_names",
@@ -41,7 +40,7 @@ class Role(Enum):
     NORM_SCALE = "norm scale"  # (width,)
     NORM_BIAS = "norm bias"  # (width,)
     BESIDE = "beside a quantized weight"  # such as its scales; the scheme says what
-    OWN = "own"  # a user's, of a subclass or put into a model; no row of the table is
+    OWN = "own"  # a user's, of no ordinary layer; no row of the table is
 
 
 class Init(Enum):
@@ -126,6 +125,7 @@ class Parameter:
         dtype: tag of a dtype that does not follow the model's.
         quantized: of the tensors of a quantized weight. Each of them has the ``init`` of the weight, which is drawn as
             a whole.
+        own: whether a user's class added it, see :mod:`xlmr_core.own_classes`; no row of the table is.
     """
 
     name: str
@@ -136,6 +136,7 @@ class Parameter:
     tied_to: str | None = None
     dtype: str | None = None
     quantized: Quantized | None = None
+    own: bool = False
 
 
 def _linear(name: str, out: str, into: str, when: When = _always) -> tuple[ParamSpec, ...]:
@@ -277,11 +278,6 @@ def parts_of(weight: str, rows: Mapping[str, Parameter]) -> dict[str, Parameter]
     """The tensors in which a quantized weight is stored, by what follows its name in theirs."""
     found = [row for row in rows.values() if row.quantized is not None and row.quantized.weight == weight]
     return {row.name.removeprefix(weight): row for row in found}
-
-
-def own_parameter(name: str, shape: tuple[int, ...]) -> Parameter:
-    """The row of a tensor that no table knows: one that a user's code added to a model."""
-    return Parameter(name, shape, ("own",) * len(shape), Role.OWN, Init.OWN)
 
 
 def num_parameters(config: XLMRobertaConfig, head: str, *, pooler: bool | None = None, embeddings: bool = True) -> int:

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 import torch
 
-from xlmr_core import hub
+from xlmr_core.arguments import MODEL_NOT_NEEDED, without_published
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import XLMRError
 from xlmr_core.heads import model_class_name
 from xlmr_core.loading import auto_config
+from xlmr_core.pretrained import refuse_building
 from xlmr_torch import modeling_xlm_roberta, modeling_xlm_roberta_xl
-from xlmr_torch.loading import NOT_NEEDED, ONLY
+from xlmr_torch.loading import ONLY
 from xlmr_torch.placement import find_dtype
 from xlmr_torch.pretrained import PreTrainedModel
 
@@ -41,9 +41,7 @@ class _AutoModel:
     head: ClassVar[str]
 
     def __init__(self) -> None:
-        raise XLMRError(
-            f"{type(self).__name__} is not built itself; use its from_pretrained(name_or_path) or from_config(config)"
-        )
+        refuse_building(type(self))
 
     @classmethod
     def from_config(
@@ -64,7 +62,7 @@ class _AutoModel:
             attn_implementation, packing: as in ``from_pretrained``.
             **kwargs: model arguments such as ``add_pooling_layer``.
         """
-        model = model_class(config, cls.head)(config, **hub.without_published(kwargs, ONLY, NOT_NEEDED))
+        model = model_class(config, cls.head)(config, **without_published(kwargs, ONLY, MODEL_NOT_NEEDED))
         dtype = torch_dtype if dtype is None else dtype
         dtype = config.dtype if dtype == "auto" else dtype
         if attn_implementation is not None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.positions import first_position
+from xlmr_torch.linear import unset
 from xlmr_torch.packing import Packing
 
 __all__ = ["Embeddings", "embedding", "position_ids_from_input_ids"]
@@ -14,7 +15,7 @@ __all__ = ["Embeddings", "embedding", "position_ids_from_input_ids"]
 
 def embedding(rows: int, width: int, padding_idx: int | None = None) -> nn.Embedding:
     """An ``nn.Embedding`` with unset values; see ``linear.py`` for the reason."""
-    return nn.Embedding(rows, width, padding_idx=padding_idx, _weight=torch.empty(rows, width))
+    return nn.Embedding(rows, width, padding_idx=padding_idx, _weight=unset(rows, width))
 
 
 def position_ids_from_input_ids(input_ids_BS: Tensor, pad_token_id: int) -> Tensor:

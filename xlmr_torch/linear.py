@@ -1,10 +1,14 @@
 """Linear layers: fast for few rows, and their values are left unset, because a model fills them by the parameter table or loads them.
 
-PyTorch's own constructor would draw every weight once more, which costs seconds at base size and, on the meta device, imports hundreds of
-modules.
+PyTorch's own constructor would draw every weight once more, which costs seconds at base size and, on the meta device, imports
+hundreds of modules.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +16,14 @@ from torch import Tensor, nn
 
 from xlmr_torch.inputs import has_values
 
-__all__ = ["Linear", "is_plain", "linear", "select_columns", "select_rows"]
+__all__ = ["Linear", "is_plain", "linear", "loading", "select_columns", "select_rows", "unset"]
 
 FEW = 64  # rows
+
+
+def unset(*shape: int) -> Tensor:
+    """Memory that nobody has touched, and while a model is loaded not even that: a tensor without values, on the meta device."""
+    return torch.empty(shape, device="meta" if _loading.get() else None)
 
 
 class Linear(nn.Linear):
@@ -52,7 +61,7 @@ def is_plain(layer: nn.Module) -> bool:
 
 def linear(in_features: int, out_features: int) -> nn.Linear:
     """A projection with unset weight (out, in) and bias (out,), on the default device and dtype."""
-    return _of(nn.Parameter(torch.empty(out_features, in_features)), nn.Parameter(torch.empty(out_features)))
+    return _of(nn.Parameter(unset(out_features, in_features)), nn.Parameter(unset(out_features)))
 
 
 def select_rows(layer: nn.Linear, rows: Tensor) -> nn.Linear:
@@ -78,3 +87,18 @@ def _of(weight: nn.Parameter, bias: nn.Parameter) -> nn.Linear:
 def _like(layer: nn.Linear, weight: Tensor, bias: Tensor) -> nn.Linear:
     weight = nn.Parameter(weight.contiguous(), requires_grad=layer.weight.requires_grad)
     return _of(weight, nn.Parameter(bias.clone(), requires_grad=layer.bias.requires_grad)).train(layer.training)
+
+
+# ---- Values that come from a file
+
+_loading = ContextVar("loading", default=False)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Models made inside have no values, because all of them are about to be loaded. A user's own layers are as PyTorch makes them."""
+    token = _loading.set(True)
+    try:
+        yield
+    finally:
+        _loading.reset(token)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from xlmr_core.errors import InputError
+from xlmr_core.placement import one_device, refuse_dtype
 
 __all__ = ["find_device", "find_dtype", "find_one_device"]
 
@@ -40,23 +41,20 @@ def find_device(device: int | str | torch.device) -> torch.device:
     return found
 
 
-def find_one_device(device: str | int | torch.device | dict[str, Any] | None) -> torch.device:
+def find_one_device(
+    device: str | int | torch.device | None, device_map: str | int | torch.device | dict[str, Any] | None = None
+) -> torch.device:
     """The device that ``device`` or ``device_map`` mean; a model is never spread over several.
 
     Raises:
         InputError: for several devices, or one that is not there.
     """
-    if isinstance(device, dict):
-        if len(set(map(str, device.values()))) != 1:
-            raise InputError(
-                f"device_map must put the whole model on one device, received {device!r}; pass device='cuda:0' or similar"
-            )
-        device = next(iter(device.values()))
-    if device is None:
+    found = one_device(device, device_map)
+    if found is None:
         return torch.get_default_device()
-    if device in ("auto", "balanced", "balanced_low_0", "sequential"):
+    if found == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return find_device(device)
+    return find_device(found)
 
 
 def find_dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -67,5 +65,5 @@ def find_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """
     found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
     if found not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
-        raise InputError(f"dtype must be float32, float16, bfloat16 or float64, received {dtype!r}")
+        refuse_dtype(dtype)
     return found

@@ -1,45 +1,33 @@
-"""What every model can do besides computing: load, save, resize, prune, tie, count, choose its kernel."""
+"""What every model can do besides computing: be built, say of what it consists, run as it is told, load and save."""
 
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from xlmr_core.arguments import refuse_upload
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import ConfigError, InputError
+from xlmr_core.errors import InputError
 from xlmr_core.heads import OWN_HEAD, Head
-from xlmr_core.load_plan import OLD_BUFFERS
 from xlmr_core.outputs import ModelOutput
+from xlmr_core.own_classes import constructor_arguments
 from xlmr_core.packing import check_packing_mode
-from xlmr_core.parameters import Init, Parameter, Role, own_parameter, parameters
+from xlmr_core.pretrained import check_config, refuse_projection
 from xlmr_core.quantization import Scheme
 from xlmr_torch.kernels import check_attn_implementation
+from xlmr_torch.loading import from_pretrained, save_pretrained
+from xlmr_torch.resizing import ResizableModel
+from xlmr_torch.values import ModelValues
 
-__all__ = ["PreTrainedModel", "drawing"]
-
-_DRAWS: ContextVar[bool] = ContextVar("draws", default=True)
-
-
-@contextmanager
-def drawing(draws: bool) -> Iterator[None]:
-    """Whether models built inside draw values. Where not, a load fills the table's parameters; what a user's class adds is drawn."""
-    token = _DRAWS.set(draws)
-    try:
-        yield
-    finally:
-        _DRAWS.reset(token)
+__all__ = ["PreTrainedModel"]
 
 
-class PreTrainedModel(nn.Module):
+class PreTrainedModel(ModelValues, ResizableModel, nn.Module):
     """Base class of all models.
 
     A class of your own derives from a published one, or from ``XLMRobertaPreTrainedModel`` or ``XLMRobertaXLPreTrainedModel`` with an
@@ -58,17 +46,10 @@ class PreTrainedModel(nn.Module):
     main_input_name: ClassVar[str] = "input_ids"
     supports_gradient_checkpointing: ClassVar[bool] = True
     _scheme: Scheme | None = None  # of the encoder; set by quantized.quantize
-    _undrawn = False  # built by a load that had values for it
 
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__()
-        accepted = self.config_class.accepted_model_types
-        if not isinstance(config, XLMRobertaConfig) or config.model_type not in accepted:
-            raise ConfigError(
-                f"{type(self).__name__} expects a {self.config_class.__name__}, received {type(config).__name__}"
-                f" (model_type {getattr(config, 'model_type', None)!r}); build one with {self.config_class.__name__}.from_dict(...)"
-            )
-        config.validate()
+        check_config(type(self), self.config_class, config)
         self.config = config
         self.name_or_path = config.name_or_path
 
@@ -78,40 +59,6 @@ class PreTrainedModel(nn.Module):
     def base_model(self) -> Any:
         """The encoder below a head; the model itself if it is the encoder."""
         return getattr(self, self.base_model_prefix, self)
-
-    def parameter_table(self) -> dict[str, Parameter]:
-        """The rows of the parameter table that this model has, by canonical name (the keys of its state dict).
-
-        What a user's code added stands behind them, what it took away is not there.
-
-        Raises:
-            InputError: for a class with layers of its own but no encoder as ``self.roberta``.
-        """
-        if not hasattr(self.base_model, "pooler") or self.base_model_prefix != "roberta":
-            raise InputError(
-                f"{type(self).__name__} has no encoder as self.roberta; set self.roberta = XLMRobertaModel(config) before post_init()"
-            )
-        known = parameters(
-            self.config,
-            self._task_head.suffix,
-            pooler=self.base_model.pooler is not None,
-            scheme=self.quantization_scheme,
-        )
-        here = dict(_stored_tensors(self))
-        # A place of another size is the user's too; but not one that is tied, which gets the size of the other end.
-        rows = {
-            name: row
-            for name, row in known.items()
-            if name in here and (row.tied_to is not None or row.shape == here[name].shape)
-        }
-        first = {id(here[name]): name for name in reversed(rows)}
-        for name, tensor in here.items():
-            if name not in rows:
-                shared = first.setdefault(id(tensor), name)
-                rows[name] = replace(
-                    own_parameter(name, tuple(tensor.shape)), tied_to=shared if shared != name else None
-                )
-        return rows
 
     @property
     def is_quantized(self) -> bool:
@@ -142,9 +89,7 @@ class PreTrainedModel(nn.Module):
         Raises:
             InputError: if the model has none.
         """
-        raise InputError(
-            f"{type(self).__name__} has no vocabulary projection to replace; use a language modelling head"
-        )
+        refuse_projection(type(self))
 
     @property
     def device(self) -> torch.device:
@@ -171,124 +116,6 @@ class PreTrainedModel(nn.Module):
         """Bytes of parameters (and buffers)."""
         tensors: list[Tensor] = [*self.parameters(), *(self.buffers() if return_buffers else ())]
         return sum(tensor.nbytes for tensor in tensors)
-
-    # ---- Values
-
-    def post_init(self, names: Iterable[str] | None = None) -> None:
-        """Tie what the config ties and draw fresh values; the end of every constructor. Nothing is drawn on the meta device.
-
-        Models inside have drawn or loaded theirs, so what is in them stays as it is.
-        """
-        self.tie_weights()
-        inside = self._models_inside()
-        chosen = self.parameter_table() if names is None else names
-        self.init_weights([name for name in chosen if not name.startswith(inside)])
-
-    def _models_inside(self) -> tuple[str, ...]:
-        """The prefixes of the models that are parts of this one."""
-        parts = self.named_modules(remove_duplicate=False)
-        return tuple(f"{path}." for path, part in parts if path and isinstance(part, PreTrainedModel))
-
-    @torch.no_grad()
-    def init_weights(self, names: Iterable[str] | None = None) -> None:
-        """Draw fresh values by the parameter table, for all parameters or for some canonical names."""
-        self._undrawn = not _DRAWS.get()
-        rows = self.parameter_table()
-        chosen = [rows[name] for name in (rows if names is None else names)]
-        sharing = {row.name.rpartition(".")[0] for row in rows.values() if row.tied_to in rows}
-        for module in dict.fromkeys(row.name.rpartition(".")[0] for row in chosen if row.init is Init.OWN):
-            if module not in sharing:
-                self._init_weights(self.get_submodule(module))
-        if self._undrawn:
-            return
-        for row in chosen:
-            name = row.name
-            if row.role in (Role.OWN, Role.BESIDE) or row.tied_to is not None:
-                continue
-            parameter = self.get_parameter(name)
-            if parameter.is_meta:
-                continue
-            # A quantized weight is drawn as a whole, and then quantized.
-            values = torch.empty(row.quantized.shape, device=parameter.device) if row.quantized else parameter
-            if row.init in (Init.NORMAL, Init.NORMAL_PADDED):
-                values.normal_(0.0, self.config.initializer_range)
-                if row.init is Init.NORMAL_PADDED:
-                    values[self.config.pad_token_id] = 0
-            else:
-                values.fill_(1.0 if row.init is Init.ONES else 0.0)
-            if row.quantized:
-                self.get_submodule(name.removesuffix(".weight")).set_values(values)
-
-    def _init_undrawn(self, missing: Iterable[str]) -> None:
-        """Draw what a checkpoint lacks of the models inside that a load built; those of the encoder are this model's own."""
-        missing = set(missing)
-        for path, part in self.named_modules():
-            if isinstance(part, PreTrainedModel) and part not in (self, self.base_model) and part._undrawn:
-                part.init_weights([name for name in part.parameter_table() if f"{path}.{name}" in missing])
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """Draw the values of a module that a user's class added: the published rule. Override it for another one."""
-        if isinstance(module, nn.Linear | nn.Embedding):
-            module.weight.normal_(0.0, self.config.initializer_range)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                module.bias.zero_()
-            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-                module.weight[module.padding_idx] = 0
-        elif isinstance(module, nn.LayerNorm) and module.elementwise_affine:
-            module.weight.fill_(1.0)
-            if module.bias is not None:
-                module.bias.zero_()
-
-    def tie_weights(self) -> None:
-        """Make tied parameters the same tensor again, as the parameter table says."""
-        rows = self.parameter_table()
-        for row in rows.values():
-            if row.tied_to in rows and row.role is not Role.OWN:
-                self._share(row.name, row.tied_to)
-        # A user's head on the vocabulary is found as published; the table knows none of it.
-        output = self.get_output_embeddings() if self._task_head is OWN_HEAD else None
-        if output is not None and self.config.tie_word_embeddings:
-            output.weight = self.get_input_embeddings().weight
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As in any module; tied parameters stay tied with ``assign=True`` too.
-
-        What a file of this model has or lacks is right: one name of a tied pair, and the buffers of older releases.
-        """
-        rows = self.parameter_table()
-        values = OrderedDict(state_dict)
-        values._metadata = getattr(state_dict, "_metadata", None)  # type: ignore[attr-defined]
-        for name in state_dict:
-            if name not in rows and OLD_BUFFERS.match(name.removeprefix("roberta.")):
-                del values[name]
-        for row in rows.values():
-            if row.tied_to in rows:
-                for one, other in ((row.name, row.tied_to), (row.tied_to, row.name)):
-                    if one not in values and other in values:
-                        values[one] = values[other]
-        with self._sharing_kept():
-            return super().load_state_dict(values, strict=strict, assign=assign)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        # Where ``to``, ``to_empty`` and the like make new parameters, nn.Module makes one for each place.
-        with self._sharing_kept():
-            return super()._apply(fn, recurse)
-
-    @contextmanager
-    def _sharing_kept(self) -> Iterator[None]:
-        """Places that share a parameter before share one afterwards: the first place's."""
-        places: dict[int, list[str]] = {}
-        for name, parameter in self.named_parameters(remove_duplicate=False):
-            places.setdefault(id(parameter), []).append(name)
-        yield
-        for first, *others in places.values():
-            for name in others:
-                self._share(name, first)
-
-    def _share(self, name: str, other: str) -> None:
-        """Let the place of a key of the state dict hold the very tensor of another one."""
-        (module, _, attribute), (source, _, there) = name.rpartition("."), other.rpartition(".")
-        setattr(self.get_submodule(module), attribute, getattr(self.get_submodule(source), there))
 
     # ---- Running
 
@@ -347,98 +174,18 @@ class PreTrainedModel(nn.Module):
         """Undo :meth:`enable_input_require_grads`."""
         self._require_grads_hook.remove()
 
-    # ---- Changing the shape
-
-    def prune_heads(self, heads_to_prune: dict[int, list[int]]) -> None:
-        """Remove attention heads for good: lists of heads by layer, by their original numbers."""
-        self._refuse_quantized("prune_heads")
-        self.base_model.prune_heads(heads_to_prune)
-
-    @torch.no_grad()
-    def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
-    ) -> nn.Embedding:
-        """Change the number of rows of the word embedding, and of the vocabulary projection and its bias.
-
-        Rows that stay keep their values. New rows of the embedding start close around the mean of the old ones, or are drawn afresh with
-        ``mean_resizing=False``; new biases start at 0.
-
-        Args:
-            new_num_tokens: rows wanted; ``None`` keeps the number (before rounding).
-            pad_to_multiple_of: round the number of rows up to a multiple.
-
-        Returns:
-            The word embedding.
-
-        Raises:
-            InputError: for a number that is not positive or cuts off the padding token; for a quantized model.
-        """
-        self._refuse_quantized("resize_token_embeddings")
-        embeddings = self.get_input_embeddings()
-        assert isinstance(embeddings, nn.Embedding)
-        old = embeddings.num_embeddings
-        rows = old if new_num_tokens is None else new_num_tokens
-        if isinstance(rows, bool) or not isinstance(rows, int) or rows <= self.config.pad_token_id:
-            raise InputError(
-                f"new_num_tokens must be an integer above pad_token_id ({self.config.pad_token_id}), received {new_num_tokens!r}"
-            )
-        if pad_to_multiple_of is not None:
-            if (
-                isinstance(pad_to_multiple_of, bool)
-                or not isinstance(pad_to_multiple_of, int)
-                or pad_to_multiple_of < 1
-            ):
-                raise InputError(f"pad_to_multiple_of must be a positive integer, received {pad_to_multiple_of!r}")
-            rows = -(-rows // pad_to_multiple_of) * pad_to_multiple_of
-        if rows == old:
-            return embeddings
-        embeddings.weight = self._resized(embeddings.weight, rows, mean_resizing)
-        embeddings.num_embeddings = rows
-        self.config.vocab_size = rows
-        self.base_model.config.vocab_size = rows
-        decoder = self.get_output_embeddings()
-        if isinstance(decoder, nn.Linear):
-            if not self.config.tie_word_embeddings:
-                decoder.weight = self._resized(decoder.weight, rows, mean_resizing)
-            bias = decoder.bias
-            resized = bias.new_zeros(rows)
-            resized[: min(old, rows)] = bias[: min(old, rows)]
-            self.set_output_bias(nn.Parameter(resized, requires_grad=bias.requires_grad))
-            decoder.out_features = rows
-        self.tie_weights()
-        return embeddings
-
-    def _refuse_quantized(self, what: str) -> None:
-        if self.is_quantized:
-            raise InputError(
-                f"{what} changes weights, which a quantized model does not allow; change the original model, then quantize it"
-            )
-
-    def _resized(self, weight: Tensor, rows: int, mean_resizing: bool) -> nn.Parameter:
-        old = weight.shape[0]
-        resized = weight.new_empty((rows, *weight.shape[1:]))
-        resized[: min(old, rows)] = weight[: min(old, rows)]
-        if rows > old and mean_resizing:
-            # Not all alike, or no gradient could tell them apart; the spread is the published one (Hewitt 2021).
-            std, mean = torch.std_mean(weight.float(), dim=0, correction=0)
-            resized[old:] = torch.randn(rows - old, *mean.shape, device=mean.device) * std * 1e-9**0.5 + mean
-        elif rows > old:
-            resized[old:].normal_(0.0, self.config.initializer_range)
-        return nn.Parameter(resized, requires_grad=weight.requires_grad)
-
-    def set_output_bias(self, bias: nn.Parameter) -> None:
-        """Replace the bias of the vocabulary projection; models with one override this."""
-        raise AssertionError(f"{type(self).__name__} has no vocabulary projection")
-
     # ---- Files
+
+    @classmethod
+    def _constructor_arguments(cls) -> tuple[set[str], bool]:
+        """What ``from_pretrained`` may hand on to the constructor."""
+        return constructor_arguments(cls, PreTrainedModel)
 
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
     ) -> Any:
         """Load a checkpoint; see :func:`xlmr_torch.loading.from_pretrained` for the arguments."""
-        from xlmr_torch.loading import from_pretrained
-
         return from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs)
 
     def save_pretrained(
@@ -472,28 +219,15 @@ class PreTrainedModel(nn.Module):
             ConfigError: for a config that cannot be written.
             CheckpointError: if the disk refuses.
         """
-        from xlmr_torch.loading import save_pretrained
-
         if not safe_serialization:
             raise InputError(
                 "safe_serialization=False would write a pickle, which can run code when it is read; leave it True"
             )
-        if push_to_hub:
-            raise InputError(
-                "push_to_hub=True asks for an upload, which this library does not do; use huggingface_hub.upload_folder"
-            )
+        refuse_upload(push_to_hub)
         if variant is not None:
             raise InputError(f"variant={variant!r} is not supported; save to a folder of its own")
         if is_main_process:
             save_pretrained(self, Path(save_directory), state_dict=state_dict, max_shard_size=max_shard_size)
-
-
-def _stored_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and persistent buffers by the keys of the state dict, which itself may be costly to make (hooks that gather shards)."""
-    for path, module in model.named_modules(remove_duplicate=False):
-        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if tensor is not None and name not in module._non_persistent_buffers_set:
-                yield f"{path}.{name}" if path else name, tensor
 
 
 def _require_grad(module: nn.Module, inputs: Any, output: Tensor) -> None:
