@@ -21,8 +21,10 @@ from xlmr_core.arguments import (
 from xlmr_core.checkpoint import fetch_checkpoint, format_asked_for, read_config, read_config_values
 from xlmr_core.config import AutoConfig, XLMRobertaConfig, check_known
 from xlmr_core.errors import InputError
+from xlmr_core.formats.safetensors_format import OWN_NAMES
 from xlmr_core.formats.tensors import RawTensor, TensorInfo
 from xlmr_core.load_plan import UNUSED, LoadReport, TensorFile
+from xlmr_core.parameters import Parameter
 
 __all__ = [
     "FORMAT_ARGUMENTS",
@@ -32,6 +34,7 @@ __all__ = [
     "config_to_save",
     "dtype_wanted",
     "loading_info",
+    "metadata_to_save",
     "model_config",
     "read_request",
 ]
@@ -213,6 +216,12 @@ def loading_info(report: LoadReport) -> dict[str, Any]:
         "error_msgs": [],
         "report": report,
     }
+
+
+def metadata_to_save(names: Iterable[str], rows: Mapping[str, Parameter]) -> dict[str, str]:
+    """The texts in a file with these names: loaders of the original library ask for the first, ours for those about names of a user's own."""
+    own = any(name not in rows or rows[name].own for name in names)
+    return {"format": "pt", **(OWN_NAMES if own else {})}
 
 
 def config_to_save(config: XLMRobertaConfig, architecture: str, dtype: str) -> XLMRobertaConfig:

@@ -37,15 +37,6 @@ __all__ = [
     "table_of",
 ]
 
-# How a parameter of a layer of ours starts where a user's class holds it without values.
-_INIT_OF_ROLE = {
-    Role.EMBEDDING: Init.NORMAL,
-    Role.LINEAR_WEIGHT: Init.NORMAL,
-    Role.LINEAR_BIAS: Init.ZEROS,
-    Role.NORM_SCALE: Init.ONES,
-    Role.NORM_BIAS: Init.ZEROS,
-}
-
 
 @dataclass(frozen=True)
 class Place:
@@ -55,13 +46,13 @@ class Place:
         shape: in the canonical layout.
         tensor: tells tensors apart; places that share one have the same.
         role: what it is, if the layer that holds it is an ordinary one of the framework.
-        filled: whether it has values.
+        init: how it starts; but for places without values, as the class made it.
     """
 
     shape: tuple[int, ...]
     tensor: int
     role: Role = Role.OWN
-    filled: bool = True
+    init: Init = Init.OWN
 
 
 def table_of(known: Mapping[str, Parameter], here: Mapping[str, Place]) -> dict[str, Parameter]:
@@ -81,8 +72,7 @@ def table_of(known: Mapping[str, Parameter], here: Mapping[str, Place]) -> dict[
     for name, place in here.items():
         if name not in rows:
             shared = first.setdefault(place.tensor, name)
-            init = Init.OWN if place.filled else _INIT_OF_ROLE.get(place.role, Init.OWN)
-            row = Parameter(name, place.shape, ("own",) * len(place.shape), place.role, init, own=True)
+            row = Parameter(name, place.shape, ("own",) * len(place.shape), place.role, place.init, own=True)
             rows[name] = row if shared == name else replace(row, tied_to=shared)
     return rows
 

@@ -145,8 +145,8 @@ def _checked(module: nnx.Module, params: Mapping[str, Any], own: Mapping[str, An
 
 def path_of(row: Parameter) -> Path:
     """Where a parameter of the table stands in the tree."""
-    *steps, _ = row.name.split(".")
-    return *steps, LAST_STEP[row.role]
+    *steps, last = row.name.split(".")
+    return *steps, LAST_STEP.get(row.role, last)
 
 
 def paths(rows: Mapping[str, Parameter]) -> dict[str, Path]:

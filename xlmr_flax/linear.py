@@ -7,7 +7,9 @@ in float32 at least: in bfloat16 that is both more exact and faster.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,10 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-__all__ = ["LayerNorm", "Linear", "accumulator", "dropout", "select_columns", "select_rows", "unset"]
+__all__ = [
+    *("LayerNorm", "Linear", "accumulator", "dropout", "is_loading", "loading", "select_columns", "select_rows"),
+    "unset",
+]
 
 
 def unset(*shape: int) -> nnx.Param[Array]:
@@ -90,3 +95,23 @@ def _like(layer: Linear, kernel: Callable[[Array], Array], bias: Callable[[Array
     copy = Linear(0, 0)
     copy.kernel, copy.bias = of(layer.kernel, kernel), of(layer.bias, bias)
     return copy
+
+
+# ---- Values that come from a file
+
+_loading = ContextVar("loading", default=False)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Models made inside draw no fresh values, because all of them are about to be loaded."""
+    token = _loading.set(True)
+    try:
+        yield
+    finally:
+        _loading.reset(token)
+
+
+def is_loading() -> bool:
+    """Whether values are about to be loaded."""
+    return _loading.get()

@@ -1,13 +1,14 @@
 """From files to models and back.
 
-A model is built of shapes without drawing a value, then the checkpoint's tensors are put in place, a piece at a time, and JAX takes that memory
-over. The pages of the mapped file that a piece came from are let go at once, so memory is the model once.
+A model is built of shapes without drawing a value, then the checkpoint's tensors are put in place, a piece at a time, and JAX takes that
+memory over. The pages of the mapped file that a piece came from are let go at once, so memory is the model once.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,28 +16,26 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
-from xlmr_core import hub
-from xlmr_core.checkpoint import (
-    Checkpoint,
-    RawTensor,
-    fetch_checkpoint,
-    format_asked_for,
-    open_checkpoint,
-    save_checkpoint,
-)
+from xlmr_core.arguments import Served, model_only
+from xlmr_core.checkpoint import RawTensor, open_checkpoint, save_checkpoint
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.load_plan import plan_load
-from xlmr_core.loading import loading_info, model_config
+from xlmr_core.errors import InputError
+from xlmr_core.load_plan import LoadPlan, TensorFile, plan_load
+from xlmr_core.loading import StateDict, config_to_save, dtype_wanted, loading_info, metadata_to_save, read_request
+from xlmr_core.own_classes import check_dtypes, check_ties, own_names
 from xlmr_core.parameters import Parameter, Role, stored_names
 from xlmr_core.quantization import refuse_quantized
-from xlmr_flax.functional import path_of, to_canonical, unflatten, with_params
-from xlmr_flax.placement import find_device, find_dtype
+from xlmr_flax.functional import flatten, in_layout, unflatten, with_params
+from xlmr_flax.linear import loading
+from xlmr_flax.placement import find_dtype, find_one_device
+from xlmr_flax.values import places, spots
 
 if TYPE_CHECKING:
     from xlmr_flax.pretrained import PreTrainedModel
 
-__all__ = ["NOT_NEEDED", "ONLY", "from_pretrained", "save_pretrained", "to_numpy", "to_raw"]
+__all__ = ["ONLY", "from_pretrained", "save_pretrained", "to_numpy", "to_raw"]
 
 ModelT = TypeVar("ModelT", bound="PreTrainedModel")
 
@@ -46,20 +45,18 @@ DTYPES: dict[str, Any] = {
     "F32": jnp.dtype("float32"),
     "F16": jnp.dtype("float16"),
     "BF16": jnp.dtype("bfloat16"),
+    "I64": jnp.dtype("int64"),
+    "I32": jnp.dtype("int32"),
+    "I16": jnp.dtype("int16"),
+    "I8": jnp.dtype("int8"),
+    "U32": jnp.dtype("uint32"),
+    "U8": jnp.dtype("uint8"),
+    "BOOL": jnp.dtype("bool"),
 }
 TAGS = {dtype: tag for tag, dtype in DTYPES.items()}
 
-# Published arguments about matters that do not arise here: any value will do.
-NOT_NEEDED = (*hub.NOT_NEEDED, "generation_config")
 # Published arguments of which only some values can be served: those values, and what to say to others.
-ONLY: hub.Served = {
-    **hub.ONLY,
-    "variant": ((None,), "variants are not looked up; pass the path of the folder or file that holds it"),
-    "quantization_config": ((None,), "this backend computes in floating point; load the original checkpoint"),
-    "push_to_hub": ((False,), "this library does not upload; use huggingface_hub.upload_folder"),
-}
-# What goes to the model's constructor.
-MODEL_ARGUMENTS = ("input_shape", "gradient_checkpointing", "add_pooling_layer")
+ONLY: Served = model_only("this backend computes in floating point; load the original checkpoint")
 
 
 def to_numpy(raw: RawTensor) -> np.ndarray[Any, Any]:
@@ -75,44 +72,47 @@ def to_raw(array: Any) -> RawTensor:
 
 def from_pretrained(
     cls: type[ModelT],
-    name_or_path: str | os.PathLike[str],
+    name_or_path: str | os.PathLike[str] | None,
     dtype: Any = jnp.float32,
     *,
     config: XLMRobertaConfig | str | os.PathLike[str] | None = None,
+    state_dict: Mapping[str, Any] | None = None,
     param_dtype: Any = None,
+    torch_dtype: Any = None,
     device: int | str | jax.Device | None = None,
+    device_map: int | str | jax.Device | dict[str, Any] | None = None,
     seed: int = 0,
     _do_init: bool = True,
     attn_implementation: str | None = None,
     packing: str | None = None,
     ignore_mismatched_sizes: bool = False,
     output_loading_info: bool = False,
-    use_safetensors: bool | None = None,
-    from_pt: bool = False,
-    from_tf: bool = False,
-    from_flax: bool = False,
     **kwargs: Any,
 ) -> Any:
     """Load a model, from a checkpoint of any format in ``xlmr_core.formats``.
 
     Args:
         cls: the model class.
-        name_or_path: a local folder, a file of weights in one, a built-in name (``xlmr-mini``), or a name on the hub.
+        name_or_path: a local folder, a file of weights in one, a built-in name (``xlmr-mini``), or a name on the hub;
+            ``None`` if ``config`` and ``state_dict`` say all.
         dtype: in which everything is computed; it leaves the parameters as they are.
         config: in place of the checkpoint's own.
-        param_dtype: of the parameters; ``None`` is float32, ``"auto"`` the checkpoint's own.
-        device: where the parameters go, such as ``"cpu"`` or ``"gpu:1"``; default: JAX's default device.
+        state_dict: arrays by canonical name and in canonical layout, in place of the checkpoint's files.
+        param_dtype: of the parameters; ``None`` is float32, ``"auto"`` the checkpoint's own. ``torch_dtype``, which says the
+            same in scripts for PyTorch, is taken for it.
+        device, device_map: where the parameters go, such as ``"cpu"`` or ``"gpu:1"``; default: JAX's default device.
         seed: of the random key for parts that start fresh.
         _do_init: ``False`` returns ``(model, params)``, and the model itself holds no parameters.
         attn_implementation: ``sdpa`` (default) or ``eager``.
         packing: see :meth:`PreTrainedModel.set_packing`.
         ignore_mismatched_sizes: let parameters of another shape start fresh.
-        output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.load_plan.LoadReport` as ``info["report"]`` and its
-            lists under their published names.
-        use_safetensors, from_pt, from_tf, from_flax: which file of a folder to read. By default, and with ``from_pt``, the first of
-            ``xlmr_core.formats.FORMATS`` that is there.
-        **kwargs: ``gradient_checkpointing``, ``add_pooling_layer``; the hub's ``revision``, ``cache_dir``, ``local_files_only``, ``token``,
-            ...; published arguments about matters that do not arise here; everything else sets a value of the config.
+        output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.load_plan.LoadReport` as
+            ``info["report"]`` and its lists under their published names.
+        **kwargs: ``use_safetensors``, ``from_pt``, ``from_tf``, ``from_flax`` say which file of a folder to read; by default,
+            and with ``from_pt``, the first of ``xlmr_core.formats.FORMATS`` that is there. Further what the constructor
+            takes (``gradient_checkpointing``, ``add_pooling_layer``, a user's own); the hub's ``revision``, ``cache_dir``,
+            ``local_files_only``, ``token``, ...; published arguments that ask for nothing here
+            (``low_cpu_mem_usage``, ...); everything else sets a value of the config.
 
     Raises:
         ModelNotFoundError: if the name or folder cannot be found.
@@ -121,65 +121,80 @@ def from_pretrained(
         InputError: for an unknown dtype, device or implementation, or a published argument whose value cannot be served.
         TypeError: for an argument that neither the loader, nor the model, nor the config knows.
     """
-    where = {key: kwargs.pop(key) for key in hub.HUB_ARGUMENTS if key in kwargs}
-    kwargs = hub.without_published(kwargs, ONLY, NOT_NEEDED)
-    model_kwargs = {key: kwargs.pop(key) for key in MODEL_ARGUMENTS if key in kwargs}
-    target = find_device(device)
+    param_dtype = torch_dtype if param_dtype is None else param_dtype
+    target = find_one_device(device, device_map)
     dtype = find_dtype(jnp.float32 if dtype is None else dtype)
     if param_dtype not in (None, "auto"):
         param_dtype = find_dtype(param_dtype)
-
-    format = format_asked_for(from_pt=from_pt, from_tf=from_tf, from_flax=from_flax, use_safetensors=use_safetensors)
-    folder = fetch_checkpoint(name_or_path, format, **where)
-    config = model_config(cls.config_class, cls.__name__, folder, format, config, kwargs)
-    config.name_or_path = str(name_or_path)
-    refuse_quantized(config, folder)
-    model = cls(config, dtype=dtype, _do_init=False, **model_kwargs)
+    request = read_request(cls, name_or_path, config, state_dict is not None, kwargs, ONLY)
+    config = request.config
+    refuse_quantized(config, request.folder)
+    with loading():
+        model = cls(config, **request.constructor)
+    model._set_dtype(dtype)
     if attn_implementation is not None:
         model.set_attn_implementation(attn_implementation)
     if packing is not None:
         model.set_packing(packing)
 
-    with open_checkpoint(folder, format) as source:
+    rows = model.parameter_table()
+    opened = (
+        open_checkpoint(request.folder, request.format)
+        if state_dict is None
+        else nullcontext(StateDict(state_dict, _describe, to_raw))
+    )
+    with opened as source:
         plan = plan_load(
             config,
             cls._task_head.suffix,
             source,
-            pooler=model.base_model.pooler is not None,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
             model=cls.__name__,
+            rows=rows,
         )
-        wanted = _wanted_dtype(param_dtype, config, source, plan.sources.values())
-        rows = model.parameter_table()
-        leaves = {}
-        for name, stored in plan.sources.items():
-            leaves[path_of(rows[name])] = _put(rows[name], source.tensor(stored), wanted, target)
-    key = jax.random.key(seed)
-    for name in plan.fresh:
-        leaves[path_of(rows[name])] = jax.device_put(model._fresh(rows[name], key, wanted), target)
+        wanted = find_dtype(dtype_wanted(param_dtype, "float32", config, source, plan.sources.values()))
+        params = _fill(model, rows, plan, source, target, wanted, jax.random.key(seed))
     config.dtype = wanted.name
-    params = unflatten(leaves)
     if _do_init:
         model.params = params
     found = model if _do_init else (model, params)
     return (found, loading_info(plan.report)) if output_loading_info else found
 
 
-def _put(row: Parameter, raw: RawTensor, dtype: Any, device: jax.Device | None) -> jax.Array:
-    """A parameter on its device; on a CPU JAX takes the copy's memory over."""
-    transposed = row.role is Role.LINEAR_WEIGHT
-    return jax.device_put(raw.to_aligned(dtype, transposed=transposed, decode=to_numpy), device)
+def _fill(
+    model: PreTrainedModel,
+    rows: Mapping[str, Parameter],
+    plan: LoadPlan,
+    source: TensorFile,
+    target: jax.Device | None,
+    wanted: Any,
+    key: jax.Array,
+) -> dict[str, Any]:
+    """The tree of a model's parameters, on the device and in the dtype that are wanted; other variables are filled in their places."""
+    here, leaves = spots(model), {}
+    for name, row in rows.items():
+        if row.tied_to is not None:
+            continue
+        spot = here[name]
+        if name in plan.sources:
+            place = spot.variable.get_value().dtype
+            dtype = wanted if place == jnp.float32 or not row.own else place
+            raw = source.tensor(plan.sources[name])
+            transposed = row.role is Role.LINEAR_WEIGHT
+            # On a CPU JAX takes the copy's memory over.
+            value = jax.device_put(raw.to_aligned(dtype, transposed=transposed, decode=to_numpy), target)
+        else:
+            value = jax.device_put(model._fresh(row, key, wanted), target)
+        if isinstance(spot.variable, nnx.Param):
+            leaves[spot.path] = value
+        else:
+            spot.variable.set_value(value)
+    return unflatten(leaves)
 
 
-def _wanted_dtype(dtype: Any, config: XLMRobertaConfig, source: Checkpoint, names: Any) -> Any:
-    """One dtype for all parameters. Without a wish it is float32, as in the 4.x releases of the original library."""
-    if dtype is None:
-        return jnp.dtype("float32")
-    if dtype != "auto":
-        return find_dtype(dtype)
-    if config.dtype is not None:
-        return find_dtype(config.dtype)
-    return next((DTYPES[source.info(name).dtype] for name in names), jnp.dtype("float32"))
+def _describe(array: Any) -> tuple[str, tuple[int, ...]]:
+    array = array if isinstance(array, jax.Array) else np.asarray(array)
+    return TAGS[jnp.dtype(array.dtype)], tuple(array.shape)
 
 
 def save_pretrained(
@@ -191,23 +206,37 @@ def save_pretrained(
     max_shard_size: int | str = "5GB",
 ) -> None:
     """Write the files of :meth:`PreTrainedModel.save_pretrained`, in a format of ``xlmr_core.formats``."""
-    params = model.params if params is None else with_params(model, params).params
-    rows = model.parameter_table()
-    values = to_canonical(rows, params)
-    tensors = {name: partial(_raw_of, values, rows[name]) for name in stored_names(rows)}
+    leaves = flatten(model.params if params is None else with_params(model, params).params)
+    rows, here = model.parameter_table(), spots(model)
+    own = own_names(rows)
+    if own and format != "safetensors":
+        raise InputError(
+            f"safe_serialization=False writes the published parameters only, expected none beside them, received "
+            f"{', '.join(own[:8])}; leave it True"
+        )
+    check_ties(rows, places(model, rows))
+    stored = {name: rows[rows[name].tied_to or name] for name in stored_names(rows)}
+    values = {}
+    for name, row in stored.items():
+        spot = here[row.name]
+        values[name] = leaves[spot.path] if isinstance(spot.variable, nnx.Param) else spot.variable.get_value()
+    check_dtypes(
+        {name: TAGS.get(jnp.dtype(value.dtype)) for name, value in values.items()},
+        {name: value.dtype for name, value in values.items()},
+    )
     dtype = jnp.dtype(next(iter(values.values())).dtype).name
-    config = model.config.copy(architectures=[type(model).__name__.removeprefix("Flax")], dtype=dtype)
+    config = config_to_save(model.config, type(model).__name__.removeprefix("Flax"), dtype)
     save_checkpoint(
         folder,
         format,
-        tensors,
+        {name: partial(_raw_of, value, stored[name]) for name, value in values.items()},
         config,
         model._task_head.suffix,
         max_shard_size=max_shard_size,
-        metadata={"format": "pt"},
+        metadata=metadata_to_save(values, rows),
         together={"config.json": config.to_json_string().encode()},
     )
 
 
-def _raw_of(values: Mapping[str, Any], row: Parameter) -> RawTensor:
-    return to_raw(values[row.name if row.name in values else row.tied_to])
+def _raw_of(value: Any, row: Parameter) -> RawTensor:
+    return to_raw(in_layout(row, value))

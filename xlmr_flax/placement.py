@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from xlmr_core.errors import InputError
+from xlmr_core.placement import FLOATS, one_device, refuse_dtype
 
-__all__ = ["find_device", "find_dtype"]
+__all__ = ["find_device", "find_dtype", "find_one_device"]
 
 
 def find_device(device: int | str | jax.Device | None) -> jax.Device | None:
@@ -43,6 +44,18 @@ def find_device(device: int | str | jax.Device | None) -> jax.Device | None:
     return found[index]
 
 
+def find_one_device(
+    device: int | str | jax.Device | None, device_map: int | str | jax.Device | dict[str, Any] | None = None
+) -> jax.Device | None:
+    """The device that ``device`` or ``device_map`` mean; ``None`` is JAX's default.
+
+    Raises:
+        InputError: for several devices, or one that is not there.
+    """
+    found = one_device(device, device_map)
+    return None if isinstance(found, str) and found == "auto" else find_device(found)
+
+
 def find_dtype(dtype: Any) -> Any:
     """A floating point dtype by name (``bfloat16``) or as it is.
 
@@ -53,6 +66,6 @@ def find_dtype(dtype: Any) -> Any:
         found = jnp.dtype(dtype)
     except TypeError:
         found = None
-    if found not in [jnp.dtype(name) for name in ("float32", "float16", "bfloat16", "float64")]:
-        raise InputError(f"dtype must be float32, float16, bfloat16 or float64, received {dtype!r}")
+    if found not in [jnp.dtype(name) for name in FLOATS]:
+        refuse_dtype(dtype)
     return found

@@ -1,9 +1,8 @@
-"""What every model can do besides computing: hold its parameters, load, save, resize, prune, count, choose its kernel."""
+"""What every model can do besides computing: be built, say of what it consists, run as it is told, load and save."""
 
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -13,31 +12,31 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from xlmr_core.arguments import refuse_upload
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import ConfigError, InputError
+from xlmr_core.errors import InputError
 from xlmr_core.heads import OWN_HEAD, Head
 from xlmr_core.outputs import ModelOutput
+from xlmr_core.own_classes import constructor_arguments
 from xlmr_core.packing import check_packing_mode
-from xlmr_core.parameters import Init, Parameter, Role, parameters
-from xlmr_flax.functional import (
-    StaticConfig,
-    flatten,
-    in_layout,
-    path_of,
-    paths,
-    read_params,
-    unflatten,
-    with_params,
-    write_params,
-)
+from xlmr_core.pretrained import check_config, refuse_projection
+from xlmr_flax.functional import StaticConfig, flatten, read_params, unflatten, with_params, write_params
 from xlmr_flax.kernels import check_attn_implementation
+from xlmr_flax.linear import is_loading
+from xlmr_flax.loading import from_pretrained, save_pretrained
 from xlmr_flax.placement import find_dtype
+from xlmr_flax.resizing import ResizableModel
+from xlmr_flax.values import ModelValues
 
 __all__ = ["PreTrainedModel"]
 
 
-class PreTrainedModel(nnx.Module):
+class PreTrainedModel(ModelValues, ResizableModel, nnx.Module):
     """Base class of all models.
+
+    A class of your own derives from a published one, or from ``FlaxXLMRobertaPreTrainedModel`` or
+    ``FlaxXLMRobertaXLPreTrainedModel`` with an encoder as ``self.roberta``, and makes its layers in its constructor. What it
+    adds is saved and loaded with the rest.
 
     Args:
         config: the model's configuration, kept as ``model.config``.
@@ -66,25 +65,19 @@ class PreTrainedModel(nnx.Module):
         _do_init: bool = True,
         gradient_checkpointing: bool = False,
     ) -> None:
-        accepted = self.config_class.accepted_model_types
-        if not isinstance(config, XLMRobertaConfig) or config.model_type not in accepted:
-            raise ConfigError(
-                f"{type(self).__name__} expects a {self.config_class.__name__}, received {type(config).__name__}"
-                f" (model_type {getattr(config, 'model_type', None)!r}); build one with {self.config_class.__name__}.from_dict(...)"
-            )
-        config.validate()
+        check_config(type(self), self.config_class, config)
         self._config = StaticConfig(config)
         self._training = False
         self._build(config)
         self._set_dtype(find_dtype(dtype))
         if gradient_checkpointing:
             self.gradient_checkpointing_enable()
-        if _do_init:
+        # A class of a user's own has no encoder yet, and that draws its own values.
+        if _do_init and not is_loading() and self._has_encoder():
             self.params = self.init_weights(jax.random.key(seed), input_shape)
 
     def _build(self, config: XLMRobertaConfig) -> None:
-        """Make the layers."""
-        raise NotImplementedError
+        """Make the layers. A user's class makes its own here or in its constructor."""
 
     # ---- The parts
 
@@ -102,10 +95,6 @@ class PreTrainedModel(nnx.Module):
     def base_model(self) -> Any:
         """The encoder below a head; the model itself if it is the encoder."""
         return getattr(self, self.base_model_prefix, self)
-
-    def parameter_table(self) -> dict[str, Parameter]:
-        """The rows of the parameter table that this model has, by canonical name."""
-        return parameters(self.config, self._task_head.suffix, pooler=self.base_model.pooler is not None)
 
     def get_input_embeddings(self) -> nnx.Module:
         """The word embedding."""
@@ -125,9 +114,7 @@ class PreTrainedModel(nnx.Module):
         Raises:
             InputError: if the model has none.
         """
-        raise InputError(
-            f"{type(self).__name__} has no vocabulary projection to replace; use a language modelling head"
-        )
+        refuse_projection(type(self))
 
     @property
     def dtype(self) -> Any:
@@ -179,39 +166,6 @@ class PreTrainedModel(nnx.Module):
     def required_params(self) -> set[tuple[str, ...]]:
         """The paths of all parameters."""
         return set(flatten(read_params(self)))
-
-    @property
-    def logical_axes(self) -> dict[str, Any]:
-        """The names of every parameter's axes (``hidden``, ``ffn``, ``vocab``, ...), in a tree like ``params``, to derive shardings from."""
-        rows = [row for row in self.parameter_table().values() if row.tied_to is None]
-        return unflatten({path_of(row): row.dims[::-1] if row.role is Role.LINEAR_WEIGHT else row.dims for row in rows})
-
-    def init_weights(
-        self, rng: Array, input_shape: tuple[int, ...] = (1, 1), params: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """Fresh parameters by the parameter table; the model itself stays as it is.
-
-        Args:
-            rng: a random key.
-            input_shape: of the published signature.
-            params: a tree whose parameters are kept; only those that it lacks are drawn.
-        """
-        given = {} if params is None else flatten(params)
-        rows = self.parameter_table()
-        drawn = {
-            path: given[path] if path in given else self._fresh(rows[name], rng) for name, path in paths(rows).items()
-        }
-        return unflatten(drawn)
-
-    def _fresh(self, row: Parameter, rng: Array, dtype: Any = jnp.float32) -> Array:
-        if row.init not in (Init.NORMAL, Init.NORMAL_PADDED):
-            return jnp.full(row.shape, 1.0 if row.init is Init.ONES else 0.0, dtype)
-        # A key by name, so that a parameter's values depend on no other parameter.
-        key = jax.random.fold_in(rng, zlib.crc32(row.name.encode()))
-        values = jax.random.normal(key, row.shape, jnp.float32) * self.config.initializer_range
-        if row.init is Init.NORMAL_PADDED:
-            values = values.at[self.config.pad_token_id].set(0.0)
-        return in_layout(row, values).astype(dtype)
 
     def to_bf16(self, params: Mapping[str, Any], mask: Any = None) -> dict[str, Any]:
         """The floating point parameters of a tree in bfloat16.
@@ -347,86 +301,18 @@ class PreTrainedModel(nnx.Module):
         self.base_model.encoder.scan_layers = on
         return self
 
-    # ---- Changing the shape
-
-    def prune_heads(self, heads_to_prune: dict[int, list[int]]) -> None:
-        """Remove attention heads for good: lists of heads by layer, by their original numbers."""
-        self.base_model.prune_heads(heads_to_prune)
-
-    def resize_token_embeddings(
-        self,
-        new_num_tokens: int | None = None,
-        pad_to_multiple_of: int | None = None,
-        mean_resizing: bool = True,
-        *,
-        rng: Array | None = None,
-    ) -> nnx.Module:
-        """Change the number of rows of the word embedding, and of the vocabulary projection and its bias.
-
-        Rows that stay keep their values. New rows of the embedding start close around the mean of the old ones, or are drawn afresh with
-        ``mean_resizing=False``; new biases start at 0.
-
-        Args:
-            new_num_tokens: rows wanted; ``None`` keeps the number (before rounding).
-            pad_to_multiple_of: round the number of rows up to a multiple.
-            mean_resizing: how new rows start.
-            rng: the random key they are drawn with; default: the same one always.
-
-        Returns:
-            The word embedding.
-
-        Raises:
-            InputError: for a number that is not positive or cuts off the padding token, or a model without values.
-        """
-        self._refuse_abstract(read_params(self))
-        embedding = self.get_input_embeddings().embedding
-        old = embedding.shape[0]
-        rows = old if new_num_tokens is None else new_num_tokens
-        if isinstance(rows, bool) or not isinstance(rows, int) or rows <= self.config.pad_token_id:
-            raise InputError(
-                f"new_num_tokens must be an integer above pad_token_id ({self.config.pad_token_id}), received {new_num_tokens!r}"
-            )
-        if pad_to_multiple_of is not None:
-            if (
-                isinstance(pad_to_multiple_of, bool)
-                or not isinstance(pad_to_multiple_of, int)
-                or pad_to_multiple_of < 1
-            ):
-                raise InputError(f"pad_to_multiple_of must be a positive integer, received {pad_to_multiple_of!r}")
-            rows = -(-rows // pad_to_multiple_of) * pad_to_multiple_of
-        if rows == old:
-            return self.get_input_embeddings()
-        first, second = jax.random.split(jax.random.key(0) if rng is None else rng)
-        self.get_input_embeddings().embedding = nnx.Param(self._resized(embedding[...], rows, mean_resizing, first))
-        self.config.vocab_size = rows
-        self._resize_projection(rows, mean_resizing, second)
-        return self.get_input_embeddings()
-
-    def _resize_projection(self, rows: int, mean_resizing: bool, rng: Array) -> None:
-        """Resize what projects to the vocabulary; models with a projection override this."""
-
-    def _resized(self, weight: Array, rows: int, mean_resizing: bool, rng: Array) -> Array:
-        old, width = weight.shape
-        if rows <= old:
-            return weight[:rows]
-        noise = jax.random.normal(rng, (rows - old, width), jnp.float32)
-        if mean_resizing:
-            # Not all alike, or no gradient could tell them apart; the spread is the published one (Hewitt 2021).
-            wide = weight.astype(jnp.float32)
-            new = noise * wide.std(0) * 1e-9**0.5 + wide.mean(0)
-        else:
-            new = noise * self.config.initializer_range
-        return jnp.concatenate([weight, new.astype(weight.dtype)])
-
     # ---- Files
+
+    @classmethod
+    def _constructor_arguments(cls) -> tuple[set[str], bool]:
+        """What ``from_pretrained`` may hand on to the constructor."""
+        return constructor_arguments(cls, PreTrainedModel)
 
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], dtype: Any = jnp.float32, **kwargs: Any
     ) -> Any:
         """Load a checkpoint; see :func:`xlmr_flax.loading.from_pretrained` for the arguments."""
-        from xlmr_flax.loading import from_pretrained
-
         return from_pretrained(cls, pretrained_model_name_or_path, dtype, **kwargs)
 
     def save_pretrained(
@@ -454,12 +340,7 @@ class PreTrainedModel(nnx.Module):
             ConfigError: for a config that cannot be written.
             CheckpointError: if the disk refuses.
         """
-        from xlmr_flax.loading import save_pretrained
-
-        if push_to_hub:
-            raise InputError(
-                "push_to_hub=True asks for an upload, which this library does not do; use huggingface_hub.upload_folder"
-            )
+        refuse_upload(push_to_hub)
         format = "safetensors" if safe_serialization else "flax"
         save_pretrained(self, Path(save_directory), params=params, format=format, max_shard_size=max_shard_size)
 

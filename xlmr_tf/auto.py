@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
-from xlmr_core import hub
+from xlmr_core.arguments import MODEL_NOT_NEEDED, without_published
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import XLMRError
 from xlmr_core.heads import model_class_name
 from xlmr_core.loading import auto_config
+from xlmr_core.pretrained import refuse_building
 from xlmr_tf import modeling_xlm_roberta, modeling_xlm_roberta_xl
-from xlmr_tf.loading import NOT_NEEDED, ONLY
+from xlmr_tf.loading import ONLY
 from xlmr_tf.placement import find_dtype
 from xlmr_tf.pretrained import PreTrainedModel
 
@@ -39,9 +39,7 @@ class _AutoModel:
     head: ClassVar[str]
 
     def __init__(self) -> None:
-        raise XLMRError(
-            f"{type(self).__name__} is not built itself; use its from_pretrained(name_or_path) or from_config(config)"
-        )
+        refuse_building(type(self))
 
     @classmethod
     def from_config(
@@ -65,7 +63,7 @@ class _AutoModel:
         dtype = torch_dtype if dtype is None else dtype
         dtype = config.dtype if dtype == "auto" else dtype
         dtype = None if dtype is None else find_dtype(dtype)
-        model = model_class(config, cls.head)(config, dtype=dtype, **hub.without_published(kwargs, ONLY, NOT_NEEDED))
+        model = model_class(config, cls.head)(config, dtype=dtype, **without_published(kwargs, ONLY, MODEL_NOT_NEEDED))
         if attn_implementation is not None:
             model.set_attn_implementation(attn_implementation)
         if packing is not None:

@@ -95,19 +95,23 @@ def dims(x: Any) -> list[Any]:
 
 # ---- Values that come from a file
 
-_loading = ContextVar("loading", default=False)
+_loading: ContextVar[list[Any] | None] = ContextVar("loading", default=None)
 
 
 @contextmanager
-def loading() -> Iterator[None]:
-    """Models made inside draw no fresh values, because all of them are about to be loaded."""
-    token = _loading.set(True)
+def loading() -> Iterator[list[Any]]:
+    """Models made inside draw no fresh values, because all of them are about to be loaded. Gives the list of these models."""
+    models: list[Any] = []
+    token = _loading.set(models)
     try:
-        yield
+        yield models
     finally:
         _loading.reset(token)
 
 
-def is_loading() -> bool:
-    """Whether values are about to be loaded."""
-    return _loading.get()
+def leave_unset(model: Any) -> bool:
+    """Whether a model was made where values are about to be loaded; it is then in the list that ``loading()`` gives."""
+    models = _loading.get()
+    if models is not None:
+        models.append(model)
+    return models is not None

@@ -9,10 +9,11 @@ import keras
 import tensorflow as tf
 
 from xlmr_core.errors import InputError
+from xlmr_core.placement import FLOATS, one_device, refuse_dtype
 
 __all__ = ["find_device", "find_dtype", "find_one_device"]
 
-FLOATS = ("float32", "float16", "bfloat16", "float64")
+POLICIES = (*FLOATS, "mixed_float16", "mixed_bfloat16")
 
 
 def find_device(device: int | str) -> str:
@@ -35,21 +36,14 @@ def find_device(device: int | str) -> str:
     return f"/device:{kind}:{index}"
 
 
-def find_one_device(device: int | str | dict[str, Any] | None) -> str | None:
+def find_one_device(device: int | str | None, device_map: int | str | dict[str, Any] | None = None) -> str | None:
     """The device that ``device`` or ``device_map`` mean; ``None`` leaves the choice to TensorFlow.
 
     Raises:
         InputError: for several devices, or one that is not there.
     """
-    if isinstance(device, dict):
-        if len(set(map(str, device.values()))) != 1:
-            raise InputError(
-                f"device_map must put the whole model on one device, received {device!r}; pass device='gpu:0' or similar"
-            )
-        device = next(iter(device.values()))
-    if device in (None, "auto", "balanced", "balanced_low_0", "sequential"):
-        return None
-    return find_device(device)
+    found = one_device(device, device_map)
+    return None if found in (None, "auto") else find_device(found)
 
 
 def find_dtype(dtype: Any) -> str:
@@ -59,6 +53,6 @@ def find_dtype(dtype: Any) -> str:
         InputError: for anything else.
     """
     name = str(getattr(dtype, "name", None) or getattr(dtype, "__name__", dtype)).removeprefix("torch.")
-    if name.removeprefix("mixed_") not in FLOATS or name in ("mixed_float32", "mixed_float64"):
-        raise InputError(f"dtype must be {', '.join(FLOATS)}, mixed_float16 or mixed_bfloat16, received {dtype!r}")
+    if name not in POLICIES:
+        refuse_dtype(dtype, POLICIES)
     return keras.dtype_policies.get(name).name

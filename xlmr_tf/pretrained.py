@@ -1,4 +1,7 @@
-"""What every model can do besides computing: load, save, resize, prune, count, choose its kernel. How Keras trains it is in ``training.py``."""
+"""What every model can do besides computing: be built, say of what it consists, run as it is told, load and save.
+
+How Keras trains it is in ``training.py``.
+"""
 
 from __future__ import annotations
 
@@ -11,41 +14,36 @@ from typing import Any, ClassVar, Self
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
+from xlmr_core.arguments import refuse_upload
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import ConfigError, InputError
+from xlmr_core.errors import InputError
 from xlmr_core.heads import OWN_HEAD, Head
 from xlmr_core.outputs import ModelOutput
+from xlmr_core.own_classes import constructor_arguments
 from xlmr_core.packing import check_packing_mode
-from xlmr_core.parameters import Init, Parameter, Role, parameters
+from xlmr_core.pretrained import check_config, refuse_projection
 from xlmr_tf.kernels import check_attn_implementation
-from xlmr_tf.linear import is_loading, replace_values
+from xlmr_tf.linear import replace_values
+from xlmr_tf.loading import from_pretrained, save_pretrained
 from xlmr_tf.placement import find_dtype
+from xlmr_tf.resizing import ResizableModel
 from xlmr_tf.serving import ExportedByKeras
 from xlmr_tf.training import TrainedByKeras
+from xlmr_tf.values import ModelValues
 
 __all__ = ["PreTrainedModel"]
 
 # The variables of layers that a model is made of.
 VARIABLES = ("_kernel", "_embeddings", "bias", "gamma", "beta")
-# Published names of sublayers that Keras keeps for itself, and the attribute's name here.
-ATTRIBUTES = {"output": "output_"}
-# What Keras calls a parameter, by its role.
-ATTRIBUTE_OF_ROLE = {
-    Role.EMBEDDING: "embeddings",
-    Role.LINEAR_WEIGHT: "kernel",
-    Role.LINEAR_BIAS: "bias",
-    Role.NORM_SCALE: "gamma",
-    Role.NORM_BIAS: "beta",
-}
 
 
-class PreTrainedModel(TrainedByKeras, ExportedByKeras, keras.Model):
+class PreTrainedModel(ModelValues, ResizableModel, TrainedByKeras, ExportedByKeras, keras.Model):
     """Base class of all models.
 
-    A class of your own derives from a published one, or from ``TFXLMRobertaPreTrainedModel`` or ``TFXLMRobertaXLPreTrainedModel`` with an
-    encoder as ``self.roberta``. ``from_pretrained`` fills the encoder; what the class adds is saved by ``save_weights``.
+    A class of your own derives from a published one, or from ``TFXLMRobertaPreTrainedModel`` or
+    ``TFXLMRobertaXLPreTrainedModel`` with an encoder as ``self.roberta``, and builds its layers in its constructor. What it
+    adds is saved and loaded with the rest.
 
     Args:
         config: the model's configuration, kept as ``model.config``.
@@ -63,13 +61,7 @@ class PreTrainedModel(TrainedByKeras, ExportedByKeras, keras.Model):
     supports_gradient_checkpointing: ClassVar[bool] = True
 
     def __init__(self, config: XLMRobertaConfig, *, dtype: Any = None, **kwargs: Any) -> None:
-        accepted = self.config_class.accepted_model_types
-        if not isinstance(config, XLMRobertaConfig) or config.model_type not in accepted:
-            raise ConfigError(
-                f"{type(self).__name__} expects a {self.config_class.__name__}, received {type(config).__name__}"
-                f" (model_type {getattr(config, 'model_type', None)!r}); build one with {self.config_class.__name__}.from_dict(...)"
-            )
-        config.validate()
+        check_config(type(self), self.config_class, config)
         # Labels and embeddings that come in as floats are not to be rounded; the layers inside cast for themselves.
         super().__init__(dtype=dtype, autocast=False, **kwargs)
         self.config = config
@@ -82,6 +74,13 @@ class PreTrainedModel(TrainedByKeras, ExportedByKeras, keras.Model):
         super().__init_subclass__(**kwargs)
         keras.saving.register_keras_serializable(package=cls.__module__.partition(".")[0])(cls)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As of every Keras model; but a layer that another one takes the place of is no part of the model any more."""
+        old = vars(self).get(name)
+        super().__setattr__(name, value)
+        if isinstance(old, keras.layers.Layer) and not any(part is old for part in vars(self).values()):
+            self._tracker.untrack(old)
+
     # ---- The parts
 
     @property
@@ -92,32 +91,6 @@ class PreTrainedModel(TrainedByKeras, ExportedByKeras, keras.Model):
     def __dir__(self) -> list[str]:
         """All names but ``base_model``: Keras walks them to read a file, and an encoder that holds itself has no end."""
         return [name for name in super().__dir__() if name != "base_model"]
-
-    def parameter_table(self) -> dict[str, Parameter]:
-        """The rows of the parameter table that this model has, by canonical name."""
-        return parameters(self.config, self._task_head.suffix, pooler=self.base_model.pooler is not None)
-
-    def get_parameter(self, name: str) -> keras.Variable:
-        """The variable of a canonical name. A linear weight lies transposed in it, (in, out)."""
-        layer, attribute = self._place_of(name)
-        # With adapters these two are sums, and the variables have an underscore.
-        return getattr(layer, f"_{attribute}" if attribute in ("kernel", "embeddings") else attribute)
-
-    def get_values(self, name: str) -> NDArray[Any]:
-        """The values of a canonical name in their canonical layout, with adapters added; a copy."""
-        layer, attribute = self._place_of(name)
-        values = tf.convert_to_tensor(getattr(layer, attribute)).numpy()
-        return np.ascontiguousarray(values.T) if attribute == "kernel" else values
-
-    def _place_of(self, name: str) -> tuple[Any, str]:
-        """The layer that has a parameter, and its name there."""
-        rows = self.parameter_table()
-        row = rows[rows[name].tied_to or name]
-        path, _, _ = row.name.rpartition(".")
-        layer: Any = self
-        for part in path.split("."):
-            layer = layer[int(part)] if part.isdigit() else getattr(layer, ATTRIBUTES.get(part, part))
-        return layer, ATTRIBUTE_OF_ROLE[row.role]
 
     def get_input_embeddings(self) -> keras.layers.Embedding:
         """The word embedding."""
@@ -137,9 +110,7 @@ class PreTrainedModel(TrainedByKeras, ExportedByKeras, keras.Model):
         Raises:
             InputError: if the model has none.
         """
-        raise InputError(
-            f"{type(self).__name__} has no vocabulary projection to replace; use a language modelling head"
-        )
+        refuse_projection(type(self))
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """Number of values, tied ones counted once."""
@@ -160,29 +131,6 @@ class PreTrainedModel(TrainedByKeras, ExportedByKeras, keras.Model):
     def _own_variables(self) -> list[keras.Variable]:
         """The parameters, without the states of random generators."""
         return list(self.weights)
-
-    # ---- Values
-
-    def post_init(self, names: Iterable[str] | None = None) -> None:
-        """Draw fresh values; the end of every constructor. Nothing is drawn where values are about to be loaded."""
-        if not is_loading():
-            self.init_weights(names)
-
-    def init_weights(self, names: Iterable[str] | None = None) -> None:
-        """Draw fresh values by the parameter table, for all parameters or for some canonical names."""
-        rows = self.parameter_table()
-        for name in rows if names is None else names:
-            row = rows[name]
-            if row.tied_to is not None:
-                continue
-            variable = self.get_parameter(name)
-            if row.init in (Init.NORMAL, Init.NORMAL_PADDED):
-                values = keras.random.normal(variable.shape, 0.0, self.config.initializer_range, dtype=variable.dtype)
-                if row.init is Init.NORMAL_PADDED:
-                    values *= tf.cast(tf.range(len(values)) != self.config.pad_token_id, values.dtype)[:, None]
-                variable.assign(values)
-            else:
-                variable.assign(tf.fill(variable.shape, tf.cast(1.0 if row.init is Init.ONES else 0.0, variable.dtype)))
 
     # ---- Running
 
@@ -242,71 +190,6 @@ class PreTrainedModel(TrainedByKeras, ExportedByKeras, keras.Model):
     def _forget_functions(self) -> None:
         """Let ``fit``, ``evaluate`` and ``predict`` trace anew."""
         self.train_function = self.test_function = self.predict_function = None
-
-    # ---- Changing the shape
-
-    def prune_heads(self, heads_to_prune: dict[int, list[int]]) -> None:
-        """Remove attention heads for good: lists of heads by layer, by their original numbers. Compile the model again afterwards."""
-        self.base_model.prune_heads(heads_to_prune)
-        self._forget_functions()
-
-    def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
-    ) -> keras.layers.Embedding:
-        """Change the number of rows of the word embedding, and of the vocabulary projection and its bias.
-
-        Rows that stay keep their values. New rows of the embedding start close around the mean of the old ones, or are drawn afresh with
-        ``mean_resizing=False``; new biases start at 0. Compile the model again afterwards.
-
-        Args:
-            new_num_tokens: rows wanted; ``None`` keeps the number (before rounding).
-            pad_to_multiple_of: round the number of rows up to a multiple.
-
-        Returns:
-            The word embedding.
-
-        Raises:
-            InputError: for a number that is not positive or cuts off the padding token.
-        """
-        embeddings = self.get_input_embeddings()
-        old = embeddings.input_dim
-        rows = old if new_num_tokens is None else new_num_tokens
-        if isinstance(rows, bool) or not isinstance(rows, int) or rows <= self.config.pad_token_id:
-            raise InputError(
-                f"new_num_tokens must be an integer above pad_token_id ({self.config.pad_token_id}), received {new_num_tokens!r}"
-            )
-        if pad_to_multiple_of is not None:
-            if (
-                isinstance(pad_to_multiple_of, bool)
-                or not isinstance(pad_to_multiple_of, int)
-                or pad_to_multiple_of < 1
-            ):
-                raise InputError(f"pad_to_multiple_of must be a positive integer, received {pad_to_multiple_of!r}")
-            rows = -(-rows // pad_to_multiple_of) * pad_to_multiple_of
-        if rows == old:
-            return embeddings
-        replace_values(embeddings, "_embeddings", self._resized(embeddings._embeddings, rows, mean_resizing))
-        embeddings.input_dim = rows
-        self.config.vocab_size = rows
-        self.base_model.config.vocab_size = rows
-        self._resize_projection(rows, mean_resizing)
-        self._forget_functions()
-        return embeddings
-
-    def _resize_projection(self, rows: int, mean_resizing: bool) -> None:
-        """Change the number of outputs of the vocabulary projection; models with one override this."""
-
-    def _resized(self, table: Any, rows: int, mean_resizing: bool) -> tf.Tensor:
-        """A table (rows, width) of another number of rows."""
-        table = tf.convert_to_tensor(table)
-        old, kept, shape = table.shape[0], table[:rows], (max(0, rows - table.shape[0]), table.shape[1])
-        if mean_resizing and rows > old:
-            # Not all alike, or no gradient could tell them apart; the spread is the published one (Hewitt 2021).
-            mean, variance = tf.nn.moments(tf.cast(table, tf.float32), [0])
-            added = keras.random.normal(shape) * tf.sqrt(variance) * 1e-9**0.5 + mean
-        else:
-            added = keras.random.normal(shape, 0.0, self.config.initializer_range)
-        return tf.concat([kept, tf.cast(added, table.dtype)], 0)
 
     # ---- Precision and adapters
 
@@ -401,12 +284,15 @@ class PreTrainedModel(TrainedByKeras, ExportedByKeras, keras.Model):
         """Nothing: the constructor builds everything."""
 
     @classmethod
+    def _constructor_arguments(cls) -> tuple[set[str], bool]:
+        """What ``from_pretrained`` may hand on to the constructor."""
+        return constructor_arguments(cls, PreTrainedModel, ("name", "trainable"))
+
+    @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
     ) -> Any:
         """Load a checkpoint; see :func:`xlmr_tf.loading.from_pretrained` for the arguments."""
-        from xlmr_tf.loading import from_pretrained
-
         return from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs)
 
     def save_pretrained(
@@ -438,14 +324,9 @@ class PreTrainedModel(TrainedByKeras, ExportedByKeras, keras.Model):
             ConfigError: for a config that cannot be written.
             CheckpointError: if the disk refuses.
         """
-        from xlmr_tf.loading import save_pretrained
-
         if saved_model or signatures is not None:
             raise InputError("saved_model=True asks for a SavedModel beside the checkpoint; call model.export(path)")
-        if push_to_hub:
-            raise InputError(
-                "push_to_hub=True asks for an upload, which this library does not do; use huggingface_hub.upload_folder"
-            )
+        refuse_upload(push_to_hub)
         save_pretrained(self, Path(save_directory), max_shard_size=max_shard_size)
 
 

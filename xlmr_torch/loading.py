@@ -20,7 +20,7 @@ from xlmr_core.checkpoint import RawTensor, open_checkpoint, save_tensors
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.load_plan import LoadPlan, TensorFile, plan_load
-from xlmr_core.loading import StateDict, config_to_save, dtype_wanted, loading_info, read_request
+from xlmr_core.loading import StateDict, config_to_save, dtype_wanted, loading_info, metadata_to_save, read_request
 from xlmr_core.own_classes import check_dtypes, check_ties
 from xlmr_core.parameters import Parameter, stored_names
 from xlmr_core.quantization import scheme_of
@@ -224,7 +224,7 @@ def save_pretrained(
         folder,
         {name: partial(to_raw, tensor) for name, tensor in tensors.items()},
         max_shard_size=max_shard_size,
-        metadata={"format": "pt"},
+        metadata=metadata_to_save(tensors, rows),
         together={"config.json": config.to_json_string().encode()},
     )
 

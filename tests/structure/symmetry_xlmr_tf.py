@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+IN_PLACE = "variables are filled in their places, so that a shared one stays shared and a frozen one frozen"
+
 DIFFERENCES = {
     # What PyTorch needs and Keras does not
     "-inference.py": "int8, bfloat16 tables and oneDNN calls are kernels of PyTorch; a graph of TensorFlow fuses by itself",
@@ -9,17 +11,19 @@ DIFFERENCES = {
     "-loading.py:to_torch": "a tensor over a file's bytes; Keras variables own their memory and are filled piece by piece",
     "-losses.py:_ChunkedCrossEntropy": "the kernel of TensorFlow keeps no log-probabilities beside its gradient",
     "-packed_attention.py:can_be_causal": "there is one kernel, for every dtype and head size",
-    "-pretrained.py:drawing": "Keras has no memory without values; loading() of loading.py keeps every model undrawn",
     "-pretrained.py:PreTrainedModel.is_quantized": "there are no quantized models in this backend",
     "-pretrained.py:PreTrainedModel.quantization_scheme": "as is_quantized",
     "-quantized.py": "as is_quantized",
     "-pretrained.py:PreTrainedModel.device": "variables have devices, a Keras model has none of its own",
     "-pretrained.py:PreTrainedModel.dtype": "keras.Model has it, the dtype of the variables",
-    "-pretrained.py:PreTrainedModel.tie_weights": "a tied head holds the embedding layer itself, nothing can come untied",
-    "-pretrained.py:PreTrainedModel.load_state_dict": "Keras has load_weights; from_pretrained(None, state_dict=...) takes arrays",
+    "-values.py:ModelValues.tie_weights": "a tied head holds the embedding layer itself, nothing can come untied",
+    "-values.py:ModelValues.load_state_dict": "Keras has load_weights; from_pretrained(None, state_dict=...) takes arrays",
     "-pretrained.py:PreTrainedModel.enable_input_require_grads": "recomputed layers need no input with a gradient here",
     "-pretrained.py:PreTrainedModel.disable_input_require_grads": "as enable_input_require_grads",
-    "-pretrained.py:PreTrainedModel.set_output_bias": "only heads with a vocabulary projection have it",
+    "-values.py:tensor_at": IN_PLACE,
+    "-values.py:put": IN_PLACE,
+    "-values.py:share": IN_PLACE,
+    "-resizing.py:ResizableModel.set_output_bias": "only heads with a vocabulary projection have it",
     # What Keras needs and PyTorch does not
     "+_keras.py": "Keras chooses its backend when it is first imported",
     "+attention.py:SelfAttention.by_head": "tensors have no unflatten",
@@ -29,18 +33,20 @@ DIFFERENCES = {
     "+embeddings.py:Embeddings.without_padding": "torch.nn.Embedding leaves the padding row without a gradient by itself",
     "+encoder.py:flat": "tensors have no flatten that keeps known sizes",
     "+heads.py:flat_logits": "tensors have no flatten that keeps known sizes",
-    "+linear.py:unset": "the initializer that takes the place of torch.empty",
     "-linear.py:is_plain": "hooks and subclasses that get in the way of a fast path are a matter of PyTorch",
     "+linear.py:layer_norm": "layers are built in constructors, without a first call",
     "+linear.py:dropout": "layers are built in constructors, without a first call",
     "+linear.py:replace_values": "a Keras layer keeps a list of its variables, so another shape means another entry",
     "+linear.py:dims": "sizes are numbers or scalars of the graph",
-    "+linear.py:loading": "takes the place of the meta device",
-    "+linear.py:is_loading": "takes the place of the meta device",
+    "+linear.py:leave_unset": "takes the place of the meta device, on which a tensor shows that it has no values",
     "+lm_heads.py:next_labels": "one expression of PyTorch that the metrics do not need there",
     "+lm_heads.py:labels_at": "in a graph the shape of the labels may show only when it runs",
-    "+pretrained.py:PreTrainedModel.get_parameter": "torch.nn.Module has it",
-    "+pretrained.py:PreTrainedModel.get_values": "kernels lie transposed, and adapters are added up",
+    "+values.py:ModelValues.get_parameter": "torch.nn.Module has it",
+    "+values.py:ModelValues.get_values": "kernels lie transposed, and adapters are added up",
+    "+values.py:lost": "Keras keeps account of variables that are in no attribute",
+    "+values.py:unbuilt": "layers of Keras may have no variables before their first call",
+    "+values.py:variable_at": IN_PLACE,
+    "+values.py:value_at": "kernels lie transposed, and adapters are added up",
     "+pretrained.py:PreTrainedModel.__call__": "Keras passes one structure of inputs to a model",
     "+pretrained.py:PreTrainedModel.set_dtype": "torch.nn.Module has it, as to()",
     "+pretrained.py:PreTrainedModel.enable_lora": "Keras has adapters, for PyTorch there is peft",

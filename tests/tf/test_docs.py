@@ -18,7 +18,7 @@ BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n)?```python\n(.*?)^```", flags=
 
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning")
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")  # the default of fit, also for datasets
-@pytest.mark.parametrize("page", ["keras-training.md", "keras-serving.md"])
+@pytest.mark.parametrize("page", ["keras.md", "keras-training.md", "keras-serving.md"])
 def test_python_on_the_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = [code for exempt, code in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")) if not exempt]

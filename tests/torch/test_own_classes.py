@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from pathlib import Path
 from typing import Any
@@ -250,18 +251,20 @@ class Holder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.gamma, self.beta = nn.Parameter(torch.rand(3)), nn.Parameter(torch.rand(3))
+        self.scale, self.kernel = nn.Parameter(torch.rand(3)), nn.Parameter(torch.rand(3, 4))
         self.dense = nn.Linear(16, 16)
         self.register_buffer("position_ids", torch.arange(5))
         self.register_buffer("exact", torch.rand(3, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("size", ["5GB", 60])
 @pytest.mark.parametrize("name", ["film", "pooler", "embeddings"])
-def test_a_name_of_ones_own_means_what_it_says(name: str, tmp_path: Path) -> None:
+def test_a_name_of_ones_own_means_what_it_says(name: str, size: str | int, tmp_path: Path) -> None:
     # With an encoder that has a pooler of its own, whose names differ by the prefix alone.
     with_pooler = {"roberta": lambda model, config: xlmr_torch.XLMRobertaModel(config)}
     own = plain(BASE, **with_pooler, **{name: lambda model, config: Holder()})
     model = randomized(own(CONFIG))
-    model.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path, max_shard_size=size)
     loaded, info = own.from_pretrained(tmp_path, output_loading_info=True)
     assert info["missing_keys"] == info["unexpected_keys"] == []
     assert_same(loaded, model)
@@ -383,3 +386,26 @@ def test_a_layer_of_the_same_kind_and_another_width(tmp_path: Path) -> None:
     model = randomized(Wide(Case("XLMRoberta", "ForTokenClassification").config()))
     model.save_pretrained(tmp_path)
     assert_same(Wide.from_pretrained(tmp_path), model)
+
+
+def test_layers_copied_from_a_model_without_values_are_drawn(tmp_path: Path) -> None:
+    own = plain(BASE, copied=lambda model, config: copy.deepcopy(model.roberta.encoder.layer[0]))
+    Case("XLMRoberta", "Model").build().save_pretrained(tmp_path)
+    with pytest.warns(LoadWarning, match="copied.attention.self.query.weight"):
+        model = own.from_pretrained(tmp_path)
+    for name, parameter in model.copied.named_parameters():
+        spread = (
+            0.02 if parameter.dim() == 2 else 0.0
+        )  # the published rule: projections are drawn, biases and norms are not
+        assert not parameter.is_meta and parameter.std().item() == pytest.approx(spread, rel=0.4), name
+
+
+def test_a_decoder_that_is_tied_no_longer_is_not_lost_in_silence(tmp_path: Path) -> None:
+    model = Case("XLMRoberta", "ForMaskedLM").build()
+    model.set_output_embeddings(nn.Linear(16, 41))
+    with pytest.raises(InputError, match=r"lm_head.decoder.weight is tied to .*set config.tie_word_embeddings = False"):
+        model.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    model.config.tie_word_embeddings = False
+    model.save_pretrained(tmp_path / "new")
+    assert_same(type(model).from_pretrained(tmp_path / "new"), model)

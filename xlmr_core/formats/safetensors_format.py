@@ -12,7 +12,10 @@ from xlmr_core.formats.prefixes import prefixed_naming
 from xlmr_core.formats.safetensors_file import SafetensorsFile, write_safetensors
 from xlmr_core.formats.tensors import Described, LazyTensor
 
-__all__ = ["SAFETENSORS"]
+__all__ = ["OWN_NAMES", "SAFETENSORS"]
+
+# What stands in the metadata of a file with names of a user's own, which may look like those of another framework.
+OWN_NAMES = {"names": "canonical"}
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -23,10 +26,15 @@ def _recognises(path: Path) -> bool:
 
 
 def _naming(container: Described, part: str | None) -> Naming:
-    """By what betrays the names of TensorFlow and of Flax: the texts that writers leave are not always theirs."""
-    if any(name.endswith(":0") for name in container.tensors):
+    """By what betrays the names of TensorFlow and of Flax: the texts that writers leave are not always theirs, but ``OWN_NAMES`` is ours.
+
+    A weight under its published name is no work of either, whatever a user's class has beside it.
+    """
+    published = OWN_NAMES.items() <= container.metadata.items()
+    if not published and any(name.endswith(":0") for name in container.tensors):
         return tensorflow_naming(bare=False)
-    if any(name.endswith((".kernel", ".embedding", ".scale")) for name in container.tensors):
+    published = published or any(name.endswith(".weight") for name in container.tensors)
+    if not published and any(name.endswith((".kernel", ".embedding", ".scale")) for name in container.tensors):
         return flax_naming(".")
     return prefixed_naming(container.path, container.tensors, part)
 

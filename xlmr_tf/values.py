@@ -1,0 +1,196 @@
+"""The values of a model: which parameters it has, how they start, in which variable each lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.heads import Head
+from xlmr_core.own_classes import Place, check_encoder, table_of
+from xlmr_core.parameters import Init, Parameter, Role, parameters
+from xlmr_tf.linear import leave_unset
+
+__all__ = ["ModelValues", "lost", "places", "unbuilt", "value_at", "variable_at"]
+
+# The variables of ordinary layers: the attribute, its published name, and what it is.
+ORDINARY: dict[type, dict[str, tuple[str, Role]]] = {
+    keras.layers.Dense: {"_kernel": ("weight", Role.LINEAR_WEIGHT), "bias": ("bias", Role.LINEAR_BIAS)},
+    keras.layers.Embedding: {"_embeddings": ("weight", Role.EMBEDDING)},
+    keras.layers.LayerNormalization: {"gamma": ("weight", Role.NORM_SCALE), "beta": ("bias", Role.NORM_BIAS)},
+}
+ATTRIBUTE_OF_ROLE = {role: attribute for names in ORDINARY.values() for attribute, (_, role) in names.items()}
+# Attributes whose published name Keras keeps for itself.
+NAMES = {"output_": "output"}
+# Where Keras and TensorFlow keep account of layers and variables that are in other attributes too.
+ACCOUNTS = ("_layers", "_trainable_variables", "_non_trainable_variables", "_functional", "_self_")
+
+
+class ModelValues:
+    """The part of a model that has to do with the values of its parameters; stands before ``keras.Model`` among the bases."""
+
+    config: XLMRobertaConfig
+    base_model: Any
+    base_model_prefix: ClassVar[str]
+    _task_head: ClassVar[Head]
+
+    def parameter_table(self) -> dict[str, Parameter]:
+        """The rows of the parameter table that this model has, by canonical name.
+
+        What a user's code added stands behind them, what it took away is not there.
+
+        Raises:
+            InputError: for a class with layers of its own but no encoder as ``self.roberta``.
+        """
+        encoder = self.base_model
+        check_encoder(
+            type(self), "TFXLMRobertaModel", hasattr(encoder, "pooler") and self.base_model_prefix == "roberta"
+        )
+        known = parameters(self.config, self._task_head.suffix, pooler=encoder.pooler is not None)
+        return table_of(known, places(self, known))
+
+    def get_parameter(self, name: str) -> keras.Variable:
+        """The variable of a canonical name. A linear weight lies transposed in it, (in, out)."""
+        rows = self.parameter_table()
+        return variable_at(self, rows[rows[name].tied_to or name])
+
+    def get_values(self, name: str) -> NDArray[Any]:
+        """The values of a canonical name in their canonical layout, with adapters added; a copy."""
+        rows = self.parameter_table()
+        return value_at(self, rows[rows[name].tied_to or name])
+
+    # ---- How they start
+
+    def post_init(self, names: Iterable[str] | None = None) -> None:
+        """Draw fresh values; the end of every constructor. Nothing is drawn where values are about to be loaded.
+
+        Models inside have drawn or loaded theirs, so what is in them stays as it is.
+        """
+        if leave_unset(self):
+            return
+        if names is None and self.base_model is not self:
+            names = [name for name in self.parameter_table() if not name.startswith("roberta.")]
+        self.init_weights(names)
+
+    def init_weights(self, names: Iterable[str] | None = None) -> None:
+        """Draw fresh values by the parameter table, for all parameters or for some canonical names.
+
+        A user's layers, and models inside, are as their constructors made them.
+        """
+        rows = self.parameter_table()
+        for name in rows if names is None else names:
+            if rows[name].tied_to is None and rows[name].init is not Init.OWN:
+                self._draw(rows[name])
+
+    def _draw(self, row: Parameter) -> None:
+        variable = variable_at(self, row)
+        if row.init in (Init.NORMAL, Init.NORMAL_PADDED):
+            values = keras.random.normal(variable.shape, 0.0, self.config.initializer_range, dtype=variable.dtype)
+            if row.init is Init.NORMAL_PADDED:
+                values *= tf.cast(tf.range(len(values)) != self.config.pad_token_id, values.dtype)[:, None]
+            variable.assign(values)
+        else:
+            variable.assign(tf.fill(variable.shape, tf.cast(1.0 if row.init is Init.ONES else 0.0, variable.dtype)))
+
+
+# ---- Variables by canonical name
+
+
+def places(model: Any, known: Mapping[str, Parameter]) -> dict[str, Place]:
+    """Every place of a variable; one that is in several is where it is found first.
+
+    Args:
+        model: the model.
+        known: the rows of its table. Those that are tied have no variable of their own, so they are where their other end is.
+    """
+    found, seen = {}, set()
+    for path, node in _nodes(model):
+        ordinary = next((names for kind, names in ORDINARY.items() if isinstance(node, kind)), {})
+        for attribute, part in _parts(node):
+            if isinstance(part, keras.Variable) and id(part) not in seen and not _is_adapter(attribute):
+                seen.add(id(part))
+                name, role = ordinary.get(attribute, (attribute, Role.OWN))
+                shape = tuple(part.shape)
+                found[path + name] = Place(shape[::-1] if role is Role.LINEAR_WEIGHT else shape, id(part), role)
+    for name, row in known.items():
+        if row.tied_to in found:
+            found.setdefault(name, found[row.tied_to])
+    return found
+
+
+def lost(model: Any, here: Mapping[str, Place]) -> list[str]:
+    """The variables of a model that are in no attribute, list or dictionary, so that they have no name."""
+    kept = {place.tensor for place in here.values()}
+    variables: list[Any] = []
+    for _, node in _nodes(model):
+        if isinstance(node, keras.layers.Layer):
+            variables += [*node._trainable_variables, *node._non_trainable_variables]
+            for part in (part for value in vars(node).values() if isinstance(value, set) for part in value):
+                variables += part.weights if isinstance(part, keras.layers.Layer) else [part]
+    found = (x for x in variables if isinstance(x, keras.Variable) and id(x) not in kept and not _is_adapter(x.name))
+    return list(dict.fromkeys(variable.path for variable in found))
+
+
+def unbuilt(model: Any) -> list[str]:
+    """The paths of layers that have no variables yet, because they were never built."""
+    nodes = _nodes(model)
+    return [path[:-1] for path, node in nodes if isinstance(node, keras.layers.Layer) and not node.built]
+
+
+def _is_adapter(name: str) -> bool:
+    return name.startswith("lora_")  # it is added to the values of its layer
+
+
+def _nodes(value: Any, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+    """Layers, lists and dictionaries, each once, with the beginning of the names of what is in them."""
+    seen = set() if seen is None else seen
+    if id(value) in seen or not isinstance(value, keras.layers.Layer | Mapping | list | tuple):
+        return
+    seen.add(id(value))
+    yield path, value
+    for name, part in _parts(value):
+        yield from _nodes(part, f"{path}{NAMES.get(name, name)}.", seen)
+
+
+def _parts(value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, keras.Sequential) or hasattr(value, "operations"):
+        return [(str(number), layer) for number, layer in enumerate(value.layers)]
+    if isinstance(value, keras.layers.Layer):
+        return [(name, part) for name, part in vars(value).items() if not name.startswith(ACCOUNTS)]
+    if isinstance(value, Mapping):
+        return [(str(key), part) for key, part in value.items()]
+    return [(str(number), part) for number, part in enumerate(value)]
+
+
+def _holder(model: Any, row: Parameter) -> tuple[Any, str]:
+    """What holds a variable, and under which attribute or key."""
+    *steps, last = row.name.split(".")
+    value = model
+    for step in steps:
+        value = _step(value, step)
+    return value, ATTRIBUTE_OF_ROLE.get(row.role, last)
+
+
+def _step(value: Any, step: str) -> Any:
+    return next(part for name, part in _parts(value) if NAMES.get(name, name) == step)
+
+
+def variable_at(model: Any, row: Parameter) -> keras.Variable:
+    """The variable of a row that is not tied."""
+    found: keras.Variable = _step(*_holder(model, row))
+    return found
+
+
+def value_at(model: Any, row: Parameter) -> NDArray[Any]:
+    """The values of a row that is not tied, in the canonical layout, with adapters added; a copy."""
+    holder, attribute = _holder(model, row)
+    # With adapters the public attribute is a sum.
+    public = attribute.removeprefix("_") if row.role is not Role.OWN else attribute
+    value = getattr(holder, public) if isinstance(holder, keras.layers.Layer) else _step(holder, attribute)
+    values: NDArray[Any] = tf.convert_to_tensor(value).numpy()
+    return np.ascontiguousarray(values.T) if row.role is Role.LINEAR_WEIGHT else values
