@@ -1,4 +1,5 @@
-"""The published arguments of ``from_pretrained`` and ``save_pretrained``: which are served, which ask for nothing here, which are unknown.
+"""The published arguments of ``from_pretrained`` and ``save_pretrained``: which are served, which ask for nothing here,
+which are unknown.
 
 A script that was written for the original library passes many arguments. Each is one of these:
 
@@ -126,7 +127,8 @@ class _Values(Protocol):
 
 # Other names under which a configuration takes a value.
 ALIASES = ("num_labels", "torch_dtype", "_num_labels", "_name_or_path", "attn_implementation", "_attn_implementation")
-# Published values of any configuration that no model here reads (but ``torchscript``, which asks for tuples). They are kept.
+# Published values of any configuration that no model here reads (but ``torchscript``, which asks for tuples). They are
+# kept.
 UNREAD = (
     *("cross_attention_hidden_size", "tie_encoder_decoder", "prefix", "torchscript", "use_bfloat16", "tf_legacy_loss"),
     *("max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty"),

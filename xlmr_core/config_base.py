@@ -1,4 +1,4 @@
-"""What the configurations of all models share: labels, dtype, keys that nobody knows, reading and writing ``config.json``."""
+"""What the configurations of all models share: labels, dtype, unknown keys, reading and writing ``config.json``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from xlmr_core.hub import resolve
 
 __all__ = ["SHARED_DEFAULTS", "PretrainedConfig", "check_known", "dtype_name", "read_config_json"]
 
-# Keys every configuration has beside the model's own numbers. They are written to config.json only where they differ from these.
+# Keys every configuration has beside the model's own numbers. They are written to config.json only where they differ
+# from these.
 SHARED_DEFAULTS: dict[str, Any] = {
     "architectures": None,
     "dtype": None,
@@ -117,7 +118,8 @@ class PretrainedConfig:
     id2label: dict[int, str]
     label2id: dict[str, int]
     hidden_act: str | Callable[..., Any]  # set by the model's own class; the one value that may be no plain data
-    # How models built from this configuration attend, under its published name; None leaves it to them. No part of a file.
+    # How models built from this configuration attend, under its published name; None leaves it to them. No part of a
+    # file.
     _attn_implementation: str | None
     # Unknown values that have the name of a method or the like: no attributes, but written back.
     _set_aside: dict[str, Any]
@@ -167,7 +169,8 @@ class PretrainedConfig:
     # Checks
 
     def validate(self) -> None:
-        """Refuse values that no model can be built from. Models call it again, because attributes may have been set since.
+        """Refuse values that no model can be built from. Models call it again, because attributes may have been set
+        since.
 
         Raises:
             ConfigError: for the first such value.
@@ -192,8 +195,8 @@ class PretrainedConfig:
 
         Args:
             config_dict: the content; unknown keys are kept.
-            **kwargs: values that win over it. With ``return_unused_kwargs=True`` the answer is ``(config, unused)``, where ``unused`` are
-                the arguments that name no value of the class or of ``config_dict``.
+            **kwargs: values that win over it. With ``return_unused_kwargs=True`` the answer is ``(config, unused)``,
+                where ``unused`` are the arguments that name no value of the class or of ``config_dict``.
 
         Raises:
             ConfigError: for another architecture, or for values that no model can be built from.
@@ -261,8 +264,8 @@ class PretrainedConfig:
         Args:
             pretrained_model_name_or_path: what to load.
             cache_dir, force_download, local_files_only, token, revision: see :func:`xlmr_core.hub.resolve`.
-            **kwargs: ``subfolder`` as there; everything else as in :meth:`from_dict`: values that win over those of the file, and
-                ``return_unused_kwargs``.
+            **kwargs: ``subfolder`` as there; everything else as in :meth:`from_dict`: values that win over those of the
+                file, and ``return_unused_kwargs``.
 
         Raises:
             ModelNotFoundError: if there is no such folder or name.
@@ -286,7 +289,7 @@ class PretrainedConfig:
     def get_config_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the content of a checkpoint's ``config.json`` and the keyword arguments that are not about finding it."""
+        """The content of a checkpoint's ``config.json``, and the keyword arguments that are not about finding it."""
         where = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
         kwargs = without_published(kwargs)
         path = Path(pretrained_model_name_or_path)
@@ -355,7 +358,8 @@ class PretrainedConfig:
         Args:
             save_directory: the folder.
             push_to_hub: must be false; nothing here uploads.
-            **kwargs: the published arguments of an upload (``repo_id``, ``token``, ``commit_message``, ...), without effect.
+            **kwargs: the published arguments of an upload (``repo_id``, ``token``, ``commit_message``, ...), without
+                effect.
 
         Raises:
             InputError: for ``push_to_hub=True``.
@@ -416,7 +420,7 @@ def dtype_name(dtype: Any) -> str | None:
 
 
 def _merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's values under those that were passed: of the several names of labels and dtype, only the winner's stay."""
+    """A file's values under those that were passed; of several names of labels and dtype only the winner's stay."""
     merged = dict(values)
     labels = merged.get("id2label")
     # A file's labels count for more than a number that older versions left beside them.

@@ -1,5 +1,5 @@
-"""What ``from_pretrained`` and ``save_pretrained`` of every backend do around a model: they read the arguments, find the files and the
-configuration, and give account.
+"""What ``from_pretrained`` and ``save_pretrained`` of every backend do around a model: they read the arguments, find
+the files and the configuration, and give account.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def loading_info(report: LoadReport) -> dict[str, Any]:
 
 
 def metadata_to_save(names: Iterable[str], rows: Mapping[str, Parameter]) -> dict[str, str]:
-    """The texts in a file with these names: loaders of the original library ask for the first, ours for those about names of a user's own."""
+    """The texts in a file: the one that the original library asks for, and one of ours if some names are a user's own."""
     own = any(name not in rows or rows[name].own for name in names)
     return {"format": "pt", **(OWN_NAMES if own else {})}
 

@@ -11,9 +11,9 @@ one tensor in two places                       it is saved once, and is one tens
 what no path leads to or no file can hold      the save is refused before anything is written
 =============================================  ===============================================================
 
-What a checkpoint lacks of it stays as the class made it, and the load says so. Projections, embeddings and norms that a framework brings have
-their published names and the published layout in every backend (``head.weight``, (out, in)), so that a file serves a class of the same
-attributes in another framework. Anything else is stored as it lies there.
+What a checkpoint lacks of it stays as the class made it, and the load says so. Projections, embeddings and norms that a
+framework brings have their published names and the published layout in every backend (``head.weight``, (out, in)), so
+that a file serves a class of the same attributes in another framework. Anything else is stored as it lies there.
 """
 
 from __future__ import annotations
@@ -56,11 +56,13 @@ class Place:
 
 
 def table_of(known: Mapping[str, Parameter], here: Mapping[str, Place]) -> dict[str, Parameter]:
-    """The parameter table of a model as a user's code left it: what is not there any more is left out, what was added stands behind.
+    """The parameter table of a model as a user's code left it: what is not there any more is left out, what was added
+    stands behind.
 
     Args:
         known: the rows of a published model of this head.
-        here: the places of the model by canonical name. Where a tied row has no place of its own, that of what it is tied to.
+        here: the places of the model by canonical name. Where a tied row has no place of its own, that of what it is
+            tied to.
     """
     # A place of another size is the user's too; but not one that is tied, which gets the size of the other end.
     rows = {
@@ -162,7 +164,8 @@ def check_dtypes(tags: Mapping[str, str | None], received: Mapping[str, object])
 
 
 def check_ties(rows: Mapping[str, Parameter], here: Mapping[str, Place]) -> None:
-    """Refuse to save a tensor in a place that the configuration ties to another one, where the two are no longer one tensor.
+    """Refuse to save a tensor in a place that the configuration ties to another one, where the two are no longer one
+    tensor.
 
     Raises:
         InputError: for the first of them.

@@ -18,7 +18,8 @@ def one_device(device: Any, device_map: Any) -> Any:
     """The device that ``device`` or ``device_map`` mean: a model is never spread over several.
 
     Returns:
-        What was passed as the device, ``"auto"`` for any of the words that leave the choice, ``None`` if nothing was passed.
+        What was passed as the device, ``"auto"`` for any of the words that leave the choice, ``None`` if nothing was
+        passed.
 
     Raises:
         InputError: for several devices.

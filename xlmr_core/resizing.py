@@ -10,8 +10,8 @@ from xlmr_core.errors import InputError
 
 __all__ = ["SPREAD", "heads_to_prune", "rows_wanted"]
 
-# New rows of a table start at the mean of the old ones, apart from each other by this part of their standard deviation: were they all alike,
-# no gradient could tell them apart (Hewitt 2021).
+# New rows of a table start at the mean of the old ones, apart from each other by this part of their standard deviation:
+# were they all alike, no gradient could tell them apart (Hewitt 2021).
 SPREAD = 1e-9**0.5
 
 

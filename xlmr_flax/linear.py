@@ -1,8 +1,8 @@
-"""The layers with weights, with the published names of their parameters. Values are left unset: a model fills them by the parameter table,
-or loads them.
+"""The layers with weights, with the published names of their parameters. Values are left unset: a model fills them by
+the parameter table, or loads them.
 
-Each computes in the dtype of what comes in, whatever its parameters have; the embeddings decide which that is. Products and norms accumulate
-in float32 at least: in bfloat16 that is both more exact and faster.
+Each computes in the dtype of what comes in, whatever its parameters have; the embeddings decide which that is. Products
+and norms accumulate in float32 at least: in bfloat16 that is both more exact and faster.
 """
 
 from __future__ import annotations

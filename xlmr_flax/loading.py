@@ -1,7 +1,8 @@
 """From files to models and back.
 
-A model is built of shapes without drawing a value, then the checkpoint's tensors are put in place, a piece at a time, and JAX takes that
-memory over. The pages of the mapped file that a piece came from are let go at once, so memory is the model once.
+A model is built of shapes without drawing a value, then the checkpoint's tensors are put in place, a piece at a time,
+and JAX takes that memory over. The pages of the mapped file that a piece came from are let go at once, so memory is the
+model once.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ def from_pretrained(
         dtype: in which everything is computed; it leaves the parameters as they are.
         config: in place of the checkpoint's own.
         state_dict: arrays by canonical name and in canonical layout, in place of the checkpoint's files.
-        param_dtype: of the parameters; ``None`` is float32, ``"auto"`` the checkpoint's own. ``torch_dtype``, which says the
-            same in scripts for PyTorch, is taken for it.
+        param_dtype: of the parameters; ``None`` is float32, ``"auto"`` the checkpoint's own. ``torch_dtype``, which
+            says the same in scripts for PyTorch, is taken for it.
         device, device_map: where the parameters go, such as ``"cpu"`` or ``"gpu:1"``; default: JAX's default device.
         seed: of the random key for parts that start fresh.
         _do_init: ``False`` returns ``(model, params)``, and the model itself holds no parameters.
@@ -108,17 +109,18 @@ def from_pretrained(
         ignore_mismatched_sizes: let parameters of another shape start fresh.
         output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.load_plan.LoadReport` as
             ``info["report"]`` and its lists under their published names.
-        **kwargs: ``use_safetensors``, ``from_pt``, ``from_tf``, ``from_flax`` say which file of a folder to read; by default,
-            and with ``from_pt``, the first of ``xlmr_core.formats.FORMATS`` that is there. Further what the constructor
-            takes (``gradient_checkpointing``, ``add_pooling_layer``, a user's own); the hub's ``revision``, ``cache_dir``,
-            ``local_files_only``, ``token``, ...; published arguments that ask for nothing here
+        **kwargs: ``use_safetensors``, ``from_pt``, ``from_tf``, ``from_flax`` say which file of a folder to read; by
+            default, and with ``from_pt``, the first of ``xlmr_core.formats.FORMATS`` that is there. Further what the
+            constructor takes (``gradient_checkpointing``, ``add_pooling_layer``, a user's own); the hub's ``revision``,
+            ``cache_dir``, ``local_files_only``, ``token``, ...; published arguments that ask for nothing here
             (``low_cpu_mem_usage``, ...); everything else sets a value of the config.
 
     Raises:
         ModelNotFoundError: if the name or folder cannot be found.
         CheckpointError: if the files are damaged or do not fit.
         ConfigError: for a config of another architecture or impossible values, or a quantized checkpoint.
-        InputError: for an unknown dtype, device or implementation, or a published argument whose value cannot be served.
+        InputError: for an unknown dtype, device or implementation, or a published argument whose value cannot be
+            served.
         TypeError: for an argument that neither the loader, nor the model, nor the config knows.
     """
     param_dtype = torch_dtype if param_dtype is None else param_dtype
@@ -170,7 +172,7 @@ def _fill(
     wanted: Any,
     key: jax.Array,
 ) -> dict[str, Any]:
-    """The tree of a model's parameters, on the device and in the dtype that are wanted; other variables are filled in their places."""
+    """The tree of a model's parameters with their values; other variables are filled in their places."""
     here, leaves = spots(model), {}
     for name, row in rows.items():
         if row.tied_to is not None:

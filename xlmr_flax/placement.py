@@ -14,7 +14,8 @@ __all__ = ["find_device", "find_dtype", "find_one_device"]
 
 
 def find_device(device: int | str | jax.Device | None) -> jax.Device | None:
-    """A device by number (0 is the first accelerator, -1 the CPU), by name (``cpu``, ``gpu:1``), or as it is; ``None`` is JAX's default.
+    """A device by number (0 is the first accelerator, -1 the CPU), by name (``cpu``, ``gpu:1``), or as it is; ``None``
+    is JAX's default.
 
     Raises:
         InputError: if there is no such device on this machine.
@@ -38,7 +39,8 @@ def find_device(device: int | str | jax.Device | None) -> jax.Device | None:
         found = []
     if index >= len(found):
         raise InputError(
-            f"device {device!r} asks for what JAX does not see here, expected one of {', '.join(map(str, jax.devices()))}; "
+            f"device {device!r} asks for what JAX does not see here, "
+            f"expected one of {', '.join(map(str, jax.devices()))}; "
             "pass device='cpu', or install a JAX for your accelerator"
         )
     return found[index]

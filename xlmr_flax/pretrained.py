@@ -35,8 +35,8 @@ class PreTrainedModel(ModelValues, ResizableModel, nnx.Module):
     """Base class of all models.
 
     A class of your own derives from a published one, or from ``FlaxXLMRobertaPreTrainedModel`` or
-    ``FlaxXLMRobertaXLPreTrainedModel`` with an encoder as ``self.roberta``, and makes its layers in its constructor. What it
-    adds is saved and loaded with the rest.
+    ``FlaxXLMRobertaXLPreTrainedModel`` with an encoder as ``self.roberta``, and makes its layers in its constructor.
+    What it adds is saved and loaded with the rest.
 
     Args:
         config: the model's configuration, kept as ``model.config``.
@@ -144,7 +144,8 @@ class PreTrainedModel(ModelValues, ResizableModel, nnx.Module):
         """The parameters as a plain nested dictionary in the published Flax layout. Setting it replaces their values.
 
         Raises:
-            InputError: where they have no values (``_do_init=False``); when set, for a tree of other parameters or shapes.
+            InputError: where they have no values (``_do_init=False``); when set, for a tree of other parameters or
+                shapes.
         """
         params = read_params(self)
         self._refuse_abstract(params)
@@ -198,7 +199,8 @@ class PreTrainedModel(ModelValues, ResizableModel, nnx.Module):
         """
         if set(variables) != {"params"}:
             raise InputError(
-                f"variables must be {{'params': params}}, received the keys {sorted(variables)}; wrap the tree of parameters"
+                f"variables must be {{'params': params}}, received the keys {sorted(variables)}; "
+                "wrap the tree of parameters"
             )
         key = None if rngs is None else rngs["dropout"]
         return self(*args, params=variables["params"], dropout_rng=key, **kwargs)
@@ -214,7 +216,8 @@ class PreTrainedModel(ModelValues, ResizableModel, nnx.Module):
             return model, None
         if dropout_rng is None:
             raise InputError(
-                "train=True drops values at random and needs a key; pass dropout_rng=jax.random.key(...), or train=False"
+                "train=True drops values at random and needs a key; "
+                "pass dropout_rng=jax.random.key(...), or train=False"
             )
         if not isinstance(dropout_rng, Array):
             raise InputError(
@@ -291,7 +294,8 @@ class PreTrainedModel(ModelValues, ResizableModel, nnx.Module):
         return bool(self.base_model.encoder.gradient_checkpointing)
 
     def set_scan_layers(self, on: bool) -> Self:
-        """Compile one layer and loop over all, in place of compiling each: a shorter compilation, a copy of the layers at each call.
+        """Compile one layer and loop over all, in place of compiling each: a shorter compilation, a copy of the layers
+        at each call.
 
         Raises:
             InputError: for a model of which heads were pruned, whose layers differ.
@@ -332,8 +336,8 @@ class PreTrainedModel(ModelValues, ResizableModel, nnx.Module):
             push_to_hub: must be false; this library does not upload.
             max_shard_size: size of a file at most, as a number of bytes or such as ``"5GB"``.
             token: of the published signature, about uploads.
-            safe_serialization: write safetensors, with the names and the layout that PyTorch models read too; ``False`` writes
-                ``flax_model.msgpack``, as the original library did by default.
+            safe_serialization: write safetensors, with the names and the layout that PyTorch models read too; ``False``
+                writes ``flax_model.msgpack``, as the original library did by default.
 
         Raises:
             InputError: for a value that cannot be served, parameters of another model, or ones without values.
@@ -350,7 +354,8 @@ def _cast(params: Mapping[str, Any], dtype: Any, mask: Any) -> dict[str, Any]:
     chosen = dict.fromkeys(leaves, True) if mask is None else flatten(mask)
     if set(chosen) != set(leaves):
         raise InputError(
-            f"mask must be a tree of the same {len(leaves)} parameters, received one of {len(chosen)}; make it from params"
+            f"mask must be a tree of the same {len(leaves)} parameters, received one of {len(chosen)}; "
+            "make it from params"
         )
     return unflatten(
         {

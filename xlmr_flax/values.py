@@ -43,7 +43,7 @@ PASSING = (nnx.RngState, nnx.Intermediate, nnx.Cache)
 
 
 class Spot(NamedTuple):
-    """Where a tensor lies: its variable, its path in a tree of parameters, what it is, and how it starts without values."""
+    """A tensor's variable, its path in a tree of parameters, what it is, and how it starts without values."""
 
     variable: nnx.Variable[Any]
     path: Path
@@ -144,7 +144,8 @@ def places(model: ModelValues, known: Mapping[str, Parameter]) -> dict[str, Plac
 
     Args:
         model: the model.
-        known: the rows of its table. Those that are tied have no variable of their own, so they are where their other end is.
+        known: the rows of its table. Those that are tied have no variable of their own, so they are where their other
+            end is.
     """
     found = {}
     for name, spot in spots(model).items():
@@ -160,7 +161,10 @@ def places(model: ModelValues, known: Mapping[str, Parameter]) -> dict[str, Plac
 
 
 def spots(model: nnx.Module) -> dict[str, Spot]:
-    """Where the tensors of a checkpoint lie, by canonical name. One that is in several places has one path, as in ``params``."""
+    """Where the tensors of a checkpoint lie, by canonical name.
+
+    One that is in several places has one path, as in ``params``.
+    """
     paths = {id(node): path for path, node in nnx.iter_graph(model) if isinstance(node, nnx.Variable)}
     published: dict[Path, Parameter] = {}
     found = {}
@@ -177,7 +181,10 @@ def spots(model: nnx.Module) -> dict[str, Spot]:
 
 
 def _walk(holder: Any, path: Path, published: dict[Path, Parameter]) -> Iterator[tuple[Path, Any, nnx.Variable[Any]]]:
-    """Path, holder and variable, through attributes, lists and dictionaries; on the way the paths that tables of models know."""
+    """Path, holder and variable, through attributes, lists and dictionaries.
+
+    ``published`` gets the paths that the tables of this model and of the models inside know.
+    """
     if isinstance(holder, ModelValues) and holder._has_encoder():
         published.update({path + path_of(row): row for row in _published(holder).values() if row.tied_to is None})
     for name, part in _parts(holder):

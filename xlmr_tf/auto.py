@@ -56,7 +56,8 @@ class _AutoModel:
 
         Args:
             config: of the model.
-            dtype: the dtype policy; ``None`` is Keras's global one, ``"auto"`` the config's dtype. ``torch_dtype`` is its older name.
+            dtype: the dtype policy; ``None`` is Keras's global one, ``"auto"`` the config's dtype. ``torch_dtype`` is
+                its older name.
             attn_implementation, packing: as in ``from_pretrained``.
             **kwargs: model arguments such as ``add_pooling_layer``.
         """

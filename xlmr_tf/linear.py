@@ -1,6 +1,7 @@
 """Layers whose values are left unset: a model fills them by the parameter table, or loads them.
 
-Keras's own constructors would draw every weight once more, which costs seconds at base size and touches all of the memory.
+Keras's own constructors would draw every weight once more, which costs seconds at base size and touches all of the
+memory.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def unset(shape: Any, dtype: Any = None) -> tf.Tensor:
 class Linear(keras.layers.Dense):
     """A dense layer that multiplies two matrices, whatever axes come before the last.
 
-    With more than two axes TensorFlow would multiply in batches, whose gradient holds the kernel once for each row of the batch.
+    With more than two axes TensorFlow would multiply in batches, whose gradient holds the kernel once for each row of
+    the batch.
     """
 
     def call(self, inputs: Any, training: bool | None = None) -> tf.Tensor:
@@ -100,7 +102,10 @@ _loading: ContextVar[list[Any] | None] = ContextVar("loading", default=None)
 
 @contextmanager
 def loading() -> Iterator[list[Any]]:
-    """Models made inside draw no fresh values, because all of them are about to be loaded. Gives the list of these models."""
+    """Models made inside draw no fresh values, because all of them are about to be loaded.
+
+    Gives the list of these models.
+    """
     models: list[Any] = []
     token = _loading.set(models)
     try:

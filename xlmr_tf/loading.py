@@ -1,7 +1,7 @@
 """From files to models and back.
 
-A model is built without drawing a value or touching its memory, then the checkpoint's tensors are put in place, a piece at a time. The
-pages of the mapped file that a piece came from are given back at once, so memory is the model once.
+A model is built without drawing a value or touching its memory, then the checkpoint's tensors are put in place, a piece
+at a time. The pages of the mapped file that a piece came from are given back at once, so memory is the model once.
 """
 
 from __future__ import annotations
@@ -91,28 +91,29 @@ def from_pretrained(
         cls: the model class.
         name_or_path: a local folder, a file of weights in one, a built-in name (``xlmr-mini``), or a name on the hub;
             ``None`` if ``config`` and ``state_dict`` say all.
-        *model_args, and arguments of the constructor such as ``add_pooling_layer``, ``name``, ``trainable``: passed to it.
+        *model_args, and arguments of the constructor such as ``add_pooling_layer``, ``name``: passed to it.
         config: in place of the checkpoint's own.
         state_dict: arrays by canonical name and in canonical layout, in place of the checkpoint's files.
         dtype: the dtype policy, ``mixed_float16`` and ``mixed_bfloat16`` included; ``None`` is Keras's global one,
             ``"auto"`` the checkpoint's own dtype. ``torch_dtype`` is its older name.
-        device, device_map: where the variables go: ``cpu``, ``gpu:0``, or a GPU's number; by default TensorFlow's choice.
+        device, device_map: where the variables go: ``cpu``, ``gpu:0``, or a GPU's number; by default TensorFlow's
+            choice.
         attn_implementation: ``sdpa`` (default) or ``eager``.
         packing: see :meth:`PreTrainedModel.set_packing`.
         ignore_mismatched_sizes: let parameters of another shape start fresh.
         output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.load_plan.LoadReport` as
             ``info["report"]`` and its lists under their published names.
-        **kwargs: ``use_safetensors``, ``from_pt``, ``from_tf``, ``from_flax`` say which file of a folder to read; by default,
-            and with ``from_pt``, the first of ``xlmr_core.formats.FORMATS`` that is there. Further the hub's ``revision``,
-            ``cache_dir``, ``local_files_only``, ``token``, ...; published arguments that ask for nothing here
-            (``low_cpu_mem_usage``, ...); everything else sets a value of the config.
+        **kwargs: ``use_safetensors``, ``from_pt``, ``from_tf``, ``from_flax`` say which file of a folder to read; by
+            default, and with ``from_pt``, the first of ``xlmr_core.formats.FORMATS`` that is there. Further the hub's
+            ``revision``, ``cache_dir``, ``local_files_only``, ``token``, ...; published arguments that ask for nothing
+            here (``low_cpu_mem_usage``, ...); everything else sets a value of the config.
 
     Raises:
         ModelNotFoundError: if the name or folder cannot be found.
         CheckpointError: if the files are damaged or do not fit.
         ConfigError: for a config of another architecture or impossible values, or quantized weights.
-        InputError: for an unknown dtype, device or implementation, a published argument whose value cannot be served, or
-            a layer of a user's class that the file has values for and that has no variables yet.
+        InputError: for an unknown dtype, device or implementation, a published argument whose value cannot be served,
+            or a layer of a user's class that the file has values for and that has no variables yet.
         TypeError: for an argument that neither the loader, nor the model, nor the config knows.
     """
     dtype = torch_dtype if dtype is None else dtype
@@ -179,7 +180,7 @@ def _refuse_unbuilt(model: PreTrainedModel, source: TensorFile) -> None:
 
 
 def _put(variable: keras.Variable, row: Parameter, raw: RawTensor) -> None:
-    """Fill a variable; not by updates of rows: TensorFlow copies one that ever had such an update whenever it is read."""
+    """Fill a variable, and not row by row: TensorFlow copies one that ever had such an update whenever it is read."""
     dtype = tf.as_dtype(variable.dtype)
     values = raw.to_aligned(dtype.as_numpy_dtype, transposed=row.role is Role.LINEAR_WEIGHT)
     variable.assign(_in_place(values) if dtype.is_floating else values)

@@ -17,7 +17,8 @@ POLICIES = (*FLOATS, "mixed_float16", "mixed_bfloat16")
 
 
 def find_device(device: int | str) -> str:
-    """A device by number (0 is the first GPU, -1 the CPU), or by name (``cpu``, ``gpu:0``, ``cuda:0``), as TensorFlow calls it.
+    """A device by number (0 is the first GPU, -1 the CPU), or by name (``cpu``, ``gpu:0``, ``cuda:0``), as TensorFlow
+    calls it.
 
     Raises:
         InputError: if there is no such device on this machine.

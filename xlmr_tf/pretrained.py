@@ -42,8 +42,8 @@ class PreTrainedModel(ModelValues, ResizableModel, TrainedByKeras, ExportedByKer
     """Base class of all models.
 
     A class of your own derives from a published one, or from ``TFXLMRobertaPreTrainedModel`` or
-    ``TFXLMRobertaXLPreTrainedModel`` with an encoder as ``self.roberta``, and builds its layers in its constructor. What it
-    adds is saved and loaded with the rest.
+    ``TFXLMRobertaXLPreTrainedModel`` with an encoder as ``self.roberta``, and builds its layers in its constructor.
+    What it adds is saved and loaded with the rest.
 
     Args:
         config: the model's configuration, kept as ``model.config``.
@@ -89,7 +89,7 @@ class PreTrainedModel(ModelValues, ResizableModel, TrainedByKeras, ExportedByKer
         return getattr(self, self.base_model_prefix, self)
 
     def __dir__(self) -> list[str]:
-        """All names but ``base_model``: Keras walks them to read a file, and an encoder that holds itself has no end."""
+        """All names but ``base_model``: Keras walks them to read a file, and an encoder there holds itself."""
         return [name for name in super().__dir__() if name != "base_model"]
 
     def get_input_embeddings(self) -> keras.layers.Embedding:
@@ -136,7 +136,7 @@ class PreTrainedModel(ModelValues, ResizableModel, TrainedByKeras, ExportedByKer
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the model: with inputs by position or by name, with a mapping of them, or with a list of tensors in the order of ``call``."""
+        """Call the model: inputs by position or by name, as a mapping, or as a list in the order of ``call``."""
         if args and isinstance(args[0], Mapping):
             kwargs = {**args[0], **kwargs}
             args = args[1:]
@@ -216,7 +216,8 @@ class PreTrainedModel(ModelValues, ResizableModel, TrainedByKeras, ExportedByKer
     def enable_lora(
         self, rank: int, lora_alpha: float | None = None, targets: Iterable[str] = ("query", "value")
     ) -> Self:
-        """Train low-rank adapters of some projections, and the head, in place of the encoder's weights (Hu et al. 2022).
+        """Train low-rank adapters of some projections, and the head, in place of the encoder's weights (Hu et al.
+        2022).
 
         ``save_pretrained`` and Keras's own files hold the sums. Compile the model afterwards.
 
@@ -255,7 +256,7 @@ class PreTrainedModel(ModelValues, ResizableModel, TrainedByKeras, ExportedByKer
     # ---- Files
 
     def get_config(self) -> dict[str, Any]:
-        """What Keras needs to build the model anew: the configuration as plain values, and what the constructor takes beside it."""
+        """What Keras needs to build the model anew: the configuration as plain values, and the other arguments."""
         own = {"config": json.loads(self.config.to_json_string(use_diff=False))}
         if self.base_model is self:
             own["add_pooling_layer"] = self.pooler is not None
@@ -317,7 +318,8 @@ class PreTrainedModel(ModelValues, ResizableModel, TrainedByKeras, ExportedByKer
             version, create_pr, token: of the published signature, about SavedModels and uploads.
             push_to_hub: must be false; this library does not upload.
             max_shard_size: size of a file at most, as a number of bytes or such as ``"5GB"``.
-            safe_serialization: of the published signature; the files are safetensors, which every release of the original since 2023 reads.
+            safe_serialization: of the published signature; the files are safetensors, which every release of the
+                original since 2023 reads.
 
         Raises:
             InputError: for a value that cannot be served.

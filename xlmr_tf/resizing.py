@@ -15,7 +15,7 @@ __all__ = ["ResizableModel"]
 
 
 class ResizableModel:
-    """The part of a model that changes its shape; stands before ``keras.Model`` among the bases."""
+    """The part of a model that changes its shape; a base before ``keras.Model``."""
 
     config: XLMRobertaConfig
     base_model: Any
@@ -35,8 +35,8 @@ class ResizableModel:
     ) -> keras.layers.Embedding:
         """Change the number of rows of the word embedding, and of the vocabulary projection and its bias.
 
-        Rows that stay keep their values. New rows of the embedding start close around the mean of the old ones, or are drawn
-        afresh with ``mean_resizing=False``; new biases start at 0. Compile the model again afterwards.
+        Rows that stay keep their values. New rows of the embedding start close around the mean of the old ones, or are
+        drawn afresh with ``mean_resizing=False``; new biases start at 0. Compile the model again afterwards.
 
         Args:
             new_num_tokens: rows wanted; ``None`` keeps the number (before rounding).

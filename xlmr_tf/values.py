@@ -32,7 +32,7 @@ ACCOUNTS = ("_layers", "_trainable_variables", "_non_trainable_variables", "_fun
 
 
 class ModelValues:
-    """The part of a model that has to do with the values of its parameters; stands before ``keras.Model`` among the bases."""
+    """The part of a model that has to do with the values of its parameters; a base before ``keras.Model``."""
 
     config: XLMRobertaConfig
     base_model: Any
@@ -106,7 +106,8 @@ def places(model: Any, known: Mapping[str, Parameter]) -> dict[str, Place]:
 
     Args:
         model: the model.
-        known: the rows of its table. Those that are tied have no variable of their own, so they are where their other end is.
+        known: the rows of its table. Those that are tied have no variable of their own, so they are where their other
+            end is.
     """
     found, seen = {}, set()
     for path, node in _nodes(model):

@@ -58,7 +58,8 @@ class _AutoModel:
 
         Args:
             config: of the model.
-            dtype: of the parameters; ``None`` is the default one, ``"auto"`` the config's. ``torch_dtype`` is its older name.
+            dtype: of the parameters; ``None`` is the default one, ``"auto"`` the config's. ``torch_dtype`` is its older
+                name.
             attn_implementation, packing: as in ``from_pretrained``.
             **kwargs: model arguments such as ``add_pooling_layer``.
         """

@@ -1,7 +1,8 @@
-"""Linear layers: fast for few rows, and their values are left unset, because a model fills them by the parameter table or loads them.
+"""Linear layers: fast for few rows, and their values are left unset, because a model fills them by the parameter table
+or loads them.
 
-PyTorch's own constructor would draw every weight once more, which costs seconds at base size and, on the meta device, imports
-hundreds of modules.
+PyTorch's own constructor would draw every weight once more, which costs seconds at base size and, on the meta device,
+imports hundreds of modules.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ FEW = 64  # rows
 
 
 def unset(*shape: int) -> Tensor:
-    """Memory that nobody has touched, and while a model is loaded not even that: a tensor without values, on the meta device."""
+    """Memory that nobody has touched; while a model is loaded not even that, but a tensor on the meta device."""
     return torch.empty(shape, device="meta" if _loading.get() else None)
 
 
 class Linear(nn.Linear):
     """``nn.Linear``, which multiplies few rows by oneDNN where no gradient is wanted.
 
-    The time of few rows is that of reading the weight. PyTorch multiplies float32 matrices with MKL, which reads the weight of a single
-    row in one thread, and that of some tens of rows twice as slowly as oneDNN on AMD processors. With many rows the two are closer.
-    ``torch.backends.mkldnn.enabled = False`` turns it off.
+    The time of few rows is that of reading the weight. PyTorch multiplies float32 matrices with MKL, which reads the
+    weight of a single row in one thread, and that of some tens of rows twice as slowly as oneDNN on AMD processors.
+    With many rows the two are closer. ``torch.backends.mkldnn.enabled = False`` turns it off.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -41,7 +42,10 @@ class Linear(nn.Linear):
         return F.linear(input, self.weight, self.bias)
 
     def _is_small(self, input: Tensor) -> bool:
-        """Whether this is what oneDNN is better at. Autocast and all that looks on or steps in get PyTorch's own operator."""
+        """Whether this is what oneDNN is better at.
+
+        Autocast and all that looks on or steps in get PyTorch's own operator.
+        """
         return (
             all(has_values(x) and x.device.type == "cpu" and x.dtype is torch.float32 for x in (input, self.weight))
             and input.numel() <= FEW * self.in_features
@@ -96,7 +100,10 @@ _loading = ContextVar("loading", default=False)
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Models made inside have no values, because all of them are about to be loaded. A user's own layers are as PyTorch makes them."""
+    """Models made inside have no values, because all of them are about to be loaded.
+
+    A user's own layers are as PyTorch makes them.
+    """
     token = _loading.set(True)
     try:
         yield

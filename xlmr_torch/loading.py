@@ -1,7 +1,7 @@
 """From files to models and back.
 
-A model is built without values, then the checkpoint's tensors are put in place. They are views into the mapped file, so memory is the model
-once, and pages that are never used are never read.
+A model is built without values, then the checkpoint's tensors are put in place. They are views into the mapped file, so
+memory is the model once, and pages that are never used are never read.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def from_pretrained(
         *model_args, and arguments of the constructor such as ``add_pooling_layer``: passed to it.
         config: in place of the checkpoint's own.
         state_dict: tensors by canonical name in place of the checkpoint's files.
-        dtype: of the parameters; ``None`` is float32, ``"auto"`` the checkpoint's own. ``torch_dtype`` is its older name.
+        dtype: of the parameters; ``None`` is float32, ``"auto"`` the checkpoint's own. ``torch_dtype`` is its older
+            name.
         device, device_map: where the model goes: a device, or ``{"": device}``, or ``"auto"``.
         attn_implementation: ``sdpa`` (default) or ``eager``.
         packing: see :meth:`PreTrainedModel.set_packing`.
@@ -104,9 +105,9 @@ def from_pretrained(
         output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.load_plan.LoadReport` as
             ``info["report"]`` and its lists under their published names.
         **kwargs: ``use_safetensors``, ``from_tf``, ``from_flax`` say which file of a folder to read:
-            ``model.safetensors`` (``False``: ``pytorch_model.bin``), ``tf_model.h5`` or ``flax_model.msgpack``; by default
-            the first of ``xlmr_core.formats.FORMATS`` that is there. Further the hub's ``revision``, ``cache_dir``,
-            ``local_files_only``, ``token``, ...; published arguments that ask for nothing here
+            ``model.safetensors`` (``False``: ``pytorch_model.bin``), ``tf_model.h5`` or ``flax_model.msgpack``; by
+            default the first of ``xlmr_core.formats.FORMATS`` that is there. Further the hub's ``revision``,
+            ``cache_dir``, ``local_files_only``, ``token``, ...; published arguments that ask for nothing here
             (``low_cpu_mem_usage``, ...); everything else sets a value of the config.
 
     Raises:

@@ -30,8 +30,9 @@ __all__ = ["PreTrainedModel"]
 class PreTrainedModel(ModelValues, ResizableModel, nn.Module):
     """Base class of all models.
 
-    A class of your own derives from a published one, or from ``XLMRobertaPreTrainedModel`` or ``XLMRobertaXLPreTrainedModel`` with an
-    encoder as ``self.roberta``, and ends its constructor with ``self.post_init()``. What it adds is saved and loaded with the rest.
+    A class of your own derives from a published one, or from ``XLMRobertaPreTrainedModel`` or
+    ``XLMRobertaXLPreTrainedModel`` with an encoder as ``self.roberta``, and ends its constructor with
+    ``self.post_init()``. What it adds is saved and loaded with the rest.
 
     Args:
         config: the model's configuration, kept as ``model.config``.
@@ -167,7 +168,7 @@ class PreTrainedModel(ModelValues, ResizableModel, nn.Module):
         return bool(self.base_model.encoder.gradient_checkpointing)
 
     def enable_input_require_grads(self) -> None:
-        """Let the embeddings' output require a gradient, so that adapters can train over frozen weights with checkpointing."""
+        """Let the embeddings' output require a gradient: so adapters train over frozen weights with checkpointing."""
         self._require_grads_hook = self.get_input_embeddings().register_forward_hook(_require_grad)
 
     def disable_input_require_grads(self) -> None:
@@ -215,7 +216,8 @@ class PreTrainedModel(ModelValues, ResizableModel, nn.Module):
             token, save_peft_format: of the published signature, about uploads and adapters.
 
         Raises:
-            InputError: for a value that cannot be served, an incomplete ``state_dict``, or parameters on the meta device.
+            InputError: for a value that cannot be served, an incomplete ``state_dict``, or parameters on the meta
+                device.
             ConfigError: for a config that cannot be written.
             CheckpointError: if the disk refuses.
         """

@@ -35,8 +35,8 @@ class ResizableModel(nn.Module):
     ) -> nn.Embedding:
         """Change the number of rows of the word embedding, and of the vocabulary projection and its bias.
 
-        Rows that stay keep their values. New rows of the embedding start close around the mean of the old ones, or are drawn
-        afresh with ``mean_resizing=False``; new biases start at 0.
+        Rows that stay keep their values. New rows of the embedding start close around the mean of the old ones, or are
+        drawn afresh with ``mean_resizing=False``; new biases start at 0.
 
         Args:
             new_num_tokens: rows wanted; ``None`` keeps the number (before rounding).

@@ -63,9 +63,11 @@ class ModelValues(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, names: Iterable[str] | None = None) -> None:
-        """Draw fresh values, for all parameters or for some canonical names. What has no memory (on the meta device) stays so.
+        """Draw fresh values, for all parameters or for some canonical names. What has no memory (on the meta device)
+        stays so.
 
-        Parameters of the table are drawn by it, those of a model inside by its own, and a user's layers by :meth:`_init_weights`.
+        Parameters of the table are drawn by it, those of a model inside by its own, and a user's layers by
+        :meth:`_init_weights`.
         """
         rows = self.parameter_table()
         chosen = list(rows if names is None else names)
@@ -170,7 +172,10 @@ def _sharing_kept(model: nn.Module) -> Iterator[None]:
 
 
 def places(model: nn.Module) -> dict[str, Place]:
-    """Every place of a parameter or a persistent buffer. (The state dict itself may be costly to make: hooks gather shards.)"""
+    """Every place of a parameter or a persistent buffer.
+
+    (The state dict itself may be costly to make: hooks gather shards.)
+    """
     found = {}
     for path, module in model.named_modules(remove_duplicate=False):
         for name, tensor in (*module._parameters.items(), *module._buffers.items()):

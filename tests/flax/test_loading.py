@@ -170,6 +170,32 @@ print(memory("VmHWM") - before)
     assert 0.9 * size < int(done.stdout) < 1.15 * size + 40e6  # two pieces and the pages around them
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"low_cpu_mem_usage": True, "weights_only": True, "offload_folder": "x", "max_memory": {0: "1GB"}},
+        {"use_safetensors": True, "from_pt": True, "load_in_8bit": False, "device_map": "auto"},
+        {"torch_dtype": "auto", "device_map": {"": "cpu"}, "tp_plan": None, "trust_remote_code": True},
+    ],
+)
+def test_published_arguments_that_ask_for_nothing(saved, arguments):
+    model, folder = saved
+    assert_same(load(folder, **arguments).params, model.params)
+
+
+def test_arrays_in_place_of_files(saved):
+    model, _ = saved
+    arrays = functional.to_canonical(model.parameter_table(), model.params)
+    assert_same(load(None, config=model.config, state_dict=arrays).params, model.params)
+    lacking = {name: np.asarray(x) for name, x in arrays.items() if not name.endswith("0.output.dense.weight")}
+    with pytest.raises(
+        CheckpointError, match=r"encoder.layer.0.output.dense.weight of shape .* in the state_dict passed"
+    ):
+        load(None, config=model.config, state_dict=lacking)
+    with pytest.raises(InputError, match="expected a name or folder, received None"):
+        load(None, config=model.config)
+
+
 # ---- What is refused
 
 
@@ -183,6 +209,8 @@ print(memory("VmHWM") - before)
         ({"attn_implementation": "flash"}, "attn_implementation must be one of 'sdpa', 'eager'"),
         ({"packing": "sometimes"}, "packing must be one of"),
         ({"variant": "fp16"}, "variant must be None"),
+        ({"load_in_4bit": True}, "load_in_4bit must be False"),
+        ({"device_map": {"a": "cpu", "b": "cpu:1"}}, "device_map must put the whole model on one device"),
     ],
 )
 def test_arguments_that_cannot_be_served(saved, arguments, message):

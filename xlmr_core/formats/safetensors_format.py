@@ -26,7 +26,8 @@ def _recognises(path: Path) -> bool:
 
 
 def _naming(container: Described, part: str | None) -> Naming:
-    """By what betrays the names of TensorFlow and of Flax: the texts that writers leave are not always theirs, but ``OWN_NAMES`` is ours.
+    """By what betrays the names of TensorFlow and of Flax: the texts that writers leave are not always theirs, but
+    ``OWN_NAMES`` is ours.
 
     A weight under its published name is no work of either, whatever a user's class has beside it.
     """
