@@ -46,26 +46,7 @@ def check_values(config: XLMRobertaConfig) -> None:
     Raises:
         ConfigError: for the first of them.
     """
-    for key, least in SIZES.items():
-        value = getattr(config, key)
-        if not _is_integer(value) or value < least:
-            wanted = "a positive integer" if least else "0 or a positive integer"
-            raise ConfigError(f"{key} must be {wanted}, received {value!r}")
-    for key in PROBABILITIES:
-        value = getattr(config, key)
-        if key == "classifier_dropout" and value is None:
-            continue
-        if not _is_number(value) or not 0 <= value <= 1:
-            raise ConfigError(f"{key} must be a probability between 0 and 1, received {value!r}")
-    for key in TOKEN_IDS:
-        value = getattr(config, key)
-        if value is not None and (not _is_integer(value) or value < 0):
-            raise ConfigError(f"{key} must be a token's id, 0 or more, or None, received {value!r}")
-    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    if not all(end is None or (_is_integer(end) and end >= 0) for end in ends):
-        raise ConfigError(
-            f"eos_token_id must be a token's id, 0 or more, a list of such, or None, received {config.eos_token_id!r}"
-        )
+    _check_ranges(config)
     act, pad, chunk = config.hidden_act, config.pad_token_id, config.chunk_size_feed_forward
     if isinstance(act, type):
         raise ConfigError(f"hidden_act must be a function, received the class {act.__name__}; pass an instance of it")
@@ -122,6 +103,30 @@ def check_values(config: XLMRobertaConfig) -> None:
     for holds, message in checks:
         if not holds:
             raise ConfigError(message)
+
+
+def _check_ranges(config: XLMRobertaConfig) -> None:
+    """Each size, probability and token id by itself."""
+    for key, least in SIZES.items():
+        value = getattr(config, key)
+        if not _is_integer(value) or value < least:
+            wanted = "a positive integer" if least else "0 or a positive integer"
+            raise ConfigError(f"{key} must be {wanted}, received {value!r}")
+    for key in PROBABILITIES:
+        value = getattr(config, key)
+        if key == "classifier_dropout" and value is None:
+            continue
+        if not _is_number(value) or not 0 <= value <= 1:
+            raise ConfigError(f"{key} must be a probability between 0 and 1, received {value!r}")
+    for key in TOKEN_IDS:
+        value = getattr(config, key)
+        if value is not None and (not _is_integer(value) or value < 0):
+            raise ConfigError(f"{key} must be a token's id, 0 or more, or None, received {value!r}")
+    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    if not all(end is None or (_is_integer(end) and end >= 0) for end in ends):
+        raise ConfigError(
+            f"eos_token_id must be a token's id, 0 or more, a list of such, or None, received {config.eos_token_id!r}"
+        )
 
 
 def check_labels(id2label: Any, label2id: Any) -> None:
