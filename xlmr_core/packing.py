@@ -7,15 +7,17 @@ always known of a call, :func:`broken_promise` by the values of the mask.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xlmr_core.calls import Call
 from xlmr_core.checks import check_choice
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["PACKING_MODES", "PROMISES", "Needs", "broken_promise", "check_packing_mode", "may_pack", "refuse_packing"]
 

@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeAlias
 
-from numpy.typing import NDArray
-
 from xlmr_core.errors import ConfigError
 from xlmr_core.parameters import Parameter, Quantized, Role
 
 if TYPE_CHECKING:
     from xlmr_core.load_plan import TensorFile
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 __all__ = ["Parts", "Scheme", "Stored"]
 
-Array: TypeAlias = NDArray[Any]
+Array: TypeAlias = "NDArray[Any]"
 # The tensors of a quantized weight, by suffix.
 Parts: TypeAlias = Mapping[str, Array]
 
