@@ -54,11 +54,11 @@ def test_no_words(tokenizer: PreTrainedTokenizerBase, bad: Any) -> None:
 
 
 def test_none_and_uneven_pairs(tokenizer: PreTrainedTokenizerBase) -> None:
-    with pytest.raises(TokenizerError, match="got None"):
+    with pytest.raises(TokenizerError, match="received None"):
         tokenizer(None)
-    with pytest.raises(TokenizerError, match="got 2 and 1"):
+    with pytest.raises(TokenizerError, match="received 2 and 1"):
         tokenizer(["a", "b"], ["c"])
-    with pytest.raises(TokenizerError, match="got str"):
+    with pytest.raises(TokenizerError, match="received str"):
         tokenizer(["a", "b"], "c")
     with pytest.raises(TokenizerError, match="expected"):
         tokenizer("a", ["b", 5])

@@ -504,7 +504,7 @@ def test_json_of_another_tokenizer(folder: Path) -> None:
 
     other = tokenizers.Tokenizer(tokenizers.models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
     other.save(str(folder / JSON))
-    with pytest.raises(TokenizerError, match="got WordPiece"):
+    with pytest.raises(TokenizerError, match="received WordPiece"):
         AutoTokenizer.from_pretrained(folder)
     unigram = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁a", -1.0)]
     tokenizers.Tokenizer(tokenizers.models.Unigram(unigram, unk_id=2, byte_fallback=False)).save(str(folder / JSON))

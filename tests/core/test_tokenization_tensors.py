@@ -116,7 +116,7 @@ def test_tensors_that_numpy_cannot_read(error: type[Exception], monkeypatch: pyt
 @pytest.mark.parametrize("text", ["a", ["a", "b"], np.array(["a"]), np.array(["a"], dtype=object)], ids=repr)
 @pytest.mark.parametrize("framework", ["pt", "jax"])
 def test_a_column_of_text_makes_no_tensor(tokenizer: PreTrainedTokenizerBase, framework: str, text: Any) -> None:
-    with pytest.raises(TokenizerError, match=r"tensor of 'source', got text str_? .*'a'.*remove this column"):
+    with pytest.raises(TokenizerError, match=r"tensor of 'source', received text str_? .*'a'.*remove this column"):
         tokenizer.pad([{"input_ids": [1], "attention_mask": [1], "source": text}], return_tensors=framework)
 
 

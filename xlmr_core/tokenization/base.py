@@ -11,9 +11,10 @@ from xlmr_core.config_checks import refuse_unknown
 from xlmr_core.errors import TokenizerError
 from xlmr_core.hub import UPLOAD_ARGUMENTS
 from xlmr_core.tokenization import files
-from xlmr_core.tokenization.batching import NO_LIMIT, as_lists, check_side
 from xlmr_core.tokenization.calling import Calling
 from xlmr_core.tokenization.checks import as_id
+from xlmr_core.tokenization.encoding import as_lists
+from xlmr_core.tokenization.lengths import NO_LIMIT, check_side
 from xlmr_core.tokenization.special import AddedToken
 
 __all__ = ["PreTrainedTokenizerBase"]
@@ -163,7 +164,7 @@ class PreTrainedTokenizerBase(Calling):
             new_tokens = [new_tokens]
         if not isinstance(new_tokens, Iterable):
             raise TokenizerError(
-                f"expected a token or a list of tokens, got {type(new_tokens).__name__} {new_tokens!r}"
+                f"expected a token or a list of tokens, received {type(new_tokens).__name__} {new_tokens!r}"
             )
         known_special = set(self.all_special_tokens)
         tokens = []
@@ -330,7 +331,7 @@ class PreTrainedTokenizerBase(Calling):
         refuse_unknown(kwargs, UPLOAD_ARGUMENTS, f"{type(self).__name__}.save_pretrained()")
         if push_to_hub:
             raise TokenizerError(
-                "expected a local folder, got push_to_hub=True; upload the folder with huggingface_hub"
+                "expected a local folder, received push_to_hub=True; upload the folder with huggingface_hub"
             )
         return files.save(self, save_directory, legacy_format, filename_prefix)
 

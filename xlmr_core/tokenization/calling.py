@@ -72,7 +72,7 @@ class Calling(Rows):
             TokenizerError: something that is no text, or lengths that cannot be met.
         """
         if text is None and text_target is None:
-            raise TokenizerError("expected a text to tokenize, got None; pass text= or text_target=")
+            raise TokenizerError("expected a text to tokenize, received None; pass text= or text_target=")
         options = self._options(
             add_special_tokens=add_special_tokens,
             padding=padding,
@@ -174,7 +174,7 @@ class Calling(Rows):
         """
         if not isinstance(batch_text_or_text_pairs, list | tuple):
             raise TokenizerError(
-                f"expected a list of texts, got {type(batch_text_or_text_pairs).__name__}; pass a list"
+                f"expected a list of texts, received {type(batch_text_or_text_pairs).__name__}; pass a list"
             )
         options = self._options(
             add_special_tokens=add_special_tokens,
@@ -236,10 +236,10 @@ class Calling(Rows):
             return self._encode_batch(_as_samples(text, words), options, single=False)
         if not isinstance(pair, list | tuple):
             raise TokenizerError(
-                f"expected a list of {len(text)} text pairs beside a list of texts, got {type(pair).__name__}; pass lists for both"
+                f"expected a list of {len(text)} text pairs beside a list of texts, received {type(pair).__name__}; pass lists for both"
             )
         if len(text) != len(pair):
-            raise TokenizerError(f"expected as many texts as text pairs, got {len(text)} and {len(pair)}")
+            raise TokenizerError(f"expected as many texts as text pairs, received {len(text)} and {len(pair)}")
         return self._encode_batch(list(zip(text, pair, strict=True)), options, single=False)
 
 

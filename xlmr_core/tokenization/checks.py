@@ -19,8 +19,8 @@ def check_text(text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise TokenizerError(
-            f"expected Unicode text, got a lone surrogate {text[error.start]!a} at character {error.start}; decode the bytes "
-            "with errors='replace', or clean it with text.encode('utf-8', 'replace').decode()"
+            f"expected Unicode text, received a lone surrogate {text[error.start]!a} at character {error.start}; "
+            "decode the bytes with errors='replace', or clean it with text.encode('utf-8', 'replace').decode()"
         ) from None
 
 
@@ -33,10 +33,11 @@ def as_id(index: Any) -> int:
     try:
         value = int(index)
     except (TypeError, ValueError, OverflowError) as error:
-        raise TokenizerError(f"expected a token id, got {type(index).__name__} {index!r}") from error
+        raise TokenizerError(f"expected a token id, received {type(index).__name__} {index!r}") from error
     if value < 0:
         raise TokenizerError(
-            f"expected token ids of at least 0, got {value}; replace the ignored labels (-100) with pad_token_id before decoding"
+            f"expected token ids of at least 0, received {value}; replace the ignored labels (-100) with pad_token_id "
+            "before decoding"
         )
     return value
 

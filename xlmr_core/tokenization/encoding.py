@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xlmr_core.errors import TokenizerError
-from xlmr_core.tokenization.batching import as_lists, first_leaf, framework_of
 from xlmr_core.tokenization.checks import describe
 
-__all__ = ["BatchEncoding", "CharSpan", "TokenSpan"]
+__all__ = ["BatchEncoding", "CharSpan", "TokenSpan", "as_lists", "framework_of"]
 
 logger = logging.getLogger("xlmr_core.tokenization")
 
@@ -83,7 +82,8 @@ class BatchEncoding(UserDict[str, Any]):
         if isinstance(item, int) and self._encodings is not None:
             return self._encodings[item]
         raise KeyError(
-            f"expected a key of {sorted(self.data)} or a slice, got {item!r}; rows by number exist for the fast class only"
+            f"expected a key of {sorted(self.data)} or a slice, received {item!r}; rows by number exist for the fast "
+            "class only"
         )
 
     def __getattr__(self, name: str) -> Any:
@@ -97,7 +97,7 @@ class BatchEncoding(UserDict[str, Any]):
         if self._encodings is None:
             raise TokenizerError(f"{what}() is not available from the sentencepiece class; use XLMRobertaTokenizerFast")
         if not -len(self._encodings) <= row < len(self._encodings):
-            raise TokenizerError(f"expected a row below {len(self._encodings)}, got {row}")
+            raise TokenizerError(f"expected a row below {len(self._encodings)}, received {row}")
         return self._encodings[row]
 
     def tokens(self, batch_index: int = 0) -> list[str]:
@@ -153,21 +153,23 @@ class BatchEncoding(UserDict[str, Any]):
     ) -> int | None:
         """The token that covers a character, or None: ``(char)`` or ``(row, char)``."""
         row, char = _row_and_index(batch_or_char_index, char_index)
-        return _unsigned(self._row(row, "char_to_token").char_to_token, char, sequence_index)  # type: ignore[no-any-return]
+        token: int | None = _unsigned(self._row(row, "char_to_token").char_to_token, char, sequence_index)
+        return token
 
     def char_to_word(
         self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
     ) -> int | None:
         """The word that covers a character, or None: ``(char)`` or ``(row, char)``."""
         row, char = _row_and_index(batch_or_char_index, char_index)
-        return _unsigned(self._row(row, "char_to_word").char_to_word, char, sequence_index)  # type: ignore[no-any-return]
+        word: int | None = _unsigned(self._row(row, "char_to_word").char_to_word, char, sequence_index)
+        return word
 
     def _token(self, first: int, second: int | None, what: str) -> tuple[Any, int]:
         row, token = _row_and_index(first, second)
         encoding = self._row(row, what)
         size = len(encoding.ids)
         if not -size <= token < size:
-            raise TokenizerError(f"expected a token index below {size}, got {token}")
+            raise TokenizerError(f"expected a token index below {size}, received {token}")
         return encoding, token % size
 
     # -- tensors -------------------------------------------------------------------------------------------------------
@@ -175,8 +177,8 @@ class BatchEncoding(UserDict[str, Any]):
     def convert_to_tensors(self, tensor_type: str | None = None, prepend_batch_axis: bool = False) -> BatchEncoding:
         """Turn every value into an array of the named framework, in place.
 
-        Arrays keep their dtype. Python's numbers get that of the framework: integers int64 ('np', 'pt') or int32, floats float64 ('np')
-        or float32.
+        Arrays keep their dtype. Python's numbers get that of the framework: integers int64 ('np', 'pt') or int32,
+        floats float64 ('np') or float32.
 
         Args:
             tensor_type: 'np', 'pt', 'tf' or 'jax'; None does nothing.
@@ -190,7 +192,7 @@ class BatchEncoding(UserDict[str, Any]):
             return self
         name = str(getattr(tensor_type, "value", tensor_type))
         if name not in ("np", "pt", "tf", "jax"):
-            raise TokenizerError(f"expected return_tensors 'np', 'pt', 'tf' or 'jax', got {tensor_type!r}")
+            raise TokenizerError(f"expected return_tensors 'np', 'pt', 'tf' or 'jax', received {tensor_type!r}")
         for key, value in self.data.items():
             array = _rectangular(key, [value] if prepend_batch_axis else value, name)
             if array is not None:
@@ -203,7 +205,9 @@ class BatchEncoding(UserDict[str, Any]):
         A dtype is logged and does nothing: code that casts whatever a model is given would cast the ids.
         """
         if not isinstance(device, str | int) and type(device).__name__ != "device":
-            logger.warning("expected a device to move a BatchEncoding to, got %s; nothing is moved or cast", device)
+            logger.warning(
+                "expected a device to move a BatchEncoding to, received %s; nothing is moved or cast", device
+            )
             return self
         self.data = {
             key: value.to(device, non_blocking=non_blocking) if hasattr(value, "to") else value
@@ -219,7 +223,7 @@ def _row_and_index(first: int, second: int | None) -> tuple[int, int]:
 def _unsigned(function: Any, index: int, sequence_index: int) -> Any:
     if index < 0 or sequence_index not in (0, 1):
         raise TokenizerError(
-            f"expected a position of at least 0 and a sequence index 0 or 1, got {index} and {sequence_index}"
+            f"expected a position of at least 0 and a sequence index 0 or 1, received {index} and {sequence_index}"
         )
     return function(index, sequence_index)
 
@@ -230,7 +234,7 @@ def _rectangular(key: str, value: Any, framework: str) -> np.ndarray[Any, Any] |
         return None
     if isinstance(value, list) and not value:
         return np.zeros((0, 0), dtype=np.int32 if framework == "tf" else np.int64)
-    leaf = first_leaf(value)
+    leaf = _first_leaf(value)
     try:
         try:
             array = np.asarray(value)
@@ -249,7 +253,7 @@ def _rectangular(key: str, value: Any, framework: str) -> np.ndarray[Any, Any] |
 
 
 def _as_of_python(array: np.ndarray[Any, Any], framework: str) -> np.ndarray[Any, Any]:
-    """The array in the dtype that the framework gives Python's numbers (JAX's is a matter of its settings)."""
+    """The array in the dtype that the framework gives Python's numbers (JAX's depends on its settings)."""
     if array.dtype == np.float64 and framework in ("pt", "tf"):
         return array.astype(np.float32)
     if array.dtype == np.int64 and framework == "tf":
@@ -263,11 +267,12 @@ def _refused(key: str, leaf: Any) -> TokenizerError:
         leaf = leaf.flat[0]
     if isinstance(leaf, str | bytes):
         return TokenizerError(
-            f"expected numbers to make a tensor of {key!r}, got text {describe(leaf)}; remove this column before padding or converting"
+            f"expected numbers to make a tensor of {key!r}, received text {describe(leaf)}; remove this column before "
+            "padding or converting"
         )
     return TokenizerError(
-        f"expected rows of one length to make a tensor of {key!r}, got rows of different lengths or missing values; pass "
-        "padding=True and truncation=True"
+        f"expected rows of one length to make a tensor of {key!r}, received rows of different lengths or missing "
+        "values; pass padding=True and truncation=True"
         + (" and drop return_overflowing_tokens" if key == "overflowing_tokens" else "")
     )
 
@@ -278,3 +283,43 @@ def _to_framework(name: str, array: np.ndarray[Any, Any]) -> Any:
     from xlmr_core.backends import to_tensor
 
     return to_tensor(name, array)
+
+
+# -- arrays and lists --------------------------------------------------------------------------------------------------
+
+# By the package that an array's type is from.
+_FRAMEWORKS = {"numpy": "np", "torch": "pt", "tensorflow": "tf", "jax": "jax", "jaxlib": "jax"}
+
+
+def _first_leaf(value: Any) -> Any:
+    """The first item of nested lists that is no list (None where there is none)."""
+    while isinstance(value, list | tuple):
+        value = next((item for item in value if not isinstance(item, list | tuple) or item), None)
+    return value
+
+
+def framework_of(value: Any) -> str | None:
+    """The framework ('np', 'pt', 'tf', 'jax') of an array or of the first one in nested lists.
+
+    None for Python's and NumPy's numbers.
+    """
+    leaf = _first_leaf(value)
+    if isinstance(leaf, np.generic):
+        return None
+    packages = (base.__module__.partition(".")[0] for base in type(leaf).__mro__)
+    return next((_FRAMEWORKS[package] for package in packages if package in _FRAMEWORKS), None)
+
+
+def as_lists(value: Any) -> Any:
+    """Arrays and tensors as plain lists; anything else as it is, lists of tensors included."""
+    if hasattr(value, "numpy") and not isinstance(value, np.ndarray) and not hasattr(value, "tolist"):
+        value = value.numpy()
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if (
+        isinstance(value, list | tuple)
+        and value
+        and (hasattr(value[0], "tolist") or hasattr(value[0], "numpy") or isinstance(value[0], list | tuple))
+    ):
+        return [as_lists(item) for item in value]
+    return list(value) if isinstance(value, tuple) else value

@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization import files, spm
 from xlmr_core.tokenization.base import PreTrainedTokenizerBase
-from xlmr_core.tokenization.batching import LengthPlan, PaddingStrategy, TruncationStrategy
 from xlmr_core.tokenization.calling import Sample
 from xlmr_core.tokenization.checks import check_text, describe
 from xlmr_core.tokenization.encoding import BatchEncoding
+from xlmr_core.tokenization.lengths import LengthPlan, PaddingStrategy, TruncationStrategy
 from xlmr_core.tokenization.rows import CallOptions
 from xlmr_core.tokenization.slow import XLMRobertaTokenizer
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
@@ -94,7 +94,7 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
             self._tokenizer = _from_model(spm.read_model_file(self.vocab_file), self.vocab_file)
         else:
             raise TokenizerError(
-                "expected a vocabulary, got none; pass vocab_file= (.model) or tokenizer_file= (tokenizer.json)"
+                "expected a vocabulary, received none; pass vocab_file= (.model) or tokenizer_file= (tokenizer.json)"
             )
         # Some published files were saved in the middle of use; only the sides are worth keeping.
         padding, truncation = self._tokenizer.padding, self._tokenizer.truncation
@@ -114,7 +114,7 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         self._add_missing(added_tokens_decoder or {})
 
     def _add_missing(self, listed: Mapping[Any, Any]) -> None:
-        """Add the tokens that the vocabulary's file does not mark as added: those listed with their ids, then special ones."""
+        """Add what the vocabulary's file does not mark as added: tokens listed with their ids, then special ones."""
         known = self.added_tokens_encoder
         tokens = {int(index): AddedToken.of(token) for index, token in listed.items()}
         fresh = [token for _, token in sorted(tokens.items()) if token.content not in known]
@@ -128,7 +128,8 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
             if actual != index:
                 raise TokenizerError(
                     f"expected {token.content!r} to have id {index} as the tokenizer's configuration says, but in "
-                    f"the vocabulary it is {actual}; the files belong to different vocabularies, so use files from one place"
+                    f"the vocabulary it is {actual}; the files belong to different vocabularies, so use files from one "
+                    "place"
                 )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -187,7 +188,7 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         if token is None:
             return None
         if not isinstance(token, str):
-            raise TokenizerError(f"expected a token (str), got {type(token).__name__} {token!r}")
+            raise TokenizerError(f"expected a token (str), received {type(token).__name__} {token!r}")
         check_text(token)
         index = self._tokenizer.token_to_id(token)
         if index is None and self._special.get("unk_token") is not None:
@@ -256,7 +257,7 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         pad_to_multiple_of: int | None,
         padding_side: str | None,
     ) -> None:
-        """Set the lengths of ``backend_tokenizer``, for code that calls it itself; a call of this tokenizer sets its own."""
+        """Set the lengths of ``backend_tokenizer``, for code that calls it itself; a call of ours sets its own."""
         plan = self._plan(
             padding_strategy, truncation_strategy, max_length, stride, pad_to_multiple_of, padding_side, verbose=False
         )
@@ -326,8 +327,8 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         renamed = {old: new for old, new in (special_tokens_map or {}).items() if old != new}
         if renamed:
             raise TokenizerError(
-                f"expected XLM-R's special tokens to keep their names, got special_tokens_map {renamed}; leave it out, and "
-                "add tokens of your own with new_special_tokens"
+                f"expected XLM-R's special tokens to keep their names, received special_tokens_map {renamed}; leave it "
+                "out, and add tokens of your own with new_special_tokens"
             )
         import tokenizers
 
@@ -368,7 +369,8 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         """
         if not self.can_save_slow_tokenizer:
             raise TokenizerError(
-                "expected a sentencepiece model to save, but this tokenizer came from tokenizer.json; use save_pretrained"
+                "expected a sentencepiece model to save, but this tokenizer came from tokenizer.json; use "
+                "save_pretrained"
             )
         assert self.vocab_file is not None
         contents = {files.VOCAB_FILE: spm.read_model_file(self.vocab_file)}
@@ -414,7 +416,7 @@ def _from_model(data: bytes, source: str) -> Any:
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=spm.FAIRSEQ_SPECIAL.index("<unk>"), byte_fallback=False))
     steps: list[Any] = [normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(" {2,}"), "▁")]
     if model.charsmap:
-        with _refusing(f"expected a normalization table in {source}, got a damaged one; copy the file again"):
+        with _refusing(f"expected a normalization table in {source}, received a damaged one; copy the file again"):
             steps.insert(0, normalizers.Precompiled(model.charsmap))
     tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
@@ -442,11 +444,12 @@ def _checked(tokenizer: Any, source: str) -> Any:
     """Refuse what is not XLM-R's: another model type, other first ids, another template of special tokens."""
     kind = type(tokenizer.model).__name__
     if kind != "Unigram":
-        raise TokenizerError(f"expected a Unigram model in {source}, got {kind}; this is not an XLM-R tokenizer")
+        raise TokenizerError(f"expected a Unigram model in {source}, received {kind}; this is not an XLM-R tokenizer")
     first = tuple(tokenizer.id_to_token(index) for index in range(len(spm.FAIRSEQ_SPECIAL)))
     if first != spm.FAIRSEQ_SPECIAL:
         raise TokenizerError(
-            f"expected ids 0 to 3 of {source} to be {spm.FAIRSEQ_SPECIAL}, got {first}; this is not an XLM-R tokenizer"
+            f"expected ids 0 to 3 of {source} to be {spm.FAIRSEQ_SPECIAL}, received {first}; this is not an XLM-R "
+            "tokenizer"
         )
     padding, truncation = tokenizer.padding, tokenizer.truncation
     tokenizer.no_padding()
@@ -458,14 +461,14 @@ def _checked(tokenizer: Any, source: str) -> Any:
         tokenizer.enable_truncation(**truncation)
     if template != [0, 2, 2, 2]:
         raise TokenizerError(
-            f"expected {source} to put <s> A </s></s> B </s> around a pair, got ids {template} around nothing; "
+            f"expected {source} to put <s> A </s></s> B </s> around a pair, received ids {template} around nothing; "
             "this is not an XLM-R tokenizer"
         )
     return tokenizer
 
 
 def _check_agreement(tokenizer: Any, tokenizer_file: str, vocab_file: str) -> None:
-    """Refuse a tokenizer.json and a sentencepiece model of different vocabularies (their sizes, and some of their pieces)."""
+    """Refuse a tokenizer.json and a sentencepiece model of different vocabularies (by size, and by some pieces)."""
     data = spm.read_model_file(vocab_file)
     spans, _ = spm.scan_model(data, vocab_file)
     expected = len(spans) + 2  # <pad> and <mask>
@@ -484,8 +487,8 @@ def _check_agreement(tokenizer: Any, tokenizer_file: str, vocab_file: str) -> No
 
 def _disagreement(tokenizer_file: str, vocab_file: str, what: str) -> TokenizerError:
     return TokenizerError(
-        f"expected one vocabulary in {tokenizer_file} and {vocab_file}, got different ones ({what}); remove the one that does not "
-        "belong to the model"
+        f"expected one vocabulary in {tokenizer_file} and {vocab_file}, received different ones ({what}); remove the "
+        "one that does not belong to the model"
     )
 
 
@@ -503,7 +506,7 @@ def _input(text: Any, pair: Any, words: bool) -> Any:
         )
         if not good:
             wanted = "a list of words (is_split_into_words=True)" if words else "a text (str)"
-            raise TokenizerError(f"expected {wanted}, got {describe(side)}; check the items of the batch")
+            raise TokenizerError(f"expected {wanted}, received {describe(side)}; check the items of the batch")
     if words:
         text, pair = list(text), None if pair is None else list(pair)
     return text if pair is None else (text, pair)
@@ -526,7 +529,7 @@ def _columns(rows: list[Any], options: CallOptions) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _refusing(message: str, inputs: Sequence[Any] = ()) -> Iterator[None]:
-    """Turn an error of the tokenizers library into ours; a panic of its Rust code is a BaseException, as an interrupt is."""
+    """Turn an error of the tokenizers library into ours; a panic of its Rust code is a BaseException."""
     try:
         yield
     except BaseException as error:

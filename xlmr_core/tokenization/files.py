@@ -29,7 +29,7 @@ _SOMETIMES_WRITTEN = (VOCAB_FILE, TOKENIZER_FILE, ADDED_FILE)
 
 # Published arguments that choose a class elsewhere.
 _NOT_NEEDED = (*NOT_NEEDED, "config", "tokenizer_type")
-# Written by some versions as a matter of bookkeeping; written again by us, or wrong once the files moved.
+# What some versions write about the files themselves: written anew by us, or wrong once the files moved.
 _BOOKKEEPING = (
     "tokenizer_class",
     "added_tokens_decoder",
@@ -110,7 +110,8 @@ def init_arguments(files: TokenizerFiles, overrides: Mapping[str, Any], *, fast:
     if added:
         arguments["added_tokens_decoder"] = added
     arguments.update(overrides)
-    # The map counts in folders of version 3 only: later ones list all tokens in the config, and what it lacks there is not there.
+    # The map counts in folders of version 3 only: later ones list all tokens in the config, and what is missing there
+    # is not in the tokenizer.
     if not files.config.get("added_tokens_decoder"):
         arguments |= _mapped_tokens(files, overrides)
     flags = {token.content: token for token in added.values()}
@@ -122,7 +123,8 @@ def init_arguments(files: TokenizerFiles, overrides: Mapping[str, Any], *, fast:
             arguments[name] = AddedToken.of(value, special=True)
     mask_token = arguments.get("mask_token", DEFAULT_TOKENS["mask_token"])
     if not use_json and isinstance(mask_token, str):
-        # Through from_pretrained the fast class gets the slow one's token; its constructor alone matches it in the normalized text.
+        # Through from_pretrained the fast class gets the slow one's token; its constructor alone matches it in the
+        # normalized text.
         arguments["mask_token"] = AddedToken(mask_token, lstrip=True, special=True)
     return arguments
 
@@ -149,13 +151,13 @@ def _check_sentencepiece(files: TokenizerFiles) -> None:
     name = files.config.get("tokenizer_class")
     if isinstance(name, str) and not name.startswith("XLMRoberta") and name not in _NEUTRAL_CLASSES:
         raise TokenizerError(
-            f"expected an XLM-R tokenizer in {files.folder}, but its {CONFIG_FILE} names {name}, which numbers the pieces "
-            f"differently; use that library, or correct tokenizer_class if the vocabulary is XLM-R's"
+            f"expected an XLM-R tokenizer in {files.folder}, but its {CONFIG_FILE} names {name}, which numbers the "
+            "pieces differently; use that library, or correct tokenizer_class if the vocabulary is XLM-R's"
         )
 
 
 def _added_tokens(files: TokenizerFiles) -> dict[int, AddedToken]:
-    """Id to token, from the first place that lists them: the config (4.34 and later), tokenizer.json, added_tokens.json."""
+    """Id to token, from the first place that lists them: config (4.34 and later), tokenizer.json, added_tokens.json."""
     try:
         listed = files.config.get("added_tokens_decoder")
         if listed:
@@ -172,7 +174,7 @@ def _added_tokens(files: TokenizerFiles) -> dict[int, AddedToken]:
         return tokens
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TokenizerError(
-            f"expected lists of added tokens in the files of {files.folder}, got something else: {error}"
+            f"expected lists of added tokens in the files of {files.folder}, received something else: {error}"
         ) from error
 
 
@@ -207,7 +209,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"expected JSON in {path}, but it is damaged ({error}); download or copy it again"
         ) from error
     if not isinstance(content, dict):
-        raise TokenizerError(f"expected a JSON object in {path}, got {type(content).__name__}")
+        raise TokenizerError(f"expected a JSON object in {path}, received {type(content).__name__}")
     return content
 
 
@@ -220,7 +222,7 @@ def save(
     """Write every file of a tokenizer; see ``PreTrainedTokenizerBase.save_pretrained``."""
     folder = Path(directory)
     if folder.is_file():
-        raise TokenizerError(f"expected a folder to save into, got the file {folder}; pass a folder")
+        raise TokenizerError(f"expected a folder to save into, received the file {folder}; pass a folder")
     folder.mkdir(parents=True, exist_ok=True)
     added = {token: index for token, index in tokenizer.added_tokens_encoder.items() if index >= tokenizer.vocab_size}
     contents = {CONFIG_FILE: _dump(config_content(tokenizer)), SPECIAL_FILE: tokenizer.special_tokens_json()}
@@ -281,4 +283,4 @@ def _dump(content: Mapping[str, Any]) -> str:
     try:
         return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     except TypeError as error:
-        raise TokenizerError(f"expected settings that JSON can hold, got one that it cannot: {error}") from error
+        raise TokenizerError(f"expected settings that JSON can hold, received one that it cannot: {error}") from error

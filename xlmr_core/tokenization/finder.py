@@ -13,8 +13,9 @@ _FEW = 64
 class TokenFinder:
     """Finds tokens from left to right, at each place the longest.
 
-    A regular expression jumps to where a token may start, and a look into the set of tokens decides. It is of whole tokens where they
-    are few; thousands of alternatives would be tried one by one at each place, so there it is of first characters.
+    A regular expression jumps to where a token may start, and a look into the set of tokens decides. It is of whole
+    tokens where they are few; thousands of alternatives would be tried one by one at each place, so there it is of
+    first characters.
     """
 
     def __init__(self, tokens: Iterable[str]) -> None:

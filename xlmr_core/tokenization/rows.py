@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from xlmr_core.errors import TokenizerError
-from xlmr_core.tokenization.batching import (
+from xlmr_core.tokenization.encoding import BatchEncoding, as_lists, framework_of
+from xlmr_core.tokenization.lengths import (
     LengthPlan,
     TruncationStrategy,
-    as_lists,
-    framework_of,
     pad_row,
     plan_lengths,
     target_length,
     truncate,
 )
-from xlmr_core.tokenization.encoding import BatchEncoding
 from xlmr_core.tokenization.special import SpecialTokens
 
 __all__ = ["CallOptions", "Rows"]
@@ -277,9 +275,9 @@ class Rows(SpecialTokens, ABC):
             encoded_inputs = {key: [example[key] for example in encoded_inputs] for key in keys}
         main = self.model_input_names[0]
         if not isinstance(encoded_inputs, Mapping) or main not in encoded_inputs:
-            got = list(encoded_inputs) if isinstance(encoded_inputs, Mapping) else type(encoded_inputs).__name__
+            received = list(encoded_inputs) if isinstance(encoded_inputs, Mapping) else type(encoded_inputs).__name__
             raise TokenizerError(
-                f"expected encodings that include {main!r}, got {got}; pass what calling the tokenizer returned"
+                f"expected encodings that include {main!r}, received {received}; pass what calling the tokenizer returned"
             )
         given = framework_of(encoded_inputs[main])
         return_tensors = given if return_tensors is None else return_tensors
@@ -296,7 +294,7 @@ class Rows(SpecialTokens, ABC):
             return BatchEncoding(columns, tensor_type=return_tensors)
         uneven = {key: len(value) for key, value in columns.items() if len(value) != len(columns[main])}
         if uneven:
-            raise TokenizerError(f"expected {len(columns[main])} rows under every name, got {uneven}")
+            raise TokenizerError(f"expected {len(columns[main])} rows under every name, received {uneven}")
         rows = [{key: value[i] for key, value in columns.items()} for i in range(len(columns[main]))]
         self._pad_rows(rows, plan, with_mask)
         return BatchEncoding({key: [row[key] for row in rows] for key in rows[0]}, tensor_type=return_tensors)

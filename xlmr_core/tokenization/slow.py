@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization import files, spm
 from xlmr_core.tokenization.base import PreTrainedTokenizerBase
-from xlmr_core.tokenization.batching import TruncationStrategy, target_length
 from xlmr_core.tokenization.calling import Sample
 from xlmr_core.tokenization.checks import check_text, describe
 from xlmr_core.tokenization.encoding import BatchEncoding
 from xlmr_core.tokenization.finder import TokenFinder
+from xlmr_core.tokenization.lengths import TruncationStrategy, target_length
 from xlmr_core.tokenization.rows import CallOptions
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 
@@ -95,10 +95,10 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
             )
         except TypeError as error:
             raise TokenizerError(
-                f"expected sp_model_kwargs that sentencepiece knows, got {self.sp_model_kwargs}: {error}"
+                f"expected sp_model_kwargs that sentencepiece knows, received {self.sp_model_kwargs}: {error}"
             ) from error
         except (RuntimeError, OSError, ValueError) as error:
-            raise TokenizerError(f"expected a sentencepiece model in {source}, got: {error}") from error
+            raise TokenizerError(f"expected a sentencepiece model in {source}, received: {error}") from error
         self._model = model
         self._sp_model: Any = None
         self.fairseq_offset = _OFFSET
@@ -189,7 +189,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         if token is None:
             return None
         if not isinstance(token, str):
-            raise TokenizerError(f"expected a token (str), got {type(token).__name__} {token!r}")
+            raise TokenizerError(f"expected a token (str), received {type(token).__name__} {token!r}")
         index = self._by_text.get(token) if self._added else None
         if index is None:
             index = self._base_id(token)
@@ -200,7 +200,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
             return self._added[index].content
         if index >= self.vocab_size:
             raise TokenizerError(
-                f"expected a token id below {len(self)}, got {index}; these ids are of another vocabulary"
+                f"expected a token id below {len(self)}, received {index}; these ids are of another vocabulary"
             )
         return self._piece(index)
 
@@ -225,7 +225,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
                 do nothing, as in the original.
         """
         if not isinstance(text, str):
-            raise TokenizerError(f"expected a text (str), got {describe(text)}")
+            raise TokenizerError(f"expected a text (str), received {describe(text)}")
         whole = bool(kwargs.pop("split_special_tokens", self.split_special_tokens))
         text, kwargs = self.prepare_for_tokenization(text, **kwargs)
         if kwargs:
@@ -376,7 +376,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
 
     def _rows(self, samples: list[Sample], options: CallOptions) -> list[dict[str, Any]]:
         if any(text is None for text, _ in samples):
-            raise TokenizerError("expected a text (str), got None; check the items of the batch")
+            raise TokenizerError("expected a text (str), received None; check the items of the batch")
         sides = [self._encode_side([sample[side] for sample in samples], options) for side in (0, 1)]
         rows = []
         for (ids, offsets), (pair_ids, pair_offsets) in zip(*sides, strict=True):
@@ -413,7 +413,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
     def _aligned(self, text: Any, options: CallOptions) -> tuple[list[int], Offsets]:
         units = self._units(text, options.is_split_into_words)
         if isinstance(units, _Ids):
-            raise TokenizerError("expected a text to give offsets of, got ids; offsets are positions in a text")
+            raise TokenizerError("expected a text to give offsets of, received ids; offsets are positions in a text")
         ids: list[int] = []
         offsets: Offsets = []
         for unit in units:
@@ -436,7 +436,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         wanted = (
             "a list of words (is_split_into_words=True)" if words else "a text (str), a list of tokens or a list of ids"
         )
-        raise TokenizerError(f"expected {wanted}, got {describe(text)}; check the items of the batch")
+        raise TokenizerError(f"expected {wanted}, received {describe(text)}; check the items of the batch")
 
     # -- ids to text ---------------------------------------------------------------------------------------------------
 

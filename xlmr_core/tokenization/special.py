@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, overload
 
 from xlmr_core.errors import TokenizerError
-from xlmr_core.tokenization.batching import as_lists
 from xlmr_core.tokenization.checks import as_id, check_text
+from xlmr_core.tokenization.encoding import as_lists
 
 __all__ = ["DEFAULT_TOKENS", "AddedToken", "SpecialTokens"]
 
@@ -56,7 +56,9 @@ class AddedToken:
         special: bool = False,
     ) -> None:
         if not isinstance(content, str):
-            raise TokenizerError(f"expected the text of a token, got {type(content).__name__} {content!r}; pass a str")
+            raise TokenizerError(
+                f"expected the text of a token, received {type(content).__name__} {content!r}; pass a str"
+            )
         check_text(content)
         set_field = object.__setattr__
         set_field(self, "content", content)
@@ -86,7 +88,7 @@ class AddedToken:
         if hasattr(token, "content"):
             flags = {name: getattr(token, name) for name in _FLAGS}
             return cls(token.content, **flags, special=token.special if special is None else special)
-        raise TokenizerError(f"expected a token (str or AddedToken), got {type(token).__name__} {token!r}")
+        raise TokenizerError(f"expected a token (str or AddedToken), received {type(token).__name__} {token!r}")
 
     def to_json(self, with_special: bool = True) -> dict[str, Any]:
         """The form that ``tokenizer_config.json`` (with ``special``) and ``special_tokens_map.json`` (without) hold."""
@@ -147,7 +149,7 @@ class _TokenId:
 
 def _special_token(name: str, value: Any) -> AddedToken:
     if not isinstance(value, str | Mapping) and not hasattr(value, "content"):
-        raise TokenizerError(f"expected {name} to be a str or an AddedToken, got {type(value).__name__} {value!r}")
+        raise TokenizerError(f"expected {name} to be a str or an AddedToken, received {type(value).__name__} {value!r}")
     return AddedToken.of(value, special=True)
 
 
@@ -251,7 +253,7 @@ class SpecialTokens:
         """
         if not isinstance(special_tokens_dict, Mapping):
             raise TokenizerError(
-                f"expected a dict from attribute name to token, got {type(special_tokens_dict).__name__}; "
+                f"expected a dict from attribute name to token, received {type(special_tokens_dict).__name__}; "
                 'pass e.g. {"additional_special_tokens": ["<q>"]}'
             )
         # All is checked before anything changes.
@@ -261,14 +263,14 @@ class SpecialTokens:
         for name, value in special_tokens_dict.items():
             if name not in (*self.SPECIAL_TOKENS_ATTRIBUTES, *self._special):
                 raise TokenizerError(
-                    f"expected a special-token attribute, got {name!r}; use one of {', '.join(self.SPECIAL_TOKENS_ATTRIBUTES)}"
+                    f"expected a special-token attribute, received {name!r}; use one of {', '.join(self.SPECIAL_TOKENS_ATTRIBUTES)}"
                 )
             if name != "additional_special_tokens":
                 named[name] = _special_token(name, value)
                 to_add.append(named[name])
                 continue
             if not isinstance(value, list | tuple):
-                raise TokenizerError(f"expected additional_special_tokens to be a list of tokens, got {value!r}")
+                raise TokenizerError(f"expected additional_special_tokens to be a list of tokens, received {value!r}")
             tokens = [AddedToken.of(token, special=True) for token in value]
             known = [] if replace_additional_special_tokens else self._additional
             additional = list({token.content: token for token in [*known, *tokens]}.values())
@@ -294,7 +296,9 @@ class SpecialTokens:
         """1 where a special token stands, or would stand once they are added; 0 elsewhere."""
         if already_has_special_tokens:
             if token_ids_1 is not None:
-                raise TokenizerError("expected one list of ids that has its special tokens already, got a second one")
+                raise TokenizerError(
+                    "expected one list of ids that has its special tokens already, received a second one"
+                )
             special = set(self.all_special_ids)
             return [int(index in special) for index in as_lists(token_ids_0)]
         mask = [1] + [0] * len(token_ids_0) + [1]

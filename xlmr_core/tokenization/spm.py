@@ -29,7 +29,8 @@ FAIRSEQ_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 """The first four ids of every XLM-R vocabulary, in order (fairseq's dictionary)."""
 
 _SPM_SPECIAL = ("<unk>", "<s>", "</s>")  # the first three pieces of the sentencepiece file itself
-# What stands for <pad>, which the file lacks: a text, the score 0, type "control". A file may have a <pad> of its own, hence the name.
+# What stands for <pad>, which the file lacks: a text, the score 0, type "control". A file may have a <pad> of its own,
+# hence the name.
 _PAD_TEXT = b"<pad> of fairseq"
 _PAD_PIECE = b"\x0a" + bytes([len(_PAD_TEXT)]) + _PAD_TEXT + b"\x15\0\0\0\0" + b"\x18\x03"
 _UNIGRAM = 1  # TrainerSpec.model_type
@@ -40,8 +41,8 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 class SentencePieceModel:
     """The parts of a sentencepiece model that a tokenizer needs.
 
-    ``pieces`` and ``scores`` are parallel lists in the file's own order (``<unk>``, ``<s>``, ``</s>``, then the vocabulary);
-    ``charsmap`` is the precompiled normalization table.
+    ``pieces`` and ``scores`` are parallel lists in the file's own order (``<unk>``, ``<s>``, ``</s>``, then the
+    vocabulary); ``charsmap`` is the precompiled normalization table.
     """
 
     pieces: list[str]
@@ -64,7 +65,7 @@ class SentencePieceModel:
 
 
 def xlmr_vocabulary(model: SentencePieceModel) -> list[tuple[str, float]]:
-    """XLM-R's (piece, score) list in id order: fairseq's four, the pieces after the file's own three, then ``<mask>``."""
+    """XLM-R's (piece, score) list in id order: fairseq's four, the pieces after the file's three, then ``<mask>``."""
     special = [(token, 0.0) for token in FAIRSEQ_SPECIAL]
     ordinary = list(zip(model.pieces, model.scores, strict=True))[len(_SPM_SPECIAL) :]
     return [*special, *ordinary, ("<mask>", 0.0)]
@@ -122,18 +123,19 @@ def scan_model(data: bytes, source: str) -> tuple[list[tuple[int, int]], bytes]:
         raise _damaged(source) from error
     if model_type != _UNIGRAM:
         raise TokenizerError(
-            f"expected a unigram sentencepiece model in {source}, got model type {model_type!r}; this is not an XLM-R vocabulary"
+            f"expected a unigram sentencepiece model in {source}, received model type {model_type!r}; this is not an "
+            "XLM-R vocabulary"
         )
     if first != _SPM_SPECIAL:
         raise TokenizerError(
-            f"expected the first pieces of {source} to be {' '.join(_SPM_SPECIAL)}, got {' '.join(first)!r}; "
+            f"expected the first pieces of {source} to be {' '.join(_SPM_SPECIAL)}, received {' '.join(first)!r}; "
             "this is not an XLM-R vocabulary"
         )
     return spans, charsmap
 
 
 def in_id_order(data: bytes, spans: list[tuple[int, int]]) -> bytes:
-    """The same model with ``<s> <pad> </s> <unk>`` as its first pieces, so that sentencepiece's numbers are XLM-R's ids.
+    """The same model with ``<s> <pad> </s> <unk>`` as first pieces, so that sentencepiece's numbers are XLM-R's ids.
 
     Args:
         data: a model that :func:`scan_model` has checked.

@@ -17,10 +17,7 @@ __all__ = [
     "LengthPlan",
     "PaddingStrategy",
     "TruncationStrategy",
-    "as_lists",
     "check_side",
-    "first_leaf",
-    "framework_of",
     "pad_row",
     "plan_lengths",
     "target_length",
@@ -87,13 +84,13 @@ class LengthPlan:
             return
         if self.max_length < special:
             raise TokenizerError(
-                f"expected max_length of at least {special} (the special tokens of a row), got {self.max_length}; "
+                f"expected max_length of at least {special} (the special tokens of a row), received {self.max_length}; "
                 "pass a larger max_length or add_special_tokens=False"
             )
         if stride_matters and self.stride > 0 and self.stride >= self.max_length - special:
             raise TokenizerError(
                 f"expected stride below {self.max_length - special} (max_length {self.max_length} less {special} special "
-                f"tokens), got {self.stride}; pass a smaller stride or a larger max_length"
+                f"tokens), received {self.stride}; pass a smaller stride or a larger max_length"
             )
 
 
@@ -127,7 +124,7 @@ def plan_lengths(
         if number is not None and (
             not isinstance(number, int | np.integer) or isinstance(number, bool) or number < least
         ):
-            raise TokenizerError(f"expected {name} to be an integer of at least {least}, got {number!r}")
+            raise TokenizerError(f"expected {name} to be an integer of at least {least}, received {number!r}")
     for name, side in (("padding_side", padding_side), ("truncation_side", truncation_side)):
         check_side(name, side)
     pad = _strategy("padding", padding, PaddingStrategy, PaddingStrategy.LONGEST, PaddingStrategy.DO_NOT_PAD)
@@ -157,7 +154,7 @@ def plan_lengths(
                 cut = TruncationStrategy.DO_NOT_TRUNCATE
     if pad is not PaddingStrategy.DO_NOT_PAD and not has_pad_token:
         raise TokenizerError(
-            "expected a padding token to pad with, got none; set tokenizer.pad_token, e.g. tokenizer.pad_token = '<pad>'"
+            "expected a padding token to pad with, received none; set tokenizer.pad_token, e.g. tokenizer.pad_token = '<pad>'"
         )
     plan = LengthPlan(pad, cut, max_length, stride, multiple_of, padding_side, truncation_side)
     if plan.truncates and plan.pads and multiple_of and max_length is not None and max_length % multiple_of:
@@ -171,7 +168,7 @@ def plan_lengths(
 def check_side(name: str, side: Any) -> None:
     """Refuse a side that is neither 'left' nor 'right'."""
     if side not in ("left", "right"):
-        raise TokenizerError(f"expected {name} 'left' or 'right', got {side!r}")
+        raise TokenizerError(f"expected {name} 'left' or 'right', received {side!r}")
 
 
 def _strategy(name: str, value: Any, kind: type[T], if_true: T, if_false: T) -> T:
@@ -183,7 +180,7 @@ def _strategy(name: str, value: Any, kind: type[T], if_true: T, if_false: T) -> 
         return kind(getattr(value, "value", value))
     except ValueError as error:
         allowed = ", ".join(repr(item.value) for item in kind)
-        raise TokenizerError(f"expected {name} True, False or one of {allowed}, got {value!r}") from error
+        raise TokenizerError(f"expected {name} True, False or one of {allowed}, received {value!r}") from error
 
 
 def truncate(
@@ -249,38 +246,3 @@ def pad_row(row: dict[str, Any], target: int, side: str, fill: Mapping[str, Any]
         if key in fill and (missing := target - len(value)) > 0:
             extra = [fill[key]] * missing
             row[key] = extra + value if side == "left" else value + extra
-
-
-# By the package that an array's type is from.
-_FRAMEWORKS = {"numpy": "np", "torch": "pt", "tensorflow": "tf", "jax": "jax", "jaxlib": "jax"}
-
-
-def first_leaf(value: Any) -> Any:
-    """The first item of nested lists that is no list (None where there is none)."""
-    while isinstance(value, list | tuple):
-        value = next((item for item in value if not isinstance(item, list | tuple) or item), None)
-    return value
-
-
-def framework_of(value: Any) -> str | None:
-    """The framework ('np', 'pt', 'tf', 'jax') of an array or of the first one in nested lists; None for Python's and NumPy's numbers."""
-    leaf = first_leaf(value)
-    if isinstance(leaf, np.generic):
-        return None
-    packages = (base.__module__.partition(".")[0] for base in type(leaf).__mro__)
-    return next((_FRAMEWORKS[package] for package in packages if package in _FRAMEWORKS), None)
-
-
-def as_lists(value: Any) -> Any:
-    """Arrays and tensors as plain lists; anything else as it is, lists of tensors included."""
-    if hasattr(value, "numpy") and not isinstance(value, np.ndarray) and not hasattr(value, "tolist"):
-        value = value.numpy()
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if (
-        isinstance(value, list | tuple)
-        and value
-        and (hasattr(value[0], "tolist") or hasattr(value[0], "numpy") or isinstance(value[0], list | tuple))
-    ):
-        return [as_lists(item) for item in value]
-    return list(value) if isinstance(value, tuple) else value
