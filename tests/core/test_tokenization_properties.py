@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -124,25 +125,45 @@ OPTIONS = {
 }
 
 
+class LongWay(XLMRobertaTokenizer):
+    """Does what the tokenizer itself does, but as methods of a user's own, which take the long way."""
+
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        return super().build_inputs_with_special_tokens(token_ids_0, token_ids_1)
+
+    def prepare_for_tokenization(
+        self, text: str, is_split_into_words: bool = False, **kwargs: Any
+    ) -> tuple[str, dict[str, Any]]:
+        return super().prepare_for_tokenization(text, is_split_into_words, **kwargs)
+
+
+with tempfile.TemporaryDirectory() as _folder:
+    SLOW.save_pretrained(_folder)
+    LONG = LongWay.from_pretrained(_folder)
+LONG._added.stand_in = lambda text: True  # type: ignore[method-assign]
+
+
 @pytest.mark.parametrize("truncation_side", ["right", "left"])
 @settings(max_examples=200, deadline=None)
 @given(batch=st.lists(texts, max_size=20), options=st.fixed_dictionaries({}, optional=OPTIONS))
 def test_the_short_way_of_plain_batches_is_the_long_way(
     truncation_side: str, batch: list[str], options: dict[str, object]
 ) -> None:
-    """Batches of single texts without added tokens go a short way, which has to give what the long way gives."""
+    """Texts without added tokens, and the usual special tokens, go a short way, which gives what the long way gives."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SLOW, "truncation_side", truncation_side)
-        found = SLOW(batch, **options)
-        patch.setattr(SLOW, "_plain_columns", lambda *_: None)
-        expected = SLOW(batch, **options)
+        for tokenizer in (SLOW, LONG):
+            patch.setattr(tokenizer, "truncation_side", truncation_side)
+        found, expected = SLOW(batch, **options), LONG(batch, **options)
     assert dict(found) == dict(expected)
     assert list(found) == list(expected)
 
 
 def test_a_plain_batch_goes_the_short_way() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SLOW, "_rows", None)
+        patch.setattr(SLOW._added, "split", None)
+        patch.setattr(PreTrainedTokenizerBase, "build_inputs_with_special_tokens", None)
         assert len(SLOW(["a day", "", "Paris"])["input_ids"]) == 3
         with pytest.raises(TypeError):
             SLOW(["a day", "a <mask>"])

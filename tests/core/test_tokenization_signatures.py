@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import logging
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from tests.core.tokenization_models import small_model
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization import PreTrainedTokenizerBase, XLMRobertaTokenizer, XLMRobertaTokenizerFast
+from xlmr_core.tokenization.calling import CallArguments, CallOptions
 
 CLASSES = {"slow": XLMRobertaTokenizer, "fast": XLMRobertaTokenizerFast}
 BOTH = pytest.mark.parametrize("cls", CLASSES.values(), ids=CLASSES)
@@ -116,6 +118,30 @@ def test_signature(cls: type[PreTrainedTokenizerBase], name: str, published: str
         if argument.name != "self" and (argument.kind is not argument.KEYWORD_ONLY or argument.name in words)
     ]
     assert str(inspect.Signature(ours))[1:-1] == published
+
+
+def test_editors_see_what_a_call_takes() -> None:
+    """The names for editors and type checkers are those that a call reads, with their types."""
+    first_releases = {"pad_to_max_length": "bool", "truncation_strategy": "str | None"}
+    read = {option.name: option.type for option in dataclasses.fields(CallOptions) if option.init}
+    seen = {name: kind.__forward_arg__ for name, kind in CallArguments.__annotations__.items()}
+    assert seen == {**read, **first_releases}
+
+
+@BOTH
+def test_arguments_given_twice_or_beyond_the_last_one(cls: Any, model_file: Path) -> None:
+    tokenizer = cls(model_file)
+    for call, texts in (
+        (tokenizer, ("a", None, None, None)),
+        (tokenizer.encode, ("a", None)),
+        (tokenizer.encode_plus, ("a", None)),
+        (tokenizer.batch_encode_plus, (["a"],)),
+        (tokenizer.prepare_for_model, ([5], None)),
+    ):
+        with pytest.raises(TypeError, match="add_special_tokens"):
+            call(*texts, True, add_special_tokens=True)
+        with pytest.raises(TypeError, match="at most"):
+            call(*texts, *[True] * 30)
 
 
 @pytest.fixture(scope="module")

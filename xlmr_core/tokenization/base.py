@@ -1,23 +1,33 @@
-"""What both tokenizer classes share: construction, vocabulary, decoding and files (calling is in ``calling``)."""
+"""``PreTrainedTokenizerBase``: the published surface of both tokenizer classes, over the parts that do the work."""
 
 from __future__ import annotations
 
 import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 from xlmr_core.config_checks import refuse_unknown
 from xlmr_core.errors import TokenizerError
 from xlmr_core.hub import UPLOAD_ARGUMENTS
-from xlmr_core.tokenization import files
-from xlmr_core.tokenization.calling import Calling
+from xlmr_core.tokenization import calling, files
+from xlmr_core.tokenization.calling import (
+    CallArguments,
+    CallOptions,
+    bound,
+    published,
+    read_batch,
+    read_options,
+    read_texts,
+    warn_of_unknown,
+)
 from xlmr_core.tokenization.checks import as_id
-from xlmr_core.tokenization.encoding import as_lists
-from xlmr_core.tokenization.lengths import NO_LIMIT, check_side
-from xlmr_core.tokenization.special import AddedToken
+from xlmr_core.tokenization.encoding import BatchEncoding, as_lists, framework_of
+from xlmr_core.tokenization.lengths import NO_LIMIT, TruncationStrategy, check_side, cut, cut_off, losses, pad_columns
+from xlmr_core.tokenization.rows import EncodedTexts, fill_of, to_columns
+from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken, SpecialTokens, TokenId, TokenText
 
-__all__ = ["PreTrainedTokenizerBase"]
+__all__ = ["PreTrainedTokenizerBase", "overridden"]
 
 _CLEAN_UP = (
     (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),
@@ -25,7 +35,12 @@ _CLEAN_UP = (
 )  # fmt: skip
 
 
-class PreTrainedTokenizerBase(Calling):
+def overridden(method: Any, ours: Any) -> bool:
+    """Whether a tokenizer's bound method is one of a user's own in place of ours."""
+    return getattr(method, "__func__", None) is not ours
+
+
+class PreTrainedTokenizerBase(ABC):
     """The common surface of ``XLMRobertaTokenizer`` and ``XLMRobertaTokenizerFast``.
 
     Args:
@@ -44,6 +59,18 @@ class PreTrainedTokenizerBase(Calling):
     pretrained_vocab_files_map: ClassVar[dict[str, dict[str, str]]] = {}
     slow_tokenizer_class: ClassVar[type[PreTrainedTokenizerBase] | None] = None
     is_fast: ClassVar[bool]
+    SPECIAL_TOKENS_ATTRIBUTES: ClassVar[list[str]] = [*DEFAULT_TOKENS, "additional_special_tokens"]
+
+    # A subclass or an instance may have its own.
+    padding_side: str = "right"
+    truncation_side: str = "right"
+    model_input_names: list[str] = ["input_ids", "attention_mask"]  # noqa: RUF012
+    pad_token_type_id: int = 0
+
+    bos_token, eos_token, unk_token, sep_token = TokenText(), TokenText(), TokenText(), TokenText()
+    pad_token, cls_token, mask_token = TokenText(), TokenText(), TokenText()
+    bos_token_id, eos_token_id, unk_token_id, sep_token_id = TokenId(), TokenId(), TokenId(), TokenId()
+    pad_token_id, cls_token_id, mask_token_id = TokenId(), TokenId(), TokenId()
 
     def __init__(
         self,
@@ -61,8 +88,7 @@ class PreTrainedTokenizerBase(Calling):
         chat_template: Any = None,
         **kwargs: Any,
     ) -> None:
-        self._special = {}
-        self._additional = []
+        self._special = SpecialTokens(special, additional_special_tokens, extra_special_tokens)
         self.init_inputs: tuple[Any, ...] = ()
         self.init_kwargs = dict(kwargs)
         self.name_or_path = name_or_path
@@ -77,19 +103,22 @@ class PreTrainedTokenizerBase(Calling):
         self.verbose = bool(kwargs.get("verbose", True))
         self.deprecation_warnings: dict[str, bool] = {}  # which warnings were given
         self.chat_template = chat_template
-        for name, token in special.items():
-            self._set_special(name, token)
-        if isinstance(extra_special_tokens, Mapping):
-            for name, token in extra_special_tokens.items():
-                self._set_special(name, token)
-            self._own_names = list(extra_special_tokens)
-        else:
-            # A list is how newer files spell additional_special_tokens.
-            additional_special_tokens = [*(additional_special_tokens or []), *(extra_special_tokens or [])]
-            self._own_names = []
-        self.additional_special_tokens = list(additional_special_tokens or [])
 
-    # -- what a subclass provides --------------------------------------------------------------------------------------
+    # -- what the two classes do, each with its library ----------------------------------------------------------------
+
+    @abstractmethod
+    def _encode(self, texts: list[Any], pairs: list[Any] | None, single: bool, options: CallOptions) -> BatchEncoding:
+        """Rows of texts and of their pairs (None: there are none); ``single``: one row, and no batch axis in lists."""
+
+    @abstractmethod
+    def _token_id(self, token: Any) -> int | None: ...
+
+    @abstractmethod
+    def _id_token(self, index: int) -> str | None: ...
+
+    @abstractmethod
+    def _vocabulary_contents(self, legacy_format: bool | None) -> Mapping[str, str | bytes]:
+        """The files that hold the vocabulary: name to content."""
 
     @abstractmethod
     def _decode(self, ids: list[int], skip_special_tokens: bool, spaces_between_special_tokens: bool) -> str: ...
@@ -98,7 +127,7 @@ class PreTrainedTokenizerBase(Calling):
     def _add_tokens(self, tokens: list[AddedToken]) -> int: ...
 
     def _keeps_its_flags(self, token: str) -> bool:
-        """Whether a token is added already and stays as it is where a str names it again (so in the sentencepiece class)."""
+        """Whether a token is added already and stays as it is where a str names it again."""
         return False
 
     @property
@@ -126,12 +155,309 @@ class PreTrainedTokenizerBase(Calling):
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """Join tokens into a text."""
 
-    # -- vocabulary ----------------------------------------------------------------------------------------------------
+    # -- a call --------------------------------------------------------------------------------------------------------
+
+    @published(calling.CALL)
+    def __call__(
+        self,
+        text: Any = None,
+        text_pair: Any = None,
+        text_target: Any = None,
+        text_pair_target: Any = None,
+        *args: Any,
+        **kwargs: Unpack[CallArguments],
+    ) -> BatchEncoding:
+        """Turn texts into model inputs.
+
+        Args:
+            text: a str, a list of str (a batch), or with ``is_split_into_words`` a list of words (or a batch of those).
+            text_pair: the second text of each pair, in the form of ``text``.
+            text_target, text_pair_target: encoded in the same way; their ids become ``labels`` if ``text`` is given
+                too.
+            add_special_tokens: put ``<s>`` and ``</s>`` around.
+            padding: True or 'longest', 'max_length', or False.
+            truncation: True or 'longest_first', 'only_first', 'only_second', or False.
+            max_length: for both, special tokens included; by default ``model_max_length``.
+            stride: how many tokens two windows of one text share (``return_overflowing_tokens``).
+            is_split_into_words: the texts are lists of words.
+            pad_to_multiple_of: round the padded length up.
+            padding_side: 'right' or 'left', instead of the tokenizer's own.
+            return_tensors: 'np', 'pt', 'tf' or 'jax'; by default lists.
+            return_*: what the result holds beside ``input_ids``.
+            verbose: log what is odd about a call.
+
+        Returns:
+            lists, or arrays of shape (S,) or (B, S), by name; integers are int64 for 'np' and 'pt', int32 for 'tf' and
+            'jax'.
+
+        Raises:
+            TokenizerError: something that is no text, or lengths that cannot be met.
+        """
+        if text is None and text_target is None:
+            raise TokenizerError("expected a text to tokenize, received None; pass text= or text_target=")
+        options = read_options(self, bound(calling.CALL, args, kwargs))
+        words = options.is_split_into_words
+        if text is None:
+            return self._encode(*read_texts(text_target, text_pair_target, words), options)
+        encoded = self._encode(*read_texts(text, text_pair, words), options)
+        if text_target is not None:
+            target = self._encode(*read_texts(text_target, text_pair_target, words), options)
+            encoded["labels"] = target["input_ids"]
+        return encoded
+
+    @published(calling.CALL)
+    def encode_plus(
+        self, text: Any, text_pair: Any = None, *args: Any, **kwargs: Unpack[CallArguments]
+    ) -> BatchEncoding:
+        """Encode one text or pair; arguments and result as of a call."""
+        options = read_options(self, bound(calling.CALL, args, kwargs))
+        return self._encode([text], None if text_pair is None else [text_pair], True, options)
+
+    @published(calling.BATCH_ENCODE_PLUS)
+    def batch_encode_plus(
+        self, batch_text_or_text_pairs: Sequence[Any], *args: Any, **kwargs: Unpack[CallArguments]
+    ) -> BatchEncoding:
+        """Encode a list of texts or of (text, pair) tuples; arguments and result as of a call.
+
+        ``split_special_tokens`` can turn splitting on; where the tokenizer itself splits, it does so here too.
+        """
+        if not isinstance(batch_text_or_text_pairs, list | tuple):
+            raise TokenizerError(
+                f"expected a list of texts, received {type(batch_text_or_text_pairs).__name__}; pass a list"
+            )
+        arguments = bound(calling.BATCH_ENCODE_PLUS, args, kwargs)
+        arguments["split_special_tokens"] = arguments.get("split_special_tokens") or self.split_special_tokens
+        options = read_options(self, arguments)
+        return self._encode(*read_batch(batch_text_or_text_pairs, options.is_split_into_words), False, options)
+
+    @published(calling.ENCODE)
+    def encode(self, text: Any, text_pair: Any = None, *args: Any, **kwargs: Unpack[CallArguments]) -> Any:
+        """The ids of one text or pair; arguments as of a call."""
+        return self.encode_plus(text, text_pair, **bound(calling.ENCODE, args, kwargs))["input_ids"]
+
+    @published(calling.PREPARE_FOR_MODEL)
+    def prepare_for_model(
+        self,
+        ids: list[int],
+        pair_ids: list[int] | None = None,
+        *args: Any,
+        prepend_batch_axis: bool = False,
+        **kwargs: Unpack[CallArguments],
+    ) -> BatchEncoding:
+        """Truncate, surround with special tokens and pad a list of ids; arguments as of a call.
+
+        ``return_offsets_mapping`` does nothing here: ids have no positions in a text.
+        """
+        arguments = bound(calling.PREPARE_FOR_MODEL, args, kwargs)
+        prepend_batch_axis = arguments.pop("prepend_batch_axis", prepend_batch_axis)
+        options = read_options(self, arguments)
+        texts = EncodedTexts([list(ids)], pair_ids=None if pair_ids is None else [list(pair_ids)])
+        row = {name: rows[0] for name, rows in to_columns(texts, options, self, single=True).items()}
+        return BatchEncoding(row, tensor_type=options.return_tensors, prepend_batch_axis=prepend_batch_axis)
+
+    def truncate_sequences(
+        self,
+        ids: list[int],
+        pair_ids: list[int] | None = None,
+        num_tokens_to_remove: int = 0,
+        truncation_strategy: str = "longest_first",
+        stride: int = 0,
+    ) -> tuple[list[int], list[int] | None, list[int]]:
+        """Cut ids off a text or pair: (text, pair, cut off with ``stride`` kept beside them)."""
+        strategy = TruncationStrategy(truncation_strategy)
+        side, excess = self.truncation_side, max(0, num_tokens_to_remove)
+        first, second = losses(len(ids), None if pair_ids is None else len(pair_ids), excess, strategy)
+        if pair_ids is None:
+            return cut(ids, first, side), None, cut_off(ids, first, stride, side)
+        both = strategy is TruncationStrategy.LONGEST_FIRST
+        overflow = [] if both else cut_off(pair_ids if second else ids, first + second, stride, side)
+        return cut(ids, first, side), cut(pair_ids, second, side), overflow
+
+    def pad(
+        self,
+        encoded_inputs: Any,
+        padding: bool | str = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | None = None,
+        verbose: bool = True,
+    ) -> BatchEncoding:
+        """Pad encoded rows to one length (as a data collator needs it).
+
+        Args:
+            encoded_inputs: a list of encodings, or one encoding of a row or a batch; lists, arrays or tensors.
+            others: as of a call.
+
+        Returns:
+            the batch, with ``attention_mask``; arrays or tensors of a framework come back as such, unless
+            ``return_tensors`` says else.
+
+        Raises:
+            TokenizerError: rows without the model's main input, or a column that makes no tensor.
+        """
+        if isinstance(encoded_inputs, list | tuple) and encoded_inputs and isinstance(encoded_inputs[0], Mapping):
+            keys = encoded_inputs[0].keys()
+            encoded_inputs = {key: [example[key] for example in encoded_inputs] for key in keys}
+        main = self.model_input_names[0]
+        if not isinstance(encoded_inputs, Mapping) or main not in encoded_inputs:
+            given = list(encoded_inputs) if isinstance(encoded_inputs, Mapping) else type(encoded_inputs).__name__
+            raise TokenizerError(
+                f"expected encodings that include {main!r}, received {given}; pass what calling the tokenizer returned"
+            )
+        asked = CallArguments(
+            padding=padding,
+            truncation=False,
+            max_length=max_length,
+            pad_to_multiple_of=pad_to_multiple_of,
+            padding_side=padding_side,
+            return_attention_mask=return_attention_mask,
+            verbose=verbose,
+        )
+        framework = framework_of(encoded_inputs[main])
+        fill = fill_of(self, main)
+        # Labels beside lists of ids keep their dtype; those beside arrays lose it with the ids, as in the original.
+        columns = {key: as_lists(value) if framework or key in fill else value for key, value in encoded_inputs.items()}
+        options = read_options(self, dict(asked))
+        one_row = bool(columns[main]) and not isinstance(columns[main][0], list)
+        if one_row:
+            columns = {key: [value] for key, value in columns.items()}
+        lengths = [len(row) for row in columns[main]]
+        if options.return_attention_mask and not (lengths and "attention_mask" in columns):
+            columns["attention_mask"] = [[1] * length for length in lengths]
+        if lengths:
+            uneven = {key: len(value) for key, value in columns.items() if len(value) != len(lengths)}
+            if uneven:
+                raise TokenizerError(f"expected {len(lengths)} rows under every name, received {uneven}")
+            columns = {key: [value[row] for row in range(len(lengths))] for key, value in columns.items()}
+        if target := options.plan.target(lengths):
+            pad_columns(columns, target, options.plan.padding_side, fill)
+        if one_row:
+            columns = {key: rows[0] for key, rows in columns.items()}
+        return BatchEncoding(columns, tensor_type=framework if return_tensors is None else return_tensors)
+
+    # -- special tokens ------------------------------------------------------------------------------------------------
+
+    def __getattr__(self, name: str) -> Any:
+        # Tokens with names of their own (`extra_special_tokens` of tokenizer_config.json): `.image_token`,
+        # `.image_token_id`.
+        named = self.__dict__["_special"].named if "_special" in self.__dict__ else {}
+        if name in named:
+            return named[name].content
+        if name.removesuffix("_id") in named:
+            return self._token_id(named[name.removesuffix("_id")].content)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    @property
+    def additional_special_tokens(self) -> list[str]:
+        """The special tokens beyond the seven named ones."""
+        return [token.content for token in self._special.additional]
+
+    @additional_special_tokens.setter
+    def additional_special_tokens(self, value: Sequence[Any] | None) -> None:
+        self._special.set_additional(value)
+
+    @property
+    def additional_special_tokens_ids(self) -> list[int | None]:
+        """Ids of ``additional_special_tokens``."""
+        return [self._token_id(token) for token in self.additional_special_tokens]
 
     @property
     def extra_special_tokens(self) -> dict[str, str]:
         """The special tokens with names of their own: attribute name to token text."""
-        return {name: self._special[name].content for name in self._own_names if name in self._special}
+        named = self._special.named
+        return {name: named[name].content for name in self._special.own_names if name in named}
+
+    @property
+    def all_special_tokens_extended(self) -> list[AddedToken]:
+        """Every special token once, with its flags."""
+        return self._special.all()
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """Every special token once, in the order of the attributes."""
+        return [token.content for token in self.all_special_tokens_extended]
+
+    @property
+    def all_special_ids(self) -> list[int | None]:
+        """Ids of ``all_special_tokens``."""
+        return [self._token_id(token) for token in self.all_special_tokens]
+
+    @property
+    def special_tokens_map(self) -> dict[str, str | list[str]]:
+        """Attribute name to token text."""
+        tokens: dict[str, str | list[str]] = {name: token.content for name, token in self._special.named.items()}
+        additional = self.additional_special_tokens
+        return {**tokens, "additional_special_tokens": additional} if additional else tokens
+
+    @property
+    def special_tokens_map_extended(self) -> dict[str, AddedToken | list[AddedToken]]:
+        """Attribute name to token with its flags."""
+        tokens: dict[str, AddedToken | list[AddedToken]] = dict(self._special.named)
+        additional = list(self._special.additional)
+        return {**tokens, "additional_special_tokens": additional} if additional else tokens
+
+    def add_special_tokens(
+        self, special_tokens_dict: Mapping[str, Any], replace_additional_special_tokens: bool = True
+    ) -> int:
+        """Set special tokens by attribute name and add those that are not in the vocabulary.
+
+        Args:
+            special_tokens_dict: e.g. ``{"pad_token": "[PAD]", "additional_special_tokens": ["<q>"]}``.
+            replace_additional_special_tokens: replace the list of additional ones, or extend it.
+
+        Returns:
+            how many tokens the vocabulary grew by.
+
+        Raises:
+            TokenizerError: a key that is no special-token attribute, or a value that is no token.
+        """
+        tokens = self._special.update(
+            special_tokens_dict, replace_additional_special_tokens, self.SPECIAL_TOKENS_ATTRIBUTES
+        )
+        return self.add_tokens(tokens, special_tokens=True)
+
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        """``<s> A </s>`` or ``<s> A </s></s> B </s>``."""
+        cls, sep = [as_id(self.cls_token_id)], [as_id(self.sep_token_id)]
+        if token_ids_1 is None:
+            return cls + token_ids_0 + sep
+        return cls + token_ids_0 + sep + sep + token_ids_1 + sep
+
+    def _edges(self) -> tuple[int, int] | None:
+        if overridden(self.build_inputs_with_special_tokens, PreTrainedTokenizerBase.build_inputs_with_special_tokens):
+            return None
+        return as_id(self.cls_token_id), as_id(self.sep_token_id)
+
+    def get_special_tokens_mask(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None, already_has_special_tokens: bool = False
+    ) -> list[int]:
+        """1 where a special token stands, or would stand once they are added; 0 elsewhere."""
+        if already_has_special_tokens:
+            if token_ids_1 is not None:
+                raise TokenizerError(
+                    "expected one list of ids that has its special tokens already, received a second one"
+                )
+            special = set(self.all_special_ids)
+            return [int(index in special) for index in as_lists(token_ids_0)]
+        mask = [1] + [0] * len(token_ids_0) + [1]
+        return mask if token_ids_1 is None else mask + [1] + [0] * len(token_ids_1) + [1]
+
+    def create_token_type_ids_from_sequences(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        """Zeros: XLM-R has one token type."""
+        special = self.num_special_tokens_to_add(token_ids_1 is not None)
+        return [0] * (len(token_ids_0) + len(token_ids_1 or []) + special)
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """How many special tokens a text (2) or a pair (4) gets."""
+        return 4 if pair else 2
+
+    # -- vocabulary ----------------------------------------------------------------------------------------------------
 
     @property
     def vocab(self) -> dict[str, int]:
@@ -179,7 +505,7 @@ class PreTrainedTokenizerBase(Calling):
         count = self._add_tokens(tokens)
         for added in tokens:
             if added.special and added.content not in known_special:
-                self._additional.append(added)
+                self._special.additional.append(added)
                 known_special.add(added.content)
         return count
 
@@ -237,11 +563,10 @@ class PreTrainedTokenizerBase(Calling):
         ids = as_lists(token_ids)
         ids = [as_id(index) for index in (ids if isinstance(ids, list) else [ids])]
         if kwargs:
-            self._warn_of_unknown(kwargs)
+            warn_of_unknown(self, kwargs)
         text = self._decode(ids, skip_special_tokens, spaces_between_special_tokens)
-        clean = (
-            self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
-        )
+        clean = clean_up_tokenization_spaces
+        clean = self.clean_up_tokenization_spaces if clean is None else clean
         return self.clean_up_tokenization(text) if clean else text
 
     def batch_decode(
@@ -282,7 +607,8 @@ class PreTrainedTokenizerBase(Calling):
 
         Args:
             pretrained_model_name_or_path: the folder or name, or a single ``.model`` or ``tokenizer.json`` file.
-            cache_dir, force_download, local_files_only, token, revision: for names on the hub, see ``xlmr_core.hub.resolve``.
+            cache_dir, force_download, local_files_only, token, revision: for names on the hub, see
+                ``xlmr_core.hub.resolve``.
             trust_remote_code: does nothing; no code is ever fetched.
             kwargs: override what the files say; ``subfolder`` says where to look.
 
@@ -311,8 +637,8 @@ class PreTrainedTokenizerBase(Calling):
     ) -> tuple[str, ...]:
         """Write the tokenizer's files into a folder: all are complete before the first takes its place.
 
-        Files of an earlier save that this one does not write (``tokenizer.json``, the sentencepiece model, ``added_tokens.json``) are
-        removed, because the next load would mix them with the new ones.
+        Files of an earlier save that this one does not write (``tokenizer.json``, the sentencepiece model,
+        ``added_tokens.json``) are removed, because the next load would mix them with the new ones.
 
         Args:
             save_directory: made if it does not exist.
@@ -333,12 +659,45 @@ class PreTrainedTokenizerBase(Calling):
             raise TokenizerError(
                 "expected a local folder, received push_to_hub=True; upload the folder with huggingface_hub"
             )
-        return files.save(self, save_directory, legacy_format, filename_prefix)
+        folder = files.make_folder(save_directory)
+        contents: dict[str, str | bytes] = {
+            files.CONFIG_FILE: files.dump(self._config()),
+            files.SPECIAL_FILE: self._special.to_json(),
+        }
+        added = {token: index for token, index in self.added_tokens_encoder.items() if index >= self.vocab_size}
+        if added:
+            contents[files.ADDED_FILE] = files.dump(added)
+        contents |= self._vocabulary_contents(legacy_format)
+        return files.replace_files(folder, contents, filename_prefix)
+
+    def _config(self) -> dict[str, Any]:
+        """The content of ``tokenizer_config.json``: unknown keys as they came, everything known as it is now."""
+        content: dict[str, Any] = {
+            **self.init_kwargs,
+            "added_tokens_decoder": {str(index): token.to_json() for index, token in self.added_tokens_decoder.items()},
+            # A token that was set to None is null: without it the next load would take the default.
+            **{name: getattr(self, name) for name in DEFAULT_TOKENS},
+            "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,
+            "extra_special_tokens": self.extra_special_tokens,
+            "model_max_length": self.model_max_length,
+            "tokenizer_class": "XLMRobertaTokenizer",
+        }
+        usual = {
+            "chat_template": None,
+            "additional_special_tokens": [],
+            "padding_side": "right",
+            "truncation_side": "right",
+            "split_special_tokens": False,
+            "model_input_names": ["input_ids", "attention_mask"],
+        }
+        unusual = {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
+        return content | unusual
 
     def __repr__(self) -> str:
         limit = "none" if self.model_max_length >= NO_LIMIT else self.model_max_length
         return (
-            f"{type(self).__name__}(name_or_path={self.name_or_path!r}, vocab_size={self.vocab_size}, model_max_length={limit}, "
-            f"is_fast={self.is_fast}, padding_side={self.padding_side!r}, truncation_side={self.truncation_side!r}, "
-            f"special_tokens={self.special_tokens_map}, added={len(self) - self.vocab_size})"
+            f"{type(self).__name__}(name_or_path={self.name_or_path!r}, vocab_size={self.vocab_size}, "
+            f"model_max_length={limit}, is_fast={self.is_fast}, padding_side={self.padding_side!r}, "
+            f"truncation_side={self.truncation_side!r}, special_tokens={self.special_tokens_map}, "
+            f"added={len(self) - self.vocab_size})"
         )

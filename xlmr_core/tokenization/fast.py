@@ -8,18 +8,17 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, repeat
 from pathlib import Path
 from typing import Any, ClassVar
 
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization import files, spm
 from xlmr_core.tokenization.base import PreTrainedTokenizerBase
-from xlmr_core.tokenization.calling import Sample
+from xlmr_core.tokenization.calling import CallOptions, read_options, warn_if_too_long
 from xlmr_core.tokenization.checks import check_text, describe
 from xlmr_core.tokenization.encoding import BatchEncoding
 from xlmr_core.tokenization.lengths import LengthPlan, PaddingStrategy, TruncationStrategy
-from xlmr_core.tokenization.rows import CallOptions
 from xlmr_core.tokenization.slow import XLMRobertaTokenizer
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 
@@ -75,13 +74,6 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         if isinstance(mask_token, str):
             from_model = tokenizer_object is None and tokenizer_file is None
             mask_token = AddedToken(mask_token, lstrip=True, normalized=from_model, special=True)
-        special = dict(
-            zip(
-                DEFAULT_TOKENS,
-                (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token),
-                strict=True,
-            )
-        )
         self.vocab_file = None if vocab_file is None else str(vocab_file)
         self._lock = threading.Lock()
         if tokenizer_object is not None:
@@ -110,7 +102,8 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
                 kwargs["sp_model_kwargs"],
                 type(self).__name__,
             )
-        super().__init__(special=special, **kwargs)
+        tokens = (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token)
+        super().__init__(special=dict(zip(DEFAULT_TOKENS, tokens, strict=True)), **kwargs)
         self._add_missing(added_tokens_decoder or {})
 
     def _add_missing(self, listed: Mapping[Any, Any]) -> None:
@@ -191,8 +184,8 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
             raise TokenizerError(f"expected a token (str), received {type(token).__name__} {token!r}")
         check_text(token)
         index = self._tokenizer.token_to_id(token)
-        if index is None and self._special.get("unk_token") is not None:
-            index = self._tokenizer.token_to_id(self._special["unk_token"].content)
+        if index is None and (unknown := self._special.named.get("unk_token")) is not None:
+            index = self._tokenizer.token_to_id(unknown.content)
         return None if index is None else int(index)
 
     def _id_token(self, index: int) -> str | None:
@@ -210,26 +203,26 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         """Split a text (and a pair, appended) into tokens, each as it stands in the normalized text."""
         return self.encode_plus(text, pair, add_special_tokens=add_special_tokens, **kwargs).tokens()
 
-    def _encode_batch(self, samples: list[Sample], options: CallOptions, single: bool) -> BatchEncoding:
-        # An empty second text of a single call is no second text; in a batch of pairs it is one. So it was recorded.
+    def _encode(self, texts: list[Any], pairs: list[Any] | None, single: bool, options: CallOptions) -> BatchEncoding:
+        if single and pairs is not None and not pairs[0]:
+            pairs = None  # an empty second text of a single call is no second text; in a batch of pairs it is one
         inputs = [
-            _input(text, (pair or None) if single else pair, options.is_split_into_words) for text, pair in samples
+            _input(text, pair, options.is_split_into_words)
+            for text, pair in zip(texts, pairs or repeat(None), strict=False)
         ]
         paired = any(isinstance(item, tuple) for item in inputs)
         special = self.num_special_tokens_to_add(paired) if options.add_special_tokens else 0
         options.plan.check(special, stride_matters=True)
-        encodings = self._run(inputs, options)
-        rows: list[Any] = []
-        owner: list[int] = []
-        for number, encoding in enumerate(encodings):
-            windows = [encoding, *encoding.overflowing] if options.return_overflowing_tokens else [encoding]
-            rows += windows
-            owner += [number] * len(windows)
+        rows = self._run(inputs, options)
+        owners: list[int] = []
+        if options.return_overflowing_tokens:
+            windows = [[encoding, *encoding.overflowing] for encoding in rows]
+            owners = [number for number, of_one in enumerate(windows) for _ in of_one]
+            rows = [window for of_one in windows for window in of_one]
         data = _columns(rows, options)
         if options.return_overflowing_tokens:
-            data["overflow_to_sample_mapping"] = owner
-        for ids in data["input_ids"]:
-            self._warn_if_too_long(len(ids), options.plan.max_length, options.verbose)
+            data["overflow_to_sample_mapping"] = owners
+        warn_if_too_long(map(len, data["input_ids"]), options, self)
         if single and options.return_tensors is None and not options.return_overflowing_tokens:
             data = {key: value[0] if isinstance(value[0], list) else value for key, value in data.items()}
         return BatchEncoding(data, encodings=rows, tensor_type=options.return_tensors)
@@ -258,11 +251,17 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         padding_side: str | None,
     ) -> None:
         """Set the lengths of ``backend_tokenizer``, for code that calls it itself; a call of ours sets its own."""
-        plan = self._plan(
-            padding_strategy, truncation_strategy, max_length, stride, pad_to_multiple_of, padding_side, verbose=False
-        )
+        asked = {
+            "padding": padding_strategy,
+            "truncation": truncation_strategy,
+            "max_length": max_length,
+            "stride": stride,
+            "pad_to_multiple_of": pad_to_multiple_of,
+            "padding_side": padding_side,
+            "verbose": False,
+        }
         with self._lock:
-            self._set_lengths(plan)
+            self._set_lengths(read_options(self, asked).plan)
 
     def _set_lengths(self, plan: LengthPlan) -> None:
         if plan.truncates:
@@ -346,8 +345,8 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         )
         with _refusing("training failed; pass more text or a smaller vocab_size"):
             fresh.train_from_iterator(text_iterator, trainer=trainer, length=length)
-        known: dict[str, Any] = {name: token for name, token in self._special.items() if name in DEFAULT_TOKENS}
-        added = [*self._additional, *special[len(special) - len(new_special_tokens or []) :]]
+        known: dict[str, Any] = {name: token for name, token in self._special.named.items() if name in DEFAULT_TOKENS}
+        added = [*self._special.additional, *special[len(special) - len(new_special_tokens or []) :]]
         return type(self)(
             tokenizer_object=fresh,
             model_max_length=self.model_max_length,

@@ -8,15 +8,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xlmr_core.errors import TokenizerError
 from xlmr_core.files import write_all_atomically
 from xlmr_core.hub import HUB_ARGUMENTS, NOT_NEEDED, ONLY, resolve, without_published
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
-
-if TYPE_CHECKING:
-    from xlmr_core.tokenization.base import PreTrainedTokenizerBase
 
 __all__ = ["ADDED_FILE", "CONFIG_FILE", "SPECIAL_FILE", "TOKENIZER_FILE", "VOCAB_FILE", "TokenizerFiles", "find_files"]
 
@@ -213,22 +210,17 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def save(
-    tokenizer: PreTrainedTokenizerBase,
-    directory: str | os.PathLike[str],
-    legacy_format: bool | None = None,
-    prefix: str | None = None,
-) -> tuple[str, ...]:
-    """Write every file of a tokenizer; see ``PreTrainedTokenizerBase.save_pretrained``."""
+def make_folder(directory: str | os.PathLike[str]) -> Path:
+    """The folder to save into, made if it does not exist."""
     folder = Path(directory)
     if folder.is_file():
         raise TokenizerError(f"expected a folder to save into, received the file {folder}; pass a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    added = {token: index for token, index in tokenizer.added_tokens_encoder.items() if index >= tokenizer.vocab_size}
-    contents = {CONFIG_FILE: _dump(config_content(tokenizer)), SPECIAL_FILE: tokenizer.special_tokens_json()}
-    if added:
-        contents[ADDED_FILE] = _dump(added)
-    contents |= tokenizer._vocabulary_contents(legacy_format)
+    return folder
+
+
+def replace_files(folder: Path, contents: Mapping[str, str | bytes], prefix: str | None) -> tuple[str, ...]:
+    """Write every file of a tokenizer, and remove those of an earlier save that would be read with them."""
     paths = write_files(folder, contents, prefix)
     for name in _SOMETIMES_WRITTEN:
         if name not in contents:
@@ -250,36 +242,12 @@ def _path(folder: Path, name: str, prefix: str | None) -> Path:
     return folder / (f"{prefix}-{name}" if prefix else name)
 
 
-def config_content(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """The content of ``tokenizer_config.json``: unknown keys as they came, everything known as it is now."""
-    content: dict[str, Any] = {
-        **tokenizer.init_kwargs,
-        "added_tokens_decoder": {
-            str(index): token.to_json() for index, token in tokenizer.added_tokens_decoder.items()
-        },
-        # A token that was set to None is null: without it the next load would take the default.
-        **{name: getattr(tokenizer, name) for name in DEFAULT_TOKENS},
-        "clean_up_tokenization_spaces": tokenizer.clean_up_tokenization_spaces,
-        "extra_special_tokens": tokenizer.extra_special_tokens,
-        "model_max_length": tokenizer.model_max_length,
-        "tokenizer_class": "XLMRobertaTokenizer",
-    }
-    if tokenizer.chat_template is not None:
-        content["chat_template"] = tokenizer.chat_template
-    if tokenizer.additional_special_tokens:
-        content["additional_special_tokens"] = tokenizer.additional_special_tokens
-    usual = {
-        "padding_side": "right",
-        "truncation_side": "right",
-        "split_special_tokens": False,
-        "model_input_names": ["input_ids", "attention_mask"],
-    }
-    return content | {
-        name: getattr(tokenizer, name) for name, value in usual.items() if getattr(tokenizer, name) != value
-    }
+def dump(content: Mapping[str, Any]) -> str:
+    """A JSON file's text.
 
-
-def _dump(content: Mapping[str, Any]) -> str:
+    Raises:
+        TokenizerError: a value that JSON does not know.
+    """
     try:
         return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     except TypeError as error:

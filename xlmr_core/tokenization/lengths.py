@@ -1,14 +1,12 @@
-"""Padding and truncation, shared by both tokenizer classes: what a call means, and how lists of ids are cut and filled."""
+"""Lengths: what a call's padding and truncation come to, and how lists of ids are cut and filled."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
-
-import numpy as np
 
 from xlmr_core.errors import TokenizerError
 
@@ -17,11 +15,12 @@ __all__ = [
     "LengthPlan",
     "PaddingStrategy",
     "TruncationStrategy",
+    "as_strategy",
     "check_side",
-    "pad_row",
-    "plan_lengths",
-    "target_length",
-    "truncate",
+    "cut",
+    "cut_off",
+    "losses",
+    "pad_columns",
 ]
 
 logger = logging.getLogger("xlmr_core.tokenization")
@@ -29,8 +28,6 @@ logger = logging.getLogger("xlmr_core.tokenization")
 NO_LIMIT = int(1e30)
 """``model_max_length`` of a tokenizer that knows no limit (the value published files hold)."""
 
-_LARGE = int(1e20)
-_NO_MAX_LENGTH = "this tokenizer has no model_max_length; pass max_length= to "
 T = TypeVar("T", bound=StrEnum)
 
 
@@ -49,6 +46,30 @@ class TruncationStrategy(StrEnum):
     ONLY_FIRST = "only_first"
     ONLY_SECOND = "only_second"
     DO_NOT_TRUNCATE = "do_not_truncate"
+
+
+def as_strategy(name: str, value: Any, if_true: T, if_false: T) -> T:
+    """A strategy from True, False, None, its name, or a member of any enumeration that has this name as its value.
+
+    Raises:
+        TokenizerError: something else.
+    """
+    if value is None or value is False:
+        return if_false
+    if value is True:
+        return if_true
+    strategies = type(if_true)
+    try:
+        return strategies(getattr(value, "value", value))
+    except ValueError as error:
+        allowed = ", ".join(repr(item.value) for item in strategies)
+        raise TokenizerError(f"expected {name} True, False or one of {allowed}, received {value!r}") from error
+
+
+def check_side(name: str, side: Any) -> None:
+    """Refuse a side that is neither 'left' nor 'right'."""
+    if side not in ("left", "right"):
+        raise TokenizerError(f"expected {name} 'left' or 'right', received {side!r}")
 
 
 @dataclass(frozen=True)
@@ -89,160 +110,65 @@ class LengthPlan:
             )
         if stride_matters and self.stride > 0 and self.stride >= self.max_length - special:
             raise TokenizerError(
-                f"expected stride below {self.max_length - special} (max_length {self.max_length} less {special} special "
-                f"tokens), received {self.stride}; pass a smaller stride or a larger max_length"
+                f"expected stride below {self.max_length - special} (max_length {self.max_length} less {special} "
+                f"special tokens), received {self.stride}; pass a smaller stride or a larger max_length"
             )
 
+    def target(self, lengths: Sequence[int]) -> int:
+        """The length that rows of these lengths are padded to (0: not at all)."""
+        if not self.pads or not lengths:
+            return 0
+        to_longest = self.padding is PaddingStrategy.LONGEST or self.max_length is None
+        target = max(lengths) if to_longest or self.max_length is None else self.max_length
+        return -(-target // self.multiple_of) * self.multiple_of if self.multiple_of else target
 
-def plan_lengths(
-    *,
-    padding: bool | str | None,
-    truncation: bool | str | None,
-    max_length: int | None,
-    stride: int = 0,
-    multiple_of: int | None = None,
-    padding_side: str,
-    truncation_side: str,
-    model_max_length: int,
-    has_pad_token: bool,
-    advise: Callable[[str, str], None],
-) -> LengthPlan:
-    """Decide what a call means.
 
-    ``padding``: True or 'longest', 'max_length', False. ``truncation``: True or 'longest_first', 'only_first', 'only_second',
-    False; None means True where only ``max_length`` is given. Without ``max_length`` the tokenizer's ``model_max_length`` counts,
-    if it has one. What is odd about the call goes to ``advise``, with the published name of the warning.
+def losses(length: int, pair_length: int | None, excess: int, strategy: TruncationStrategy) -> tuple[int, int]:
+    """How many tokens a text and its pair (None: there is none) lose, to lose ``excess`` together.
 
-    Raises:
-        TokenizerError: unknown names, negative lengths, or padding without a padding token.
+    A text too short for that loses nothing, with a logged error.
     """
-    for name, number, least in (
-        ("max_length", max_length, 0),
-        ("stride", stride, 0),
-        ("pad_to_multiple_of", multiple_of, 1),
-    ):
-        if number is not None and (
-            not isinstance(number, int | np.integer) or isinstance(number, bool) or number < least
-        ):
-            raise TokenizerError(f"expected {name} to be an integer of at least {least}, received {number!r}")
-    for name, side in (("padding_side", padding_side), ("truncation_side", truncation_side)):
-        check_side(name, side)
-    pad = _strategy("padding", padding, PaddingStrategy, PaddingStrategy.LONGEST, PaddingStrategy.DO_NOT_PAD)
-    cut = _strategy(
-        "truncation",
-        truncation,
-        TruncationStrategy,
-        TruncationStrategy.LONGEST_FIRST,
-        TruncationStrategy.DO_NOT_TRUNCATE,
-    )
-    # padding='do_not_pad' says in words that nothing is to happen, and no padding= says nothing.
-    if truncation is None and max_length is not None and padding in (None, False):
-        advise(
-            "Truncation-not-explicitly-activated",
-            f"max_length={max_length} without truncation= is taken as truncation='longest_first'",
-        )
-        cut = TruncationStrategy.LONGEST_FIRST
-    if max_length is None and (pad is PaddingStrategy.MAX_LENGTH or cut is not TruncationStrategy.DO_NOT_TRUNCATE):
-        if model_max_length <= _LARGE:
-            max_length = model_max_length
-        else:
-            if pad is PaddingStrategy.MAX_LENGTH:
-                advise("Asking-to-pad-to-max_length", _NO_MAX_LENGTH + "pad to it")
-                pad = PaddingStrategy.DO_NOT_PAD
-            if cut is not TruncationStrategy.DO_NOT_TRUNCATE:
-                advise("Asking-to-truncate-to-max_length", _NO_MAX_LENGTH + "truncate to it")
-                cut = TruncationStrategy.DO_NOT_TRUNCATE
-    if pad is not PaddingStrategy.DO_NOT_PAD and not has_pad_token:
-        raise TokenizerError(
-            "expected a padding token to pad with, received none; set tokenizer.pad_token, e.g. tokenizer.pad_token = '<pad>'"
-        )
-    plan = LengthPlan(pad, cut, max_length, stride, multiple_of, padding_side, truncation_side)
-    if plan.truncates and plan.pads and multiple_of and max_length is not None and max_length % multiple_of:
-        raise TokenizerError(
-            f"Truncation and padding are both activated but truncation length ({max_length}) is not a multiple of "
-            f"pad_to_multiple_of ({multiple_of}). Pass a max_length that is."
-        )
-    return plan
-
-
-def check_side(name: str, side: Any) -> None:
-    """Refuse a side that is neither 'left' nor 'right'."""
-    if side not in ("left", "right"):
-        raise TokenizerError(f"expected {name} 'left' or 'right', received {side!r}")
-
-
-def _strategy(name: str, value: Any, kind: type[T], if_true: T, if_false: T) -> T:
-    if value is None or value is False:
-        return if_false
-    if value is True:
-        return if_true
-    try:
-        return kind(getattr(value, "value", value))
-    except ValueError as error:
-        allowed = ", ".join(repr(item.value) for item in kind)
-        raise TokenizerError(f"expected {name} True, False or one of {allowed}, received {value!r}") from error
-
-
-def truncate(
-    ids: list[int],
-    pair_ids: list[int] | None,
-    excess: int,
-    strategy: TruncationStrategy | str,
-    stride: int,
-    side: str,
-) -> tuple[list[int], list[int] | None, list[int]]:
-    """Cut ``excess`` ids off a text or pair, on ``side``.
-
-    Returns:
-        the text's ids, the pair's ids, and the ids cut off with ``stride`` of those kept beside them (nothing where both
-        texts are cut). A text too short to be cut by ``excess`` is left as it is, with a logged error.
-    """
-    strategy = TruncationStrategy(strategy)
-    if excess <= 0 or strategy is TruncationStrategy.DO_NOT_TRUNCATE:
-        return ids, pair_ids, []
-    if strategy is TruncationStrategy.LONGEST_FIRST and pair_ids is not None:
-        longer, shorter = max(len(ids), len(pair_ids)), min(len(ids), len(pair_ids))
-        alone = min(longer - shorter, excess)
+    if strategy is TruncationStrategy.LONGEST_FIRST and pair_length is not None:
+        alone = min(abs(length - pair_length), excess)
         rest = excess - alone
         # Ties and odd remainders fall on the pair.
-        if len(ids) > len(pair_ids):
-            from_first, from_second = alone + rest // 2, rest - rest // 2
-        else:
-            from_first, from_second = rest // 2, alone + rest - rest // 2
-        return _cut(ids, from_first, side), _cut(pair_ids, from_second, side), []
-    second = strategy is TruncationStrategy.ONLY_SECOND and pair_ids is not None
-    if strategy is TruncationStrategy.ONLY_SECOND and pair_ids is None:
-        return ids, pair_ids, []
-    target = pair_ids if second and pair_ids is not None else ids
+        if length > pair_length:
+            return alone + rest // 2, rest - rest // 2
+        return rest // 2, alone + rest - rest // 2
+    second = strategy is TruncationStrategy.ONLY_SECOND
+    target = pair_length if second else length
+    if target is None or excess <= 0 or strategy is TruncationStrategy.DO_NOT_TRUNCATE:
+        return 0, 0
     # A text alone may lose everything; one of a pair may not (then the other should have been cut).
-    if len(target) < excess or (len(target) == excess and pair_ids is not None):
+    if target < excess or (target == excess and pair_length is not None):
         logger.error(
             "cannot cut %d tokens from a text of %d: left as it is; choose another truncation, such as 'longest_first'",
             excess,
-            len(target),
+            target,
         )
-        return ids, pair_ids, []
-    window = min(len(target), stride + excess)
-    overflow = target[:window] if side == "left" else target[len(target) - window :]
-    kept = _cut(target, excess, side)
-    return (ids, kept, overflow) if second else (kept, pair_ids, overflow)
+        return 0, 0
+    return (0, excess) if second else (excess, 0)
 
 
-def _cut(ids: list[int], count: int, side: str) -> list[int]:
-    return ids[count:] if side == "left" else ids[: len(ids) - count]
+def cut(tokens: list[Any], count: int, side: str) -> list[Any]:
+    """All but ``count`` of the tokens."""
+    return tokens[count:] if side == "left" else tokens[: len(tokens) - count]
 
 
-def target_length(plan: LengthPlan, lengths: Sequence[int]) -> int:
-    """The length that rows of these lengths are padded to (0: not at all)."""
-    if not plan.pads or not lengths:
-        return 0
-    target = max(lengths) if plan.padding is PaddingStrategy.LONGEST or plan.max_length is None else plan.max_length
-    return -(-target // plan.multiple_of) * plan.multiple_of if plan.multiple_of else target
+def cut_off(tokens: list[Any], count: int, stride: int, side: str) -> list[Any]:
+    """The ``count`` tokens that :func:`cut` takes away, with ``stride`` of those it keeps beside them."""
+    window = min(len(tokens), count + stride) if count else 0
+    return tokens[:window] if side == "left" else tokens[len(tokens) - window :]
 
 
-def pad_row(row: dict[str, Any], target: int, side: str, fill: Mapping[str, Any]) -> None:
-    """Fill a row's lists up to ``target``, in place; names that are not in ``fill`` stay as they are."""
-    for key, value in row.items():
-        if key in fill and (missing := target - len(value)) > 0:
-            extra = [fill[key]] * missing
-            row[key] = extra + value if side == "left" else value + extra
+def pad_columns(columns: dict[str, list[Any]], target: int, side: str, fill: Mapping[str, Any]) -> None:
+    """Replace the rows of each column that ``fill`` names by rows of ``target`` items, filled with what it says."""
+    for name, value in fill.items():
+        if name in columns:
+            rows = columns[name]
+            # One gap for all rows of a length: ten thousand more lists would wake the garbage collector.
+            gaps = {length: [value] * (target - length) for length in set(map(len, rows))}
+            if side == "left":
+                columns[name] = [gaps[len(row)] + row for row in rows]
+            else:
+                columns[name] = [row + gaps[len(row)] for row in rows]

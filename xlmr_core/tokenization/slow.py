@@ -9,13 +9,12 @@ from typing import Any, ClassVar
 
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization import files, spm
-from xlmr_core.tokenization.base import PreTrainedTokenizerBase
-from xlmr_core.tokenization.calling import Sample
+from xlmr_core.tokenization.base import PreTrainedTokenizerBase, overridden
+from xlmr_core.tokenization.calling import CallOptions, warn_of_unknown
 from xlmr_core.tokenization.checks import check_text, describe
 from xlmr_core.tokenization.encoding import BatchEncoding
-from xlmr_core.tokenization.finder import TokenFinder
-from xlmr_core.tokenization.lengths import TruncationStrategy, target_length
-from xlmr_core.tokenization.rows import CallOptions
+from xlmr_core.tokenization.finder import AddedTokens, Part
+from xlmr_core.tokenization.rows import EncodedTexts, Offsets, to_columns
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 
 __all__ = ["XLMRobertaTokenizer"]
@@ -23,8 +22,6 @@ __all__ = ["XLMRobertaTokenizer"]
 _OFFSET = 1  # fairseq has <pad> before the file's pieces, so a piece's id is one more than its number in the file
 _SPACE = "▁"
 _THREADED_FROM = 16  # texts; below this, starting threads costs more than it gains
-
-Offsets = list[tuple[int, int]]
 
 
 class XLMRobertaTokenizer(PreTrainedTokenizerBase):
@@ -64,26 +61,17 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
     ) -> None:
         if isinstance(mask_token, str):
             mask_token = AddedToken(mask_token, lstrip=True, special=True)
-        special = dict(
-            zip(
-                DEFAULT_TOKENS,
-                (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token),
-                strict=True,
-            )
-        )
-        super().__init__(special=special, **kwargs)
+        tokens = (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token)
+        super().__init__(special=dict(zip(DEFAULT_TOKENS, tokens, strict=True)), **kwargs)
         self.vocab_file = str(vocab_file)
         self.sp_model_kwargs = dict(sp_model_kwargs or {})
         self.init_kwargs["sp_model_kwargs"] = self.sp_model_kwargs
         self._load(spm.read_model_file(vocab_file), self.vocab_file)
-        listed = {int(index): AddedToken.of(token) for index, token in (added_tokens_decoder or {}).items()}
-        self._added: dict[int, AddedToken] = dict(sorted(listed.items()))
+        listed = (added_tokens_decoder or {}).items()
+        self._added = AddedTokens({int(index): AddedToken.of(token) for index, token in listed})
         self._check_places()
-        self._index_added()
-        self.add_tokens(
-            [token for token in self.all_special_tokens_extended if token.content not in self._by_text],
-            special_tokens=True,
-        )
+        missing = [token for token in self.all_special_tokens_extended if token.content not in self._added.by_text]
+        self.add_tokens(missing, special_tokens=True)
 
     def _load(self, model: bytes, source: str) -> None:
         import sentencepiece
@@ -135,34 +123,34 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         return self._mask_index + 1
 
     def __len__(self) -> int:
-        return max(self.vocab_size, max(self._added, default=0) + 1)
+        return max(self.vocab_size, max(self._added.by_id, default=0) + 1)
 
     def get_vocab(self) -> dict[str, int]:
         """Token to id, added tokens included."""
         vocabulary = {self._piece(index): index for index in range(self.vocab_size)}
-        return vocabulary | self._by_text
+        return vocabulary | self._added.by_text
 
     @property
     def added_tokens_decoder(self) -> dict[int, AddedToken]:
         """Id to token, of every token that is cut out of the text before the model (special tokens too), by id."""
-        return dict(sorted(self._added.items()))
+        return dict(sorted(self._added.by_id.items()))
 
     def _check_places(self) -> None:
-        for index, token in self._added.items():
+        for index, token in self._added.by_id.items():
             known = self._base_id(token.content)
             if (known is not None and known != index) or (known is None and index < self.vocab_size):
                 raise TokenizerError(
-                    f"expected id {index} to be {self._piece(index) if index < self.vocab_size else 'free'!r} in {self.vocab_file}, but "
-                    f"the tokenizer's other files say it is {token.content!r}; they belong to different vocabularies, so use files from "
-                    "one place"
+                    f"expected id {index} to be {self._piece(index) if index < self.vocab_size else 'free'!r} in "
+                    f"{self.vocab_file}, but the tokenizer's other files say it is {token.content!r}; they belong to "
+                    "different vocabularies, so use files from one place"
                 )
 
     def _keeps_its_flags(self, token: str) -> bool:
-        return token in self._by_text
+        return token in self._added.by_text
 
     def _add_tokens(self, tokens: list[AddedToken]) -> int:
-        ids = self._by_text
         size = before = len(self)
+        ids = dict(self._added.by_text)
         for token in tokens:
             index = ids.get(token.content)
             if index is None:
@@ -170,13 +158,8 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
             if index is None:
                 index, size = size, size + 1
             ids[token.content] = index
-            self._added[index] = token
-        self._index_added()
+        self._added.put({ids[token.content]: token for token in tokens})
         return size - before
-
-    def _index_added(self) -> None:
-        self._by_text = {token.content: index for index, token in self._added.items()}
-        self._finder = TokenFinder(self._by_text)
 
     def _base_id(self, token: str) -> int | None:
         if token in self.fairseq_tokens_to_ids:
@@ -190,14 +173,14 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
             return None
         if not isinstance(token, str):
             raise TokenizerError(f"expected a token (str), received {type(token).__name__} {token!r}")
-        index = self._by_text.get(token) if self._added else None
+        index = self._added.by_text.get(token)
         if index is None:
             index = self._base_id(token)
         return self._unk_index if index is None else index
 
     def _id_token(self, index: int) -> str:
-        if index in self._added:
-            return self._added[index].content
+        if index in self._added.by_id:
+            return self._added.by_id[index].content
         if index >= self.vocab_size:
             raise TokenizerError(
                 f"expected a token id below {len(self)}, received {index}; these ids are of another vocabulary"
@@ -221,69 +204,71 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
 
         Args:
             text: the text.
-            kwargs: ``split_special_tokens``. Others, such as the fast class's ``add_special_tokens`` and ``pair``, are logged and
-                do nothing, as in the original.
+            kwargs: ``split_special_tokens``. Others, such as the fast class's ``add_special_tokens`` and ``pair``, are
+                logged and do nothing, as in the original.
         """
         if not isinstance(text, str):
             raise TokenizerError(f"expected a text (str), received {describe(text)}")
         whole = bool(kwargs.pop("split_special_tokens", self.split_special_tokens))
         text, kwargs = self.prepare_for_tokenization(text, **kwargs)
         if kwargs:
-            self._warn_of_unknown(kwargs)
+            warn_of_unknown(self, kwargs)
         tokens: list[str] = []
         for part, _, index in self._split(text, whole):
             tokens += [part] if index is not None else self._processor.encode(part, out_type=str)
         return tokens
 
-    def _split(self, text: str, whole: bool) -> list[tuple[str, int, int | None]]:
-        """Cut added tokens out: (text, where it starts, id or None) parts, white space stripped where a token says so."""
+    def _split(self, text: str, whole: bool) -> list[Part]:
+        """A text in parts, added tokens cut out; ``whole``: nothing is cut out."""
+        if not whole:
+            return self._added.split(text)
         check_text(text)
-        parts: list[tuple[str, int, int | None]] = []
-        end = 0
-        for start, found in () if whole else self._finder.find(text):
-            if start > end:
-                parts.append((text[end:start], end, None))
-            end = start + len(found)
-            parts.append((found, start, self._by_text[found]))
-        if end < len(text):
-            parts.append((text[end:], end, None))
-        for number, (content, start, index) in enumerate(parts):
-            if index is not None:
-                self._strip_around(parts, number, content, start, self._added[index])
-        return [part for part in parts if part[0]]
+        return [(text, 0, None)] if text else []
 
-    @staticmethod
-    def _strip_around(
-        parts: list[tuple[str, int, int | None]], number: int, content: str, start: int, token: AddedToken
-    ) -> None:
-        left = parts[number - 1] if number and parts[number - 1][2] is None else None
-        right = parts[number + 1] if number + 1 < len(parts) and parts[number + 1][2] is None else None
-        # Whether it is a word of its own is asked of the neighbours as they were before the token took their white space.
-        joins_left = token.single_word and left and left[0] and not left[0].endswith(" ")
-        joins_right = token.single_word and right and right[0] and not right[0].startswith(" ")
-        if token.rstrip and right:
-            stripped = right[0].lstrip()
-            right = parts[number + 1] = (stripped, right[1] + len(right[0]) - len(stripped), None)
-        if token.lstrip and left:
-            left = parts[number - 1] = (left[0].rstrip(), left[1], None)
-        if joins_left and left:
-            parts[number - 1], parts[number] = (left[0] + content, left[1], None), ("", start, None)
-        elif joins_right and right:
-            parts[number], parts[number + 1] = ("", start, None), (content + right[0], start, None)
+    def _encode(self, texts: list[Any], pairs: list[Any] | None, single: bool, options: CallOptions) -> BatchEncoding:
+        if any(text is None for text in texts):
+            raise TokenizerError("expected a text (str), received None; check the items of the batch")
+        second = (None, None) if pairs is None else self._side(pairs, options)
+        columns = to_columns(EncodedTexts(*self._side(texts, options), *second), options, self, single)
+        if single and options.return_tensors is None:
+            columns = {name: rows[0] for name, rows in columns.items()}
+        return BatchEncoding(columns, tensor_type=options.return_tensors)
 
-    def _ids_of_plain(self, texts: list[str]) -> list[list[int]]:
-        """Ids of texts without added tokens in them, in one call of sentencepiece."""
-        threads = min(os.cpu_count() or 1, len(texts)) if len(texts) >= _THREADED_FROM else 1
-        ids: list[list[int]] = self._processor.encode(texts, out_type=int, num_threads=threads)
-        return ids
+    def _side(self, texts: list[Any], options: CallOptions) -> tuple[list[Any], list[Any] | None]:
+        """The ids of a batch's texts or of its pairs (None: no pair), and on request where the tokens stand."""
+        words, whole = options.is_split_into_words, bool(options.split_special_tokens)
+        if not options.return_offsets_mapping and not words and all(type(text) is str for text in texts):
+            if overridden(self.prepare_for_tokenization, XLMRobertaTokenizer.prepare_for_tokenization):
+                texts = [self.prepare_for_tokenization(text)[0] for text in texts]
+            return self._ids(texts, whole), None
+        rows: list[Any] = [None if text is None else self._units(text, words) for text in texts]
+        if options.return_offsets_mapping:
+            aligned = [(None, None) if units is None else self._aligned(units, whole) for units in rows]
+            return [ids for ids, _ in aligned], [offsets for _, offsets in aligned]
+        strings = [unit for row in rows if row is not None and not isinstance(row, _Ids) for unit in row]
+        encoded = iter(self._ids(strings, whole))
+        for number, row in enumerate(rows):
+            if isinstance(row, _Ids):
+                rows[number] = list(row)
+            elif row is not None:
+                rows[number] = [index for _ in row for index in next(encoded)]
+        return rows, None
 
-    def _ids_of_texts(self, texts: list[str], whole: bool) -> list[list[int]]:
-        """Ids of each text, all plain parts in one call of sentencepiece."""
+    def _ids(self, texts: list[str], whole: bool) -> list[list[int]]:
+        """The ids of each text, from one call of sentencepiece."""
+        joined = "\n".join(texts)
+        if whole or not self._added.stand_in(joined):  # the usual case: there is nothing to cut out
+            try:
+                joined.encode()
+            except UnicodeEncodeError:
+                for text in texts:
+                    check_text(text)
+            return self._ids_of_plain(texts) if texts else []
         plain: list[str] = []
         layout: list[list[int]] = []  # a text's parts: the number of a plain part, or ~id of an added token
         for text in texts:
             parts = []
-            for part, _, index in self._split(text, whole):
+            for part, _, index in self._added.split(text):
                 if index is None:
                     parts.append(len(plain))
                     plain.append(part)
@@ -293,133 +278,27 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         encoded = self._ids_of_plain(plain) if plain else []
         return [encoded[parts[0]] if len(parts) == 1 and parts[0] >= 0 else _joined(encoded, parts) for parts in layout]
 
-    def _with_offsets(self, text: str, whole: bool) -> tuple[list[int], Offsets]:
+    def _ids_of_plain(self, texts: list[str]) -> list[list[int]]:
+        """The ids of texts without added tokens in them, in one call of sentencepiece."""
+        threads = min(os.cpu_count() or 1, len(texts)) if len(texts) >= _THREADED_FROM else 1
+        ids: list[list[int]] = self._processor.encode(texts, out_type=int, num_threads=threads)
+        return ids
+
+    def _aligned(self, units: list[str] | _Ids, whole: bool) -> tuple[list[int], Offsets]:
         """Ids of a text, and where in it each token stands (sentencepiece's own code-point positions)."""
-        ids: list[int] = []
-        offsets: Offsets = []
-        for part, at, index in self._split(text, whole):
-            if index is not None:
-                ids.append(index)
-                offsets.append((at, at + len(part)))
-                continue
-            found = self._processor.encode(part, return_type="offset_mapping")
-            ids += found["ids"]
-            offsets += [(at + start, at + end) for start, end in found["offsets"]]
-        return ids, offsets
-
-    def _encode_batch(self, samples: list[Sample], options: CallOptions, single: bool) -> BatchEncoding:
-        columns = None if single else self._plain_columns(samples, options)
-        if columns is not None:
-            return BatchEncoding(columns, tensor_type=options.return_tensors)
-        rows = self._rows(samples, options)
-        self._pad_rows(rows, options.plan, options.return_attention_mask)
-        if single:
-            row = rows[0]
-            if options.return_length:
-                row["length"] = len(row["input_ids"])
-            return BatchEncoding(row, tensor_type=options.return_tensors, prepend_batch_axis=True)
-        names = list(rows[0]) if rows else ["input_ids", *(["attention_mask"] if options.return_attention_mask else [])]
-        return BatchEncoding({name: [row[name] for row in rows] for name in names}, tensor_type=options.return_tensors)
-
-    def _plain_columns(self, samples: list[Sample], options: CallOptions) -> dict[str, list[Any]] | None:
-        """A batch of single texts without added tokens in them, which is the case that has to be fast; ``None`` for any other."""
-        plan = options.plan
-        texts = [text for text, pair in samples if pair is None and type(text) is str]
-        if (
-            len(texts) < max(1, len(samples))
-            or options.is_split_into_words
-            or options.return_overflowing_tokens
-            or options.return_special_tokens_mask
-            or options.return_offsets_mapping
-            or plan.truncation is TruncationStrategy.ONLY_SECOND
-            or type(self).build_inputs_with_special_tokens is not XLMRobertaTokenizer.build_inputs_with_special_tokens
-            or type(self).prepare_for_tokenization is not XLMRobertaTokenizer.prepare_for_tokenization
-        ):
-            return None
-        joined = "\n".join(texts)
-        if not options.split_special_tokens and any(self._finder.find(joined)):
-            return None
-        try:
-            joined.encode()
-        except UnicodeEncodeError:
-            return None  # which text it is, the other way says
-        edges = self.build_inputs_with_special_tokens([]) if options.add_special_tokens else []
-        plan.check(len(edges), stride_matters=False)
-        ids = self._ids_of_plain(texts)
-        if plan.truncates and plan.max_length is not None:
-            room = plan.max_length - len(edges)
-            left = plan.truncation_side == "left"
-            ids = [row if len(row) <= room else row[len(row) - room :] if left else row[:room] for row in ids]
-        if edges:
-            first, last = edges
-            for row in ids:  # in place: ten thousand more lists would wake the garbage collector
-                row.insert(0, first)
-                row.append(last)
-        lengths = [len(row) for row in ids]
-        too_long = next((length for length in lengths if length > self.model_max_length), 0)
-        self._warn_if_too_long(too_long, plan.max_length, options.verbose)
-        columns: dict[str, list[Any]] = {"input_ids": ids}
-        if options.return_token_type_ids:
-            columns["token_type_ids"] = [[0] * length for length in lengths]
-        if options.return_length:
-            columns["length"] = lengths
-        if options.return_attention_mask:
-            columns["attention_mask"] = [[1] * length for length in lengths]
-        target = target_length(plan, lengths)
-        fills = {"input_ids": self.pad_token_id, "token_type_ids": self.pad_token_type_id, "attention_mask": 0}
-        for name, fill in fills.items():
-            if target and name in columns:
-                gaps = [[fill] * (target - length) for length in lengths]
-                rows = zip(columns[name], gaps, strict=True)
-                columns[name] = [gap + row if plan.padding_side == "left" else row + gap for row, gap in rows]
-        return columns
-
-    def _rows(self, samples: list[Sample], options: CallOptions) -> list[dict[str, Any]]:
-        if any(text is None for text, _ in samples):
-            raise TokenizerError("expected a text (str), received None; check the items of the batch")
-        sides = [self._encode_side([sample[side] for sample in samples], options) for side in (0, 1)]
-        rows = []
-        for (ids, offsets), (pair_ids, pair_offsets) in zip(*sides, strict=True):
-            assert ids is not None
-            row = self._prepare(ids, pair_ids, options, offsets, pair_offsets)
-            if options.return_length:
-                row["length"] = len(row["input_ids"])
-            rows.append(row)
-        return rows
-
-    def _encode_side(self, texts: list[Any], options: CallOptions) -> list[tuple[list[int] | None, Offsets | None]]:
-        """Ids and (on request) offsets of one side of the samples; a text may be None (no pair), words or ids."""
-        whole = options.split_special_tokens
-        if options.return_offsets_mapping:
-            return [(None, None) if text is None else self._aligned(text, options) for text in texts]
-        found: list[list[int] | None] = [None] * len(texts)
-        strings: list[str] = []
-        owner: list[int] = []
-        for row, text in enumerate(texts):
-            if text is None:
-                continue
-            units = self._units(text, options.is_split_into_words)
-            if isinstance(units, _Ids):
-                found[row] = list(units)
-                continue
-            found[row] = []
-            strings += units
-            owner += [row] * len(units)
-        for row, ids in zip(owner, self._ids_of_texts(strings, whole), strict=True):
-            have = found[row]
-            found[row] = have + ids if have else ids
-        return [(ids, None) for ids in found]
-
-    def _aligned(self, text: Any, options: CallOptions) -> tuple[list[int], Offsets]:
-        units = self._units(text, options.is_split_into_words)
         if isinstance(units, _Ids):
             raise TokenizerError("expected a text to give offsets of, received ids; offsets are positions in a text")
         ids: list[int] = []
         offsets: Offsets = []
         for unit in units:
-            unit_ids, unit_offsets = self._with_offsets(unit, options.split_special_tokens)
-            ids += unit_ids
-            offsets += unit_offsets
+            for part, at, index in self._split(unit, whole):
+                if index is not None:
+                    ids.append(index)
+                    offsets.append((at, at + len(part)))
+                    continue
+                found = self._processor.encode(part, return_type="offset_mapping")
+                ids += found["ids"]
+                offsets += [(at + start, at + end) for start, end in found["offsets"]]
         return ids, offsets
 
     def _units(self, text: Any, words: bool) -> list[str] | _Ids:
@@ -450,7 +329,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         run: list[str] = []
         for token in self.convert_ids_to_tokens(ids, skip_special_tokens):
             # The named tokens are joined like pieces, also where a user replaced them; other added tokens stand apart.
-            index = self._by_text.get(token)
+            index = self._added.by_text.get(token)
             if index is None or (token in special and (token not in additional or index < self.vocab_size)):
                 run.append(token)
                 continue

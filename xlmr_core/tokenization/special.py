@@ -1,17 +1,16 @@
-"""Special and added tokens: the token type, and the attributes (``bos_token``, ``mask_token_id``, ...) of a tokenizer."""
+"""Special and added tokens: the token type, and the tokens that a tokenizer knows by names such as ``mask_token``."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, overload
+from typing import Any, Self, overload
 
 from xlmr_core.errors import TokenizerError
-from xlmr_core.tokenization.checks import as_id, check_text
-from xlmr_core.tokenization.encoding import as_lists
+from xlmr_core.tokenization.checks import check_text
 
-__all__ = ["DEFAULT_TOKENS", "AddedToken", "SpecialTokens"]
+__all__ = ["DEFAULT_TOKENS", "AddedToken", "SpecialTokens", "TokenId", "TokenText"]
 
 DEFAULT_TOKENS = {
     "bos_token": "<s>",
@@ -107,224 +106,136 @@ class AddedToken:
         return not (self.single_word or self.lstrip or self.rstrip or self.normalized)
 
 
-class _Token:
+class SpecialTokens:
+    """The special tokens of a tokenizer: those with a name, and additional ones without.
+
+    Args:
+        named: attribute name to token (str, AddedToken, its JSON form); None: there is no such token.
+        additional: tokens without a name.
+        extra: more tokens with names of their own, or, as newer files spell it, more of ``additional``.
+    """
+
+    def __init__(self, named: Mapping[str, Any], additional: Iterable[Any] | None, extra: Any) -> None:
+        own = extra if isinstance(extra, Mapping) else {}
+        listed = [] if isinstance(extra, Mapping) else extra or []
+        self.named: dict[str, AddedToken] = {}
+        for name, token in [*named.items(), *own.items()]:
+            self.set(name, token)
+        self.own_names = list(own)
+        self.set_additional([*(additional or []), *listed])
+
+    def set(self, name: str, token: Any) -> None:
+        """Give a name to another token, or with None to no token."""
+        if token is None:
+            self.named.pop(name, None)
+        else:
+            self.named[name] = _named_token(name, token)
+
+    def set_additional(self, tokens: Iterable[Any] | None) -> None:
+        """Replace the tokens that have no name."""
+        self.additional = [AddedToken.of(token, special=True) for token in tokens or []]
+
+    def update(self, tokens: Any, replace_additional: bool, attributes: Sequence[str]) -> list[AddedToken]:
+        """Set tokens by attribute name; nothing changes where one of them is refused.
+
+        Args:
+            tokens: attribute name to token, ``additional_special_tokens`` to a list of them.
+            replace_additional: replace the tokens without a name, or add to them.
+            attributes: the names that there are beside those with a token.
+
+        Returns:
+            the tokens that were given.
+
+        Raises:
+            TokenizerError: a key that is no special-token attribute, or a value that is no token.
+        """
+        if not isinstance(tokens, Mapping):
+            raise TokenizerError(
+                f"expected a dict from attribute name to token, received {type(tokens).__name__}; "
+                'pass e.g. {"additional_special_tokens": ["<q>"]}'
+            )
+        named: dict[str, AddedToken] = {}
+        additional = self.additional
+        given: list[AddedToken] = []
+        for name, value in tokens.items():
+            if name not in (*attributes, *self.named):
+                raise TokenizerError(
+                    f"expected a special-token attribute, received {name!r}; use one of {', '.join(attributes)}"
+                )
+            if name != "additional_special_tokens":
+                named[name] = _named_token(name, value)
+                given.append(named[name])
+                continue
+            if not isinstance(value, list | tuple):
+                raise TokenizerError(f"expected additional_special_tokens to be a list of tokens, received {value!r}")
+            listed = [AddedToken.of(token, special=True) for token in value]
+            known = [] if replace_additional else self.additional
+            additional = list({token.content: token for token in [*known, *listed]}.values())
+            given += listed
+        self.named |= named
+        self.additional = additional
+        return given
+
+    def all(self) -> list[AddedToken]:
+        """Every token once, in the order of the attributes."""
+        found: dict[str, AddedToken] = {}
+        for token in [*self.named.values(), *self.additional]:
+            found.setdefault(token.content, token)
+        return list(found.values())
+
+    def to_json(self) -> str:
+        """The content of ``special_tokens_map.json``."""
+
+        def form(token: AddedToken) -> Any:
+            return token.content if token.is_plain else token.to_json(with_special=False)
+
+        content: dict[str, Any] = {name: form(token) for name, token in self.named.items()}
+        if self.additional:
+            content["additional_special_tokens"] = [token.to_json(with_special=False) for token in self.additional]
+        return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _named_token(name: str, value: Any) -> AddedToken:
+    if not isinstance(value, str | Mapping) and not hasattr(value, "content"):
+        raise TokenizerError(f"expected {name} to be a str or an AddedToken, received {type(value).__name__} {value!r}")
+    return AddedToken.of(value, special=True)
+
+
+class TokenText:
     """``tokenizer.mask_token``: a str or None; assignment takes a str, an AddedToken or None."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
     @overload
-    def __get__(self, instance: None, owner: type) -> _Token: ...
+    def __get__(self, tokenizer: None, owner: type) -> Self: ...
     @overload
-    def __get__(self, instance: SpecialTokens, owner: type) -> str | None: ...
-    def __get__(self, instance: SpecialTokens | None, owner: type) -> _Token | str | None:
-        if instance is None:
+    def __get__(self, tokenizer: object, owner: type) -> str | None: ...
+    def __get__(self, tokenizer: Any, owner: type) -> Self | str | None:
+        if tokenizer is None:
             return self
-        token = instance._special.get(self.name)
+        token = tokenizer._special.named.get(self.name)
         return None if token is None else token.content
 
-    def __set__(self, instance: SpecialTokens, value: Any) -> None:
-        instance._set_special(self.name, value)
+    def __set__(self, tokenizer: Any, value: Any) -> None:
+        tokenizer._special.set(self.name, value)
 
 
-class _TokenId:
+class TokenId:
     """``tokenizer.mask_token_id``: the id of that token or None; assignment names the token by its id."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name.removesuffix("_id")
 
     @overload
-    def __get__(self, instance: None, owner: type) -> _TokenId: ...
+    def __get__(self, tokenizer: None, owner: type) -> Self: ...
     @overload
-    def __get__(self, instance: SpecialTokens, owner: type) -> int | None: ...
-    def __get__(self, instance: SpecialTokens | None, owner: type) -> _TokenId | int | None:
-        if instance is None:
+    def __get__(self, tokenizer: object, owner: type) -> int | None: ...
+    def __get__(self, tokenizer: Any, owner: type) -> Self | int | None:
+        if tokenizer is None:
             return self
-        token = instance._special.get(self.name)
-        return None if token is None else instance._token_id(token.content)
+        token = tokenizer._special.named.get(self.name)
+        return None if token is None else tokenizer._token_id(token.content)
 
-    def __set__(self, instance: SpecialTokens, value: int | None) -> None:
-        instance._set_special(self.name, None if value is None else instance._id_token(value))
-
-
-def _special_token(name: str, value: Any) -> AddedToken:
-    if not isinstance(value, str | Mapping) and not hasattr(value, "content"):
-        raise TokenizerError(f"expected {name} to be a str or an AddedToken, received {type(value).__name__} {value!r}")
-    return AddedToken.of(value, special=True)
-
-
-class SpecialTokens:
-    """The special-token attributes, shared by both tokenizer classes."""
-
-    SPECIAL_TOKENS_ATTRIBUTES: ClassVar[list[str]] = [*DEFAULT_TOKENS, "additional_special_tokens"]
-
-    bos_token, eos_token, unk_token, sep_token = _Token(), _Token(), _Token(), _Token()
-    pad_token, cls_token, mask_token = _Token(), _Token(), _Token()
-    bos_token_id, eos_token_id, unk_token_id, sep_token_id = _TokenId(), _TokenId(), _TokenId(), _TokenId()
-    pad_token_id, cls_token_id, mask_token_id = _TokenId(), _TokenId(), _TokenId()
-    pad_token_type_id: int = 0
-
-    _special: dict[str, AddedToken]
-    _additional: list[AddedToken]
-
-    def _token_id(self, token: str) -> int | None:
-        raise NotImplementedError
-
-    def _id_token(self, index: int) -> str | None:
-        raise NotImplementedError
-
-    def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
-        """Add tokens; see the tokenizer classes."""
-        raise NotImplementedError
-
-    def _set_special(self, name: str, value: Any) -> None:
-        if value is None:
-            self._special.pop(name, None)
-        else:
-            self._special[name] = _special_token(name, value)
-
-    def __getattr__(self, name: str) -> Any:
-        # Tokens with names of their own (`extra_special_tokens` of tokenizer_config.json), as `.image_token` and `.image_token_id`.
-        special = self.__dict__.get("_special", {})
-        if name in special:
-            return special[name].content
-        if name.removesuffix("_id") in special:
-            return self._token_id(special[name.removesuffix("_id")].content)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-
-    @property
-    def additional_special_tokens(self) -> list[str]:
-        """The special tokens beyond the seven named ones."""
-        return [token.content for token in self._additional]
-
-    @additional_special_tokens.setter
-    def additional_special_tokens(self, value: Sequence[Any] | None) -> None:
-        self._additional = [AddedToken.of(token, special=True) for token in value or []]
-
-    @property
-    def additional_special_tokens_ids(self) -> list[int | None]:
-        """Ids of ``additional_special_tokens``."""
-        return [self._token_id(token) for token in self.additional_special_tokens]
-
-    @property
-    def all_special_tokens_extended(self) -> list[AddedToken]:
-        """Every special token once, with its flags."""
-        found: dict[str, AddedToken] = {}
-        for token in [*self._special.values(), *self._additional]:
-            found.setdefault(token.content, token)
-        return list(found.values())
-
-    @property
-    def all_special_tokens(self) -> list[str]:
-        """Every special token once, in the order of the attributes."""
-        return [token.content for token in self.all_special_tokens_extended]
-
-    @property
-    def all_special_ids(self) -> list[int | None]:
-        """Ids of ``all_special_tokens``."""
-        return [self._token_id(token) for token in self.all_special_tokens]
-
-    @property
-    def special_tokens_map(self) -> dict[str, str | list[str]]:
-        """Attribute name to token text."""
-        tokens: dict[str, str | list[str]] = {name: token.content for name, token in self._special.items()}
-        return {**tokens, "additional_special_tokens": self.additional_special_tokens} if self._additional else tokens
-
-    @property
-    def special_tokens_map_extended(self) -> dict[str, AddedToken | list[AddedToken]]:
-        """Attribute name to token with its flags."""
-        tokens: dict[str, AddedToken | list[AddedToken]] = dict(self._special)
-        return {**tokens, "additional_special_tokens": list(self._additional)} if self._additional else tokens
-
-    def add_special_tokens(
-        self, special_tokens_dict: Mapping[str, Any], replace_additional_special_tokens: bool = True
-    ) -> int:
-        """Set special tokens by attribute name and add those that are not in the vocabulary.
-
-        Args:
-            special_tokens_dict: e.g. ``{"pad_token": "[PAD]", "additional_special_tokens": ["<q>"]}``.
-            replace_additional_special_tokens: replace the list of additional ones, or extend it.
-
-        Returns:
-            how many tokens the vocabulary grew by.
-
-        Raises:
-            TokenizerError: a key that is no special-token attribute, or a value that is no token.
-        """
-        if not isinstance(special_tokens_dict, Mapping):
-            raise TokenizerError(
-                f"expected a dict from attribute name to token, received {type(special_tokens_dict).__name__}; "
-                'pass e.g. {"additional_special_tokens": ["<q>"]}'
-            )
-        # All is checked before anything changes.
-        named: dict[str, AddedToken] = {}
-        additional: list[AddedToken] | None = None
-        to_add: list[AddedToken] = []
-        for name, value in special_tokens_dict.items():
-            if name not in (*self.SPECIAL_TOKENS_ATTRIBUTES, *self._special):
-                raise TokenizerError(
-                    f"expected a special-token attribute, received {name!r}; use one of {', '.join(self.SPECIAL_TOKENS_ATTRIBUTES)}"
-                )
-            if name != "additional_special_tokens":
-                named[name] = _special_token(name, value)
-                to_add.append(named[name])
-                continue
-            if not isinstance(value, list | tuple):
-                raise TokenizerError(f"expected additional_special_tokens to be a list of tokens, received {value!r}")
-            tokens = [AddedToken.of(token, special=True) for token in value]
-            known = [] if replace_additional_special_tokens else self._additional
-            additional = list({token.content: token for token in [*known, *tokens]}.values())
-            to_add += tokens
-        self._special |= named
-        self._additional = self._additional if additional is None else additional
-        return self.add_tokens(to_add, special_tokens=True)
-
-    # -- special tokens around a text ----------------------------------------------------------------------------------
-
-    def build_inputs_with_special_tokens(
-        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
-    ) -> list[int]:
-        """``<s> A </s>`` or ``<s> A </s></s> B </s>``."""
-        cls, sep = [as_id(self.cls_token_id)], [as_id(self.sep_token_id)]
-        if token_ids_1 is None:
-            return cls + token_ids_0 + sep
-        return cls + token_ids_0 + sep + sep + token_ids_1 + sep
-
-    def get_special_tokens_mask(
-        self, token_ids_0: list[int], token_ids_1: list[int] | None = None, already_has_special_tokens: bool = False
-    ) -> list[int]:
-        """1 where a special token stands, or would stand once they are added; 0 elsewhere."""
-        if already_has_special_tokens:
-            if token_ids_1 is not None:
-                raise TokenizerError(
-                    "expected one list of ids that has its special tokens already, received a second one"
-                )
-            special = set(self.all_special_ids)
-            return [int(index in special) for index in as_lists(token_ids_0)]
-        mask = [1] + [0] * len(token_ids_0) + [1]
-        return mask if token_ids_1 is None else mask + [1] + [0] * len(token_ids_1) + [1]
-
-    def create_token_type_ids_from_sequences(
-        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
-    ) -> list[int]:
-        """Zeros: XLM-R has one token type."""
-        return [0] * (
-            len(token_ids_0) + len(token_ids_1 or []) + self.num_special_tokens_to_add(token_ids_1 is not None)
-        )
-
-    def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """How many special tokens a text (2) or a pair (4) gets."""
-        return 4 if pair else 2
-
-    # -- as JSON -----------------------------------------------------------------------------------------------------
-
-    def special_tokens_json(self) -> str:
-        """The content of ``special_tokens_map.json``."""
-
-        def form(token: AddedToken) -> Any:
-            return token.content if token.is_plain else token.to_json(with_special=False)
-
-        content: dict[str, Any] = {name: form(token) for name, token in self._special.items()}
-        if self._additional:
-            content["additional_special_tokens"] = [token.to_json(with_special=False) for token in self._additional]
-        return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    def __set__(self, tokenizer: Any, value: int | None) -> None:
+        tokenizer._special.set(self.name, None if value is None else tokenizer._id_token(value))
