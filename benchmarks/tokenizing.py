@@ -1,7 +1,8 @@
 """How fast are texts turned into ids, and how soon is the tokenizer there?
 
-Ten thousand real lines of all languages of the shared data, ids only, the same call for all; a vocabulary of 250 000 pieces. The error is the
-share of lines with other ids than the baseline's. The cold start is a fresh process from nothing to the first ids.
+Ten thousand real lines of all languages of the shared data, ids only, the same call for all; a vocabulary of 250 000
+pieces. The error is the share of lines with other ids than the baseline's. The cold start is a fresh process from
+nothing to the first ids.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def _ids(tokenizer: Any) -> list[list[int]]:
     return tokenizer(PROBES)["input_ids"]  # type: ignore[no-any-return]
 
 
-# -- writing -------------------------------------------------------------------------------------------------------------
+# -- writing -----------------------------------------------------------------------------------------------------------
 
 
 def test_fast_writes_every_file(saved: Path) -> None:
@@ -84,7 +84,8 @@ def test_round_trip(cls: Any, saved: Path, tmp_path: Path) -> None:
     again = cls.from_pretrained(tmp_path / "new" / "folder")
     assert _ids(again) == _ids(tokenizer)
     for name in (
-        "model_max_length", "padding_side", "model_input_names", "added_tokens_decoder", "special_tokens_map", "all_special_ids",
+        "model_max_length", "padding_side", "model_input_names", "added_tokens_decoder", "special_tokens_map",
+        "all_special_ids",
     ):  # fmt: skip
         assert getattr(again, name) == getattr(tokenizer, name), name
     assert _read(tmp_path / "new" / "folder", "added_tokens.json") == {"<extra>": 122, "<two>": 123, "<q>": 124}
@@ -184,7 +185,7 @@ def test_a_save_that_fails_leaves_the_folder_as_it_was(
     assert _contents(folder) == before
 
 
-# -- reading -------------------------------------------------------------------------------------------------------------
+# -- reading -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_one_vocabulary_file_is_enough(folder: Path, saved: Path, removed: tuple
 @pytest.mark.parametrize("where", ["a file", "a folder"])
 @pytest.mark.parametrize("settings", [{}, {CONFIG: {"mask_token": "<mask>"}}, {MAP: {"mask_token": "<mask>"}}])
 def test_the_model_alone(cls: Any, where: str, settings: dict[str, Any], saved: Path, tmp_path: Path) -> None:
-    """Read by from_pretrained, <mask> takes all the spaces before it; the fast class's constructor leaves one, as in the original."""
+    """By from_pretrained <mask> takes all the spaces before it; the fast class's constructor leaves one, as it did."""
     shutil.copy(saved / MODEL, tmp_path)
     for name, content in settings.items():
         _write(tmp_path, name, content)
@@ -276,8 +277,8 @@ def test_null_in_a_config_is_no_token(cls: Any, kept: tuple[str, ...], saved: Pa
     assert (tokenizer.mask_token, tokenizer.pad_token) == (None, "<pad>")
 
 
-# A config's pad_token and that of the map, and which one transformers 4.57.6 takes where the config lists no added tokens (version 3),
-# and where it does.
+# A config's pad_token and that of the map, and which one transformers 4.57.6 takes where the config lists no added
+# tokens (version 3), and where it does.
 ABSENT = object()
 PAD_TOKENS = [
     ("</s>", "<unk>", "<unk>", "</s>"),
@@ -388,7 +389,8 @@ def test_files_saved_in_the_middle_of_use(folder: Path) -> None:
     content = _read(folder, JSON)
     content["truncation"] = {"direction": "Left", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
     content["padding"] = {
-        "strategy": {"Fixed": 40}, "direction": "Left", "pad_to_multiple_of": None, "pad_id": 1, "pad_type_id": 0, "pad_token": "<pad>",
+        "strategy": {"Fixed": 40}, "direction": "Left", "pad_to_multiple_of": None, "pad_id": 1, "pad_type_id": 0,
+        "pad_token": "<pad>",
     }  # fmt: skip
     _write(folder, JSON, content)
     (folder / CONFIG).unlink()
@@ -417,7 +419,7 @@ def test_auto_has_no_instances() -> None:
         AutoTokenizer()
 
 
-# -- refusing ------------------------------------------------------------------------------------------------------------
+# -- refusing ----------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_there(tmp_path: Path) -> None:

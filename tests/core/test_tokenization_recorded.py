@@ -111,8 +111,9 @@ def test_fast_gives_what_was_recorded(source: str, sources: dict[str, Path], row
         _check_row(tokenizer, row, "fast")
 
 
-# What transformers 4.57.6 gives from a folder with the .model alone, where it differs from what was recorded from all files: there
-# <mask> is not matched in the normalized text, so it takes all the white space before it. By the number of the text: ids, tokens, offsets.
+# What transformers 4.57.6 gives from a folder with the .model alone, where it differs from what was recorded from all
+# files: there <mask> is not matched in the normalized text, so it takes all the white space before it. By the number of
+# the text: ids, tokens, offsets.
 FROM_THE_MODEL_ALONE = {
     153: ([0, 138, 1001, 4, 5, 2], ["▁Paris", "  <mask>", "▁", "."], [(0, 5), (5, 13), (14, 15), (15, 16)]),
     159: ([0, 1001, 1001, 2], ["<mask>", "  <mask>"], [(0, 6), (6, 14)]),

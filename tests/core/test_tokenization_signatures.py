@@ -1,4 +1,4 @@
-"""The public methods and class attributes of both tokenizer classes have the names, order and defaults of transformers 4.57.6."""
+"""Public methods and class attributes of both tokenizer classes: names, order and defaults of transformers 4.57.6."""
 
 from __future__ import annotations
 
@@ -170,8 +170,8 @@ def test_positions_mean_what_they_are_called(cls: Any, model_file: Path) -> None
 CHANGES: dict[str, Any] = {
     "add_special_tokens": False, "padding": "max_length", "truncation": False, "stride": 2, "pad_to_multiple_of": 64,
     "padding_side": "left", "return_tensors": "np", "return_token_type_ids": True, "return_attention_mask": False,
-    "return_overflowing_tokens": True, "return_special_tokens_mask": True, "return_length": True, "return_offsets_mapping": True,
-    "is_split_into_words": True,
+    "return_overflowing_tokens": True, "return_special_tokens_mask": True, "return_length": True,
+    "return_offsets_mapping": True, "is_split_into_words": True,
 }  # fmt: skip
 BESIDE: dict[str, dict[str, Any]] = {
     "padding": {"max_length": 40},
@@ -234,7 +234,7 @@ def test_splitting_special_tokens_in_a_batch(cls: Any, model_file: Path) -> None
         assert tokenizer.convert_tokens_to_ids("<q>") not in ids
 
 
-# -- class attributes ----------------------------------------------------------------------------------------------------
+# -- class attributes --------------------------------------------------------------------------------------------------
 
 
 @BOTH
@@ -262,7 +262,7 @@ def test_a_subclass_sets_them(cls: Any, model_file: Path) -> None:
         type("Bad", (cls,), {"padding_side": "up"})(model_file)
 
 
-# -- what the two classes take differently -------------------------------------------------------------------------------
+# -- what the two classes take differently -----------------------------------------------------------------------------
 
 
 def test_slow_tokenize_ignores_what_only_the_fast_class_knows(

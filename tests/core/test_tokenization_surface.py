@@ -212,8 +212,9 @@ def test_threads_change_nothing(slow: XLMRobertaTokenizer) -> None:
 def test_padding(tokenizer: PreTrainedTokenizerBase, side: str, multiple: int | None, padding: bool | str) -> None:
     plain = tokenizer(MIXED)["input_ids"]
     encoded = tokenizer(
-        MIXED, padding=padding, max_length=200 if padding == "max_length" else None, truncation=False, padding_side=side,
-        pad_to_multiple_of=multiple, return_special_tokens_mask=True, return_token_type_ids=True, return_offsets_mapping=True,
+        MIXED, padding=padding, max_length=200 if padding == "max_length" else None, truncation=False,
+        padding_side=side, pad_to_multiple_of=multiple, return_special_tokens_mask=True, return_token_type_ids=True,
+        return_offsets_mapping=True,
     )  # fmt: skip
     longest = max(map(len, plain))
     length = {True: longest, "longest": longest, "max_length": 200}.get(padding)
@@ -358,8 +359,8 @@ def test_when_max_length_alone_truncates(tokenizer: PreTrainedTokenizerBase, pad
 def test_what_a_call_returns(tokenizer: PreTrainedTokenizerBase) -> None:
     assert set(tokenizer("a b")) == {"input_ids", "attention_mask"}
     everything = tokenizer(
-        ["a b"], return_token_type_ids=True, return_special_tokens_mask=True, return_offsets_mapping=True, return_length=True,
-        return_attention_mask=False,
+        ["a b"], return_token_type_ids=True, return_special_tokens_mask=True, return_offsets_mapping=True,
+        return_length=True, return_attention_mask=False,
     )  # fmt: skip
     assert set(everything) == {"input_ids", "token_type_ids", "special_tokens_mask", "offset_mapping", "length"}
     assert everything["length"] == [len(everything["input_ids"][0])]

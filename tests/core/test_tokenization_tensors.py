@@ -1,4 +1,4 @@
-"""Arrays and tensors: what a batch becomes with ``return_tensors``, what ``pad`` gives back, what moves and what is refused."""
+"""Arrays and tensors: what ``return_tensors`` and ``pad`` give back, what moves, and what is refused."""
 
 from __future__ import annotations
 

@@ -22,9 +22,9 @@ from xlmr_core.tokenization.calling import (
     warn_of_unknown,
 )
 from xlmr_core.tokenization.checks import as_id
-from xlmr_core.tokenization.encoding import BatchEncoding, as_lists, framework_of
-from xlmr_core.tokenization.lengths import NO_LIMIT, TruncationStrategy, check_side, cut, cut_off, losses, pad_columns
-from xlmr_core.tokenization.rows import EncodedTexts, fill_of, to_columns
+from xlmr_core.tokenization.encoding import BatchEncoding, as_lists
+from xlmr_core.tokenization.lengths import NO_LIMIT, TruncationStrategy, check_side, truncate
+from xlmr_core.tokenization.rows import EncodedTexts, pad_rows, to_columns
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken, SpecialTokens, TokenId, TokenText
 
 __all__ = ["PreTrainedTokenizerBase", "overridden"]
@@ -265,13 +265,7 @@ class PreTrainedTokenizerBase(ABC):
     ) -> tuple[list[int], list[int] | None, list[int]]:
         """Cut ids off a text or pair: (text, pair, cut off with ``stride`` kept beside them)."""
         strategy = TruncationStrategy(truncation_strategy)
-        side, excess = self.truncation_side, max(0, num_tokens_to_remove)
-        first, second = losses(len(ids), None if pair_ids is None else len(pair_ids), excess, strategy)
-        if pair_ids is None:
-            return cut(ids, first, side), None, cut_off(ids, first, stride, side)
-        both = strategy is TruncationStrategy.LONGEST_FIRST
-        overflow = [] if both else cut_off(pair_ids if second else ids, first + second, stride, side)
-        return cut(ids, first, side), cut(pair_ids, second, side), overflow
+        return truncate(ids, pair_ids, num_tokens_to_remove, strategy, stride, self.truncation_side)
 
     def pad(
         self,
@@ -297,45 +291,17 @@ class PreTrainedTokenizerBase(ABC):
         Raises:
             TokenizerError: rows without the model's main input, or a column that makes no tensor.
         """
-        if isinstance(encoded_inputs, list | tuple) and encoded_inputs and isinstance(encoded_inputs[0], Mapping):
-            keys = encoded_inputs[0].keys()
-            encoded_inputs = {key: [example[key] for example in encoded_inputs] for key in keys}
-        main = self.model_input_names[0]
-        if not isinstance(encoded_inputs, Mapping) or main not in encoded_inputs:
-            given = list(encoded_inputs) if isinstance(encoded_inputs, Mapping) else type(encoded_inputs).__name__
-            raise TokenizerError(
-                f"expected encodings that include {main!r}, received {given}; pass what calling the tokenizer returned"
-            )
-        asked = CallArguments(
+        arguments = CallArguments(
             padding=padding,
             truncation=False,
             max_length=max_length,
             pad_to_multiple_of=pad_to_multiple_of,
             padding_side=padding_side,
+            return_tensors=return_tensors,
             return_attention_mask=return_attention_mask,
             verbose=verbose,
         )
-        framework = framework_of(encoded_inputs[main])
-        fill = fill_of(self, main)
-        # Labels beside lists of ids keep their dtype; those beside arrays lose it with the ids, as in the original.
-        columns = {key: as_lists(value) if framework or key in fill else value for key, value in encoded_inputs.items()}
-        options = read_options(self, dict(asked))
-        one_row = bool(columns[main]) and not isinstance(columns[main][0], list)
-        if one_row:
-            columns = {key: [value] for key, value in columns.items()}
-        lengths = [len(row) for row in columns[main]]
-        if options.return_attention_mask and not (lengths and "attention_mask" in columns):
-            columns["attention_mask"] = [[1] * length for length in lengths]
-        if lengths:
-            uneven = {key: len(value) for key, value in columns.items() if len(value) != len(lengths)}
-            if uneven:
-                raise TokenizerError(f"expected {len(lengths)} rows under every name, received {uneven}")
-            columns = {key: [value[row] for row in range(len(lengths))] for key, value in columns.items()}
-        if target := options.plan.target(lengths):
-            pad_columns(columns, target, options.plan.padding_side, fill)
-        if one_row:
-            columns = {key: rows[0] for key, rows in columns.items()}
-        return BatchEncoding(columns, tensor_type=framework if return_tensors is None else return_tensors)
+        return pad_rows(encoded_inputs, dict(arguments), self)
 
     # -- special tokens ------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ __all__ = [
     "PREPARE_FOR_MODEL",
     "CallArguments",
     "CallOptions",
-    "Settings",
+    "Tokenizer",
     "bound",
     "published",
     "read_batch",
@@ -141,8 +141,8 @@ def bound(names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]) 
     return {**positional, **kwargs}
 
 
-class Settings(Protocol):
-    """What a call reads of its tokenizer."""
+class Tokenizer(Protocol):
+    """What a call reads of its tokenizer: settings, and published methods that a subclass may have its own way of."""
 
     model_max_length: int
     padding_side: str
@@ -150,13 +150,18 @@ class Settings(Protocol):
     model_input_names: list[str]
     split_special_tokens: bool
     deprecation_warnings: dict[str, bool]
+    pad_token_type_id: int
 
     @property
-    def pad_token_id(self) -> int | None:
-        """The id that rows are filled with."""
+    def pad_token_id(self) -> int | None: ...
+    def build_inputs_with_special_tokens(self, ids: list[int], pair_ids: list[int] | None = None, /) -> list[int]: ...
+    def get_special_tokens_mask(self, ids: list[int], pair_ids: list[int] | None = None, /) -> list[int]: ...
+    def num_special_tokens_to_add(self, pair: bool = False) -> int: ...
+    def _edges(self) -> tuple[int, int] | None:
+        """The ids before and after every text, or None where a subclass builds rows in its own way."""
 
 
-def read_options(settings: Settings, arguments: dict[str, Any]) -> CallOptions:
+def read_options(tokenizer: Tokenizer, arguments: dict[str, Any]) -> CallOptions:
     """The options of a call, complete with the tokenizer's own settings; what is odd about them is logged.
 
     Raises:
@@ -164,7 +169,7 @@ def read_options(settings: Settings, arguments: dict[str, Any]) -> CallOptions:
     """
     if unknown := arguments.keys() - _KNOWN:
         if arguments.get("verbose", True):
-            warn_of_unknown(settings, unknown)
+            warn_of_unknown(tokenizer, unknown)
         arguments = {name: value for name, value in arguments.items() if name in _KNOWN}
     # Two names of the first releases, which scripts from 2020 still pass.
     if arguments.pop("pad_to_max_length", False) and not arguments.get("padding"):
@@ -173,17 +178,17 @@ def read_options(settings: Settings, arguments: dict[str, Any]) -> CallOptions:
     if strategy is not None and arguments.get("truncation") is None:
         arguments["truncation"] = strategy
     options = CallOptions(**arguments)
-    options.plan = _plan_lengths(settings, options)
+    options.plan = _plan_lengths(tokenizer, options)
     if options.return_token_type_ids is None:
-        options.return_token_type_ids = "token_type_ids" in settings.model_input_names
+        options.return_token_type_ids = "token_type_ids" in tokenizer.model_input_names
     if options.return_attention_mask is None:
-        options.return_attention_mask = "attention_mask" in settings.model_input_names
+        options.return_attention_mask = "attention_mask" in tokenizer.model_input_names
     if options.split_special_tokens is None:
-        options.split_special_tokens = settings.split_special_tokens
+        options.split_special_tokens = tokenizer.split_special_tokens
     return options
 
 
-def _plan_lengths(settings: Settings, asked: CallOptions) -> LengthPlan:
+def _plan_lengths(tokenizer: Tokenizer, asked: CallOptions) -> LengthPlan:
     """Decide what a call's lengths mean.
 
     ``padding``: True or 'longest', 'max_length', False. ``truncation``: True or 'longest_first', 'only_first',
@@ -199,9 +204,9 @@ def _plan_lengths(settings: Settings, asked: CallOptions) -> LengthPlan:
             not isinstance(number, int | np.integer) or isinstance(number, bool) or number < least
         ):
             raise TokenizerError(f"expected {name} to be an integer of at least {least}, received {number!r}")
-    padding_side = asked.padding_side or settings.padding_side
+    padding_side = asked.padding_side or tokenizer.padding_side
     check_side("padding_side", padding_side)
-    check_side("truncation_side", settings.truncation_side)
+    check_side("truncation_side", tokenizer.truncation_side)
     pad = as_strategy("padding", asked.padding, PaddingStrategy.LONGEST, PaddingStrategy.DO_NOT_PAD)
     cut = as_strategy(
         "truncation", asked.truncation, TruncationStrategy.LONGEST_FIRST, TruncationStrategy.DO_NOT_TRUNCATE
@@ -209,7 +214,7 @@ def _plan_lengths(settings: Settings, asked: CallOptions) -> LengthPlan:
 
     def advise(name: str, message: str) -> None:
         if asked.verbose:
-            warn_once(settings, name, message)
+            warn_once(tokenizer, name, message)
 
     max_length = asked.max_length
     # padding='do_not_pad' says in words that nothing is to happen, and no padding= says nothing.
@@ -221,8 +226,8 @@ def _plan_lengths(settings: Settings, asked: CallOptions) -> LengthPlan:
         cut = TruncationStrategy.LONGEST_FIRST
     pads_to_it, cuts = pad is PaddingStrategy.MAX_LENGTH, cut is not TruncationStrategy.DO_NOT_TRUNCATE
     if max_length is None and (pads_to_it or cuts):
-        if settings.model_max_length <= _LARGE:
-            max_length = settings.model_max_length
+        if tokenizer.model_max_length <= _LARGE:
+            max_length = tokenizer.model_max_length
         else:
             if pads_to_it:
                 advise("Asking-to-pad-to-max_length", _NO_MAX_LENGTH + "pad to it")
@@ -231,8 +236,8 @@ def _plan_lengths(settings: Settings, asked: CallOptions) -> LengthPlan:
                 advise("Asking-to-truncate-to-max_length", _NO_MAX_LENGTH + "truncate to it")
                 cut = TruncationStrategy.DO_NOT_TRUNCATE
     multiple_of = asked.pad_to_multiple_of
-    plan = LengthPlan(pad, cut, max_length, asked.stride, multiple_of, padding_side, settings.truncation_side)
-    if plan.pads and settings.pad_token_id is None:
+    plan = LengthPlan(pad, cut, max_length, asked.stride, multiple_of, padding_side, tokenizer.truncation_side)
+    if plan.pads and tokenizer.pad_token_id is None:
         raise TokenizerError(
             "expected a padding token to pad with, received none; set tokenizer.pad_token, e.g. "
             "tokenizer.pad_token = '<pad>'"
@@ -248,16 +253,16 @@ def _plan_lengths(settings: Settings, asked: CallOptions) -> LengthPlan:
 # -- warnings ----------------------------------------------------------------------------------------------------------
 
 
-def warn_once(settings: Settings, name: str, message: str) -> None:
+def warn_once(tokenizer: Tokenizer, name: str, message: str) -> None:
     """Log a warning the first time; scripts silence one by setting its name in ``deprecation_warnings``."""
-    if not settings.deprecation_warnings.get(name):
-        settings.deprecation_warnings[name] = True
+    if not tokenizer.deprecation_warnings.get(name):
+        tokenizer.deprecation_warnings[name] = True
         logger.warning(message)
 
 
-def warn_if_too_long(lengths: Iterable[int], options: CallOptions, settings: Settings) -> None:
+def warn_if_too_long(lengths: Iterable[int], options: CallOptions, tokenizer: Tokenizer) -> None:
     """Say that the model will refuse a row that nobody cuts."""
-    limit = settings.model_max_length
+    limit = tokenizer.model_max_length
     if options.verbose and options.plan.max_length is None:
         for length in lengths:
             if length > limit:
@@ -265,14 +270,14 @@ def warn_if_too_long(lengths: Iterable[int], options: CallOptions, settings: Set
                     "Token indices sequence length is longer than the specified maximum sequence length for this model "
                     f"({length} > {limit}); pass truncation=True, or the model will refuse it"
                 )
-                return warn_once(settings, "sequence-length-is-longer-than-the-specified-maximum", message)
+                return warn_once(tokenizer, "sequence-length-is-longer-than-the-specified-maximum", message)
 
 
-def warn_of_unknown(settings: Settings, names: Iterable[str]) -> None:
+def warn_of_unknown(tokenizer: Tokenizer, names: Iterable[str]) -> None:
     """Log the keyword arguments that nobody knows, each once."""
-    fresh = [name for name in sorted(names) if not settings.deprecation_warnings.get(f"keyword-{name}")]
+    fresh = [name for name in sorted(names) if not tokenizer.deprecation_warnings.get(f"keyword-{name}")]
     if fresh:
-        settings.deprecation_warnings |= {f"keyword-{name}": True for name in fresh}
+        tokenizer.deprecation_warnings |= {f"keyword-{name}": True for name in fresh}
         logger.warning("keyword arguments %s are not known to the tokenizer and do nothing", fresh)
 
 

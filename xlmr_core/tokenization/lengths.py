@@ -21,6 +21,7 @@ __all__ = [
     "cut_off",
     "losses",
     "pad_columns",
+    "truncate",
 ]
 
 logger = logging.getLogger("xlmr_core.tokenization")
@@ -121,6 +122,23 @@ class LengthPlan:
         to_longest = self.padding is PaddingStrategy.LONGEST or self.max_length is None
         target = max(lengths) if to_longest or self.max_length is None else self.max_length
         return -(-target // self.multiple_of) * self.multiple_of if self.multiple_of else target
+
+
+def truncate(
+    ids: list[int], pair_ids: list[int] | None, excess: int, strategy: TruncationStrategy, stride: int, side: str
+) -> tuple[list[int], list[int] | None, list[int]]:
+    """Cut ``excess`` ids off a text and its pair.
+
+    Returns:
+        the text's ids, the pair's ids, and the ids cut off with ``stride`` of those kept beside them (nothing where
+        both texts may be cut). A text too short for that is left as it is, with a logged error.
+    """
+    first, second = losses(len(ids), None if pair_ids is None else len(pair_ids), excess, strategy)
+    if pair_ids is None:
+        return cut(ids, first, side), None, cut_off(ids, first, stride, side)
+    overflow = cut_off(pair_ids if second else ids, first + second, stride, side)
+    both = strategy is TruncationStrategy.LONGEST_FIRST
+    return cut(ids, first, side), cut(pair_ids, second, side), [] if both else overflow
 
 
 def losses(length: int, pair_length: int | None, excess: int, strategy: TruncationStrategy) -> tuple[int, int]:

@@ -228,8 +228,10 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
     def _encode(self, texts: list[Any], pairs: list[Any] | None, single: bool, options: CallOptions) -> BatchEncoding:
         if any(text is None for text in texts):
             raise TokenizerError("expected a text (str), received None; check the items of the batch")
-        second = (None, None) if pairs is None else self._side(pairs, options)
-        columns = to_columns(EncodedTexts(*self._side(texts, options), *second), options, self, single)
+        encoded = EncodedTexts(*self._side(texts, options))
+        if pairs is not None:
+            encoded.pair_ids, encoded.pair_offsets = self._side(pairs, options)
+        columns = to_columns(encoded, options, self, single)
         if single and options.return_tensors is None:
             columns = {name: rows[0] for name, rows in columns.items()}
         return BatchEncoding(columns, tensor_type=options.return_tensors)
@@ -263,20 +265,13 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
             except UnicodeEncodeError:
                 for text in texts:
                     check_text(text)
-            return self._ids_of_plain(texts) if texts else []
-        plain: list[str] = []
-        layout: list[list[int]] = []  # a text's parts: the number of a plain part, or ~id of an added token
-        for text in texts:
-            parts = []
-            for part, _, index in self._added.split(text):
-                if index is None:
-                    parts.append(len(plain))
-                    plain.append(part)
-                else:
-                    parts.append(~index)
-            layout.append(parts)
-        encoded = self._ids_of_plain(plain) if plain else []
-        return [encoded[parts[0]] if len(parts) == 1 and parts[0] >= 0 else _joined(encoded, parts) for parts in layout]
+            return self._ids_of_plain(texts)
+        split = [self._added.split(text) for text in texts]
+        encoded = iter(self._ids_of_plain([part for parts in split for part, _, index in parts if index is None]))
+        return [
+            [piece for _, _, index in parts for piece in (next(encoded) if index is None else (index,))]
+            for parts in split
+        ]
 
     def _ids_of_plain(self, texts: list[str]) -> list[list[int]]:
         """The ids of texts without added tokens in them, in one call of sentencepiece."""
@@ -354,13 +349,3 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
 
 class _Ids(list[int]):
     """Ids that a caller gave instead of a text."""
-
-
-def _joined(encoded: list[list[int]], parts: list[int]) -> list[int]:
-    ids: list[int] = []
-    for part in parts:
-        if part < 0:
-            ids.append(~part)
-        else:
-            ids += encoded[part]
-    return ids

@@ -26,7 +26,7 @@ DEFAULT_TOKENS = {
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True)
 class AddedToken:
     """A token that is cut out of the text before the model sees it.
 
@@ -39,33 +39,23 @@ class AddedToken:
     """
 
     content: str
-    single_word: bool
-    lstrip: bool
-    rstrip: bool
-    normalized: bool
-    special: bool
+    single_word: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
+    normalized: bool | None = None
+    special: bool = False
 
-    def __init__(
-        self,
-        content: str,
-        single_word: bool = False,
-        lstrip: bool = False,
-        rstrip: bool = False,
-        normalized: bool | None = None,
-        special: bool = False,
-    ) -> None:
+    def __post_init__(self) -> None:
+        content = self.content
         if not isinstance(content, str):
             raise TokenizerError(
                 f"expected the text of a token, received {type(content).__name__} {content!r}; pass a str"
             )
         check_text(content)
-        set_field = object.__setattr__
-        set_field(self, "content", content)
-        set_field(self, "single_word", bool(single_word))
-        set_field(self, "lstrip", bool(lstrip))
-        set_field(self, "rstrip", bool(rstrip))
-        set_field(self, "normalized", not special if normalized is None else bool(normalized))
-        set_field(self, "special", bool(special))
+        normalized = not self.special if self.normalized is None else self.normalized
+        flags = {**{name: getattr(self, name) for name in _FLAGS}, "normalized": normalized, "special": self.special}
+        for name, value in flags.items():
+            object.__setattr__(self, name, bool(value))
 
     def __str__(self) -> str:
         return self.content
@@ -91,14 +81,7 @@ class AddedToken:
 
     def to_json(self, with_special: bool = True) -> dict[str, Any]:
         """The form that ``tokenizer_config.json`` (with ``special``) and ``special_tokens_map.json`` (without) hold."""
-        fields: dict[str, Any] = {
-            "content": self.content,
-            "lstrip": self.lstrip,
-            "normalized": self.normalized,
-            "rstrip": self.rstrip,
-            "single_word": self.single_word,
-        }
-        return {**fields, "special": self.special} if with_special else fields
+        return {name: value for name, value in vars(self).items() if with_special or name != "special"}
 
     @property
     def is_plain(self) -> bool:
