@@ -72,6 +72,7 @@ def test_empty(tokenizer: PreTrainedTokenizerBase) -> None:
     assert tokenizer("", add_special_tokens=False, return_tensors="np")["input_ids"].shape == (1, 0)
     assert dict(tokenizer([])) == {"input_ids": [], "attention_mask": []}
     assert tokenizer([], padding=True, truncation=True, max_length=4)["input_ids"] == []
+    assert dict(tokenizer([], return_length=True, return_attention_mask=False)) == {"input_ids": [], "length": []}
     assert tokenizer([""], return_offsets_mapping=True)["offset_mapping"] == [[(0, 0), (0, 0)]]
     assert tokenizer([], is_split_into_words=True)["input_ids"] == [0, 2]
     assert tokenizer.decode([]) == ""

@@ -92,10 +92,7 @@ class CallArguments(TypedDict, total=False):
 
 # Which of them each published method shows, in order; it takes the others by name.
 CALL = tuple(option.name for option in fields(CallOptions) if option.name not in ("split_special_tokens", "plan"))
-ENCODE = (
-    *("add_special_tokens", "padding", "truncation", "max_length", "stride"),
-    *("padding_side", "return_tensors"),
-)
+ENCODE = (*CALL[: CALL.index("is_split_into_words")], "padding_side", "return_tensors")
 BATCH_ENCODE_PLUS = (*CALL, "split_special_tokens")
 PREPARE_FOR_MODEL = (*(name for name in CALL if name != "is_split_into_words"), "prepend_batch_axis")
 
@@ -115,7 +112,8 @@ def published(names: Sequence[str]) -> Callable[[Method], Method]:
         own = [item for item in signature.parameters.values() if item.kind is item.POSITIONAL_OR_KEYWORD]
         options = [
             inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kind, default=default)
-            for name, (kind, default) in ((name, _SHOWN[name]) for name in names)
+            for name in names
+            for kind, default in [_SHOWN[name]]
         ]
         others = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD, annotation="Any")
         method.__signature__ = signature.replace(parameters=[*own, *options, others])  # type: ignore[attr-defined]
