@@ -1,4 +1,4 @@
-"""The checks of this project. ``nox`` runs the default ones, ``nox -s NAME`` one of them, ``nox -l`` lists all.
+"""The checks of this project. ``nox`` runs those of ``SUITE`` side by side, ``nox -s NAME`` one of them, ``nox -l`` lists all.
 
 Most sessions run in the environment that nox itself is installed in (``pip install -c constraints.txt -e
 '.[all,dev]'``), so that three frameworks are installed once. ``package``, ``bench`` and the oracles make their own.
@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import MappingProxyType
 
@@ -24,6 +27,7 @@ ENV = {"XLMR_SHARED": str(SHARED), "HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL"
 CORE = "xlmr_core"
 # What the benchmarks compare with, beside PyTorch itself; docs/benchmarks.md says which versions its figures are of.
 PEERS = ("transformers>=5,<6", "ctranslate2", "onnxruntime", "onnx", "onnxscript", "protobuf", "keras-hub")
+BACKENDS = ("torch", "tf", "flax")
 SENTENCES = (
     "Plants create <mask> through a process known as photosynthesis.",
     "Bonjour, je suis un modèle <mask>.",
@@ -32,7 +36,54 @@ SENTENCES = (
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "none"
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["lint", "types", "core", "torch", "tf", "flax", "parity", "examples", "package"]
+nox.options.sessions = ["suite"]
+
+# The sessions of `nox`, the longest first, so that no long one is left to run alone at the end. DEVELOP.md has their minutes.
+SUITE = (
+    *("flax", "tf", "torch", "parity(backend='tf')", "parity(backend='flax')", "examples", "core"),
+    *("package", "parity(backend='torch')", "types", "lint"),
+)
+WORKERS = 2
+# Two sessions at a time keep two cores busy only if neither takes both.
+ONE_THREAD = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1"),
+    **dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"), "1"),
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+}
+
+
+@nox.session
+def suite(session: nox.Session) -> None:
+    """All of ``SUITE``, two at a time with a thread each: a line as each ends, and the first failure whole."""
+    logs = ROOT / ".nox" / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    failed: list[str] = []
+    with ThreadPoolExecutor(WORKERS) as pool:
+        running = [pool.submit(run_apart, name, logs, session.posargs) for name in SUITE]
+        for number, ended in enumerate(as_completed(running), 1):
+            name, passed, minutes, log = ended.result()
+            session.log(f"{number} of {len(SUITE)}: {name} {'passed' if passed else 'FAILED'}, {minutes}, {log}")
+            if not passed:
+                if not failed:
+                    print(log.read_text(encoding="utf-8", errors="replace"), flush=True)
+                failed.append(name)
+    if failed:
+        session.error(f"failed: {', '.join(failed)}")
+
+
+def run_apart(name: str, logs: Path, arguments: Sequence[str]) -> tuple[str, bool, str, Path]:
+    """A session in a process of its own: its name, whether it passed, its minutes, and the log of what it said."""
+    log = logs / f"{'-'.join(re.findall('[a-z]+', name.replace('backend', '')))}.log"
+    command = [sys.executable, "-m", "nox", "--session", name, "--", *arguments]
+    with log.open("wb") as file:
+        start = time.monotonic()
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **ONE_THREAD}, stdout=file, stderr=subprocess.STDOUT
+        )
+        _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    wall, cpu = (time.monotonic() - start) / 60, (used.ru_utime + used.ru_stime) / 60
+    return name, process.returncode == 0, f"{wall:.1f} minutes, {cpu:.1f} of a core", log
 
 
 def python(session: nox.Session, *arguments: str, env: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -85,9 +136,13 @@ def flax(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("backend", ["torch", "tf", "flax"])
+@nox.parametrize("backend", BACKENDS)
 def parity(session: nox.Session, backend: str) -> None:
     """A backend against the reference, and the reference against other people's recorded numbers; a process for each backend."""
+    parity_of(session, backend)
+
+
+def parity_of(session: nox.Session, backend: str, env: Mapping[str, str] = MappingProxyType({})) -> None:
     of_a_backend = (
         "test_backends.py",
         "test_backends_recorded.py",
@@ -97,7 +152,16 @@ def parity(session: nox.Session, backend: str) -> None:
         "test_golden.py",
     )
     files = ["tests/parity"] if backend == "torch" else [f"tests/parity/{name}" for name in of_a_backend]
-    python(session, "-m", "pytest", *files, *session.posargs, env={"XLMR_PARITY": backend})
+    python(session, "-m", "pytest", *files, *session.posargs, env={**env, "XLMR_PARITY": backend})
+
+
+@nox.session
+@nox.parametrize("backend", BACKENDS)
+def everything(session: nox.Session, backend: str) -> None:
+    """A backend without the choosing of ``tests/choice.py``: every case in every mode; not part of the default run."""
+    env = {"XLMR_EVERYTHING": "1"}
+    python(session, "-m", "pytest", f"tests/{backend}", *session.posargs, env=env)
+    parity_of(session, backend, env)
 
 
 @nox.session
@@ -155,7 +219,8 @@ def package(session: nox.Session) -> None:
         wheel_options = ("-q", "--no-deps", "--no-build-isolation", "-w", str(away / "dist"))
         python(session, "-m", "pip", "wheel", *wheel_options, str(sdist))
         (wheel,) = (away / "dist").glob("*.whl")
-        session.install("-q", "-c", "constraints.txt", f"{wheel}[torch]", "pytest")
+        # Compiling all of PyTorch's Python files would take longer than all that is run here.
+        session.install("-q", "--no-compile", "-c", "constraints.txt", f"{wheel}[torch]", "pytest")
         shutil.copytree(ROOT / "tests" / "package", away / "checks", ignore=shutil.ignore_patterns("__pycache__"))
         with session.chdir(away):
             session.run("python", "-P", "-m", "pytest", "checks", env={**ENV, "XLMR_SOURCE": str(ROOT)})

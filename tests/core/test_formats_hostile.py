@@ -51,7 +51,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def outcome(path: Path, format: str) -> str:
     """Read all of a file, by whatever name: what came of it."""
-    started = time.monotonic()
+    started = time.process_time()
     try:
         with open_checkpoint(path, format) as checkpoint:
             for name in checkpoint.names:
@@ -63,7 +63,7 @@ def outcome(path: Path, format: str) -> str:
         assert str(path.name) in str(error) or "array has the dtype" in str(error), error
         assert any(word in str(error) for word in REMEDIES), error
         result = "refused"
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
     return result
 
 

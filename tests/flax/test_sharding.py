@@ -14,6 +14,7 @@ from flax import traverse_util  # noqa: E402
 from jax.sharding import AxisType, Mesh, NamedSharding  # noqa: E402
 from jax.sharding import PartitionSpec as P  # noqa: E402
 
+from tests.choice import chosen, in_turn  # noqa: E402
 from tests.flax import models  # noqa: E402
 from xlmr_core.errors import InputError  # noqa: E402
 from xlmr_flax.sharding import DATA_PARALLEL, FSDP, TENSOR_PARALLEL, param_shardings  # noqa: E402
@@ -117,8 +118,10 @@ def on_one_device(family):
     return params, jax.tree.map(np.asarray, trained), losses
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("family", models.FAMILIES)
+EACH = [(family, layout) for family in models.FAMILIES for layout in LAYOUTS]
+
+
+@pytest.mark.parametrize(("family", "layout"), chosen(EACH, in_turn(list(models.FAMILIES), list(LAYOUTS))))
 def test_a_step_on_a_mesh_is_that_of_one_device(family, layout):
     start, wanted, wanted_losses = on_one_device(family)
     model = models.model("ForMaskedLM", family, _do_init=False, **EVEN)

@@ -99,9 +99,10 @@ def test_recomputed_layers_hold_less():
 def test_a_run_goes_on_from_an_orbax_checkpoint_bit_for_bit(tmp_path):
     ocp = pytest.importorskip("orbax.checkpoint")
     tx = optax.adamw(optax.linear_schedule(1e-2, 0.0, 8))
+    step = make_step(models.model(HEAD, _do_init=False), tx)
 
     def run(state, steps):
-        step, losses = make_step(models.model(HEAD, _do_init=False), tx), []
+        losses = []
         for number in steps:
             key = jax.random.fold_in(jax.random.wrap_key_data(state["key"]), number)
             state["params"], state["moments"], loss = step(state["params"], state["moments"], given(number), key)

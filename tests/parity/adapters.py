@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,10 +17,12 @@ from typing import Any, Protocol
 import pytest
 from numpy.typing import NDArray
 
+from tests.choice import EVERYTHING
+from tests.parity.cases import TURNS
 from xlmr_core.backends import installed
 from xlmr_core.config import XLMRobertaConfig
 
-__all__ = ["MODES", "Adapter", "Mode", "Model", "adapter", "modes", "runs"]
+__all__ = ["MODES", "Adapter", "Mode", "Model", "adapter", "graphs", "modes", "modes_in_turn", "runs"]
 
 Array = NDArray[Any]
 
@@ -60,7 +62,9 @@ class Mode:
         packed: whether batches are packed wherever that promises the answer, or never.
         graph: how the framework compiles a call, by the backend's own word for it; empty if it does not.
         dtypes: in which dtypes it is compared with the reference.
+        more: further ones, in ``nox -s everything``.
         cases: which cases it runs, by the ends of their names; empty means all. Compiling is slow.
+        one_family: whether the default suite runs each case in one family only.
     """
 
     backend: str
@@ -68,23 +72,32 @@ class Mode:
     packed: bool
     graph: str = ""
     dtypes: tuple[str, ...] = ("float32", "float64", "float16", "bfloat16")
+    more: tuple[str, ...] = ()
     cases: tuple[str, ...] = ()
+    one_family: bool = False
 
     def __str__(self) -> str:
         return f"{self.backend}-{'packed' if self.packed else self.kernel}" + (f"-{self.graph}" if self.graph else "")
 
     def takes(self, name: str, dtype: str) -> bool:
         """Whether a case is run in a dtype."""
-        return dtype in self.dtypes and (not self.cases or name.endswith(self.cases))
+        if EVERYTHING:
+            return dtype in self.dtypes + self.more and (not self.cases or name.endswith(self.cases))
+        half = dtype in HALVES and dtype != HALVES[TURNS[name] % 2]
+        other_family = self.one_family and TURNS[name] % 2 == 1
+        return dtype in self.dtypes and not half and not other_family and (not self.cases or name.endswith(self.cases))
+
+
+HALVES = ("float16", "bfloat16")
 
 
 MODES = (
     Mode("torch", "eager", packed=False),
-    Mode("torch", "sdpa", packed=False),
+    Mode("torch", "sdpa", packed=False, dtypes=("float32", "float64"), more=HALVES),
     Mode("torch", "sdpa", packed=True),
-    Mode("tf", "eager", packed=False, dtypes=("float32", "float64")),
+    Mode("tf", "eager", packed=False, dtypes=("float64",), more=("float32",)),
     Mode("tf", "sdpa", packed=True, dtypes=("float32", "float16", "bfloat16")),
-    Mode("tf", "sdpa", packed=True, graph="function", dtypes=("float32",)),
+    Mode("tf", "sdpa", packed=True, graph="function", dtypes=("float32",), one_family=True),
     Mode(
         "tf",
         "sdpa",
@@ -98,7 +111,7 @@ MODES = (
             *("XLMRobertaXL-relative-decoder", "XLMRobertaXL-multi-label"),
         ),
     ),
-    Mode("flax", "eager", packed=False, dtypes=("float32", "float64")),
+    Mode("flax", "eager", packed=False, dtypes=("float64",), more=("float32",)),
     Mode("flax", "sdpa", packed=True, dtypes=("float32", "float16", "bfloat16")),
 )
 
@@ -139,6 +152,33 @@ def runs(names: Iterable[str], dtypes: Iterable[str] = ("float32",)) -> list[Any
         for dtype in dtypes
         for mode in MODES
         if mode.backend == TESTED and mode.takes(name, dtype)
+    ]
+
+
+def modes_in_turn(names: Iterable[str], *, ahead: int = 0, in_all: Collection[str] = ()) -> list[Any]:
+    """Test parameters ``name, mode``: each case in one of the modes that do not compile, which take turns.
+
+    Args:
+        names: of cases.
+        ahead: where a second test takes the same cases: how many turns further it is.
+        in_all: cases that are run in all modes, as all are in ``nox -s everything``.
+    """
+    every = modes()
+    return [
+        pytest.param(name, *mode.values, id=f"{name}-{mode.id}", marks=mode.marks)
+        for name in names
+        for number, mode in enumerate(every)
+        if EVERYTHING or name in in_all or (TURNS[name] + ahead) % len(every) == number
+    ]
+
+
+def graphs(names: Iterable[str]) -> list[Any]:
+    """Test parameters ``name, mode``: the tested backend's compiling modes, as far as each takes a case."""
+    return [
+        pytest.param(name, mode, id=f"{name}-{mode}", marks=_if_installed(mode))
+        for name in names
+        for mode in MODES
+        if mode.backend == TESTED and mode.graph and mode.takes(name, "float32")
     ]
 
 

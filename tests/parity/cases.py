@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["CASES", "DROPOUT", "FAMILIES", "GRADIENTS", "Case"]
+__all__ = ["CASES", "DROPOUT", "EMPTY", "FAMILIES", "GRADIENTS", "TURNS", "Case"]
 
 FULL = ("tttttttttt", "tttttttttt")
 RIGHT = ("tttttttttt", "tttttt....", "t.........")
@@ -236,6 +236,11 @@ CASES: dict[str, Case] = {
         ),
         *(Case(f"activation-{name}", "ForMaskedLM", RIGHT, {"hidden_act": name}) for name in ACTIVATIONS),
     )
+}
+
+# What takes turns (modes, dtypes) goes by these numbers: a case of one family is one further than the same of the other.
+TURNS: dict[str, int] = {
+    case.name: number % len(BOTH) + FAMILIES.index(case.family) for number, case in enumerate(CASES.values())
 }
 
 # Gradients: every head, every way to reach a parameter. A padding id that is attended to is left out here: the published models give the

@@ -14,6 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 import xlmr_tf
+from tests.choice import chosen, in_turn
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import FAMILIES, HEADS, LossKind
 
@@ -126,6 +127,9 @@ def _kept(case: Case) -> Any:
 
 CASES = [Case(family, head) for family in FAMILIES for head in HEADS]
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
+# For what compiles a graph a case.
+GRAPHS = chosen(CASES, [Case(family, head) for family, head in in_turn(list(FAMILIES), list(HEADS))])
+each_graph = pytest.mark.parametrize("case", GRAPHS, ids=str)
 each_family = pytest.mark.parametrize("family", FAMILIES)
 
 

@@ -13,7 +13,7 @@ from tests.tf.models import (  # noqa: E402
     TOKENWISE,
     Case,
     assert_close,
-    each_case,
+    each_graph,
     gradients,
     packed_calls,
     same_outputs,
@@ -56,7 +56,7 @@ def assert_promise(case, actual, expected, mask_BS, *, packed):
             assert_close(one, other, what=f"{case} {name}")
 
 
-@each_case
+@each_graph
 @pytest.mark.parametrize("labelled", [False, True], ids=["", "labels"])
 def test_one_graph_keeps_every_promise(case, labelled):
     """A graph cannot choose by values: the same one answers batches that are packed and batches for which the padded path is due."""

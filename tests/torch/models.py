@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import xlmr_torch
+from tests.choice import chosen, in_turn
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import FAMILIES, HEADS, LossKind
 
@@ -110,6 +111,9 @@ class Case:
 
 CASES = [Case(family, head) for family in FAMILIES for head in HEADS]
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
+# For what compiles a graph a case.
+GRAPHS = chosen(CASES, [Case(family, head) for family, head in in_turn(list(FAMILIES), list(HEADS))])
+each_graph = pytest.mark.parametrize("case", GRAPHS, ids=str)
 each_family = pytest.mark.parametrize("family", FAMILIES)
 
 
