@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def optimisations(request: pytest.FixtureRequest) -> Iterator[None]:
     if HAS_JAX:
         fast = not EVERYTHING and request.path.name not in OPTIMISED
-        if jax.config.jax_disable_most_optimizations != fast:
+        if jax.config.values["jax_disable_most_optimizations"] != fast:
             jax.clear_caches()
             jax.config.update("jax_disable_most_optimizations", fast)
     yield
