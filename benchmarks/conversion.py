@@ -114,8 +114,9 @@ def _make(folder: Path, tiny: bool) -> None:
     """Random values, one parameter in memory at a time, without a framework."""
     import numpy as np
 
-    from xlmr_core.checkpoint import RawTensor, save_checkpoint
+    from xlmr_core.checkpoints.saving import save_checkpoint
     from xlmr_core.config import XLMRobertaXLConfig
+    from xlmr_core.formats.tensors import RawTensor
     from xlmr_core.parameters import parameters
 
     config = XLMRobertaXLConfig(**(TINY if tiny else SIZES), architectures=["XLMRobertaXLForMaskedLM"])

@@ -88,7 +88,7 @@ def stepper(model: Any, optimizer: Any) -> Callable[[Any], Any]:
 def classifier_job(options: Options, batch: Arrays, make: Callable[[Any, Arrays], Callable[[], Any]]) -> Timed:
     import warnings
 
-    from xlmr_core.load_plan import LoadWarning
+    from xlmr_core.checkpoints.load_plan import LoadWarning
     from xlmr_tf import TFXLMRobertaForSequenceClassification
 
     with warnings.catch_warnings():

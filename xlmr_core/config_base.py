@@ -348,7 +348,7 @@ class PretrainedConfig:
         Raises:
             ConfigError: if a value cannot be written, such as a callable ``hidden_act``.
         """
-        from xlmr_core.files import write_atomically  # with it come modules that reading needs none of
+        from xlmr_core.atomic_files import write_atomically  # with it come modules that reading needs none of
 
         write_atomically(Path(json_file_path), self.to_json_string(use_diff).encode())
 
@@ -374,7 +374,7 @@ class PretrainedConfig:
         if folder.is_file():
             raise CheckpointError(f"save_pretrained expects a folder, received the file {folder}; name a folder")
         folder.mkdir(parents=True, exist_ok=True)
-        from xlmr_core.files import write_atomically
+        from xlmr_core.atomic_files import write_atomically
 
         write_atomically(folder / "config.json", text.encode())
 

@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from xlmr_core.casting import cast, tag_of
-from xlmr_core.checkpoint import save_checkpoint
+from xlmr_core.checkpoints.casting import cast, tag_of
+from xlmr_core.checkpoints.load_plan import LoadReport
+from xlmr_core.checkpoints.model_files import ModelFiles, open_model
+from xlmr_core.checkpoints.saving import save_checkpoint
 from xlmr_core.config import read_config_json
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats import FORMATS
 from xlmr_core.formats.fairseq_format import fairseq_dictionary
 from xlmr_core.formats.tensors import LazyTensor
 from xlmr_core.heads import HEADS
-from xlmr_core.load_plan import LoadReport
-from xlmr_core.model_files import ModelFiles, open_model
 from xlmr_core.tokenization.files import ADDED_FILE, CONFIG_FILE, SPECIAL_FILE, TOKENIZER_FILE, VOCAB_FILE
 from xlmr_core.tokenization.spm import SentencePieceModel
 from xlmr_core.verification import Comparison, Counter, Progress, compare_files

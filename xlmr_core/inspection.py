@@ -7,11 +7,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from xlmr_core.checkpoints.load_plan import Dropped, LoadReport, Mismatched, Tied
+from xlmr_core.checkpoints.model_files import ModelFiles, open_model
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import DTYPES
 from xlmr_core.heads import HEADS
-from xlmr_core.load_plan import Dropped, LoadReport, Mismatched, Tied
-from xlmr_core.model_files import ModelFiles, open_model
 from xlmr_core.parameters import num_parameters
 
 __all__ = ["DTypeShare", "Inspection", "Memory", "WeightFile", "inspect_model"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,19 @@ from xlmr_core.arguments import (
     known_names,
     without_published,
 )
-from xlmr_core.checkpoint import fetch_checkpoint, format_asked_for, read_config, read_config_values
+from xlmr_core.checkpoints.found import Found, fetch, fetch_files, format_asked_for, read_config_values
+from xlmr_core.checkpoints.load_plan import UNUSED, LoadReport, TensorFile
 from xlmr_core.config import AutoConfig, XLMRobertaConfig, check_known
 from xlmr_core.errors import InputError
 from xlmr_core.formats.safetensors_format import OWN_NAMES
 from xlmr_core.formats.tensors import RawTensor, TensorInfo
-from xlmr_core.load_plan import UNUSED, LoadReport, TensorFile
 from xlmr_core.parameters import Parameter
 
 __all__ = [
     "FORMAT_ARGUMENTS",
     "Request",
     "StateDict",
-    "auto_config",
+    "auto_checkpoint",
     "config_to_save",
     "dtype_wanted",
     "loading_info",
@@ -48,21 +49,24 @@ class Request:
     """What a call of ``from_pretrained`` asks for, found and checked.
 
     Attributes:
-        folder: where the checkpoint is.
-        format: of its weights, as for :func:`xlmr_core.checkpoint.open_checkpoint`.
+        found: the checkpoint; ``None`` where a state dict takes its place.
         config: of the model.
         constructor: arguments that go to the model's constructor, by name.
     """
 
-    folder: Path
-    format: str | None
+    found: Found | None
     config: XLMRobertaConfig
     constructor: dict[str, Any]
+
+    @property
+    def source(self) -> str:
+        """Where the weights are, for messages."""
+        return "the state_dict passed" if self.found is None else str(self.found.folder)
 
 
 def read_request(
     kind: Any,
-    name_or_path: str | os.PathLike[str] | None,
+    name_or_path: str | os.PathLike[str] | Found | None,
     config: XLMRobertaConfig | str | os.PathLike[str] | None,
     has_state_dict: bool,
     arguments: Mapping[str, Any],
@@ -90,22 +94,26 @@ def read_request(
     names, takes_any = kind._constructor_arguments()
     others = set(left) - known_names(kind.config_class())  # a name of the configuration is the configuration's
     constructor = {key: left.pop(key) for key in (others if takes_any else others & names)}
-    if name_or_path is not None:
-        folder = fetch_checkpoint(name_or_path, format, **where)
-    elif config is None or not has_state_dict:
-        raise InputError("expected a name or folder, received None; pass one, or both config= and state_dict=")
+    found = None
+    values: Callable[[], dict[str, Any]] = dict
+    if name_or_path is None:
+        if config is None or not has_state_dict:
+            raise InputError("expected a name or folder, received None; pass one, or both config= and state_dict=")
+    elif has_state_dict and not isinstance(name_or_path, Found):
+        # Only the configuration is asked of it; there need be no weights.
+        values = partial(read_config_values, fetch_files(name_or_path, format, **where), format)
     else:
-        folder = Path()
-    found = model_config(kind.config_class, kind.__name__, folder, format, config, left)
-    found.name_or_path = "" if name_or_path is None else str(name_or_path)
-    return Request(folder, format, found, constructor)
+        found = fetch(name_or_path, format, **where)
+        values = found.config_values
+    own = model_config(kind.config_class, kind.__name__, values, config, left)
+    own.name_or_path = found.name if found is not None else "" if name_or_path is None else str(name_or_path)
+    return Request(None if has_state_dict else found, own, constructor)
 
 
 def model_config(
     kind: type[XLMRobertaConfig],
     caller: str,
-    folder: Path,
-    format: str | None,
+    values: Callable[[], dict[str, Any]],
     config: XLMRobertaConfig | str | os.PathLike[str] | None,
     overrides: Mapping[str, Any],
 ) -> XLMRobertaConfig:
@@ -114,8 +122,7 @@ def model_config(
     Args:
         kind: the configuration of the model's family.
         caller: the model class, for messages.
-        folder: of the checkpoint.
-        format: of its weights, as for :func:`xlmr_core.checkpoint.open_checkpoint`.
+        values: reads the checkpoint's own.
         config: in place of the checkpoint's own; a caller's own object stays as it is.
         overrides: values by name.
 
@@ -124,7 +131,7 @@ def model_config(
         TypeError: for a name that no configuration knows.
     """
     if config is None:
-        known = kind.from_dict(read_config_values(folder, format))
+        known = kind.from_dict(values())
     elif isinstance(config, XLMRobertaConfig):
         known = config
     else:
@@ -133,8 +140,10 @@ def model_config(
     return known.copy(**overrides)
 
 
-def auto_config(name_or_path: str | os.PathLike[str], arguments: Mapping[str, Any]) -> XLMRobertaConfig:
-    """The configuration that tells an Auto class which model to build, found and read once.
+def auto_checkpoint(
+    name_or_path: str | os.PathLike[str], arguments: Mapping[str, Any]
+) -> tuple[XLMRobertaConfig, str | os.PathLike[str] | Found]:
+    """The configuration that tells an Auto class which model to build, and what the model's class loads.
 
     Args:
         name_or_path: the checkpoint.
@@ -145,13 +154,13 @@ def auto_config(name_or_path: str | os.PathLike[str], arguments: Mapping[str, An
     """
     config = arguments.get("config")
     if isinstance(config, XLMRobertaConfig):
-        return config
+        return config, name_or_path
     where = {key: arguments[key] for key in HUB_ARGUMENTS if key in arguments}
     if config is not None:
-        found: XLMRobertaConfig = AutoConfig.from_pretrained(config, **where)
-        return found
+        return AutoConfig.from_pretrained(config, **where), name_or_path
     format = format_asked_for(**{key: arguments[key] for key in FORMAT_ARGUMENTS if key in arguments})
-    return read_config(fetch_checkpoint(name_or_path, format, **where), format)
+    found = fetch(name_or_path, format, **where)
+    return found.config(), found
 
 
 def dtype_wanted(asked: Any, default: Any, config: XLMRobertaConfig, source: TensorFile, names: Iterable[str]) -> Any:

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlmr_core.backends import BACKENDS, load_backend
-from xlmr_core.checkpoint import find_format
+from xlmr_core.checkpoints.found import find
+from xlmr_core.checkpoints.model_files import ModelFiles
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import LazyTensor, RawTensor
 from xlmr_core.heads import HEADS
-from xlmr_core.model_files import ModelFiles
 from xlmr_core.parameters import Quantized, parts_of
 from xlmr_core.reference import forward, make_position_ids
 
@@ -199,9 +199,10 @@ def _in_backend(files: ModelFiles, probe: Probe, name: str) -> dict[str, Array]:
     backend = load_backend(name)
     auto = BACKENDS[name].prefix + HEADS[files.head].auto
     # A backend finds the weights of a folder by itself: they have to be the ones that are compared.
-    if find_format(files.folder)[0] != Path(files.checkpoint.path):
+    first = find(files.folder).path
+    if first != Path(files.checkpoint.path):
         raise CheckpointError(
-            f"a backend reads folders, and of {files.folder} it would read {find_format(files.folder)[0].name}; "
+            f"a backend reads folders, and of {files.folder} it would read {first.name}; "
             f"move {Path(files.checkpoint.path).name} to a folder of its own, or compare with the reference"
         )
     # A model without a pooler must not be given a fresh one.

@@ -8,7 +8,7 @@ from typing import Any
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 
-__all__ = ["SPREAD", "heads_to_prune", "rows_wanted"]
+__all__ = ["SPREAD", "heads_to_prune_now", "rows_wanted"]
 
 # New rows of a table start at the mean of the old ones, apart from each other by this part of their standard deviation:
 # were they all alike, no gradient could tell them apart (Hewitt 2021).
@@ -39,7 +39,7 @@ def rows_wanted(config: XLMRobertaConfig, old: int, new_num_tokens: Any, pad_to_
     return int(-(-rows // pad_to_multiple_of) * pad_to_multiple_of)
 
 
-def heads_to_prune(
+def heads_to_prune_now(
     config: XLMRobertaConfig, asked: Mapping[int, Iterable[int]]
 ) -> tuple[dict[int, set[int]], dict[int, list[int]]]:
     """What ``prune_heads`` removes; nothing is changed yet.

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlmr_core.backends import BACKENDS
-from xlmr_core.casting import FLOAT_TAGS, blocks, rounded, widened
+from xlmr_core.checkpoints.casting import FLOAT_TAGS, blocks, rounded, widened
+from xlmr_core.checkpoints.model_files import ModelFiles, open_model
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import DTYPES, LazyTensor, RawTensor
-from xlmr_core.model_files import ModelFiles, open_model
 from xlmr_core.probe import REFERENCE, make_probe, run_probe
 from xlmr_core.reference import ACTIVATION_FUNCTIONS
 from xlmr_core.tokenization import AutoTokenizer

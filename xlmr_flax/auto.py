@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from xlmr_core.arguments import MODEL_NOT_NEEDED, without_published
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import model_class_name
-from xlmr_core.loading import auto_config
+from xlmr_core.loading import auto_checkpoint
 from xlmr_core.pretrained import refuse_building
 from xlmr_flax import modeling_xlm_roberta, modeling_xlm_roberta_xl
 from xlmr_flax.loading import ONLY
@@ -70,8 +70,9 @@ class _AutoModel:
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
     ) -> Any:
         """Load a checkpoint; arguments as in :func:`xlmr_flax.loading.from_pretrained`."""
-        config = kwargs["config"] = auto_config(pretrained_model_name_or_path, kwargs)
-        return model_class(config, cls.head).from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        config, source = auto_checkpoint(pretrained_model_name_or_path, kwargs)
+        kwargs["config"] = config
+        return model_class(config, cls.head).from_pretrained(source, *model_args, **kwargs)
 
 
 class FlaxAutoModel(_AutoModel):

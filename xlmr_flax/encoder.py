@@ -18,6 +18,7 @@ from xlmr_core.heads import HEADS
 from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from xlmr_core.packing import Needs
 from xlmr_core.positions import first_position
+from xlmr_core.resizing import heads_to_prune_now
 from xlmr_flax.embeddings import Embeddings, position_ids_from_input_ids
 from xlmr_flax.functional import compiled
 from xlmr_flax.inputs import is_concrete, narrow, read
@@ -273,15 +274,10 @@ class EncoderModel(PreTrainedModel):
         Raises:
             ConfigError: for heads or layers that the model does not have, or if a layer would be left without any.
         """
-        pruned = {layer: set(heads) for layer, heads in self.config.pruned_heads.items()}
-        for layer, heads in heads_to_prune.items():
-            pruned[layer] = pruned.get(layer, set()) | set(heads)
-        self.config.copy(pruned_heads=pruned)  # checks before anything is changed
-        for layer, heads in heads_to_prune.items():
-            gone = set(heads) - set(self.config.pruned_heads.get(layer, []))
-            if gone:
-                self.encoder.layer[str(layer)].attention.prune_heads(gone)
-        self.config.pruned_heads = {layer: sorted(heads) for layer, heads in pruned.items()}
+        going, pruned = heads_to_prune_now(self.config, heads_to_prune)
+        for layer, heads in going.items():
+            self.encoder.layer[str(layer)].attention.prune_heads(heads)
+        self.config.pruned_heads = pruned
 
     def get_input_embeddings(self) -> nnx.Module:
         return self.embeddings.word_embeddings

@@ -15,7 +15,7 @@ from xlmr_flax.attention import Attention
 from xlmr_flax.linear import LayerNorm, Linear, dropout
 from xlmr_flax.plan import Plan
 
-__all__ = ["Intermediate", "Layer", "LayerOutput", "Pooler"]
+__all__ = ["Intermediate", "Layer", "FeedForwardOutput", "Pooler"]
 
 
 class Intermediate(nnx.Module):
@@ -31,7 +31,7 @@ class Intermediate(nnx.Module):
         return self.intermediate_act_fn(self.dense(x))
 
 
-class LayerOutput(nnx.Module):
+class FeedForwardOutput(nnx.Module):
     """The second half of the feed-forward block: dense, dropout, residual, and in post-LN models the norm."""
 
     def __init__(self, config: XLMRobertaConfig, *, norm: bool) -> None:
@@ -68,7 +68,7 @@ class Layer(nnx.Module):
         else:
             self.crossattention = None
         self.intermediate = Intermediate(config)
-        self.output = LayerOutput(config, norm=not pre_norm)
+        self.output = FeedForwardOutput(config, norm=not pre_norm)
         self.LayerNorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if pre_norm else None
         # ---- Config
         self.chunk_size = config.chunk_size_feed_forward

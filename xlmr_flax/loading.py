@@ -20,10 +20,11 @@ import numpy as np
 from flax import nnx
 
 from xlmr_core.arguments import Served, model_only
-from xlmr_core.checkpoint import RawTensor, open_checkpoint, save_checkpoint
+from xlmr_core.checkpoints.load_plan import LoadPlan, TensorFile, plan_load
+from xlmr_core.checkpoints.saving import save_checkpoint
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
-from xlmr_core.load_plan import LoadPlan, TensorFile, plan_load
+from xlmr_core.formats.tensors import RawTensor
 from xlmr_core.loading import StateDict, config_to_save, dtype_wanted, loading_info, metadata_to_save, read_request
 from xlmr_core.own_classes import check_dtypes, check_ties, own_names
 from xlmr_core.parameters import Parameter, Role, stored_names
@@ -41,7 +42,7 @@ __all__ = ["ONLY", "from_pretrained", "save_pretrained", "to_numpy", "to_raw"]
 ModelT = TypeVar("ModelT", bound="PreTrainedModel")
 
 # By the tags of safetensors.
-DTYPES: dict[str, Any] = {
+DTYPE_OF_TAG: dict[str, Any] = {
     "F64": jnp.dtype("float64"),
     "F32": jnp.dtype("float32"),
     "F16": jnp.dtype("float16"),
@@ -54,7 +55,7 @@ DTYPES: dict[str, Any] = {
     "U8": jnp.dtype("uint8"),
     "BOOL": jnp.dtype("bool"),
 }
-TAGS = {dtype: tag for tag, dtype in DTYPES.items()}
+TAGS = {dtype: tag for tag, dtype in DTYPE_OF_TAG.items()}
 
 # Published arguments of which only some values can be served: those values, and what to say to others.
 ONLY: Served = model_only("this backend computes in floating point; load the original checkpoint")
@@ -62,7 +63,7 @@ ONLY: Served = model_only("this backend computes in floating point; load the ori
 
 def to_numpy(raw: RawTensor) -> np.ndarray[Any, Any]:
     """An array over the bytes of a checkpoint, without a copy; bfloat16 as JAX's own NumPy dtype."""
-    return np.frombuffer(raw.data, DTYPES[raw.dtype]).reshape(raw.shape)
+    return np.frombuffer(raw.data, DTYPE_OF_TAG[raw.dtype]).reshape(raw.shape)
 
 
 def to_raw(array: Any) -> RawTensor:
@@ -107,7 +108,7 @@ def from_pretrained(
         attn_implementation: ``sdpa`` (default) or ``eager``.
         packing: see :meth:`PreTrainedModel.set_packing`.
         ignore_mismatched_sizes: let parameters of another shape start fresh.
-        output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.load_plan.LoadReport` as
+        output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.checkpoints.load_plan.LoadReport` as
             ``info["report"]`` and its lists under their published names.
         **kwargs: ``use_safetensors``, ``from_pt``, ``from_tf``, ``from_flax`` say which file of a folder to read; by
             default, and with ``from_pt``, the first of ``xlmr_core.formats.FORMATS`` that is there. Further what the
@@ -130,7 +131,7 @@ def from_pretrained(
         param_dtype = find_dtype(param_dtype)
     request = read_request(cls, name_or_path, config, state_dict is not None, kwargs, ONLY)
     config = request.config
-    refuse_quantized(config, request.folder)
+    refuse_quantized(config, request.source)
     with loading():
         model = cls(config, **request.constructor)
     model._set_dtype(dtype)
@@ -141,9 +142,7 @@ def from_pretrained(
 
     rows = model.parameter_table()
     opened = (
-        open_checkpoint(request.folder, request.format)
-        if state_dict is None
-        else nullcontext(StateDict(state_dict, _describe, to_raw))
+        request.found.open() if request.found is not None else nullcontext(StateDict(state_dict, _describe, to_raw))
     )
     with opened as source:
         plan = plan_load(

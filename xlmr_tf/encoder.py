@@ -14,6 +14,7 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from xlmr_core.packing import Needs
+from xlmr_core.resizing import heads_to_prune_now
 from xlmr_tf.embeddings import Embeddings
 from xlmr_tf.inputs import read
 from xlmr_tf.kernels import check_attn_implementation
@@ -210,15 +211,10 @@ class EncoderModel(PreTrainedModel):
         Raises:
             ConfigError: for heads or layers that the model does not have, or if a layer would be left without any.
         """
-        pruned = {layer: set(heads) for layer, heads in self.config.pruned_heads.items()}
-        for layer, heads in heads_to_prune.items():
-            pruned[layer] = pruned.get(layer, set()) | set(heads)
-        self.config.copy(pruned_heads=pruned)  # checks before anything is changed
-        for layer, heads in heads_to_prune.items():
-            gone = set(heads) - set(self.config.pruned_heads.get(layer, []))
-            if gone:
-                self.encoder.layer[layer].attention.prune_heads(gone)
-        self.config.pruned_heads = {layer: sorted(heads) for layer, heads in pruned.items()}
+        going, pruned = heads_to_prune_now(self.config, heads_to_prune)
+        for layer, heads in going.items():
+            self.encoder.layer[layer].attention.prune_heads(heads)
+        self.config.pruned_heads = pruned
 
     def get_input_embeddings(self) -> keras.layers.Embedding:
         return self.embeddings.word_embeddings

@@ -14,7 +14,7 @@ from xlmr_tf.attention import Attention
 from xlmr_tf.linear import dropout, layer_norm, linear
 from xlmr_tf.plan import Plan
 
-__all__ = ["Intermediate", "Layer", "LayerOutput", "Pooler"]
+__all__ = ["Intermediate", "Layer", "FeedForwardOutput", "Pooler"]
 
 
 class Intermediate(keras.layers.Layer):
@@ -32,7 +32,7 @@ class Intermediate(keras.layers.Layer):
         return self.intermediate_act_fn(self.dense(x))
 
 
-class LayerOutput(keras.layers.Layer):
+class FeedForwardOutput(keras.layers.Layer):
     """The second half of the feed-forward block: dense, dropout, residual, and in post-LN models the norm."""
 
     LayerNorm: keras.layers.LayerNormalization | None
@@ -78,7 +78,7 @@ class Layer(keras.layers.Layer):
             self.crossattention = None
         self.intermediate = Intermediate(config, dtype=dtype)
         # Published as "output", a name that Keras keeps for itself.
-        self.output_ = LayerOutput(config, norm=not pre_norm, dtype=dtype)
+        self.output_ = FeedForwardOutput(config, norm=not pre_norm, dtype=dtype)
         self.LayerNorm = layer_norm(config.hidden_size, config.layer_norm_eps, dtype) if pre_norm else None
         # ---- Config
         self.chunk_size = config.chunk_size_feed_forward

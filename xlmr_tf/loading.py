@@ -18,10 +18,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from xlmr_core.arguments import Served, model_only
-from xlmr_core.checkpoint import RawTensor, open_checkpoint, save_tensors
+from xlmr_core.checkpoints.load_plan import LoadPlan, TensorFile, plan_load
+from xlmr_core.checkpoints.saving import save_tensors
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
-from xlmr_core.load_plan import LoadPlan, TensorFile, plan_load
+from xlmr_core.formats.tensors import RawTensor
 from xlmr_core.loading import StateDict, config_to_save, dtype_wanted, loading_info, metadata_to_save, read_request
 from xlmr_core.own_classes import check_dtypes, check_ties, refuse_lost
 from xlmr_core.parameters import Parameter, Role, stored_names
@@ -101,7 +102,7 @@ def from_pretrained(
         attn_implementation: ``sdpa`` (default) or ``eager``.
         packing: see :meth:`PreTrainedModel.set_packing`.
         ignore_mismatched_sizes: let parameters of another shape start fresh.
-        output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.load_plan.LoadReport` as
+        output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.checkpoints.load_plan.LoadReport` as
             ``info["report"]`` and its lists under their published names.
         **kwargs: ``use_safetensors``, ``from_pt``, ``from_tf``, ``from_flax`` say which file of a folder to read; by
             default, and with ``from_pt``, the first of ``xlmr_core.formats.FORMATS`` that is there. Further the hub's
@@ -122,10 +123,10 @@ def from_pretrained(
         dtype = find_dtype(dtype)
     request = read_request(cls, name_or_path, config, state_dict is not None, kwargs, ONLY)
     config = request.config
-    refuse_quantized(config, request.folder)
+    refuse_quantized(config, request.source)
     source: TensorFile = (
-        open_checkpoint(request.folder, request.format)
-        if state_dict is None
+        request.found.open()
+        if request.found is not None
         else StateDict(state_dict, _describe, lambda x: to_raw(np.asarray(x)))
     )
     policy = dtype_wanted(dtype, None, config, source, source.names)

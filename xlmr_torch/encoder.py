@@ -15,6 +15,7 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from xlmr_core.packing import Needs
+from xlmr_core.resizing import heads_to_prune_now
 from xlmr_torch.embeddings import Embeddings
 from xlmr_torch.inputs import is_traced, read
 from xlmr_torch.kernels import check_attn_implementation
@@ -215,15 +216,10 @@ class EncoderModel(PreTrainedModel):
             ConfigError: for heads or layers that the model does not have, or if a layer would be left without any.
         """
         self._refuse_quantized("prune_heads")
-        pruned = {layer: set(heads) for layer, heads in self.config.pruned_heads.items()}
-        for layer, heads in heads_to_prune.items():
-            pruned[layer] = pruned.get(layer, set()) | set(heads)
-        self.config.copy(pruned_heads=pruned)  # checks before anything is changed
-        for layer, heads in heads_to_prune.items():
-            gone = set(heads) - set(self.config.pruned_heads.get(layer, []))
-            if gone:
-                self.encoder.layer[layer].attention.prune_heads(gone)
-        self.config.pruned_heads = {layer: sorted(heads) for layer, heads in pruned.items()}
+        going, pruned = heads_to_prune_now(self.config, heads_to_prune)
+        for layer, heads in going.items():
+            self.encoder.layer[layer].attention.prune_heads(heads)
+        self.config.pruned_heads = pruned
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embeddings.word_embeddings

@@ -28,7 +28,7 @@ ONEDNN = {
     "relu": ("relu", ""),
     "silu": ("swish", ""),
 }
-DTYPES = ("float32", "bfloat16", *SCHEMES)
+PRECISIONS = ("float32", "bfloat16", *SCHEMES)
 
 # bfloat16 takes a processor with AVX-512 or better; elsewhere PyTorch's own product is right, and not fast.
 _ONEDNN_DTYPES = (
@@ -167,7 +167,7 @@ def _check(model: object, dtype: object, name: str | None) -> None:
     if not isinstance(model, PreTrainedModel):
         raise InputError(f"expected a model of xlmr_torch, received {type(model).__name__}")
     if name is not None:
-        check_choice("dtype", name, DTYPES)
+        check_choice("dtype", name, PRECISIONS)
     if any(isinstance(module, FusedLinear) for module in model.modules()):
         raise InputError("expected a model as it was loaded, received one that is optimized already; load it again")
     if name is not None and model.dtype is not torch.float32:

@@ -11,7 +11,7 @@ from xlmr_torch.attention import Attention
 from xlmr_torch.linear import linear
 from xlmr_torch.plan import Plan
 
-__all__ = ["Intermediate", "Layer", "LayerOutput", "Pooler"]
+__all__ = ["Intermediate", "Layer", "FeedForwardOutput", "Pooler"]
 
 
 class Intermediate(nn.Module):
@@ -28,7 +28,7 @@ class Intermediate(nn.Module):
         return self.intermediate_act_fn(self.dense(x))
 
 
-class LayerOutput(nn.Module):
+class FeedForwardOutput(nn.Module):
     """The second half of the feed-forward block: dense, dropout, residual, and in post-LN models the norm."""
 
     LayerNorm: nn.LayerNorm | None
@@ -71,7 +71,7 @@ class Layer(nn.Module):
         else:
             self.crossattention = None
         self.intermediate = Intermediate(config)
-        self.output = LayerOutput(config, norm=not pre_norm)
+        self.output = FeedForwardOutput(config, norm=not pre_norm)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if pre_norm else None
         # ---- Config
         self.chunk_size = config.chunk_size_feed_forward

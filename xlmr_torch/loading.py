@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from xlmr_core.arguments import Served, model_only
-from xlmr_core.checkpoint import RawTensor, open_checkpoint, save_tensors
+from xlmr_core.checkpoints.load_plan import LoadPlan, TensorFile, plan_load
+from xlmr_core.checkpoints.saving import save_tensors
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
-from xlmr_core.load_plan import LoadPlan, TensorFile, plan_load
+from xlmr_core.formats.tensors import RawTensor
 from xlmr_core.loading import StateDict, config_to_save, dtype_wanted, loading_info, metadata_to_save, read_request
 from xlmr_core.own_classes import check_dtypes, check_ties
 from xlmr_core.parameters import Parameter, stored_names
@@ -36,7 +37,7 @@ __all__ = ["ONLY", "from_pretrained", "save_pretrained", "to_raw", "to_torch"]
 ModelT = TypeVar("ModelT", bound="PreTrainedModel")
 
 # By the tags of safetensors.
-DTYPES: dict[str, torch.dtype] = {
+DTYPE_OF_TAG: dict[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -48,7 +49,7 @@ DTYPES: dict[str, torch.dtype] = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-TAGS = {dtype: tag for tag, dtype in DTYPES.items()}
+TAGS = {dtype: tag for tag, dtype in DTYPE_OF_TAG.items()}
 
 # Published arguments of which only some values can be served: those values, and what to say to others.
 ONLY: Served = model_only(
@@ -58,7 +59,7 @@ ONLY: Served = model_only(
 
 def to_torch(raw: RawTensor) -> Tensor:
     """A tensor over the bytes of a checkpoint, without a copy."""
-    dtype = DTYPES[raw.dtype]
+    dtype = DTYPE_OF_TAG[raw.dtype]
     if 0 in raw.shape:
         return torch.empty(raw.shape, dtype=dtype)
     return torch.frombuffer(raw.data, dtype=dtype).view(raw.shape)
@@ -102,7 +103,7 @@ def from_pretrained(
         attn_implementation: ``sdpa`` (default) or ``eager``.
         packing: see :meth:`PreTrainedModel.set_packing`.
         ignore_mismatched_sizes: let parameters of another shape start fresh.
-        output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.load_plan.LoadReport` as
+        output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.checkpoints.load_plan.LoadReport` as
             ``info["report"]`` and its lists under their published names.
         **kwargs: ``use_safetensors``, ``from_tf``, ``from_flax`` say which file of a folder to read:
             ``model.safetensors`` (``False``: ``pytorch_model.bin``), ``tf_model.h5`` or ``flax_model.msgpack``; by
@@ -138,8 +139,8 @@ def from_pretrained(
         model.set_packing(packing)
 
     source: TensorFile = (
-        open_checkpoint(request.folder, request.format)
-        if state_dict is None
+        request.found.open()
+        if request.found is not None
         else StateDict(state_dict, lambda x: (TAGS[x.dtype], tuple(x.shape)), to_raw)
     )
     rows = model.parameter_table()

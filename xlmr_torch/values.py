@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from xlmr_core.checkpoints.load_plan import OLD_BUFFERS
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import OWN_HEAD, Head
-from xlmr_core.load_plan import OLD_BUFFERS
 from xlmr_core.own_classes import Place, check_encoder, table_of
 from xlmr_core.parameters import Init, Parameter, Role, parameters
 from xlmr_core.quantization import Scheme

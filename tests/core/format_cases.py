@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from tests.core.small_models import FAMILIES, arrays_of, config_of
-from xlmr_core.checkpoint import RawTensor, open_checkpoint, save_checkpoint
+from xlmr_core.checkpoints.found import open_checkpoint
+from xlmr_core.checkpoints.saving import save_checkpoint
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.formats import FORMATS
+from xlmr_core.formats.tensors import RawTensor
 from xlmr_core.heads import HEADS
 
 # What a variant changes in the config, beside head and family.

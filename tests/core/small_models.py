@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from tests.core.tokenization_models import small_model
-from xlmr_core.checkpoint import LazyTensor, RawTensor, save_checkpoint
+from xlmr_core.checkpoints.saving import save_checkpoint
 from xlmr_core.config import XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core.formats.tensors import LazyTensor, RawTensor
 from xlmr_core.heads import model_class_name
 from xlmr_core.parameters import parameters, stored_names
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.small_models import in_pieces
-from xlmr_core import casting
-from xlmr_core.casting import blocks, cast, tag_of
+from xlmr_core.checkpoints import casting
+from xlmr_core.checkpoints.casting import blocks, cast, tag_of
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import LazyTensor, RawTensor
 

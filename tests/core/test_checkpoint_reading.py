@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from xlmr_core.checkpoint import RawTensor, open_checkpoint
+from xlmr_core.checkpoints.found import open_checkpoint
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.safetensors_file import DTYPES
+from xlmr_core.formats.tensors import RawTensor
 
 TENSORS = {
     "f32": np.arange(6, dtype=np.float32).reshape(2, 3),

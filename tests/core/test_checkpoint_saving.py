@@ -16,9 +16,11 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from xlmr_core.checkpoint import RawTensor, open_checkpoint, save_tensors
+from xlmr_core.checkpoints.found import open_checkpoint
+from xlmr_core.checkpoints.saving import save_tensors
 from xlmr_core.config import AutoConfig
 from xlmr_core.errors import CheckpointError
+from xlmr_core.formats.tensors import RawTensor
 from xlmr_core.parameters import parameters
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,7 +145,7 @@ def test_a_file_holds_what_fits_and_a_tensor_is_never_split(
     ],
 )
 def test_sizes_are_read_as_the_original_reads_them(text: int | str, size: int) -> None:
-    from xlmr_core.checkpoint import _bytes_of
+    from xlmr_core.checkpoints.saving import _bytes_of
 
     assert _bytes_of(text) == size
 
@@ -336,7 +338,7 @@ from pathlib import Path
 import numpy as np
 sys.path.insert(0, sys.argv[1])
 from tests.core.test_checkpoint_saving import arrays, raw
-from xlmr_core.checkpoint import save_tensors
+from xlmr_core.checkpoints.saving import save_tensors
 from xlmr_core.errors import CheckpointError
 resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
 try:

@@ -16,11 +16,11 @@ import pytest
 from tests.core.small_models import FAMILIES, Arrays, arrays_of, change_config, config_of, save, with_tokenizer
 from tests.core.tokenization_models import small_model
 from xlmr_core.checkpoint import open_checkpoint
+from xlmr_core.checkpoints.model_files import open_model
 from xlmr_core.conversion import Conversion, convert, writable_formats
 from xlmr_core.diagnosis import diagnose
 from xlmr_core.errors import CheckpointError, ModelNotFoundError
 from xlmr_core.heads import HEADS
-from xlmr_core.model_files import open_model
 from xlmr_core.tokenization import AutoTokenizer
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,9 @@ import pytest
 
 from tests.core.format_cases import Contents, contents_of, tensors_of
 from tests.core.small_models import config_of
-from xlmr_core.checkpoint import open_checkpoint, plan_load, read_config, save_checkpoint
+from xlmr_core.checkpoints.found import open_checkpoint, read_config
+from xlmr_core.checkpoints.load_plan import plan_load
+from xlmr_core.checkpoints.saving import save_checkpoint
 from xlmr_core.config import XLMRobertaXLConfig
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.fairseq_format import fairseq_dictionary

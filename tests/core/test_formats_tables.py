@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from tests.core.format_cases import WRITABLE, configs, contents_of, fairseq_has, plain, tensors_of, write
 from tests.core.small_models import config_of
-from xlmr_core.checkpoint import RawTensor, save_checkpoint
+from xlmr_core.checkpoints.saving import save_checkpoint
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats import FORMATS, Model
 from xlmr_core.formats.layouts import KEPT, TRANSPOSED, folded, rows
 from xlmr_core.formats.naming import role_of
+from xlmr_core.formats.tensors import RawTensor
 from xlmr_core.parameters import Role, parameters
 from xlmr_core.quantization import INT8
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.core.small_models import FAMILIES, arrays_of, change_config, config_of, save
+from xlmr_core.checkpoints.load_plan import Dropped, Mismatched, Tied
 from xlmr_core.conversion import convert, writable_formats
 from xlmr_core.errors import CheckpointError
 from xlmr_core.heads import HEADS, model_class_name
 from xlmr_core.inspection import DTypeShare, inspect_model
-from xlmr_core.load_plan import Dropped, Mismatched, Tied
 from xlmr_core.parameters import num_parameters, parameters
 from xlmr_core.quantization import INT8
 

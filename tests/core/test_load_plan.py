@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from xlmr_core.checkpoint import LoadPlan, LoadWarning, RawTensor, open_checkpoint, plan_load
+from xlmr_core.checkpoints.found import open_checkpoint
+from xlmr_core.checkpoints.load_plan import LoadPlan, LoadWarning, plan_load
 from xlmr_core.config import AutoConfig, XLMRobertaConfig, XLMRobertaXLConfig
 from xlmr_core.errors import CheckpointError
+from xlmr_core.formats.tensors import RawTensor
 from xlmr_core.heads import HEADS, head_of_class
 from xlmr_core.parameters import parameters
 

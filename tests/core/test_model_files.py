@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.core.small_models import config_of, save
-from xlmr_core import checkpoint
-from xlmr_core.checkpoint import fetch_checkpoint, open_checkpoint
+from xlmr_core.checkpoints import found
+from xlmr_core.checkpoints.found import fetch
+from xlmr_core.checkpoints.model_files import find_model, open_model
 from xlmr_core.conversion import convert, writable_formats
 from xlmr_core.errors import ModelNotFoundError
 from xlmr_core.hub import MODEL_FILES
-from xlmr_core.model_files import find_model, open_model
 
 
 class Hub:
@@ -50,7 +50,7 @@ def test_of_a_repository_on_the_hub_one_format_is_fetched(
             for path in (tmp_path / other).glob("*model*"):
                 shutil.copy(path, tmp_path / "remote")
     hub = Hub(tmp_path / "remote", tmp_path / "local")
-    monkeypatch.setattr(checkpoint, "resolve", hub)
+    monkeypatch.setattr(found, "resolve", hub)
     with open_model("somebody/model") as files:
         assert files.checkpoint.format == format
     fetched = {path.name for path in (tmp_path / "local").iterdir()}
@@ -66,7 +66,7 @@ def test_a_file_is_taken_as_it_is_and_a_folder_is_not_looked_for_elsewhere(
     assert find_model(tmp_path / "a" / "model.safetensors") == tmp_path / "a" / "model.safetensors"
     (tmp_path / "a" / "model.safetensors").unlink()
     hub = Hub(tmp_path / "a", tmp_path / "a")
-    monkeypatch.setattr(checkpoint, "resolve", lambda name, **where: hub.local)
+    monkeypatch.setattr(found, "resolve", lambda name, **where: hub.local)
     assert find_model(tmp_path / "a") == tmp_path / "a"
     assert hub.asked == []
 
@@ -78,7 +78,7 @@ def test_an_index_without_its_shards_does_not_keep_them_from_being_fetched(
     save(tmp_path / "a", config_of("base", "ForMaskedLM"), "ForMaskedLM")
     convert(tmp_path / "a", tmp_path / "remote", format, max_shard_size="10kB")
     hub = Hub(tmp_path / "remote", tmp_path / "local")
-    monkeypatch.setattr(checkpoint, "resolve", hub)
+    monkeypatch.setattr(found, "resolve", hub)
     hub("somebody/model", patterns=("*.json",))  # as for a tokenizer
-    with open_checkpoint(fetch_checkpoint("somebody/model")) as opened:
+    with fetch("somebody/model").open() as opened:
         assert opened.format == format and len(opened.names) > 20

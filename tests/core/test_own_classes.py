@@ -18,7 +18,7 @@ from xlmr_core.own_classes import (
     table_of,
 )
 from xlmr_core.parameters import Init, Role, parameters, stored_names
-from xlmr_core.resizing import heads_to_prune, rows_wanted
+from xlmr_core.resizing import heads_to_prune_now, rows_wanted
 
 SIZES = {"vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 8}
 CONFIG = XLMRobertaConfig(**SIZES, max_position_embeddings=8, num_labels=3)
@@ -134,9 +134,9 @@ def test_rows_that_cannot_be(wanted: Any, multiple: Any, message: str) -> None:
 
 def test_heads_go_once() -> None:
     config = CONFIG.copy(pruned_heads={0: [1]})
-    assert heads_to_prune(config, {0: [1, 3], 1: [2]}) == ({0: {3}, 1: {2}}, {0: [1, 3], 1: [2]})
-    assert heads_to_prune(config, {0: [1]}) == ({}, {0: [1]})
+    assert heads_to_prune_now(config, {0: [1, 3], 1: [2]}) == ({0: {3}, 1: {2}}, {0: [1, 3], 1: [2]})
+    assert heads_to_prune_now(config, {0: [1]}) == ({}, {0: [1]})
     assert config.pruned_heads == {0: [1]}
     for heads, message in (({0: [0, 2, 3]}, "leaves no attention head in layer 0"), ({2: [0]}, "does not have")):
         with pytest.raises(ConfigError, match=message):
-            heads_to_prune(config, heads)
+            heads_to_prune_now(config, heads)

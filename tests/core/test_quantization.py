@@ -13,12 +13,12 @@ import pytest
 
 from tests.core.small_models import arrays_of, change_config, config_of, save
 from xlmr_core.checkpoint import open_checkpoint
+from xlmr_core.checkpoints.model_files import open_model
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.conversion import convert
 from xlmr_core.errors import CheckpointError, ConfigError
 from xlmr_core.heads import HEADS
 from xlmr_core.inspection import inspect_model
-from xlmr_core.model_files import open_model
 from xlmr_core.parameters import Parameter, Role, num_parameters, parameters, stored_names
 from xlmr_core.probe import make_probe, run_probe
 from xlmr_core.quantization import INT8, SCHEMES, Scheme, Stored, refuse_quantized, scheme_of

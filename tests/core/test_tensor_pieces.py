@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xlmr_core.checkpoint import open_checkpoint, save_tensors
+from xlmr_core.checkpoints.found import open_checkpoint
+from xlmr_core.checkpoints.saving import save_tensors
 from xlmr_core.formats import tensors
 from xlmr_core.formats.tensors import RawTensor, aligned_empty
 

@@ -21,10 +21,10 @@ from tests.core.small_models import (
 )
 from tests.core.tokenization_models import small_model, with_pieces
 from xlmr_core import probe
+from xlmr_core.checkpoints.model_files import open_model
 from xlmr_core.conversion import convert
 from xlmr_core.errors import CheckpointError, MissingBackendError
 from xlmr_core.heads import HEADS
-from xlmr_core.model_files import open_model
 from xlmr_core.probe import make_probe, run_probe
 from xlmr_core.verification import SENTENCES, compare
 

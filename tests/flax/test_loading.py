@@ -19,8 +19,8 @@ from flax import serialization  # noqa: E402
 import xlmr_flax  # noqa: E402
 from tests.flax import models  # noqa: E402
 from xlmr_core import checkpoint  # noqa: E402
+from xlmr_core.checkpoints.load_plan import LoadWarning  # noqa: E402
 from xlmr_core.errors import CheckpointError, ConfigError, InputError, ModelNotFoundError  # noqa: E402
-from xlmr_core.load_plan import LoadWarning  # noqa: E402
 from xlmr_core.parameters import stored_names  # noqa: E402
 from xlmr_flax import functional, loading  # noqa: E402
 

@@ -15,8 +15,8 @@ from flax import nnx  # noqa: E402
 import xlmr_flax  # noqa: E402
 from tests.flax import models  # noqa: E402
 from xlmr_core.checkpoint import open_checkpoint  # noqa: E402
+from xlmr_core.checkpoints.load_plan import LoadWarning  # noqa: E402
 from xlmr_core.errors import CheckpointError, InputError  # noqa: E402
-from xlmr_core.load_plan import LoadWarning  # noqa: E402
 from xlmr_flax.functional import flatten  # noqa: E402
 
 ADDED = {

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("jax", reason="needs the extra flax: pip install 'xlmr[flax]'")
 
-from xlmr_core.load_plan import LoadWarning
+from xlmr_core.checkpoints.load_plan import LoadWarning
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 import xlmr_tf
 from tests.parity.adapters import Mode
 from tests.parity.compare import flatten
+from xlmr_core.checkpoints.load_plan import LoadWarning
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import model_class_name
-from xlmr_core.load_plan import LoadWarning
 from xlmr_core.outputs import ModelOutput
 from xlmr_core.parameters import Role
 

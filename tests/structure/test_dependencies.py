@@ -34,7 +34,7 @@ CORE_ONLY_IN = {
 # Inside the core a module imports from rows above its own, or from its own entry. Types for checkers only are exempt.
 LAYERS = (
     ("errors",),
-    ("arguments", "calls", "files", "placement", "positions"),
+    ("arguments", "atomic_files", "calls", "placement", "positions"),
     ("hub",),
     ("config_checks",),
     ("config_base",),
@@ -43,11 +43,10 @@ LAYERS = (
     ("parameters", "checks", "losses"),
     ("head_checks", "packing", "quantization"),
     ("formats",),
-    ("casting", "load_plan", "own_classes"),
-    ("checkpoint",),
-    ("backends", "loading", "reference"),
+    ("backends", "reference"),
     ("tokenization",),
-    ("model_files",),
+    ("checkpoints", "own_classes"),
+    ("checkpoint", "loading"),
     ("inspection", "probe"),
     ("verification",),
     ("conversion", "diagnosis"),
@@ -200,7 +199,7 @@ def third_party(names: set[str]) -> set[str]:
 def test_importing_the_core_imports_no_other_package() -> None:
     loaded = loaded_by("import xlmr_core")
     assert third_party(loaded) == set()
-    assert not {"xlmr_core.checkpoint", "xlmr_core.tokenization", "asyncio", "http.client", "tempfile"} & loaded, (
+    assert not {"xlmr_core.checkpoints", "xlmr_core.tokenization", "asyncio", "http.client", "tempfile"} & loaded, (
         "light"
     )
 
@@ -216,7 +215,8 @@ def test_importing_everything_in_the_core_imports_no_framework_and_no_protobuf()
 def test_using_the_core_imports_no_framework_and_no_protobuf(shared: Path) -> None:
     model = shared / "fixtures" / "tasks" / "fill_mask"
     code = f"""
-from xlmr_core.checkpoint import open_checkpoint, plan_load
+from xlmr_core.checkpoints.found import open_checkpoint
+from xlmr_core.checkpoints.load_plan import plan_load
 from xlmr_core.config import AutoConfig
 from xlmr_core.tokenization import XLMRobertaTokenizer, XLMRobertaTokenizerFast
 config = AutoConfig.from_pretrained({str(model)!r})

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="needs the extra tf: pip install 'xlmr[tf]'")
 
-from xlmr_core.load_plan import LoadWarning
+from xlmr_core.checkpoints.load_plan import LoadWarning
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n)?```python\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)

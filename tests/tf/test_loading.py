@@ -14,7 +14,8 @@ tf = pytest.importorskip("tensorflow", reason="needs the extra tf: pip install '
 
 import xlmr_tf  # noqa: E402
 from tests.tf.models import CASES, Case, each_case, same_outputs  # noqa: E402
-from xlmr_core.checkpoint import LoadWarning, open_checkpoint  # noqa: E402
+from xlmr_core.checkpoints.found import open_checkpoint  # noqa: E402
+from xlmr_core.checkpoints.load_plan import LoadWarning  # noqa: E402
 from xlmr_core.errors import CheckpointError, ConfigError, InputError, ModelNotFoundError  # noqa: E402
 from xlmr_core.parameters import Role, parameters, stored_names  # noqa: E402
 
@@ -213,7 +214,7 @@ def test_an_int8_checkpoint_is_refused():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_peak_memory_is_the_model_once(tmp_path):
-    from xlmr_core.checkpoint import save_tensors
+    from xlmr_core.checkpoints.saving import save_tensors
     from xlmr_core.config import XLMRobertaConfig
     from xlmr_core.formats.safetensors_file import RawTensor
 

@@ -13,8 +13,8 @@ keras = pytest.importorskip("keras")
 import xlmr_tf  # noqa: E402
 from tests.tf.models import CLASSES, Case, each_family  # noqa: E402
 from xlmr_core.checkpoint import open_checkpoint  # noqa: E402
+from xlmr_core.checkpoints.load_plan import LoadWarning  # noqa: E402
 from xlmr_core.errors import CheckpointError, InputError  # noqa: E402
-from xlmr_core.load_plan import LoadWarning  # noqa: E402
 
 ADDED = {
     *("head.weight", "head.bias", "scale", "steps", "stack.0.weight", "stack.0.bias"),

@@ -16,7 +16,9 @@ import torch
 import xlmr_torch
 from tests.core.format_cases import WRITABLE, write
 from tests.core.small_models import config_of
-from xlmr_core.checkpoint import LoadWarning, open_checkpoint, read_config, save_checkpoint
+from xlmr_core.checkpoints.found import open_checkpoint, read_config
+from xlmr_core.checkpoints.load_plan import LoadWarning
+from xlmr_core.checkpoints.saving import save_checkpoint
 from xlmr_core.errors import CheckpointError, ConfigError, InputError
 from xlmr_core.heads import HEADS
 from xlmr_torch.loading import to_raw, to_torch
@@ -235,7 +237,7 @@ def test_a_model_that_was_saved_whole_is_refused_by_name(tmp_path: Path) -> None
 
 
 def test_what_no_pickle_of_torch_holds_is_refused_before_it_is_written(tmp_path: Path) -> None:
-    from xlmr_core.checkpoint import RawTensor
+    from xlmr_core.formats.tensors import RawTensor
 
     with pytest.raises(CheckpointError, match="PyTorch pickles hold .* received a tensor of U32"):
         save_checkpoint(

@@ -16,7 +16,8 @@ from torch import Tensor
 
 import xlmr_torch
 from tests.torch.models import Case, assert_close, each_case, each_family, is_exactly_int8
-from xlmr_core.checkpoint import LoadWarning, open_checkpoint
+from xlmr_core.checkpoints.found import open_checkpoint
+from xlmr_core.checkpoints.load_plan import LoadWarning
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError, ConfigError, InputError
 from xlmr_core.parameters import stored_names

@@ -15,7 +15,7 @@ import torch
 
 import xlmr_torch
 from tests.torch.models import CASES, Case, each_case, each_family
-from xlmr_core.checkpoint import LoadReport, LoadWarning
+from xlmr_core.checkpoints.load_plan import LoadReport, LoadWarning
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError, ConfigError, InputError, ModelNotFoundError, XLMRError
 from xlmr_core.formats.tensors import MappedFile

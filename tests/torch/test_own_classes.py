@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import xlmr_torch
 from tests.torch.models import CLASSES, Case
+from xlmr_core.checkpoints.load_plan import LoadWarning
 from xlmr_core.errors import CheckpointError, InputError
-from xlmr_core.load_plan import LoadWarning
 
 each_family = pytest.mark.parametrize("family", ["XLMRoberta", "XLMRobertaXL"])
 ADDED = ["scale", "steps", "projection.weight", "projection.bias", "head.0.weight", "head.2.weight", "head.2.bias"]

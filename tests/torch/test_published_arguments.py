@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import xlmr_torch
-from xlmr_core import files, reference
+from xlmr_core import atomic_files, reference
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError, InputError
 from xlmr_core.tokenization import XLMRobertaTokenizerFast
@@ -213,15 +213,15 @@ def test_config_and_weights_change_together(
     model.save_pretrained(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     model.resize_token_embeddings(40)
-    rename = files.os.replace
+    rename = atomic_files.os.replace
 
     def failing(source: Any, target: Any) -> None:
         if Path(target).name == fails_at:
-            monkeypatch.setattr(files.os, "replace", rename)  # what is put back must go through
+            monkeypatch.setattr(atomic_files.os, "replace", rename)  # what is put back must go through
             raise error
         rename(source, target)
 
-    monkeypatch.setattr(files.os, "replace", failing)
+    monkeypatch.setattr(atomic_files.os, "replace", failing)
     with pytest.raises(CheckpointError if isinstance(error, OSError) else KeyboardInterrupt):
         model.save_pretrained(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

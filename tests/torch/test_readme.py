@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_core.load_plan import LoadWarning
+from xlmr_core.checkpoints.load_plan import LoadWarning
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

@@ -25,8 +25,8 @@ and a piece of a tensor is in memory at a time. Whatever goes wrong, the destina
 """
 
 # The words that the core knows for these; they stand here because nothing heavy is imported before the arguments are known.
-FORMATS = ("safetensors", "torch", "tf", "flax", "fairseq", "keras")
-DTYPES = ("float32", "float16", "bfloat16", "float64")
+WRITTEN_FORMATS = ("safetensors", "torch", "tf", "flax", "fairseq", "keras")
+WRITTEN_DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,9 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source", metavar="SRC", help="a folder, a file of weights, a built-in model or a name on the Hugging Face hub"
     )
     parser.add_argument("destination", metavar="DST", help="the folder to write")
-    parser.add_argument("--to", required=True, choices=FORMATS, help="the format to write")
+    parser.add_argument("--to", required=True, choices=WRITTEN_FORMATS, help="the format to write")
     parser.add_argument(
-        "--dtype", choices=DTYPES, help="of all weights, rounded to nearest (default: each keeps its own, bit for bit)"
+        "--dtype",
+        choices=WRITTEN_DTYPES,
+        help="of all weights, rounded to nearest (default: each keeps its own, bit for bit)",
     )
     parser.add_argument(
         "--allow-overflow", action="store_true", help="let values that are too large for --dtype become infinite"

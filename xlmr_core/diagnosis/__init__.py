@@ -10,10 +10,10 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from xlmr_core.checkpoints.model_files import find_model, open_model
 from xlmr_core.diagnosis import settings, weights
 from xlmr_core.diagnosis.patient import Patient, Told, in_words
 from xlmr_core.errors import CheckpointError, ConfigError, TokenizerError
-from xlmr_core.model_files import find_model, open_model
 
 __all__ = ["CHECKS", "Check", "Diagnosis", "Finding", "diagnose"]
 

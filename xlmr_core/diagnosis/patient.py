@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from xlmr_core.casting import FLOAT_TAGS, blocks, widened
+from xlmr_core.checkpoints.casting import FLOAT_TAGS, blocks, widened
+from xlmr_core.checkpoints.load_plan import LoadPlan
+from xlmr_core.checkpoints.model_files import ModelFiles
 from xlmr_core.errors import CheckpointError, ConfigError, XLMRError
-from xlmr_core.load_plan import LoadPlan
-from xlmr_core.model_files import ModelFiles
 from xlmr_core.tokenization import XLMRobertaTokenizer, XLMRobertaTokenizerFast
 from xlmr_core.tokenization.files import CONFIG_FILE, TOKENIZER_FILE, VOCAB_FILE
 

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from xlmr_core.casting import FLOAT_TAGS
+from xlmr_core.checkpoints.casting import FLOAT_TAGS
+from xlmr_core.checkpoints.load_plan import OTHER_TASK
+from xlmr_core.checkpoints.model_files import open_model
 from xlmr_core.config import XLMRobertaXLConfig
 from xlmr_core.diagnosis.patient import Patient, Told, advice, ill, in_words, json_object, listed
 from xlmr_core.errors import CheckpointError, ConfigError
 from xlmr_core.formats import FORMATS
-from xlmr_core.load_plan import OTHER_TASK
-from xlmr_core.model_files import open_model
 from xlmr_core.parameters import Role
 from xlmr_core.probe import largest_activation
 from xlmr_core.verification import compare_files

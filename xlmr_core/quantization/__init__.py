@@ -15,7 +15,7 @@ from xlmr_core.quantization.base import Scheme, Stored
 from xlmr_core.quantization.int8 import INT8
 
 if TYPE_CHECKING:
-    from xlmr_core.load_plan import TensorFile
+    from xlmr_core.checkpoints.load_plan import TensorFile
 
 __all__ = ["INT8", "SCHEMES", "Scheme", "Stored", "refuse_quantized", "scheme_of"]
 

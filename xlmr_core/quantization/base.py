@@ -11,7 +11,7 @@ from xlmr_core.errors import ConfigError
 from xlmr_core.parameters import Parameter, Quantized, Role
 
 if TYPE_CHECKING:
-    from xlmr_core.load_plan import TensorFile
+    from xlmr_core.checkpoints.load_plan import TensorFile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

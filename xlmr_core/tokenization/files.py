@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from xlmr_core.atomic_files import write_all_atomically
 from xlmr_core.errors import TokenizerError
-from xlmr_core.files import write_all_atomically
 from xlmr_core.hub import HUB_ARGUMENTS, NOT_NEEDED, ONLY, resolve, without_published
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 

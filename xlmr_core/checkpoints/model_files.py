@@ -9,13 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
-from xlmr_core.checkpoint import Checkpoint, fetch_checkpoint, open_checkpoint, read_config
+from xlmr_core.checkpoints.found import fetch_files, find
+from xlmr_core.checkpoints.load_plan import LoadPlan, LoadWarning, plan_load
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError, XLMRError
+from xlmr_core.formats import Checkpoint
 from xlmr_core.formats.tensors import LazyTensor
 from xlmr_core.heads import HEADS, head_of_class, model_class_name
 from xlmr_core.hub import MODEL_FILES
-from xlmr_core.load_plan import LoadPlan, LoadWarning, plan_load
 from xlmr_core.parameters import Parameter, parameters, stored_names
 from xlmr_core.quantization import Scheme, scheme_of
 from xlmr_core.tokenization.files import TOKENIZER_FILE, VOCAB_FILE
@@ -120,7 +121,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     path = Path(name_or_path).expanduser()
     if path.is_file():
         return path
-    return fetch_checkpoint(name_or_path, patterns=MODEL_FILES)
+    return fetch_files(name_or_path, patterns=MODEL_FILES)
 
 
 def open_model(
@@ -146,10 +147,10 @@ def open_model(
     """
     if head is not None and head not in HEADS:
         raise CheckpointError(f"head must be one of {', '.join(HEADS)}, received {head!r}")
-    path = find_model(name_or_path)
-    checkpoint = open_checkpoint(path, format, part=part)
+    found = find(find_model(name_or_path), format)
+    checkpoint = found.open(part)
     try:
-        config = read_config(checkpoint.path, format, part=part)
+        config = found.config(part)
         head = head_of(config, checkpoint) if head is None else head
         return ModelFiles(str(name_or_path), checkpoint, config, head, _has_pooler(checkpoint))
     except BaseException:

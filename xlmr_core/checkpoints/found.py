@@ -1,0 +1,265 @@
+"""Where a checkpoint is: the file that decides, and its format. Found once, it walks on as an object."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from xlmr_core.checkpoints.reading import open_file
+from xlmr_core.config import XLMRobertaConfig, config_class_of, read_config_json
+from xlmr_core.errors import CheckpointError, InputError, ModelNotFoundError
+from xlmr_core.formats import FORMATS, Checkpoint, Format
+from xlmr_core.formats.finding import transformer_folder
+from xlmr_core.hub import BUILT_IN, resolve
+
+__all__ = [
+    "Found",
+    "fetch",
+    "fetch_files",
+    "find",
+    "format_asked_for",
+    "format_of",
+    "open_checkpoint",
+    "read_config",
+    "read_config_values",
+]
+
+# Of a model on the hub, beside its weights; sentence-transformers keep them one folder down.
+CONFIG_FILES = ("config.json", "modules.json", "0_Transformer/config.json")
+FILE_SUFFIXES = (".safetensors", ".bin", ".pt", ".ckpt", ".h5", ".msgpack", ".json")
+
+# Weights that no format here reads, by file name, and what they are.
+OTHER_FORMATS = (
+    ("*.keras", "a Keras model"),
+    ("*.onnx", "an ONNX graph"),
+    ("*.gguf", "GGUF weights"),
+    ("*.npz", "NumPy arrays"),
+    ("*.ckpt.*", "a TensorFlow checkpoint"),
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The weights of a model on disk.
+
+    Attributes:
+        path: the file, or the index of several, that decides.
+        format: its format.
+        name: what the user called it, if it was asked for by a name.
+    """
+
+    path: Path
+    format: Format
+    name: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where the weights are, and beside them the config and the tokenizer."""
+        return self.path.parent
+
+    def open(self, part: str | None = None) -> Checkpoint:
+        """The checkpoint; see :func:`open_checkpoint`."""
+        return open_file(self.path, self.format, part)
+
+    def config_values(self, part: str | None = None) -> dict[str, Any]:
+        """The content of its ``config.json``, or what the weights say where that does not name an architecture.
+
+        Raises:
+            CheckpointError, ModelNotFoundError: if neither says what the configuration is.
+        """
+        return _config_values(self.folder, self, part)
+
+    def config(self, part: str | None = None) -> XLMRobertaConfig:
+        """The configuration; see :func:`read_config`."""
+        values = self.config_values(part)
+        return config_class_of(values).from_dict(values)
+
+
+def find(path: str | os.PathLike[str], format: str | None = None) -> Found:
+    """Look for a checkpoint.
+
+    Args:
+        path: a folder, a file of weights, or an index.
+        format: the word for the only format to look for; by default the first of ``FORMATS`` that is there.
+
+    Raises:
+        CheckpointError: if there are no such weights.
+    """
+    path = Path(path)
+    formats = tuple(FORMATS.values()) if format is None else (format_of(format),)
+    if path.is_dir():
+        path = transformer_folder(path)
+        for row in formats:
+            found = row.find(path)
+            if found is not None:
+                return Found(found, row)
+        raise CheckpointError(_nothing_in(path, formats))
+    for row in formats:
+        if row.index and path.name.endswith(row.index):
+            return Found(path, row)
+    for row in formats:
+        if row.recognises(path):
+            return Found(path, row)
+    if format is not None:
+        return Found(path, formats[0])  # which says what is wrong with it
+    kinds = ", ".join(row.title for row in formats)
+    raise CheckpointError(f"{path} is none of: {kinds}; it was cut short or altered, fetch or save it again")
+
+
+def open_checkpoint(path: str | os.PathLike[str], format: str | None = None, *, part: str | None = None) -> Checkpoint:
+    """Open a checkpoint: a folder, a file of weights, or the index of several.
+
+    Args:
+        path: what to open.
+        format: the word for the only format to look for; by default the first of ``FORMATS`` that is there.
+        part: of a file that holds several models or heads, the one to read: the name of a classification head of a
+            fairseq archive, or the beginning of the names in a training checkpoint, such as ``student.``.
+
+    Raises:
+        CheckpointError: if there is none, or if a file is missing, truncated, or tampered with.
+    """
+    return find(path, format).open(part)
+
+
+def read_config(
+    path: str | os.PathLike[str], format: str | None = None, *, part: str | None = None
+) -> XLMRobertaConfig:
+    """The configuration of a checkpoint: its ``config.json``, or what its weights say where there is none.
+
+    Args:
+        path: a folder, or a file of weights, beside which ``config.json`` is looked for.
+        format, part: as for :func:`open_checkpoint`.
+
+    Raises:
+        CheckpointError: if there is no checkpoint, or nothing says what the configuration is.
+        ConfigError: for another architecture, or for values that no model can be built from.
+    """
+    values = read_config_values(path, format, part=part)
+    return config_class_of(values).from_dict(values)
+
+
+def read_config_values(
+    path: str | os.PathLike[str], format: str | None = None, *, part: str | None = None
+) -> dict[str, Any]:
+    """What :func:`read_config` makes a configuration of; arguments and errors as there."""
+    path = Path(path)
+    folder = transformer_folder(path) if path.is_dir() else path.parent
+    found = None
+    with contextlib.suppress(CheckpointError):  # a configuration without weights
+        found = find(path, format)
+    return _config_values(folder, found, part)
+
+
+def _config_values(folder: Path, found: Found | None, part: str | None) -> dict[str, Any]:
+    there = (folder / "config.json").is_file()
+    values = read_config_json(folder / "config.json") if there else {}
+    if not {"model_type", "architectures"} & set(values) and found is not None and found.format.config is not None:
+        with found.open(part) as checkpoint:
+            return found.format.config(found.path, checkpoint).to_dict()
+    # If it is missing, reading it says so.
+    return values if there else read_config_json(folder / "config.json")
+
+
+# ---- By name
+
+
+def format_asked_for(
+    *, from_pt: bool = False, from_tf: bool = False, from_flax: bool = False, use_safetensors: bool | None = None
+) -> str | None:
+    """The format that the published arguments of ``from_pretrained`` ask for; ``None`` if the first that is there will do.
+
+    Raises:
+        InputError: if they ask for several.
+    """
+    if from_pt + from_tf + from_flax > 1:
+        raise InputError(f"from_pt={from_pt}, from_tf={from_tf} and from_flax={from_flax} exclude each other; pass one")
+    if use_safetensors:
+        return "safetensors"  # whose names tell by themselves which framework wrote them
+    if from_tf or from_flax:
+        return "tf" if from_tf else "flax"
+    return None if use_safetensors is None else "torch"
+
+
+def fetch(name_or_path: str | os.PathLike[str] | Found, format: str | None = None, **where: Any) -> Found:
+    """Find the checkpoint that a name means; of a repository on the hub only one format is fetched.
+
+    Args:
+        name_or_path: a folder, a file of weights, a built-in name or a name on the hub; or what was found already.
+        format: the only one to look for; by default the first of ``FORMATS`` that is there.
+        **where: as for :func:`xlmr_core.hub.resolve`.
+
+    Raises:
+        ModelNotFoundError: if there is no such model.
+        CheckpointError: if it has no such weights.
+    """
+    if isinstance(name_or_path, Found):
+        return name_or_path
+    found = find(fetch_files(name_or_path, format, **where), format)
+    return replace(found, name=os.fspath(name_or_path))
+
+
+def fetch_files(
+    name_or_path: str | os.PathLike[str],
+    format: str | None = None,
+    *,
+    patterns: tuple[str, ...] | None = None,
+    **where: Any,
+) -> Path:
+    """The folder or file of weights that a name means, with its configuration; of a repository on the hub, only one format is fetched.
+
+    Args:
+        name_or_path: a folder, a file of weights, a built-in name or a name on the hub.
+        format: the only one to fetch; by default the first of ``FORMATS`` that the repository has.
+        patterns: what to fetch first, the first format's weights among it; by default these and the configuration.
+        **where: as for :func:`xlmr_core.hub.resolve`.
+
+    Raises:
+        ModelNotFoundError: if there is no such model.
+    """
+    local = Path(name_or_path).expanduser()
+    if local.is_file() and local.suffix in FILE_SUFFIXES:
+        return local
+    rows = [row for row in FORMATS.values() if row.single] if format is None else [format_of(format)]
+    folder = resolve(name_or_path, patterns=patterns or (*CONFIG_FILES, *rows[0].files), **where)
+    if local.is_dir() or os.fspath(name_or_path) in BUILT_IN or rows[0].find(folder) is not None:
+        return folder
+    for row in rows[1:]:
+        found = row.find(folder)
+        if found is not None and found.name != row.index:
+            break
+        # An index alone says nothing of its shards: it may have come with small files of the same repository.
+        with contextlib.suppress(ModelNotFoundError):  # it has no such files
+            resolve(name_or_path, patterns=row.files, **where)
+            break
+    return folder
+
+
+def format_of(name: str) -> Format:
+    """The format that a word of ``FORMATS`` means."""
+    if name not in FORMATS:
+        raise CheckpointError(f"format must be one of {', '.join(FORMATS)}, received {name!r}")
+    return FORMATS[name]
+
+
+def _nothing_in(folder: Path, formats: tuple[Format, ...]) -> str:
+    files = sorted(file.name for file in folder.iterdir() if file.is_file())
+    singles = list(dict.fromkeys(row.single for row in formats if row.single))
+    expected = (
+        f"expected {' or '.join(singles)} in {folder}" if singles else f"expected one {formats[0].title} in {folder}"
+    )
+    elsewhere = [found.name for row in FORMATS.values() if (found := row.find(folder)) is not None]
+    if elsewhere:
+        return f"{expected}, found {', '.join(elsewhere)}; ask for that format, or for none"
+    named_otherwise = [name for name in files if name.endswith(FILE_SUFFIXES) and not name.endswith(".json")]
+    if named_otherwise:
+        return f"{expected}, found {', '.join(named_otherwise[:3])}; pass the path of the file itself"
+    other = [
+        f"{', '.join(held[:3])} ({what})" for pattern, what in OTHER_FORMATS if (held := fnmatch.filter(files, pattern))
+    ]
+    if other:
+        return f"{expected}; this folder holds {'; '.join(other)}: convert it in the library that wrote it"
+    return f"{expected}, found no weights; check the folder"

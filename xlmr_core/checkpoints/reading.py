@@ -1,0 +1,87 @@
+"""From the file that decides to an open checkpoint: one file, or several and their index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xlmr_core.config import read_config_json
+from xlmr_core.errors import CheckpointError
+from xlmr_core.formats import Checkpoint, Format
+from xlmr_core.formats.base import Entry, entries_of
+from xlmr_core.formats.tensors import Container, TensorInfo
+
+__all__ = ["open_file"]
+
+
+def open_file(path: Path, format: Format, part: str | None = None) -> Checkpoint:
+    """Open a file of weights, or the index of several.
+
+    Args:
+        path: the file that decides.
+        format: its format.
+        part: of a file that holds several models or heads, the one to read.
+
+    Raises:
+        CheckpointError: if a file is missing, truncated, or tampered with.
+    """
+    if format.index and path.name.endswith(".json"):
+        return _open_shards(path, format)
+    file = format.open(path)
+    parts = file.metadata.get("parts", ())
+    if part is not None and part not in parts:
+        there = f"it has {', '.join(parts)}" if parts else "it has only one"
+        raise CheckpointError(f"{path} has no part {part!r}; {there}")
+    return Checkpoint(path, format.name, entries_of(file, file.tensors, format.naming(file, part)), file.metadata)
+
+
+@dataclass(frozen=True)
+class _Shards:
+    """Several files seen as one, as far as names go."""
+
+    path: Path
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, Any]
+
+
+def _open_shards(index: Path, format: Format) -> Checkpoint:
+    content = read_config_json(index)
+    weight_map = content.get("weight_map")
+    if (
+        not isinstance(weight_map, dict)
+        or not weight_map
+        or not all(isinstance(name, str) for name in weight_map.values())
+    ):
+        raise CheckpointError(
+            f"{index} has no weight_map from tensor names to files; fetch or save the checkpoint again"
+        )
+    suffix = Path(format.single).suffix
+    shards: dict[str, Container] = {}
+    for name in dict.fromkeys(weight_map.values()):
+        if Path(name).name != name or "\\" in name or not name.endswith(suffix):
+            raise CheckpointError(
+                f"{index} names the shard {name!r}; expected the name of a {suffix} file in the same folder"
+            )
+        if not (index.parent / name).is_file():
+            raise CheckpointError(
+                f"{index} names the shard {name}, which is not in {index.parent}; fetch or save the checkpoint again"
+            )
+        shards[name] = format.open(index.parent / name)
+    whole = _Shards(index, {name: info for shard in shards.values() for name, info in shard.tensors.items()}, {})
+    for shard in shards.values():
+        whole.metadata.update(shard.metadata)
+    naming = format.naming(whole, None)
+    # The index decides: a tensor that it does not name is not part of the checkpoint.
+    entries: dict[str, Entry] = {}
+    for tensor, file in weight_map.items():
+        stored = format.name_in_index(tensor)
+        if stored not in shards[file].tensors:
+            raise CheckpointError(
+                f"{index} says that {file} holds {tensor}, it does not; fetch or save the checkpoint again"
+            )
+        for name, entry in entries_of(shards[file], (stored,), naming).items():
+            if name in entries:
+                raise CheckpointError(f"{index} names {name} twice; fetch or save the checkpoint again")
+            entries[name] = entry
+    return Checkpoint(index, format.name, entries, content.get("metadata") or {})
