@@ -1,4 +1,5 @@
-"""The checks of this project. ``nox`` runs those of ``SUITE`` side by side, ``nox -s NAME`` one of them, ``nox -l`` lists all.
+"""The checks of this project. ``nox`` runs those of ``SUITE`` side by side, ``nox -s NAME`` one of them, ``nox -l``
+lists all.
 
 Most sessions run in the environment that nox itself is installed in (``pip install -c constraints.txt -e
 '.[all,dev]'``), so that three frameworks are installed once. ``package``, ``bench`` and the oracles make their own.
@@ -38,7 +39,8 @@ nox.options.default_venv_backend = "none"
 nox.options.error_on_missing_interpreters = True
 nox.options.sessions = ["suite"]
 
-# The sessions of `nox`, the longest first, so that no long one is left to run alone at the end. DEVELOP.md has their minutes.
+# The sessions of `nox`, the longest first, so that no long one is left to run alone at the end. DEVELOP.md has their
+# minutes.
 SUITE = (
     *("flax", "tf", "torch", "parity(backend='tf')", "parity(backend='flax')", "examples", "core"),
     *("package", "parity(backend='torch')", "types", "lint"),
@@ -138,7 +140,9 @@ def flax(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("backend", BACKENDS)
 def parity(session: nox.Session, backend: str) -> None:
-    """A backend against the reference, and the reference against other people's recorded numbers; a process for each backend."""
+    """A backend against the reference, and the reference against other people's recorded numbers; a process for each
+    backend.
+    """
     parity_of(session, backend)
 
 
@@ -188,7 +192,8 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(venv_backend="venv", reuse_venv=True)
 def bench(session: nox.Session) -> None:
-    """The benchmarks beside their peers, in an environment with these; not part of the default run, because figures need a quiet machine.
+    """The benchmarks beside their peers, in an environment with these; not part of the default run, because figures
+    need a quiet machine.
 
     ``nox -s bench -- encoder -- --rounds 9``: what follows goes to ``python -m benchmarks``.
     """
@@ -198,7 +203,9 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(name="peers-4", venv_backend="venv", reuse_venv=True)
 def peers_4(session: nox.Session) -> None:
-    """An environment with transformers 4, the last with TensorFlow and Flax classes, for ``XLMR_TRANSFORMERS_4`` of ``bench``."""
+    """An environment with transformers 4, the last with TensorFlow and Flax classes, for ``XLMR_TRANSFORMERS_4`` of
+    ``bench``.
+    """
     pins = [
         line
         for line in Path("constraints.txt").read_text().splitlines()

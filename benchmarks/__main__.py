@@ -1,7 +1,8 @@
 """Ask all questions, or some, each in a process of its own: ``python -m benchmarks [QUESTION ...] [-- OPTIONS]``.
 
-What stands after ``--`` goes to every question, such as ``--rounds 9``. Outcomes go into benchmarks/results, a file a backend, beside those of
-questions that were not asked now; ``python -m benchmarks.page`` then writes docs/benchmarks.md.
+What stands after ``--`` goes to every question, such as ``--rounds 9``. Outcomes go into benchmarks/results, a file a
+backend, beside those of questions that were not asked now; ``python -m benchmarks.page`` then writes
+docs/benchmarks.md.
 """
 
 from __future__ import annotations

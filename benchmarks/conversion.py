@@ -1,9 +1,10 @@
 """How fast does a checkpoint go from each format to each other, and how much memory does that hold?
 
-A synthetic XLM-RoBERTa-XL of 4 GB: its true vocabulary and width, four of its 36 layers, random values. A case is a format to read; each turn
-converts it, in a fresh process, to one format. "copying" is what the system takes to copy the safetensors file and to bring the copy to the
-disk, which a conversion does too. What is read is in the system's cache for everybody. Memory is the most that was resident, the interpreter
-with NumPy included; "mib" is the size of what was written.
+A synthetic XLM-RoBERTa-XL of 4 GB: its true vocabulary and width, four of its 36 layers, random values. A case is a
+format to read; each turn converts it, in a fresh process, to one format. "copying" is what the system takes to copy the
+safetensors file and to bring the copy to the disk, which a conversion does too. What is read is in the system's cache
+for everybody. Memory is the most that was resident, the interpreter with NumPy included; "mib" is the size of what was
+written.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """How fast is the encoder, on texts of natural length and without any padding?
 
-Everybody computes the last hidden states of the same batch with the same weights. The error is the difference to the baseline at real tokens,
-mean and largest; a float32 one of 1e-6 is rounding. "pad" is the padding ratio: positions of the padded batch for each real token.
+Everybody computes the last hidden states of the same batch with the same weights. The error is the difference to the
+baseline at real tokens, mean and largest; a float32 one of 1e-6 is rounding. "pad" is the padding ratio: positions of
+the padded batch for each real token.
 """
 
 from __future__ import annotations

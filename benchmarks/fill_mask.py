@@ -1,8 +1,8 @@
 """How fast is the fill-mask pipeline, from text to candidates?
 
-The same folder and call for both: ``pipeline("fill-mask", model=folder)``. The eight sentences have the lengths that cut the distribution of
-natural lengths into eight equal parts. "one by one" is the same list without ``batch_size=8``. The error is the largest difference of a
-candidate's score, relative to the score.
+The same folder and call for both: ``pipeline("fill-mask", model=folder)``. The eight sentences have the lengths that
+cut the distribution of natural lengths into eight equal parts. "one by one" is the same list without ``batch_size=8``.
+The error is the largest difference of a candidate's score, relative to the score.
 """
 
 from __future__ import annotations

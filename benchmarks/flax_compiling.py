@@ -1,7 +1,7 @@
 """How long does it take to compile a step of masked language modelling in Flax?
 
-Tracing and compiling of the step of ``flax_training``, of shapes alone, with nothing in JAX's caches. "scanned" is after
-``set_scan_layers(True)``, which compiles one layer for all.
+Tracing and compiling of the step of ``flax_training``, of shapes alone, with nothing in JAX's caches. "scanned" is
+after ``set_scan_layers(True)``, which compiles one layer for all.
 """
 
 from __future__ import annotations

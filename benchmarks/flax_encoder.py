@@ -1,4 +1,5 @@
-"""How fast is the Flax encoder, on texts of natural length and without any padding, beside the original Flax class and our PyTorch?
+"""How fast is the Flax encoder, on texts of natural length and without any padding, beside the original Flax class and
+our PyTorch?
 
 As in ``encoder``, with the original class of transformers 4, jitted, on the padded batch, as the baseline.
 """

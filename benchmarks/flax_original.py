@@ -1,7 +1,8 @@
-"""The original Flax classes, in the environment of a guest: ``python -m benchmarks.flax_original WORK FOLDER ARGUMENT``, run by ``guests.py``.
+"""The original Flax classes, in the environment of a guest:
+``python -m benchmarks.flax_original WORK FOLDER ARGUMENT``, run by ``guests.py``.
 
-They are run as their documentation has it: jitted, on the padded batch; in training with the loss of the published masked language modelling
-script, over the logits of all positions.
+They are run as their documentation has it: jitted, on the padded batch; in training with the loss of the published
+masked language modelling script, over the logits of all positions.
 """
 
 from __future__ import annotations

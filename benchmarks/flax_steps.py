@@ -1,4 +1,6 @@
-"""A step of masked language modelling in JAX, the same for every contestant: forward, backward, AdamW, with the state given away."""
+"""A step of masked language modelling in JAX, the same for every contestant: forward, backward, AdamW, with the state
+given away.
+"""
 
 from __future__ import annotations
 

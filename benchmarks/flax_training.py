@@ -1,8 +1,8 @@
 """How fast is a step of masked language modelling in Flax?
 
-A step is forward, backward and AdamW, jitted with the state given away, with the dropout of the config, on 8 x 128 tokens of which 15 % are
-labelled. xlmr projects to the vocabulary only at ``masked_positions``; the original class has logits everywhere. The error is the difference
-of the losses without dropout, before the first step.
+A step is forward, backward and AdamW, jitted with the state given away, with the dropout of the config, on 8 x 128
+tokens of which 15 % are labelled. xlmr projects to the vocabulary only at ``masked_positions``; the original class has
+logits everywhere. The error is the difference of the losses without dropout, before the first step.
 """
 
 from __future__ import annotations

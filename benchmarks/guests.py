@@ -1,7 +1,7 @@
 """Contestants of another environment: a process of another Python that is kept for all of its turns.
 
-The original TensorFlow and Flax classes are in transformers 4 only, which cannot live beside what the other peers need. ``nox -s peers-4``
-makes an environment for them; ``XLMR_TRANSFORMERS_4`` names its Python.
+The original TensorFlow and Flax classes are in transformers 4 only, which cannot live beside what the other peers need.
+``nox -s peers-4`` makes an environment for them; ``XLMR_TRANSFORMERS_4`` names its Python.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The measuring itself: contestants take turns, medians count, the outcome is a table and a JSON file.
 
-A *question* (one file of this package) has *cases* (a batch, a length); in a case, *contestants* do the same work. A contestant's turn
-gives numbers, usually its wall time. Every round gives each contestant one turn, in an order drawn afresh, so that whatever disturbs the
-machine disturbs all alike; ratios are taken within a round and their median counts.
+A *question* (one file of this package) has *cases* (a batch, a length); in a case, *contestants* do the same work. A
+contestant's turn gives numbers, usually its wall time. Every round gives each contestant one turn, in an order drawn
+afresh, so that whatever disturbs the machine disturbs all alike; ratios are taken within a round and their median
+counts.
 """
 
 from __future__ import annotations
@@ -83,10 +84,12 @@ class Case:
 
     Attributes:
         name: of the case.
-        contestants: how to build each contestant's job, by name. Built once, just before the first round; may raise :class:`Absent`.
+        contestants: how to build each contestant's job, by name. Built once, just before the first round; may raise
+            :class:`Absent`.
         baselines: names in order of preference; ratios and errors are against the first that takes part.
         facts: what a reader has to know of the work, such as the padding ratio.
-        compare: the error of an answer against the baseline's, by name of the error. Answers are the jobs' attribute ``answer``.
+        compare: the error of an answer against the baseline's, by name of the error. Answers are the jobs' attribute
+            ``answer``.
         rounds, warmup: in place of the options', for what is counted instead of timed.
     """
 

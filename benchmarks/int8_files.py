@@ -1,7 +1,7 @@
 """How large is the int8 checkpoint, and is it the same model after saving and loading?
 
-The masked language model with its vocabulary head, saved as safetensors. The error is the difference between the logits of the model
-that was saved and of the one that was loaded: it has to be zero.
+The masked language model with its vocabulary head, saved as safetensors. The error is the difference between the logits
+of the model that was saved and of the one that was loaded: it has to be zero.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How fast is the Keras encoder, beside the original TensorFlow class, KerasHub's backbone and our PyTorch?
 
-Everybody computes the last hidden states of the same batches with the same weights, in one graph (``tf.function``); what XLA compiled
-(``jit_compile=True``) stands beside it. The original class runs in a process of its own, which takes its own time. The error is the
-difference to the baseline at real tokens.
+Everybody computes the last hidden states of the same batches with the same weights, in one graph (``tf.function``);
+what XLA compiled (``jit_compile=True``) stands beside it. The original class runs in a process of its own, which takes
+its own time. The error is the difference to the baseline at real tokens.
 """
 
 from __future__ import annotations

@@ -26,7 +26,9 @@ from benchmarks.guests import serve
 
 
 def load(name: str, folder: str) -> Any:
-    """A model by its class, with the weights of a safetensors file: its own reader does not know today's safetensors."""
+    """A model by its class, with the weights of a safetensors file: its own reader does not know today's
+    safetensors.
+    """
     model = getattr(transformers, name)(transformers.XLMRobertaConfig.from_pretrained(folder))
     weights = safetensors.torch.load_file(os.path.join(folder, "model.safetensors"))
     return load_pytorch_state_dict_in_tf2_model(model, weights, allow_missing_keys=True)

@@ -79,7 +79,9 @@ def keras_hub(options: Options, mode: str = "graph") -> Forward:
 
 
 def give_weights(model: Any, values: Mapping[str, NDArray[Any]], config: Any) -> None:
-    """Put canonical values into KerasHub's layers, which count positions from 0 and have no token types: rows move, the type is added."""
+    """Put canonical values into KerasHub's layers, which count positions from 0 and have no token types: rows move, the
+    type is added.
+    """
     tables = model.get_layer("embeddings")
     positions = values["embeddings.position_embeddings.weight"][config.pad_token_id + 1 :]
     tables.token_embedding.embeddings.assign(values["embeddings.word_embeddings.weight"])

@@ -1,7 +1,7 @@
 """How often is the graph of the Keras encoder traced over a hundred batches of natural length?
 
-"first" counts graphs after the first batch, "later" those that the others add. The function declares no sizes, and the texts and lengths of the
-batches differ. No time is taken.
+"first" counts graphs after the first batch, "later" those that the others add. The function declares no sizes, and the
+texts and lengths of the batches differ. No time is taken.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""How long does it take the Keras backend from nothing to the first answer, and how much memory, beside the original class?
+"""How long does it take the Keras backend from nothing to the first answer, and how much memory, beside the original
+class?
 
-As in ``start_up``. "xlmr_tf, same file" reads the same file as the original, ``tf_model.h5``; "xlmr_tf" reads safetensors, which the original
-reads through PyTorch only.
+As in ``start_up``. "xlmr_tf, same file" reads the same file as the original, ``tf_model.h5``; "xlmr_tf" reads
+safetensors, which the original reads through PyTorch only.
 """
 
 from __future__ import annotations

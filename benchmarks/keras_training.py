@@ -1,8 +1,10 @@
-"""How fast is a Keras step of masked language modelling, beside the original TensorFlow class, and what does ``fit`` cost?
+"""How fast is a Keras step of masked language modelling, beside the original TensorFlow class, and what does ``fit``
+cost?
 
-A step is forward, backward and AdamW in one graph, with the dropout of the config, on 8 x 128 tokens of which 15 % are labelled. xlmr_tf
-projects to the vocabulary only at ``masked_positions``. The error is the difference of the losses without dropout, before the first step.
-``fit`` and the bare loop over a ``tf.function`` train a classifier of the same size for four steps.
+A step is forward, backward and AdamW in one graph, with the dropout of the config, on 8 x 128 tokens of which 15 % are
+labelled. xlmr_tf projects to the vocabulary only at ``masked_positions``. The error is the difference of the losses
+without dropout, before the first step. ``fit`` and the bare loop over a ``tf.function`` train a classifier of the same
+size for four steps.
 """
 
 from __future__ import annotations

@@ -20,7 +20,9 @@ TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "in
 
 
 def once(path: Path, make: Callable[[Path], object]) -> Path:
-    """The path, made now if it is not there; ``make`` gets a temporary path, so an interruption leaves nothing half done."""
+    """The path, made now if it is not there; ``make`` gets a temporary path, so an interruption leaves nothing half
+    done.
+    """
     if not path.exists():
         partial = path.with_name(path.name + ".partial")
         if partial.is_dir():
@@ -66,8 +68,8 @@ def _make(folder: Path, tiny: bool) -> None:
 def with_pairs(model: bytes, count: int, seed: int = 0) -> bytes:
     """A sentencepiece file with pieces added up to ``count``: pairs of its own, drawn by their probabilities.
 
-    A vocabulary of the published size that needs no training: common beginnings of words with common endings. A pair is a little less
-    probable than its rarer half. Fields of the file may stand in any order, so new pieces go to the end.
+    A vocabulary of the published size that needs no training: common beginnings of words with common endings. A pair is
+    a little less probable than its rarer half. Fields of the file may stand in any order, so new pieces go to the end.
     """
     from xlmr_core.tokenization.spm import SentencePieceModel
 

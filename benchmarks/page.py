@@ -1,6 +1,7 @@
 """Write the figures of benchmarks/results into docs/benchmarks.md: ``python -m benchmarks.page``.
 
-Everything between the two marks of the page comes from here, so that no figure is typed by hand; a test holds the page to the files.
+Everything between the two marks of the page comes from here, so that no figure is typed by hand; a test holds the page
+to the files.
 """
 
 from __future__ import annotations

@@ -80,7 +80,9 @@ def ctranslate2(options: Options, compute_type: str = "float32") -> Forward:
 
 
 def onnxruntime(options: Options, int8: bool = False) -> Forward:
-    """ONNX Runtime on the model of transformers, exported by PyTorch; int8 by its own dynamic quantization, per channel."""
+    """ONNX Runtime on the model of transformers, exported by PyTorch; int8 by its own dynamic quantization, per
+    channel.
+    """
     engine = peer("onnxruntime", options)
     source = checkpoint(options)
     version = machine.version("onnxruntime")

@@ -1,7 +1,7 @@
 """How often is the compiled encoder compiled over a hundred batches of natural length?
 
-"first" counts graphs after the first batch, "later" those that the others add, "breaks" the places where a graph had to be cut. No time is
-taken.
+"first" counts graphs after the first batch, "later" those that the others add, "breaks" the places where a graph had to
+be cut. No time is taken.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """How long does it take from nothing to the first answer, and how much memory?
 
-Each turn is a fresh process: import, ``from_pretrained`` of the checkpoint, the vocabulary logits of one sentence. The same code for both
-libraries; the file is in the system's cache for both. Time runs from the start of the process to its answer, the interpreter's own start
-included. "torch alone" is a process that only imports torch; "file_mib" is the size of the weights. The error is that of the logits
-at the sentence's mask. ``keras_start_up`` and ``flax_start_up`` ask the same of the other backends.
+Each turn is a fresh process: import, ``from_pretrained`` of the checkpoint, the vocabulary logits of one sentence. The
+same code for both libraries; the file is in the system's cache for both. Time runs from the start of the process to its
+answer, the interpreter's own start included. "torch alone" is a process that only imports torch; "file_mib" is the size
+of the weights. The error is that of the logits at the sentence's mask. ``keras_start_up`` and ``flax_start_up`` ask the
+same of the other backends.
 """
 
 from __future__ import annotations

@@ -114,7 +114,8 @@ def masked_sentences(mask_token: str, words: list[int]) -> list[str]:
 
 
 def sentences(count: int, longest: int = 200) -> list[str]:
-    """Real lines of all languages of the shared pretraining text in turns, those of at most so many characters: paragraphs are left out.
+    """Real lines of all languages of the shared pretraining text in turns, those of at most so many characters:
+    paragraphs are left out.
 
     Raises:
         Absent: the data is not there.

@@ -1,8 +1,9 @@
 """How fast is a step of masked language modelling, and how much memory does it take?
 
-A step is forward, backward and AdamW, with the dropout of the config, on 8 x 128 tokens of which 15 % are labelled. xlmr projects to the
-vocabulary only where there is a label (``sparse_prediction=True``). The error is the difference of the losses without dropout, before the first
-step. Peak memory is that of a process that does two steps, so that the moments of AdamW are there.
+A step is forward, backward and AdamW, with the dropout of the config, on 8 x 128 tokens of which 15 % are labelled.
+xlmr projects to the vocabulary only where there is a label (``sparse_prediction=True``). The error is the difference of
+the losses without dropout, before the first step. Peak memory is that of a process that does two steps, so that the
+moments of AdamW are there.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ with tempfile.TemporaryDirectory() as name:
 
     what = inspect_model(folder / "bfloat16")
     print(
-        f"{what.num_parameters} parameters as {what.dtypes[0].dtype}, {what.memory.train_mixed / 1e6:.0f} MB to train them"
+        f"{what.num_parameters} parameters as {what.dtypes[0].dtype}, {what.memory.train_mixed / 1e6:.0f} MB to train "
+        "them"
     )
 
     print(f"healthy: {diagnose(folder / 'bfloat16').healthy}")

@@ -1,7 +1,8 @@
-"""Fine-tune a classifier with Flax the published way: a train state, ``pmap`` over devices, gradients averaged by ``pmean``.
+"""Fine-tune a classifier with Flax the published way: a train state, ``pmap`` over devices, gradients averaged by
+``pmean``.
 
-Two virtual devices of the CPU stand for two accelerators. The averaged step is the step of one device on the whole batch, which is checked at
-the end. Eight sentences are no data set: this shows the moving parts.
+Two virtual devices of the CPU stand for two accelerators. The averaged step is the step of one device on the whole
+batch, which is checked at the end. Eight sentences are no data set: this shows the moving parts.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Train a masked language model on a mesh of devices: data parallel, with every parameter divided too (FSDP).
 
-The step is written for one device; XLA divides the work by where its inputs lie. Two virtual devices of the CPU stand for accelerators.
+The step is written for one device; XLA divides the work by where its inputs lie. Two virtual devices of the CPU stand
+for accelerators.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ MASKED = 3  # positions a text
 tokenizer = AutoTokenizer.from_pretrained("xlmr-mini")
 model, params = FlaxAutoModelForMaskedLM.from_pretrained("xlmr-mini", _do_init=False)
 
-# A mask at some tokens of each text; logits are computed there only, and their number is fixed, as a compiled step wants it.
+# A mask at some tokens of each text; logits are computed there only, and their number is fixed, as a compiled step
+# wants it.
 batch = dict(tokenizer(TEXTS, padding=True, return_tensors="np"))
 rng = np.random.default_rng(0)
 lengths = batch["attention_mask"].sum(1)

@@ -57,7 +57,8 @@ with tempfile.TemporaryDirectory() as folder:
     model.load_weights(best)
     print(model.evaluate(inputs, labels, batch_size=BATCH, verbose=0, return_dict=True))
 
-    # Keras's own file holds the optimizer too, so training can go on; save_pretrained writes what every framework reads.
+    # Keras's own file holds the optimizer too, so training can go on; save_pretrained writes what every framework
+    # reads.
     model.save(Path(folder, "model.keras"))
     model.save_pretrained(Path(folder, "checkpoint"))
     tokenizer.save_pretrained(Path(folder, "checkpoint"))

@@ -23,7 +23,8 @@ with tempfile.TemporaryDirectory() as folder:
     model.export(Path(folder, "fill_mask"), verbose=False)
     served = tf.saved_model.load(Path(folder, "fill_mask"))
     logits = served.serve(inputs)["logits"]
-    # Logits lie near -90, where float32 has five digits behind the point at best: so a relative bound beside the absolute.
+    # Logits lie near -90, where float32 has five digits behind the point at best: so a relative bound beside the
+    # absolute.
     np.testing.assert_allclose(logits, model(inputs).logits, rtol=1e-5, atol=1e-4)
     for row, column in np.argwhere(inputs["input_ids"] == tokenizer.mask_token_id):
         print(tokenizer.decode(int(logits[row, column].numpy().argmax())))

@@ -1,4 +1,6 @@
-"""The other heads under ``fit``, each for a few steps on a few sentences: questions, tokens, choices, several labels, numbers."""
+"""The other heads under ``fit``, each for a few steps on a few sentences: questions, tokens, choices, several labels,
+numbers.
+"""
 
 from __future__ import annotations
 

@@ -1,15 +1,21 @@
-"""What the default suite leaves to ``nox -s everything``. This is the one place that decides it; DEVELOP.md says when to run that session.
+"""What the default suite leaves to ``nox -s everything``. This is the one place that decides it; DEVELOP.md says when
+to run that session.
 
-The tests of the backends are a product: cases x families x modes x dtypes. Most of it says a thing twice. The default suite takes
+The tests of the backends are a product: cases x families x modes x dtypes. Most of it says a thing twice. The default
+suite takes
 
-- each head once in every compiled or exported form, the families in turn (``in_turn``): above the encoder the families are one code,
-  and each family's encoder is compiled by half of the heads;
+- each head once in every compiled or exported form, the families in turn (``in_turn``): above the encoder the families
+  are one code, and each family's encoder is compiled by half of the heads;
 - TensorFlow's graphs of free sizes for each parity case in one family: what a graph changes is the same in both;
 - each parity case in one half precision, the families in turn: every case is in both, every mode has both;
-- eager TensorFlow and Flax in float64, where a wrong formula shows most; in float32 they make the recorded calls and train;
-- gradients in one mode a case, the modes in turn, and golden gradients in the next one; fully masked rows in every mode;
-- a dozen mistakes a backend: that all of them are noticed is tested with the reference, which makes them as a backend does;
-- of the golden outputs those of the reference: a backend's own would follow, as it equals the reference on the same inputs.
+- eager TensorFlow and Flax in float64, where a wrong formula shows most; in float32 they make the recorded calls and
+  train;
+- gradients in one mode a case, the modes in turn, and golden gradients in the next one; fully masked rows in every
+  mode;
+- a dozen mistakes a backend: that all of them are noticed is tested with the reference, which makes them as a backend
+  does;
+- of the golden outputs those of the reference: a backend's own would follow, as it equals the reference on the same
+  inputs.
 
 ``nox -s everything`` takes all of it.
 """

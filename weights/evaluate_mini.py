@@ -69,7 +69,9 @@ def hide(rows: list[list[int]], vocabulary: int, seed: list[int]) -> tuple[np.nd
 
 
 def hide_a_word(rows: list[list[int]], words: Words, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The rows that have a word of one token, with one such replaced by a typed `<mask>`, and the labels; both (B, S), padded."""
+    """The rows that have a word of one token, with one such replaced by a typed `<mask>`, and the labels; both (B, S),
+    padded.
+    """
     rng = np.random.default_rng(seed)
     mask = len(words.begins) - 1
     goes_on = words.letters & ~words.begins
@@ -90,7 +92,9 @@ def hide_a_word(rows: list[list[int]], words: Words, seed: list[int]) -> tuple[n
 
 @torch.inference_mode()
 def judge_words(model: torch.nn.Module, rows: list[list[int]], words: Words, seed: int) -> dict[str, Any]:
-    """Words hidden, and the shares of which the right one comes first and among the first five; no shares without words."""
+    """Words hidden, and the shares of which the right one comes first and among the first five; no shares without
+    words.
+    """
     hidden = first = in_five = 0
     ordered = sorted(rows, key=len)
     for begin in range(0, len(ordered), BATCH):

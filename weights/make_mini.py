@@ -36,7 +36,9 @@ def architecture(vocabulary: int) -> XLMRobertaConfig:
 
 
 def arguments() -> argparse.ArgumentParser:
-    """The options of the trainer; the defaults are those of a first run, `README.md` has the runs of the checkpoint here."""
+    """The options of the trainer; the defaults are those of a first run, `README.md` has the runs of the checkpoint
+    here.
+    """
     recipe = training.Recipe()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=corpus.PRETRAIN, help="the folder pretrain of the data")

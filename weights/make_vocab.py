@@ -1,8 +1,8 @@
 """Train the sentencepiece vocabulary of `xlmr-mini`: `python -m weights.make_vocab` from the repository root.
 
-A unigram model with XLM-R's normalization (nmt_nfkc) and its first pieces (`<unk>`, `<s>`, `</s>`), so that the published
-offset holds: piece `i` of the file is token `i + 1`, `<pad>` is 1 and `<mask>` comes last. `PIECES` + 2 is the model's
-`vocab_size`.
+A unigram model with XLM-R's normalization (nmt_nfkc) and its first pieces (`<unk>`, `<s>`, `</s>`), so that the
+published offset holds: piece `i` of the file is token `i + 1`, `<pad>` is 1 and `<mask>` comes last. `PIECES` + 2 is
+the model's `vocab_size`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Make the checkpoint of a finished training run: `python -m weights.publish_mini` from the repository root.
 
-Writes into `weights/xlmr-mini`: config, float16 weights, tokenizer files, `evaluation.json`, `SOURCES.md` and the model card;
-and `weights/manifest.json` with the hash of every file. The sentencepiece file is there already (`weights.make_vocab`).
+Writes into `weights/xlmr-mini`: config, float16 weights, tokenizer files, `evaluation.json`, `SOURCES.md` and the model
+card; and `weights/manifest.json` with the hash of every file. The sentencepiece file is there already
+(`weights.make_vocab`).
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def sources(data: Path) -> str:
         [
             "# Sources of the training text",
             "",
-            "Public repositories, the commit that was read, its licence, and whom to credit. Parts under CC BY-SA stay under it.",
+            "Public repositories, the commit that was read, its licence, and whom to credit. Parts under CC BY-SA stay "
+            "under it.",
             "",
             "| repository | commit | licence | attribution |",
             "| --- | --- | --- | --- |",
@@ -73,7 +75,8 @@ def _language_table(figures: dict[str, Any], counts: dict[str, int]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     )
     body = [
-        f"| {code} | {counts[code]:,} | {row['masked']} | {row['accuracy']:.3f} | {row['baseline']:.3f} | {row['loss']:.2f} |"
+        f"| {code} | {counts[code]:,} | {row['masked']} | {row['accuracy']:.3f} | {row['baseline']:.3f} | "
+        f"{row['loss']:.2f} |"
         + (f" {row['words']} | {row['first']:.3f} | {row['in_five']:.3f} |" if row["words"] else " 0 | | |")
         for code, row in enough.items()
     ]
@@ -99,7 +102,8 @@ def _runs(runs: list[dict[str, Any]]) -> tuple[str, str]:
             + (f" --rate {rate:g}" if rate != 1 else "")
         )
         lines.append(
-            f"| {number + 1} | {run['steps']} | {run['minutes']} | {run['tokens'] / 1e6:.1f} M | {100 * run['share_of_rows']:.0f} %"
+            f"| {number + 1} | {run['steps']} | {run['minutes']} | {run['tokens'] / 1e6:.1f} M | "
+            f"{100 * run['share_of_rows']:.0f} %"
             f" | {run['largest']:g} | {recipe['seed']} | {run['loss']} |"
         )
         if "after" in run:
@@ -186,7 +190,9 @@ def history(work: Path, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def continued(published: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The runs behind the published checkpoint, then those that went on from it; published again, they stand there once."""
+    """The runs behind the published checkpoint, then those that went on from it; published again, they stand there
+    once.
+    """
     runs = [{**runs[0], "after": f"weights/{MODEL.name}"}, *runs[1:]]
     before = published.index(runs[0]) if runs[0] in published else len(published)
     return [*published[:before], *runs]

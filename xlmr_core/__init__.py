@@ -1,4 +1,5 @@
-"""The framework-neutral core of xlmr: configuration, tokenizers, parameter table, checkpoints, outputs and the reference model.
+"""The framework-neutral core of xlmr: configuration, tokenizers, parameter table, checkpoints, outputs and the
+reference model.
 
 Needs numpy, safetensors, sentencepiece and tokenizers; never imports torch, tensorflow or jax.
 """

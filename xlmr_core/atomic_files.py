@@ -23,8 +23,8 @@ def atomic_path(path: Path, *, together: Mapping[Path, bytes] | None = None) -> 
 
     Args:
         path: the file to make.
-        together: small files that belong to it. They are renamed into place directly before it and put back if that fails, so only a kill
-            in between can leave them newer than ``path``.
+        together: small files that belong to it. They are renamed into place directly before it and put back if that
+            fails, so only a kill in between can leave them newer than ``path``.
     """
     temporary = _temporary_beside(path)
     try:
@@ -44,7 +44,9 @@ def write_atomically(path: Path, content: bytes, *, together: Mapping[Path, byte
 
 
 def write_all_atomically(files: Mapping[Path, bytes]) -> None:
-    """Write several small files: all are complete on the disk before the first takes its place, and a failure puts the old ones back."""
+    """Write several small files: all are complete on the disk before the first takes its place, and a failure puts the
+    old ones back.
+    """
     with replaced(files):
         pass
     for folder in {path.parent for path in files}:
@@ -90,7 +92,9 @@ def _temporary_beside(path: Path) -> Path:
 
 
 def _settle(temporary: Path) -> None:
-    """Bring a written temporary to the disk, with the permissions of the user's files: ``mkstemp`` makes private ones."""
+    """Bring a written temporary to the disk, with the permissions of the user's files: ``mkstemp`` makes
+    private ones.
+    """
     temporary.chmod(0o666 & ~_UMASK)
     with temporary.open("rb") as file:
         os.fsync(file.fileno())

@@ -1,7 +1,8 @@
 """A call of an encoder on its way through a backend: read, planned, run.
 
-``read`` (``inputs.py`` of a backend) checks what came and gives a :class:`Call`; it looks at no value that a compiler could not know.
-``plan`` (``plan.py``) decides how it runs: packed or padded, which masks, which memory. ``run`` (``encoder.py``) computes, with tensors only.
+``read`` (``inputs.py`` of a backend) checks what came and gives a :class:`Call`; it looks at no value that a compiler
+could not know. ``plan`` (``plan.py``) decides how it runs: packed or padded, which masks, which memory. ``run``
+(``encoder.py``) computes, with tensors only.
 """
 
 from __future__ import annotations

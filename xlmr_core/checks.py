@@ -1,8 +1,9 @@
 """The checks of a model's inputs, once for every backend and with one wording.
 
-A backend describes each input as :class:`Seen`: its shape and dtype, which are always known, and its values, where they can be read for
-nothing (on the host, outside compilers). The core decides. Under a compiler, an export or on an accelerator, values are the caller's
-contract. What was not passed (``None``) is in order. ``head_checks.py`` has the checks of what only heads take.
+A backend describes each input as :class:`Seen`: its shape and dtype, which are always known, and its values, where they
+can be read for nothing (on the host, outside compilers). The core decides. Under a compiler, an export or on an
+accelerator, values are the caller's contract. What was not passed (``None``) is in order. ``head_checks.py`` has the
+checks of what only heads take.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ __all__ = [
 # A label of this value is not counted (the convention of all published data collators).
 IGNORE_INDEX = -100
 
-# A masked position as start or end of an answer, where packing left it out: whoever takes the best position, or a softmax over all, must not
-# get padding. A zero would be among the best of scores that are mostly negative; the published question-answering pipeline puts this number.
+# A masked position as start or end of an answer, where packing left it out: whoever takes the best position, or a
+# softmax over all, must not get padding. A zero would be among the best of scores that are mostly negative; the
+# published question-answering pipeline puts this number.
 MASKED_SCORE = -10_000.0
 
 Shape = Sequence[int]
@@ -161,7 +163,8 @@ def check_mask(mask: Seen | None) -> None:
         between = values[(values != 0) & (values != 1)]
         if between.size:
             raise InputError(
-                f"{mask.name} must hold 0 and 1 only, received {between[0].item()}; round it, or scale the scores elsewhere"
+                f"{mask.name} must hold 0 and 1 only, received {between[0].item()}; round it, or scale the scores "
+                "elsewhere"
             )
 
 
@@ -190,14 +193,16 @@ def check_encoder_inputs(
     """Check the inputs of an encoder and return (batch, length).
 
     Raises:
-        InputError: for both or neither of ``input_ids`` and ``inputs_embeds``, an empty batch or sequence, a sequence over the model's
-            length, an input whose shape does not fit, ids that are not integers or lie outside their table, a mask of other than 0 and 1.
+        InputError: for both or neither of ``input_ids`` and ``inputs_embeds``, an empty batch or sequence, a sequence
+            over the model's length, an input whose shape does not fit, ids that are not integers or lie outside their
+            table, a mask of other than 0 and 1.
     """
     for ids in (input_ids, token_type_ids, position_ids):
         check_integers(ids, "pass the tokenizer's output, or inputs_embeds for vectors")
     if inputs_embeds is not None and inputs_embeds.kind is not Kind.FLOATING:
         raise InputError(
-            f"inputs_embeds must hold floating point numbers, received {inputs_embeds.dtype_name}; pass ids as input_ids"
+            f"inputs_embeds must hold floating point numbers, received {inputs_embeds.dtype_name}; pass ids as "
+            "input_ids"
         )
     batch, length = _batch_and_length(config, input_ids, inputs_embeds)
     if position_ids is None:
@@ -293,7 +298,8 @@ def check_memory(
     shape = tuple(states.shape)
     if len(shape) != 3 or 0 in shape or (shape[0], shape[2]) != (batch, config.hidden_size):
         raise InputError(
-            f"encoder_hidden_states must have the shape ({batch}, source length, {config.hidden_size}), received {shape}"
+            f"encoder_hidden_states must have the shape ({batch}, source length, {config.hidden_size}), received "
+            f"{shape}"
         )
     if mask is not None:
         check_shape(mask.name, mask.shape, shape[:2])

@@ -1,7 +1,8 @@
 """Model configurations: the published ``config.json`` keys, in and out.
 
-``XLMRobertaConfig`` covers base and large (post-LN), ``XLMRobertaXLConfig`` covers XL and XXL (pre-LN). The documented defaults are kept
-as published although they are not those of any released checkpoint; ``base()``, ``large()``, ``xl()`` and ``xxl()`` give the real numbers.
+``XLMRobertaConfig`` covers base and large (post-LN), ``XLMRobertaXLConfig`` covers XL and XXL (pre-LN). The documented
+defaults are kept as published although they are not those of any released checkpoint; ``base()``, ``large()``, ``xl()``
+and ``xxl()`` give the real numbers.
 """
 
 from __future__ import annotations
@@ -39,22 +40,25 @@ class XLMRobertaConfig(PretrainedConfig):
         num_hidden_layers: number of transformer layers.
         num_attention_heads: attention heads of a layer.
         intermediate_size: width of the feed-forward layer.
-        hidden_act: name of the activation (see ``ACTIVATIONS``), or a callable of the backend that will run the model. A callable cannot
-            be written to ``config.json``; ``save_pretrained`` refuses it.
+        hidden_act: name of the activation (see ``ACTIVATIONS``), or a callable of the backend that will run the model.
+            A callable cannot be written to ``config.json``; ``save_pretrained`` refuses it.
         hidden_dropout_prob: dropout after embeddings, attention and feed-forward output.
         attention_probs_dropout_prob: dropout on attention probabilities.
-        max_position_embeddings: rows of the position table. Positions start at ``pad_token_id + 1``, so a sequence has at most
-            ``max_tokens`` = ``max_position_embeddings - pad_token_id - 1`` tokens.
+        max_position_embeddings: rows of the position table. Positions start at ``pad_token_id + 1``, so a sequence has
+            at most ``max_tokens`` = ``max_position_embeddings - pad_token_id - 1`` tokens.
         type_vocab_size: rows of the token type table.
         initializer_range: standard deviation of freshly drawn weights.
         layer_norm_eps: epsilon of every layer norm.
-        pad_token_id, bos_token_id, eos_token_id: ids of ``<pad>``, ``<s>`` and ``</s>``; the last may be a list, as published.
-        position_embedding_type: ``absolute``, ``relative_key`` (Shaw et al. 2018) or ``relative_key_query`` (Huang et al. 2020).
+        pad_token_id, bos_token_id, eos_token_id: ids of ``<pad>``, ``<s>`` and ``</s>``; the last may be a list, as
+            published.
+        position_embedding_type: ``absolute``, ``relative_key`` (Shaw et al. 2018) or ``relative_key_query`` (Huang et
+            al. 2020).
         use_cache: whether a decoder returns its keys and values.
         classifier_dropout: dropout of the classification heads; ``None`` means ``hidden_dropout_prob``.
-        **kwargs: the keys every configuration shares (``num_labels``, ``id2label``, ``label2id``, ``problem_type``, ``is_decoder``,
-            ``add_cross_attention``, ``tie_word_embeddings``, ``output_attentions``, ``output_hidden_states``, ``return_dict``,
-            ``chunk_size_feed_forward``, ``dtype``, ...). Unknown keys are kept and written back.
+        **kwargs: the keys every configuration shares (``num_labels``, ``id2label``, ``label2id``, ``problem_type``,
+            ``is_decoder``, ``add_cross_attention``, ``tie_word_embeddings``, ``output_attentions``,
+            ``output_hidden_states``, ``return_dict``, ``chunk_size_feed_forward``, ``dtype``, ...). Unknown keys are
+            kept and written back.
 
     Raises:
         ConfigError: for values that no model can be built from.
@@ -119,7 +123,8 @@ class XLMRobertaConfig(PretrainedConfig):
             others = "only XLM-RoBERTa, XLM-RoBERTa-XL, RoBERTa and CamemBERT load here"
             remedy = f"load it with {hint.__name__} and its models" if hint else others
             raise ConfigError(
-                f"{cls.__name__} expects a config.json with model_type {' or '.join(map(repr, cls.accepted_model_types))}, "
+                f"{cls.__name__} expects a config.json with model_type "
+                f"{' or '.join(map(repr, cls.accepted_model_types))}, "
                 f"received {model_type!r}; {remedy}"
             )
 
@@ -162,7 +167,9 @@ class XLMRobertaConfig(PretrainedConfig):
 
     @property
     def max_tokens(self) -> int:
-        """The longest sequence, special tokens included (512 for the released checkpoints; see ``xlmr_core.positions``)."""
+        """The longest sequence, special tokens included (512 for the released checkpoints; see
+        ``xlmr_core.positions``).
+        """
         from xlmr_core.positions import max_tokens
 
         return max_tokens(self)
@@ -177,7 +184,9 @@ class XLMRobertaConfig(PretrainedConfig):
 
 
 class XLMRobertaXLConfig(XLMRobertaConfig):
-    """Configuration of XLM-RoBERTa-XL and -XXL (pre-LN). Arguments as in :class:`XLMRobertaConfig`; only the defaults differ."""
+    """Configuration of XLM-RoBERTa-XL and -XXL (pre-LN). Arguments as in :class:`XLMRobertaConfig`; only the defaults
+    differ.
+    """
 
     model_type: str = "xlm-roberta-xl"
     accepted_model_types: ClassVar[tuple[str, ...]] = ("xlm-roberta-xl",)
@@ -300,7 +309,9 @@ class AutoConfig:
 
 
 def config_class_of(values: Mapping[str, Any]) -> type[XLMRobertaConfig]:
-    """The configuration class for the content of a ``config.json``; files older than ``model_type`` are told by their architecture."""
+    """The configuration class for the content of a ``config.json``; files older than ``model_type`` are told by their
+    architecture.
+    """
     model_type = values.get("model_type")
     if model_type is None:
         architecture = str((values.get("architectures") or ["?"])[0])

@@ -53,7 +53,8 @@ def check_values(config: XLMRobertaConfig) -> None:
     checks = [
         (
             config.hidden_size % config.num_attention_heads == 0,
-            f"hidden_size ({config.hidden_size}) must be a multiple of num_attention_heads ({config.num_attention_heads}); "
+            f"hidden_size ({config.hidden_size}) must be a multiple of num_attention_heads "
+            f"({config.num_attention_heads}); "
             "change one of them",
         ),
         (
@@ -62,7 +63,8 @@ def check_values(config: XLMRobertaConfig) -> None:
         ),
         (
             config.position_embedding_type in POSITION_EMBEDDING_TYPES,
-            f"position_embedding_type must be one of {', '.join(POSITION_EMBEDDING_TYPES)}, received {config.position_embedding_type!r}",
+            f"position_embedding_type must be one of {', '.join(POSITION_EMBEDDING_TYPES)}, received "
+            f"{config.position_embedding_type!r}",
         ),
         (
             config.problem_type in PROBLEM_TYPES,
@@ -74,7 +76,8 @@ def check_values(config: XLMRobertaConfig) -> None:
         ),
         (
             _is_integer(pad) and config.max_position_embeddings > pad + 1,
-            f"max_position_embeddings ({config.max_position_embeddings}) leaves no room for a token: positions start at "
+            f"max_position_embeddings ({config.max_position_embeddings}) leaves no room for a token: positions start "
+            "at "
             "pad_token_id + 1",
         ),
         (

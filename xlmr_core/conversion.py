@@ -1,4 +1,6 @@
-"""A checkpoint of any format to any format, all or nothing, a piece of a tensor in memory at a time, without a framework."""
+"""A checkpoint of any format to any format, all or nothing, a piece of a tensor in memory at a time, without a
+framework.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,9 @@ from xlmr_core.verification import Comparison, Counter, Progress, compare_files
 __all__ = ["COPIED", "Conversion", "convert", "small_files", "writable_formats"]
 
 _CONFIG, _MODULES, _DICTIONARY = "config.json", "modules.json", "dict.txt"
-# Small files that belong to a model and are copied beside its weights, where there are any: the tokenizer, how to generate,
-# what makes a sentence encoder of it (beside the folders that the list of modules names), and the other heads of bge-m3.
+# Small files that belong to a model and are copied beside its weights, where there are any: the tokenizer, how to
+# generate, what makes a sentence encoder of it (beside the folders that the list of modules names), and the other heads
+# of bge-m3.
 COPIED = (
     *(VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE, _DICTIONARY),
     "generation_config.json",
@@ -95,28 +98,33 @@ def convert(
 ) -> Conversion:
     """Write a checkpoint in another format, with its configuration, its tokenizer and the other files of ``COPIED``.
 
-    Whatever goes wrong, and whenever the process is killed, the destination holds the weights that it held before, or the new ones. An error
-    leaves every file as it was; a kill between the last two renames can leave new small files beside the old weights.
+    Whatever goes wrong, and whenever the process is killed, the destination holds the weights that it held before, or
+    the new ones. An error leaves every file as it was; a kill between the last two renames can leave new small files
+    beside the old weights.
 
     Args:
         source: a folder, a file of weights, a built-in name or a name on the hub; in any format that can be read.
-        destination: a folder; made if it is missing. The source's own folder will do for another format and no other dtype.
+        destination: a folder; made if it is missing. The source's own folder will do for another format and no other
+            dtype.
         to: a name of :func:`writable_formats`.
         head: a suffix of ``HEADS``, where neither the configuration nor the parameters say it.
-        part: of a source that holds several models or heads, the one to read: see :func:`xlmr_core.checkpoint.open_checkpoint`.
-        dtype: ``float32``, ``float16``, ``bfloat16`` or ``float64`` for all parameters, rounded to nearest and ties to even; by default every
-            parameter keeps its own, bit for bit.
+        part: of a source that holds several models or heads, the one to read: see
+            :func:`xlmr_core.checkpoint.open_checkpoint`.
+        dtype: ``float32``, ``float16``, ``bfloat16`` or ``float64`` for all parameters, rounded to nearest and ties to
+            even; by default every parameter keeps its own, bit for bit.
         allow_overflow: let values that are too large for ``dtype`` become infinite.
         pooler: keep a pooler, if the source has one; fairseq has no place for it.
         max_shard_size: bytes of a weight file at most, or a text such as ``5GB``, where the format knows shards.
-        verify: compare source and result: values, tokenizer ids, and the outputs of a small forward pass in the NumPy reference.
+        verify: compare source and result: values, tokenizer ids, and the outputs of a small forward pass in the NumPy
+            reference.
         force: replace files in ``destination`` that differ. Nothing else there is removed.
         progress: called with what is being done, the bytes that are done, and all there are.
 
     Raises:
-        ModelNotFoundError, ConfigError, CheckpointError: if the source cannot be read, or cannot be written in that format.
-        CheckpointError: if files would be replaced without ``force``, if other files in ``destination`` would be mistaken for parts of the
-            new checkpoint, or if the disk refuses.
+        ModelNotFoundError, ConfigError, CheckpointError: if the source cannot be read, or cannot be written in that
+            format.
+        CheckpointError: if files would be replaced without ``force``, if other files in ``destination`` would be
+            mistaken for parts of the new checkpoint, or if the disk refuses.
     """
     folder = Path(destination).expanduser()
     if to not in writable_formats():
@@ -128,7 +136,8 @@ def convert(
         files = opened
         if to == "fairseq" and files.pooler and pooler and HEADS[files.head].pooler:
             raise CheckpointError(
-                f"fairseq has no place for the pooler of {files.architecture}; leave it out with pooler=False (--no-pooler), "
+                f"fairseq has no place for the pooler of {files.architecture}; leave it out with pooler=False "
+                "(--no-pooler), "
                 "or write another format"
             )
         if to == "fairseq" or not pooler:
@@ -183,7 +192,8 @@ def convert(
 
 
 def small_files(files: ModelFiles, dtype: str | None = None) -> dict[str, bytes]:
-    """The files that belong beside the weights, by their path in the folder: ``config.json`` and those of ``COPIED`` that there are.
+    """The files that belong beside the weights, by their path in the folder: ``config.json`` and those of ``COPIED``
+    that there are.
 
     A sentence encoder that keeps its transformer in a folder of its own gets its parts from the folder above.
 
@@ -276,7 +286,9 @@ def _content(path: Path) -> bytes:
 
 
 def _refuse_mixture(files: ModelFiles, folder: Path, to: str, small: Mapping[str, bytes], force: bool) -> None:
-    """Refuse to replace without leave, and to write beside files that loaders would take for parts of the new checkpoint."""
+    """Refuse to replace without leave, and to write beside files that loaders would take for parts of the new
+    checkpoint.
+    """
     if not folder.is_dir():
         return
     own = files.checkpoint.path
@@ -293,7 +305,8 @@ def _refuse_mixture(files: ModelFiles, folder: Path, to: str, small: Mapping[str
         strangers += [name for name in COPIED if name not in small and (folder / name).exists()]
         if strangers:
             raise CheckpointError(
-                f"{folder} holds {', '.join(strangers)}, which would be read with the new weights but do not belong to them; "
+                f"{folder} holds {', '.join(strangers)}, which would be read with the new weights but do not belong to "
+                "them; "
                 "remove them, or choose another folder"
             )
     replaced = [weights[to].name] if to in weights else []
@@ -302,7 +315,8 @@ def _refuse_mixture(files: ModelFiles, folder: Path, to: str, small: Mapping[str
     ]
     if replaced and not force:
         raise CheckpointError(
-            f"{folder} holds {', '.join(replaced)} already; choose another folder, or pass force=True (--force) to replace them"
+            f"{folder} holds {', '.join(replaced)} already; choose another folder, or pass force=True (--force) to "
+            "replace them"
         )
 
 

@@ -1,7 +1,7 @@
 """The errors a user can cause, one class per place where they arise.
 
-Every message says what was expected, what came, and what to do. All of them are ``ValueError``; the ones about files are
-``OSError`` as well, because that is what scripts written for the original libraries catch.
+Every message says what was expected, what came, and what to do. All of them are ``ValueError``; the ones about files
+are ``OSError`` as well, because that is what scripts written for the original libraries catch.
 """
 
 from __future__ import annotations

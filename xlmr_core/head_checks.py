@@ -1,4 +1,5 @@
-"""The checks of what only heads take: labels, answers, choices, and where logits are computed. One wording for every backend.
+"""The checks of what only heads take: labels, answers, choices, and where logits are computed. One wording for every
+backend.
 
 What was not passed (``None``) is in order, unless its absence is the mistake.
 """
@@ -51,7 +52,8 @@ def check_sequence_labels(config: XLMRobertaConfig, labels: Seen | None, batch: 
 
     Args:
         config: has the ``problem_type``.
-        labels: integers (B,) or (B, 1) for one class; (B, K) of 0 to 1 for several classes; (B, K) for regression, of one number also (B,).
+        labels: integers (B,) or (B, 1) for one class; (B, K) of 0 to 1 for several classes; (B, K) for regression, of
+            one number also (B,).
         batch: B.
         classes: K.
     """
@@ -146,7 +148,8 @@ def check_where_logits_are_computed(
         )
     if not values_are_known:
         raise InputError(
-            "sparse_prediction=True gives logits of a size that the labels' values decide, received labels whose values "
+            "sparse_prediction=True gives logits of a size that the labels' values decide, received labels whose "
+            "values "
             "cannot be read here (compiled, or on an accelerator); pass masked_positions"
         )
 

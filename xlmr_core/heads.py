@@ -104,7 +104,8 @@ def model_class_name(config: XLMRobertaConfig, head: str) -> str:
 
 
 def head_of_class(name: str) -> Head:
-    """The head that a published class name means: ``TFXLMRobertaForMaskedLM``, ``RobertaForMaskedLM``, ``CamembertModel``, ...
+    """The head that a published class name means: ``TFXLMRobertaForMaskedLM``, ``RobertaForMaskedLM``,
+    ``CamembertModel``, ...
 
     Raises:
         XLMRError: for a name that is no head of this family.

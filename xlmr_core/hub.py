@@ -1,6 +1,7 @@
 """From a model's name to a folder with its files: a local folder, a built-in model, or a name on the Hugging Face hub.
 
-The hub is reached through the optional package ``huggingface_hub``, which is imported only when a name is neither of the others.
+The hub is reached through the optional package ``huggingface_hub``, which is imported only when a name is neither of
+the others.
 """
 
 from __future__ import annotations
@@ -56,11 +57,12 @@ def resolve(
     """Return the folder that holds a model's files, fetching them from the hub where needed.
 
     Args:
-        name_or_path: an existing folder (which wins over everything else), a name of ``BUILT_IN``, or a name on the hub such as
-            ``xlm-roberta-base`` or ``organisation/model``.
+        name_or_path: an existing folder (which wins over everything else), a name of ``BUILT_IN``, or a name on the hub
+            such as ``xlm-roberta-base`` or ``organisation/model``.
         revision: branch, tag or commit on the hub.
         cache_dir: where downloads are kept.
-        local_files_only: use what was downloaded before and never the network; the variable ``HF_HUB_OFFLINE=1`` does the same.
+        local_files_only: use what was downloaded before and never the network; the variable ``HF_HUB_OFFLINE=1`` does
+            the same.
         token: access token for private models, or ``True`` for the one that ``huggingface-cli login`` stored.
         force_download: fetch again what is there already.
         subfolder: folder inside the model's folder.
@@ -102,7 +104,8 @@ def _built_in_folder(name: str) -> Path:
         if (folder / name).is_dir():
             return folder / name
     raise ModelNotFoundError(
-        f"the built-in model {name!r} is missing from this installation (looked in {', '.join(str(f / name) for f in _BUILT_IN_FOLDERS)}); "
+        f"the built-in model {name!r} is missing from this installation (looked in "
+        f"{', '.join(str(f / name) for f in _BUILT_IN_FOLDERS)}); "
         "install the package again"
     )
 
@@ -119,7 +122,9 @@ def _may_be_hub_name(name: str) -> bool:
 
 
 def _one_edit_apart(one: str, other: str) -> bool:
-    """Whether one insertion, deletion, replacement, swap of neighbours or change of case and dashes turns one name into the other."""
+    """Whether one insertion, deletion, replacement, swap of neighbours or change of case and dashes turns one name into
+    the other.
+    """
     if one.lower().replace("_", "-") == other:
         return True
     if len(one) > len(other):
@@ -170,7 +175,8 @@ def _fetch(
         raise ModelNotFoundError(f"{name!r} on the hub has no revision {revision!r}; check the spelling") from error
     except errors.RepositoryNotFoundError as error:
         raise ModelNotFoundError(
-            f"{looked_for}, and the hub has none of that name{at}; check the spelling, or pass token=... if it is private"
+            f"{looked_for}, and the hub has none of that name{at}; check the spelling, or pass token=... if it is "
+            "private"
         ) from error
     except errors.LocalEntryNotFoundError as error:
         why = "the hub is switched off (local_files_only or HF_HUB_OFFLINE)" if offline else "the hub cannot be reached"

@@ -228,7 +228,9 @@ def loading_info(report: LoadReport) -> dict[str, Any]:
 
 
 def metadata_to_save(names: Iterable[str], rows: Mapping[str, Parameter]) -> dict[str, str]:
-    """The texts in a file: the one that the original library asks for, and one of ours if some names are a user's own."""
+    """The texts in a file: the one that the original library asks for, and one of ours if some names are a
+    user's own.
+    """
     own = any(name not in rows or rows[name].own for name in names)
     return {"format": "pt", **(OWN_NAMES if own else {})}
 

@@ -13,7 +13,8 @@ sequence            by ``config.problem_type``, or if that is ``None``: one labe
                     error), integer labels mean one class (cross-entropy), others several (binary cross-entropy)
 ==================  =============================================================================================
 
-Everything is averaged and in float32 whatever the model's dtype. With no label to count, a token loss is NaN (0 / 0), as published.
+Everything is averaged and in float32 whatever the model's dtype. With no label to count, a token loss is NaN (0 / 0),
+as published.
 """
 
 from __future__ import annotations

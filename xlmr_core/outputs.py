@@ -32,10 +32,10 @@ class ModelOutput(dict[str, Any], Generic[ArrayT]):
     """Base of all outputs: fields in a fixed order, ``None`` fields left out.
 
     Args:
-        *values: fields in the order of their declaration, or all of them by name in one mapping or one iterator of pairs (as PyTorch's
-            data-parallel wrapper and TensorFlow rebuild a dictionary).
-        **more: fields by name. A field that is ``None`` reads as ``None`` by attribute and does not count for indices, keys and
-            ``to_tuple``.
+        *values: fields in the order of their declaration, or all of them by name in one mapping or one iterator of
+            pairs (as PyTorch's data-parallel wrapper and TensorFlow rebuild a dictionary).
+        **more: fields by name. A field that is ``None`` reads as ``None`` by attribute and does not count for indices,
+            keys and ``to_tuple``.
 
     Raises:
         TypeError: for too many fields, an unknown one, or one that is given twice by place and by name.
@@ -101,7 +101,7 @@ class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput[ArrayT]):
         past_key_values: the decoder's cache.
         hidden_states: one (B, S, D) for the embeddings and one for each layer.
         attentions: one (B, N, S, S) a layer, after the softmax.
-        cross_attentions: one (B, N, S, S') a layer.
+        cross_attentions: one (B, N, S, M) a layer.
     """
 
     fields = (

@@ -1,7 +1,7 @@
 """When a batch may be packed: the promise of docs/packing.md, once for every backend.
 
-Packing leaves padding out. Where the padded path's answer is another one, the padded path is taken: :func:`may_pack` decides by what is
-always known of a call, :func:`broken_promise` by the values of the mask.
+Packing leaves padding out. Where the padded path's answer is another one, the padded path is taken: :func:`may_pack`
+decides by what is always known of a call, :func:`broken_promise` by the values of the mask.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["PACKING_MODES", "PROMISES", "Needs", "broken_promise", "check_packing_mode", "may_pack", "refuse_packing"]
 
-# auto: where it pays, and where the mask's values can be read for nothing; always: wherever the packed path promises the same answer,
-# batches without padding and compiled graphs included; never: the padded path.
+# auto: where it pays, and where the mask's values can be read for nothing; always: wherever the packed path promises
+# the same answer, batches without padding and compiled graphs included; never: the padded path.
 PACKING_MODES = ("auto", "always", "never")
 
-# What every row of a packed batch has to hold, and what is said where a compiled graph, which cannot turn back, meets a row that does not.
+# What every row of a packed batch has to hold, and what is said where a compiled graph, which cannot turn back, meets a
+# row that does not.
 PROMISES = {
     # A fully masked row attends uniformly on the padded path.
     "tokens": "a row without any token",
@@ -58,7 +59,8 @@ def check_packing_mode(mode: str) -> str:
 
 
 def may_pack(config: XLMRobertaConfig, implementation: str, call: Call[Any], needs: Needs[Any]) -> bool:
-    """Whether a call may be packed, as far as its shapes and the config say. Attention has to be a matter of rows alone.
+    """Whether a call may be packed, as far as its shapes and the config say. Attention has to be a matter of rows
+    alone.
 
     Args:
         config: of the model.

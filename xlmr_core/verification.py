@@ -1,4 +1,6 @@
-"""Whether two checkpoints are the same model: names, shapes, values, tokenizer ids, and the outputs of a small forward pass."""
+"""Whether two checkpoints are the same model: names, shapes, values, tokenizer ids, and the outputs of a small forward
+pass.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ Array: TypeAlias = NDArray[Any]
 # Called with what is being done, how many of its bytes are done, and how many there are.
 Progress: TypeAlias = Callable[[str, int, int], None]
 
-# Many scripts, and what tokenizers stumble over: runs of spaces, no-break spaces, combining marks, emoji, digits, long words, other widths.
+# Many scripts, and what tokenizers stumble over: runs of spaces, no-break spaces, combining marks, emoji, digits, long
+# words, other widths.
 SENTENCES = (
     "Plants create <mask> through a process known as photosynthesis.",
     "Bonjour, je suis un modèle <mask>.",
@@ -78,8 +81,8 @@ SENTENCES = (
     "",
 )
 
-# Outputs of two checkpoints or backends are the same up to this times the larger of 1 and their root mean square, where the weights are the
-# same: what float32 kernels differ in.
+# Outputs of two checkpoints or backends are the same up to this times the larger of 1 and their root mean square, where
+# the weights are the same: what float32 kernels differ in.
 TOLERANCE = 2e-5
 # Where weights were rounded to half precision, by the relative Euclidean distance.
 HALF_TOLERANCE = {"F16": 2e-2, "BF16": 1e-1}
@@ -200,7 +203,8 @@ def compare(
     Args:
         a, b: folders, files of weights, built-in names or names on the hub.
         head: of both, where their files do not say it.
-        backends: what runs each in the small forward pass: ``reference``, which needs no framework, or a name of ``BACKENDS``.
+        backends: what runs each in the small forward pass: ``reference``, which needs no framework, or a name of
+            ``BACKENDS``.
         progress: called with what is being done, the bytes that are done, and all there are.
 
     Raises:
@@ -223,7 +227,9 @@ def compare_files(
     outputs: bool = True,
     progress: Progress | None = None,
 ) -> Comparison:
-    """As :func:`compare`, of open checkpoints; ``tokenizers=False`` leaves the texts out, ``outputs=False`` the forward pass."""
+    """As :func:`compare`, of open checkpoints; ``tokenizers=False`` leaves the texts out, ``outputs=False`` the forward
+    pass.
+    """
     streams_a, streams_b = _by_bare_name(a), _by_bare_name(b)
     notes: list[str] = []
     folded = _only_type_differs(a, b, streams_a, streams_b)
@@ -316,7 +322,9 @@ _TYPES, _POSITIONS = "embeddings.token_type_embeddings.weight", "embeddings.posi
 def _only_type_differs(
     a: ModelFiles, b: ModelFiles, streams_a: Mapping[str, LazyTensor], streams_b: Mapping[str, LazyTensor]
 ) -> bool:
-    """Whether two models have one token type each, which only in one of them is zero: fairseq, which has none, adds it to the positions."""
+    """Whether two models have one token type each, which only in one of them is zero: fairseq, which has none, adds it
+    to the positions.
+    """
     rows = [streams[_TYPES] for streams in (streams_a, streams_b) if _TYPES in streams]
     return (
         len(rows) == 2
@@ -396,7 +404,9 @@ _TELLING = (
 
 
 def differing_keys(a: ModelFiles, b: ModelFiles) -> tuple[str, ...]:
-    """Keys of the configurations that change what the model says, each with both values; of labels only where a head has them."""
+    """Keys of the configurations that change what the model says, each with both values; of labels only where a head
+    has them.
+    """
     keys = [key for key in _TELLING if key != "id2label" or any("classif" in name for name in a.rows)]
     pairs = [(key, _meaning(a, key), _meaning(b, key)) for key in keys]
     kinds = [("architecture", a.architecture, b.architecture)] if a.architecture != b.architecture else []

@@ -1,7 +1,8 @@
-"""Static shapes: batches padded to one of few lengths, so that a compiled step meets few shapes and is compiled as often.
+"""Static shapes: batches padded to one of few lengths, so that a compiled step meets few shapes and is compiled as
+often.
 
-Models do this by themselves where they can look at a batch (``packing.py``). These functions are for steps that are compiled as a whole,
-which see shapes only.
+Models do this by themselves where they can look at a batch (``packing.py``). These functions are for steps that are
+compiled as a whole, which see shapes only.
 """
 
 from __future__ import annotations
@@ -40,16 +41,16 @@ def pad_batch(
     """A batch of NumPy arrays, padded on the right to the first of ``lengths`` that holds it.
 
     Args:
-        batch: the tokenizer's output with ``return_tensors="np"``, all (B, S), and what a head takes: integer ``labels`` (B, S) or (B,),
-            ``masked_positions`` (B, P) whose P stays as it is.
+        batch: the tokenizer's output with ``return_tensors="np"``, all (B, S), and what a head takes: integer
+            ``labels`` (B, S) or (B,), ``masked_positions`` (B, P) whose P stays as it is.
         lengths: the lengths there are, in rising order.
-        rows: number of rows to pad to, for the last batch of a data set. Added rows hold padding only and their labels are -100, so that they
-            count in no loss.
+        rows: number of rows to pad to, for the last batch of a data set. Added rows hold padding only and their labels
+            are -100, so that they count in no loss.
         pad_token_id: of the config.
 
     Raises:
-        InputError: for a batch that is longer than the last of ``lengths`` or has more rows than ``rows``, for inputs that are not known here
-            or have another shape, or without ``attention_mask``, which tells padding from text.
+        InputError: for a batch that is longer than the last of ``lengths`` or has more rows than ``rows``, for inputs
+            that are not known here or have another shape, or without ``attention_mask``, which tells padding from text.
     """
     unknown = set(batch) - set(FILL)
     if unknown:

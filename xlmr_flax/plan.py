@@ -27,8 +27,8 @@ __all__ = ["Plan", "plan"]
 class Plan:
     """What every layer of one call needs beside the states; what differs by layer is asked for by the layer's number.
 
-    A pytree, which goes into the compiled run. The packing stays outside: of a packed batch the run sees the rows alone, so
-    that batches of other shapes share its programs.
+    A pytree, which goes into the compiled run. The packing stays outside: of a packed batch the run sees the rows
+    alone, so that batches of other shapes share its programs.
 
     Attributes:
         attention: how tokens attend to each other.

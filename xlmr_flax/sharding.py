@@ -19,14 +19,14 @@ from xlmr_flax.pretrained import PreTrainedModel
 
 __all__ = ["DATA_PARALLEL", "FSDP", "TENSOR_PARALLEL", "Rules", "param_shardings"]
 
-# From an axis of the parameter table (``xlmr_core/parameters.py``) to the axis of the mesh that it is divided over. Axes that are not named
-# stay whole, and a mesh axis divides a parameter once: its first axis that asks for it.
+# From an axis of the parameter table (``xlmr_core/parameters.py``) to the axis of the mesh that it is divided over.
+# Axes that are not named stay whole, and a mesh axis divides a parameter once: its first axis that asks for it.
 Rules = Mapping[str, str]
 
 # Every device holds all parameters; batches are divided.
 DATA_PARALLEL: Rules = {}
-# Each device holds a slice of the hidden size of every parameter and gathers the others' when a layer runs (ZeRO stage 3, Rajbhandari et al.
-# 2020). All that matter have that axis.
+# Each device holds a slice of the hidden size of every parameter and gathers the others' when a layer runs (ZeRO stage
+# 3, Rajbhandari et al. 2020). All that matter have that axis.
 FSDP: Rules = {"hidden": "data"}
 # Each device has some heads of every layer, some inner units of every feed-forward, some words (Shoeybi et al. 2019).
 TENSOR_PARALLEL: Rules = {"attention": "model", "ffn": "model", "vocab": "model"}
@@ -41,8 +41,8 @@ def param_shardings(model: PreTrainedModel, mesh: Mesh, rules: Rules) -> dict[st
         rules: which axis of the parameters is divided over which axis of the mesh.
 
     Raises:
-        InputError: for an axis that the mesh or the parameter table does not have, for a mesh of another type, or if devices do not divide an
-            axis evenly.
+        InputError: for an axis that the mesh or the parameter table does not have, for a mesh of another type, or if
+            devices do not divide an axis evenly.
     """
     _check(model, mesh, rules)
     shapes, axes = flatten(model.params_shape_tree), flatten(model.logical_axes)
@@ -54,7 +54,8 @@ def param_shardings(model: PreTrainedModel, mesh: Mesh, rules: Rules) -> dict[st
 def _check(model: PreTrainedModel, mesh: Mesh, rules: Rules) -> None:
     if any(kind is not AxisType.Auto for kind in mesh.axis_types):
         raise InputError(
-            f"mesh must have axes of the type Auto, received {mesh.axis_types}; make it with jax.sharding.Mesh(devices, names), or pass "
+            f"mesh must have axes of the type Auto, received {mesh.axis_types}; make it with "
+            "jax.sharding.Mesh(devices, names), or pass "
             "axis_types=(AxisType.Auto, ...) to jax.make_mesh"
         )
     absent = set(rules.values()) - set(mesh.axis_names)
@@ -82,7 +83,8 @@ def _spec(
                 "resize_token_embeddings(pad_to_multiple_of=...)" if dim == "vocab" else "another number of devices"
             )
             raise InputError(
-                f"{'/'.join(path)} has {size} along {dim}, which {mesh.shape[name]} devices do not divide evenly; use {remedy}, "
+                f"{'/'.join(path)} has {size} along {dim}, which {mesh.shape[name]} devices do not divide evenly; use "
+                f"{remedy}, "
                 f"or leave {dim!r} out of the rules"
             )
         names.append(name)

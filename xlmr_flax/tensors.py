@@ -29,7 +29,8 @@ def to_tensor(array: np.ndarray[Any, Any]) -> jax.Array:
         limits = np.iinfo(np.int32)
         if array.size and (array.min() < limits.min or array.max() > limits.max):
             raise InputError(
-                f"expected integers of 32 bits, which is what JAX keeps, received {array.min()} to {array.max()}; set jax_enable_x64"
+                f"expected integers of 32 bits, which is what JAX keeps, received {array.min()} to {array.max()}; set "
+                "jax_enable_x64"
             )
         array = array.astype(np.int32)
     elif not jax.config.jax_enable_x64 and array.dtype == np.float64:
@@ -47,7 +48,8 @@ def _flatten_with_keys(output: ModelOutput[Any]) -> tuple[list[tuple[Any, Any]],
 
 def _unflatten(output_type: type[ModelOutput[Any]], names: tuple[str, ...], values: Any) -> ModelOutput[Any]:
     output = output_type()
-    # Not through the constructor: JAX puts None and other markers in the places of arrays, and each has to keep its place.
+    # Not through the constructor: JAX puts None and other markers in the places of arrays, and each has to keep its
+    # place.
     dict.update(output, zip(names, values, strict=True))
     return output
 

@@ -14,6 +14,8 @@ import keras
 
 if keras.config.backend() != "tensorflow":
     raise MissingBackendError(
-        f"xlmr_tf needs Keras on TensorFlow, in this process Keras is on {keras.config.backend()!r}; start a process in which "
-        "KERAS_BACKEND=tensorflow is set before anything imports keras (for JAX and PyTorch there are xlmr_flax and xlmr_torch)"
+        f"xlmr_tf needs Keras on TensorFlow, in this process Keras is on {keras.config.backend()!r}; start a process "
+        "in which "
+        "KERAS_BACKEND=tensorflow is set before anything imports keras (for JAX and PyTorch there are xlmr_flax and "
+        "xlmr_torch)"
     )

@@ -15,7 +15,9 @@ __all__ = ["ACTIVATIONS", "activation"]
 
 
 def _gelu(x: Any) -> Any:
-    """The exact one, with erf (Hendrycks & Gimpel 2016). TensorFlow's own rounds its constants to float32 whatever the dtype."""
+    """The exact one, with erf (Hendrycks & Gimpel 2016). TensorFlow's own rounds its constants to float32 whatever the
+    dtype.
+    """
     return 0.5 * x * (1.0 + ops.erf(x * 0.5**0.5))
 
 

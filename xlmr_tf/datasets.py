@@ -19,11 +19,12 @@ TEXTS = ("text", "text_pair")
 def tokenized(dataset: tf.data.Dataset, tokenizer: Any, **options: Any) -> tf.data.Dataset:
     """A dataset of batches of strings with the strings as ids and mask, ready for ``fit``.
 
-    The tokenizer runs in Python, beside the training of the batch before. Sizes are declared free, so that no graph is traced anew.
+    The tokenizer runs in Python, beside the training of the batch before. Sizes are declared free, so that no graph is
+    traced anew.
 
     Args:
-        dataset: batches of texts (B,), or of ``{"text": ..., "text_pair": ...}``; alone, or in a tuple with labels and with weights of
-            examples.
+        dataset: batches of texts (B,), or of ``{"text": ..., "text_pair": ...}``; alone, or in a tuple with labels and
+            with weights of examples.
         tokenizer: whose ``input_ids``, ``attention_mask`` and ``token_type_ids`` the model takes.
         **options: of the call of the tokenizer; by default ``padding=True, truncation=True``.
 
@@ -44,7 +45,8 @@ def tokenized(dataset: tf.data.Dataset, tokenizer: Any, **options: Any) -> tf.da
         columns = [x[name] for name in TEXTS if name in x] if isinstance(x, Mapping) else [x]
         if not columns or any(column.dtype != tf.string or column.shape.rank != 1 for column in columns):
             raise InputError(
-                f"expected batches of strings (B,), or of {' and '.join(TEXTS)} by name, received {x!r}; batch the dataset first"
+                f"expected batches of strings (B,), or of {' and '.join(TEXTS)} by name, received {x!r}; batch the "
+                "dataset first"
             )
         tensors = tf.numpy_function(encode, columns, [tf.int32] * len(names))
         return {name: tf.ensure_shape(x_BS, (None, None)) for name, x_BS in zip(names, tensors, strict=True)}

@@ -20,7 +20,8 @@ SUM = tf.distribute.ReduceOp.SUM
 def training_step(model: Any, optimizer: keras.optimizers.Optimizer) -> Callable[[Mapping[str, Any]], tf.Tensor]:
     """A function that trains on a global batch and returns its loss, equal to that of one device.
 
-    For every strategy of ``tf.distribute``; ``MultiWorkerMirroredStrategy`` needs it, because ``fit`` of Keras 3 does not support that one::
+    For every strategy of ``tf.distribute``; ``MultiWorkerMirroredStrategy`` needs it, because ``fit`` of Keras 3 does
+    not support that one::
 
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         with strategy.scope():
@@ -29,14 +30,16 @@ def training_step(model: Any, optimizer: keras.optimizers.Optimizer) -> Callable
         for batch in strategy.experimental_distribute_dataset(dataset):
             loss = step(batch)
 
-    A replica's loss is a mean over its own labels. Here it counts by their number, so that replicas with few labels weigh little.
+    A replica's loss is a mean over its own labels. Here it counts by their number, so that replicas with few labels
+    weigh little.
 
     Args:
         model: made in the scope of the strategy; its own loss is trained.
         optimizer: made there too. Its gradients are summed over all replicas.
 
     Returns:
-        A function of a batch: inputs by name, with labels, each a tensor or what the strategy made of a dataset. Its result is a scalar.
+        A function of a batch: inputs by name, with labels, each a tensor or what the strategy made of a dataset. Its
+        result is a scalar.
 
     Raises:
         InputError: for a model without a loss of its own; when called, for a batch without labels.

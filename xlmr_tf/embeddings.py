@@ -24,7 +24,9 @@ def embedding(rows: int, width: int, dtype: Any) -> keras.layers.Embedding:
 
 
 def position_ids_from_input_ids(input_ids_BS: tf.Tensor, pad_token_id: int) -> tf.Tensor:
-    """(B, S) positions: tokens that are not padding count up from ``pad_token_id + 1``, padding stays at ``pad_token_id``."""
+    """(B, S) positions: tokens that are not padding count up from ``pad_token_id + 1``, padding stays at
+    ``pad_token_id``.
+    """
     real = ops.cast(ops.not_equal(input_ids_BS, pad_token_id), "int32")
     return ops.cumsum(real, axis=1) * real + pad_token_id
 

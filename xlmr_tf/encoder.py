@@ -48,7 +48,9 @@ class Encoded:
         return tf.gather(self.states, self.packing.locate(flat_positions))
 
     def rows(self, x_BS: tf.Tensor) -> tf.Tensor:
-        """(n, ...) of a padded (B, S, ...), in the order of the flattened ``states``; what packing left out is left out."""
+        """(n, ...) of a padded (B, S, ...), in the order of the flattened ``states``; what packing left out is left
+        out.
+        """
         return flat(x_BS) if self.packing is None else self.packing.pack(x_BS)
 
     def unpack(self, x: tf.Tensor, fill: float = 0.0) -> tf.Tensor:
@@ -159,7 +161,8 @@ class EncoderModel(PreTrainedModel):
             output_hidden_states: return the states after the embeddings and after each layer.
             return_dict: ``False`` returns a tuple.
             training: whether dropout acts.
-            call, needs: for heads only, which have read the inputs already and say what they read of the states: return :class:`Encoded`.
+            call, needs: for heads only, which have read the inputs already and say what they read of the states: return
+                :class:`Encoded`.
 
         Returns:
             :class:`~xlmr_core.outputs.BaseModelOutputWithPoolingAndCrossAttentions`.
@@ -232,7 +235,8 @@ def recomputed(layer: Layer) -> Callable[..., tuple[tf.Tensor, tf.Tensor | None,
     """The same layer, whose activations are computed once more in the backward pass in place of being kept."""
 
     def run(x: tf.Tensor, *, plan: Plan, number: int) -> tuple[Any, ...]:
-        # Dropout has to fall the same way both times, so each pass starts from the same states of the random generators.
+        # Dropout has to fall the same way both times, so each pass starts from the same states of the random
+        # generators.
         states = [seeds.state for part in layer._flatten_layers() for seeds in part._seed_generators]
         values = [tf.identity(state.value) for state in states]
         for state, value in zip(states, values, strict=True):
@@ -249,7 +253,8 @@ def recomputed(layer: Layer) -> Callable[..., tuple[tf.Tensor, tf.Tensor | None,
             return tuple(output for output in outputs if output is not None)
 
         outputs = computed(x) if plan.memory_BMD is None else computed(x, plan.memory_BMD)
-        # A reshape's gradient is dense, as that of a recomputed function has to be; a head that gathers tokens sends a sparse one.
+        # A reshape's gradient is dense, as that of a recomputed function has to be; a head that gathers tokens sends a
+        # sparse one.
         found = iter(tf.reshape(output, tf.shape(output)) for output in outputs)
         return tuple(next(found) if there else None for there in present)
 

@@ -1,17 +1,17 @@
 """Attention kernels: functions of one signature, chosen by ``attn_implementation``.
 
-==================  =========================================================================================================
+==================  ==================================================================================================
 kernel              when it is legal
-==================  =========================================================================================================
+==================  ==================================================================================================
 ``eager``           always on padded tokens; returns probabilities and takes a head mask
-``sdpa``            padded tokens; the same formula, because TensorFlow has no fused one on the CPU and XLA makes its own
+``sdpa``            padded tokens; the same formula: TensorFlow has no fused one on the CPU, and XLA makes its own
 ``packed``          packed tokens; chosen by the encoder in place of ``sdpa`` when the batch is packed
-==================  =========================================================================================================
+==================  ==================================================================================================
 
-Shapes: queries, keys and values are ``(..., N, H)`` with ``...`` either (B, S) padded or (T,) packed; the context has the queries' shape.
-Keys and values are M, as many as queries unless they come from a memory.
-The bias is additive: ``(B | 1, N | 1, S | 1, M)``, a masked key holds the most negative number of the dtype. Not minus infinity: a fully
-masked row then attends uniformly and stays finite, as published.
+Shapes: queries, keys and values are ``(..., N, H)`` with ``...`` either (B, S) padded or (T,) packed; the context has
+the queries' shape. Keys and values are M, as many as queries unless they come from a memory.
+The bias is additive: ``(B | 1, N | 1, S | 1, M)``, a masked key holds the most negative number of the dtype. Not minus
+infinity: a fully masked row then attends uniformly and stays finite, as published.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class AttentionPlan:
     """How every layer of one call attends.
 
     Attributes:
-        bias: additive bias of the mask and of causality, float32 at least, or ``None`` if all keys are attended. Padded tokens only.
+        bias: additive bias of the mask and of causality, float32 at least, or ``None`` if all keys are attended. Padded
+            tokens only.
         causal: a query sees its predecessors only. Packed tokens only.
         packing: set if tokens are packed.
         return_weights: probabilities are wanted.

@@ -28,7 +28,8 @@ __all__ = ["CausalLM", "LMHead", "MaskedLM"]
 
 
 class LMHead(keras.layers.Layer):
-    """States to vocabulary logits: dense, gelu, norm, projection. The gelu is the exact one whatever ``hidden_act`` says, as published.
+    """States to vocabulary logits: dense, gelu, norm, projection. The gelu is the exact one whatever ``hidden_act``
+    says, as published.
 
     Args:
         config: sizes, and whether the projection is tied to the word embedding.
@@ -79,7 +80,9 @@ class VocabularyModel(HeadModel):
         return self.lm_head.table if self.lm_head.decoder is None else self.lm_head.decoder
 
     def set_output_embeddings(self, new_embeddings: Linear) -> None:
-        """Replace the vocabulary projection, which is not tied to the word embedding from then on; the head's bias stays."""
+        """Replace the vocabulary projection, which is not tied to the word embedding from then on; the head's bias
+        stays.
+        """
         self.lm_head.decoder, self.lm_head.table = new_embeddings, None
 
     def set_output_bias(self, bias: Any) -> None:
@@ -123,14 +126,14 @@ class MaskedLM(VocabularyModel):
 
         Args:
             input_ids ... return_dict, training, encoder_hidden_states, encoder_attention_mask: as in the bare model.
-            labels: integers (B, S), -100 where nothing is to be predicted; with ``masked_positions`` also (B, P), which is
-                what they are where P equals S.
+            labels: integers (B, S), -100 where nothing is to be predicted; with ``masked_positions`` also (B, P), which
+                is what they are where P equals S.
             masked_positions: integers (B, P), padded with -1: compute logits at these positions only.
             sparse_prediction: with labels: compute logits at labelled positions only.
 
         Returns:
-            :class:`~xlmr_core.outputs.MaskedLMOutput`; logits (B, S, V), or (B, P, V) with zeros at -1, or (number labelled, V) in
-            row-major order.
+            :class:`~xlmr_core.outputs.MaskedLMOutput`; logits (B, S, V), or (B, P, V) with zeros at -1, or (number
+            labelled, V) in row-major order.
 
         Raises:
             InputError: for inputs of a wrong shape, dtype or range; for ``sparse_prediction`` under XLA.
@@ -211,7 +214,9 @@ class MaskedLM(VocabularyModel):
 
 
 class CausalLM(VocabularyModel):
-    """Left-to-right language modelling. ``config.is_decoder`` makes attention causal, as published; without it every token sees all."""
+    """Left-to-right language modelling. ``config.is_decoder`` makes attention causal, as published; without it every
+    token sees all.
+    """
 
     _task_head = HEADS["ForCausalLM"]
 
@@ -241,9 +246,10 @@ class CausalLM(VocabularyModel):
         Args:
             input_ids ... return_dict, training: as in the bare model.
             labels: integers (B, S), -100 to ignore; position i predicts the label of i + 1.
-            logits_to_keep: compute logits at the last so many positions only (0: all), or at the columns of an integer tensor (n,).
-            num_items_in_batch: divide the summed loss by this number and not by the number of labels, as loops with gradient accumulation
-                ask.
+            logits_to_keep: compute logits at the last so many positions only (0: all), or at the columns of an integer
+                tensor (n,).
+            num_items_in_batch: divide the summed loss by this number and not by the number of labels, as loops with
+                gradient accumulation ask.
 
         Returns:
             :class:`~xlmr_core.outputs.CausalLMOutputWithCrossAttentions`; logits (B, S, V), or (B, kept, V).

@@ -20,7 +20,9 @@ __all__ = [
 
 
 class TFXLMRobertaPreTrainedModel(PreTrainedModel):
-    """Base class of everything with a base or large encoder, your own classes too, see :class:`~xlmr_tf.pretrained.PreTrainedModel`."""
+    """Base class of everything with a base or large encoder, your own classes too, see
+    :class:`~xlmr_tf.pretrained.PreTrainedModel`.
+    """
 
     config_class = XLMRobertaConfig
 

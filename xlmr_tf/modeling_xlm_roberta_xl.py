@@ -20,7 +20,9 @@ __all__ = [
 
 
 class TFXLMRobertaXLPreTrainedModel(PreTrainedModel):
-    """Base class of everything with an XL or XXL encoder, your own classes too, see :class:`~xlmr_tf.pretrained.PreTrainedModel`."""
+    """Base class of everything with an XL or XXL encoder, your own classes too, see
+    :class:`~xlmr_tf.pretrained.PreTrainedModel`.
+    """
 
     config_class = XLMRobertaXLConfig
 

@@ -1,8 +1,9 @@
 """Attention within the sequences of packed tokens: no padding, no wasted scores.
 
-A loop over the sequences, in TensorFlow's own control flow. Its gradient is a second such loop that computes the probabilities once more: what
-TensorFlow would derive by itself keeps every sequence's probabilities, and adds up gradients of the size of the whole batch for each. Forward
-and backward are functions of TensorFlow with dynamic sizes, traced once for a model, so that eager calls do not pay for each small operation.
+A loop over the sequences, in TensorFlow's own control flow. Its gradient is a second such loop that computes the
+probabilities once more: what TensorFlow would derive by itself keeps every sequence's probabilities, and adds up
+gradients of the size of the whole batch for each. Forward and backward are functions of TensorFlow with dynamic sizes,
+traced once for a model, so that eager calls do not pay for each small operation.
 """
 
 from __future__ import annotations

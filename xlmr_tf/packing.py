@@ -1,8 +1,9 @@
 """Packed tokens: a padded batch without its padding.
 
-A batch is packed once at the model's entry and unpacked at its end. In between everything token-wise runs on ``(T, D)`` real tokens, and only
-attention sees sequences. At positions that ``attention_mask`` keeps, the result equals the padded path; at all others, token-wise outputs
-are zero. A call whose answer the padded path defines differently gets the padded path's answer, see :func:`choose_packing`.
+A batch is packed once at the model's entry and unpacked at its end. In between everything token-wise runs on ``(T, D)``
+real tokens, and only attention sees sequences. At positions that ``attention_mask`` keeps, the result equals the padded
+path; at all others, token-wise outputs are zero. A call whose answer the padded path defines differently gets the
+padded path's answer, see :func:`choose_packing`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Packing:
         indices_T: int64, the flat position (row * length + column) of every such token, in row-major order.
         cu_seqlens: int64 (B + 1,), where each row starts in the packed tokens.
         batch, length: shape of the padded batch.
-        attended_T: bool, which of the tokens are attended to; ``None`` means all. In a graph only, see :func:`choose_packing`.
+        attended_T: bool, which of the tokens are attended to; ``None`` means all. In a graph only, see
+            :func:`choose_packing`.
     """
 
     indices_T: tf.Tensor
@@ -86,8 +88,9 @@ class Packing:
 def choose_packing(mode: str, mask_BS: tf.Tensor | None, source: tf.Tensor, needs: Needs[tf.Tensor]) -> Packing | None:
     """Pack a batch, or return ``None`` where the padded path is due.
 
-    A graph cannot choose by values. There a batch for which the padded path is due is packed with its padding: all tokens are computed,
-    and only those that the mask keeps are attended to, which is the padded path's answer from the same graph.
+    A graph cannot choose by values. There a batch for which the padded path is due is packed with its padding: all
+    tokens are computed, and only those that the mask keeps are attended to, which is the padded path's answer from the
+    same graph.
 
     Args:
         mode: one of ``PACKING_MODES``.

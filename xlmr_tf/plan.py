@@ -84,7 +84,9 @@ def plan(encoder: EncoderModel, call: Call[tf.Tensor], needs: Needs[tf.Tensor]) 
 
 
 def _attention(encoder: EncoderModel, mask: Any, length: Any, return_weights: bool) -> AttentionPlan:
-    """How padded tokens attend: to each other, which has a ``length`` and may be causal, or to a memory, which has none."""
+    """How padded tokens attend: to each other, which has a ``length`` and may be causal, or to a memory, which has
+    none.
+    """
     # A mask with a row for each query has said everything already, as published.
     causal = encoder.config.is_decoder and length is not None and (mask is None or mask.shape.rank == 2)
     dtype = encoder.compute_dtype

@@ -23,13 +23,13 @@ from xlmr_core.outputs import ModelOutput
 from xlmr_core.own_classes import constructor_arguments
 from xlmr_core.packing import check_packing_mode
 from xlmr_core.pretrained import check_config, refuse_projection
+from xlmr_tf.fit import TrainedByKeras
 from xlmr_tf.kernels import check_attn_implementation
 from xlmr_tf.linear import replace_values
 from xlmr_tf.loading import from_pretrained, save_pretrained
 from xlmr_tf.placement import find_dtype
 from xlmr_tf.resizing import ResizableModel
 from xlmr_tf.serving import ExportedByKeras
-from xlmr_tf.training import TrainedByKeras
 from xlmr_tf.values import ModelValues
 
 __all__ = ["PreTrainedModel"]

@@ -39,17 +39,19 @@ class ExportedByKeras:
     ) -> None:
         """Write the model for serving.
 
-        A SavedModel has the endpoint ``serve`` (signature ``serving_default``), which takes tensors by name and returns a plain dictionary of
-        tensors. Batch and length are free.
+        A SavedModel has the endpoint ``serve`` (signature ``serving_default``), which takes tensors by name and returns
+        a plain dictionary of tensors. Batch and length are free.
 
         Args:
             filepath: a folder for a SavedModel; a file that ends in ``.tflite`` for LiteRT, in ``.onnx`` for ONNX.
-            format: ``tf_saved_model``, or another of Keras's formats: ``litert``, ``onnx``, ``openvino``. Those get the padded path.
+            format: ``tf_saved_model``, or another of Keras's formats: ``litert``, ``onnx``, ``openvino``. Those get the
+                padded path.
             verbose: whether Keras prints a summary.
-            input_signature: a list of one dictionary of ``tf.TensorSpec`` by input; by default ``input_ids``, ``attention_mask`` and, where
-                there is more than one type, ``token_type_ids``: int32, all sizes free.
-            tokenizer: adds the endpoint ``serve_text`` to a SavedModel, which takes strings (B,) and tokenizes them inside. Needs the
-                sentencepiece model of the tokenizer and the package ``tensorflow_text``, here and where the file is served.
+            input_signature: a list of one dictionary of ``tf.TensorSpec`` by input; by default ``input_ids``,
+                ``attention_mask`` and, where there is more than one type, ``token_type_ids``: int32, all sizes free.
+            tokenizer: adds the endpoint ``serve_text`` to a SavedModel, which takes strings (B,) and tokenizes them
+                inside. Needs the sentencepiece model of the tokenizer and the package ``tensorflow_text``, here and
+                where the file is served.
             **kwargs: options of Keras for the format.
 
         Raises:
@@ -116,7 +118,8 @@ class _TextEncoder:
             )
         if tokenizer.vocab_file is None:
             raise InputError(
-                "expected a tokenizer with its sentencepiece model, received one that was read from tokenizer.json alone; "
+                "expected a tokenizer with its sentencepiece model, received one that was read from tokenizer.json "
+                "alone; "
                 "load it from a folder that has sentencepiece.bpe.model"
             )
         try:

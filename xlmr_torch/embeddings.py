@@ -19,7 +19,9 @@ def embedding(rows: int, width: int, padding_idx: int | None = None) -> nn.Embed
 
 
 def position_ids_from_input_ids(input_ids_BS: Tensor, pad_token_id: int) -> Tensor:
-    """(B, S) positions: tokens that are not padding count up from ``pad_token_id + 1``, padding stays at ``pad_token_id``."""
+    """(B, S) positions: tokens that are not padding count up from ``pad_token_id + 1``, padding stays at
+    ``pad_token_id``.
+    """
     real = input_ids_BS.ne(pad_token_id).long()
     return real.cumsum(1) * real + pad_token_id
 

@@ -48,7 +48,9 @@ class Encoded:
         return self.states.index_select(0, self.packing.locate(flat_positions))
 
     def rows(self, x_BS: Tensor) -> Tensor:
-        """(n, ...) of a padded (B, S, ...), in the order of the flattened ``states``; what packing left out is left out."""
+        """(n, ...) of a padded (B, S, ...), in the order of the flattened ``states``; what packing left out is left
+        out.
+        """
         return x_BS.flatten(0, 1) if self.packing is None else self.packing.pack(x_BS)
 
     def unpack(self, x: Tensor, fill: float = 0.0) -> Tensor:
@@ -149,11 +151,13 @@ class EncoderModel(PreTrainedModel):
             inputs_embeds: floats (B, S, D) in place of ``input_ids``.
             encoder_hidden_states: floats (B, M, D) that a decoder with cross-attention attends to.
             encoder_attention_mask: (B, M) of 0 and 1.
-            past_key_values, use_cache, cache_position: the published places of a decoder's cache; this release computes without one.
+            past_key_values, use_cache, cache_position: the published places of a decoder's cache; this release computes
+                without one.
             output_attentions: return the probabilities; selects the ``eager`` kernel on padded tokens.
             output_hidden_states: return the states after the embeddings and after each layer.
             return_dict: ``False`` returns a tuple.
-            call, needs: for heads only, which have read the inputs already and say what they read of the states: return :class:`Encoded`.
+            call, needs: for heads only, which have read the inputs already and say what they read of the states: return
+                :class:`Encoded`.
 
         Returns:
             :class:`~xlmr_core.outputs.BaseModelOutputWithPoolingAndCrossAttentions`.
@@ -196,7 +200,8 @@ class EncoderModel(PreTrainedModel):
             call.input_ids, call.inputs_embeds, call.token_type_ids, call.position_ids, packing=plan.packing
         )
         if plan.packing is not None and self.encoder._compiled_call_impl is not None and not is_traced():
-            # Without this a first batch with as many tokens as there are hidden units would be compiled for that number alone.
+            # Without this a first batch with as many tokens as there are hidden units would be compiled for that number
+            # alone.
             for tensor in (x, plan.packing.indices_T, plan.packing.cu_seqlens):
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
         return self.encoder(x, plan)
@@ -237,7 +242,8 @@ def recomputed(layer: nn.Module, options: dict[str, Any]) -> Callable[..., tuple
     """
 
     def run(x: Tensor, plan: Plan, number: int) -> Any:
-        # The memory goes in by itself: of tensors inside a plan the reentrant way would not see that they want gradients.
+        # The memory goes in by itself: of tensors inside a plan the reentrant way would not see that they want
+        # gradients.
         def computed(x: Tensor, memory_BMD: Tensor | None) -> Any:
             return layer(x, replace(plan, memory_BMD=memory_BMD), number)
 

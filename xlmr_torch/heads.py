@@ -1,4 +1,6 @@
-"""What stands on the encoder for each task. The families in ``modeling_*`` put their own encoder below; ``lm_heads.py`` predicts tokens."""
+"""What stands on the encoder for each task. The families in ``modeling_*`` put their own encoder below; ``lm_heads.py``
+predicts tokens.
+"""
 
 from __future__ import annotations
 
@@ -313,12 +315,13 @@ class QuestionAnswering(HeadModel):
 
         Args:
             input_ids ... return_dict: as in the bare model.
-            start_positions, end_positions: integers (B,); a position outside the sequence is ignored. The loss normalises over all
-                positions, masked ones included, as published, so with them the padded path is taken.
+            start_positions, end_positions: integers (B,); a position outside the sequence is ignored. The loss
+                normalises over all positions, masked ones included, as published, so with them the padded path is
+                taken.
 
         Returns:
-            :class:`~xlmr_core.outputs.QuestionAnsweringModelOutput`; logits (B, S), ``MASKED_SCORE`` (-10000) where packing left a masked
-            position out.
+            :class:`~xlmr_core.outputs.QuestionAnsweringModelOutput`; logits (B, S), ``MASKED_SCORE`` (-10000) where
+            packing left a masked position out.
 
         Raises:
             InputError: for inputs of a wrong shape, dtype or range; for one of the two positions without the other.

@@ -40,7 +40,8 @@ _ONEDNN_DTYPES = (
     ),
 )
 
-# An operator of our own around oneDNN's, because the compiler takes the weight of oneDNN's for one that it has packed itself.
+# An operator of our own around oneDNN's, because the compiler takes the weight of oneDNN's for one that it has packed
+# itself.
 _LIBRARY = torch.library.Library("xlmr", "FRAGMENT")
 _LIBRARY.define("fused_linear(Tensor x, Tensor weight, Tensor bias, str activation) -> Tensor")
 
@@ -94,7 +95,8 @@ class FusedLinear(nn.Linear):
         """
         if input.requires_grad and torch.is_grad_enabled():
             raise InputError(
-                "gradients do not flow through a model optimized for inference; compute under torch.no_grad(), or use the original model"
+                "gradients do not flow through a model optimized for inference; compute under torch.no_grad(), or use "
+                "the original model"
             )
         x = torch.ops.xlmr.fused_linear(input.to(self.weight.dtype), self.weight, self.bias, self.activation)
         return x.float() if self.widen else x
@@ -127,15 +129,16 @@ def optimize_for_inference(
 ) -> Model:
     """Make a model fast for answering only; it cannot be trained any more.
 
-    The model is changed in place: put into evaluation mode, packed wherever that is right (see docs/packing.md), and its encoder compiled
-    into one graph for all batch sizes and lengths. The first call compiles, which takes up to a minute; of further calls only one with a
-    single token in the whole batch, or with other outputs (hidden states, attentions), compiles once more.
+    The model is changed in place: put into evaluation mode, packed wherever that is right (see docs/packing.md), and
+    its encoder compiled into one graph for all batch sizes and lengths. The first call compiles, which takes up to a
+    minute; of further calls only one with a single token in the whole batch, or with other outputs (hidden states,
+    attentions), compiles once more.
 
     Args:
         model: any model of this library, in float32 unless ``dtype`` is ``None``.
-        dtype: ``None`` or ``"float32"``: as it is; ``"bfloat16"``: matrices, the word embedding included, are held and multiplied in
-            bfloat16, while sums and norms stay in float32; ``"int8"``: matrices are held in int8 with a scale for each channel and multiplied
-            with activations rounded to int8 token by token (docs/int8.md).
+        dtype: ``None`` or ``"float32"``: as it is; ``"bfloat16"``: matrices, the word embedding included, are held and
+            multiplied in bfloat16, while sums and norms stay in float32; ``"int8"``: matrices are held in int8 with a
+            scale for each channel and multiplied with activations rounded to int8 token by token (docs/int8.md).
         compile: whether to compile the encoder; by default on the CPU, because on GPUs nobody has tried it yet.
         backend: a backend of ``torch.compile``; the default one needs a C++ compiler.
 
@@ -143,8 +146,8 @@ def optimize_for_inference(
         The same model.
 
     Raises:
-        InputError: for something that is no model of this library, an unknown dtype, a model that is not in float32 or was optimized before, or
-            one with adapters that are not merged. The model is unchanged then.
+        InputError: for something that is no model of this library, an unknown dtype, a model that is not in float32 or
+            was optimized before, or one with adapters that are not merged. The model is unchanged then.
     """
     name = str(dtype).removeprefix("torch.") if dtype is not None else None
     _check(model, dtype, name)
@@ -172,7 +175,8 @@ def _check(model: object, dtype: object, name: str | None) -> None:
         raise InputError("expected a model as it was loaded, received one that is optimized already; load it again")
     if name is not None and model.dtype is not torch.float32:
         raise InputError(
-            f"dtype={name!r} needs a model in float32, received {model.dtype}; load it with dtype=torch.float32, or leave dtype out"
+            f"dtype={name!r} needs a model in float32, received {model.dtype}; load it with dtype=torch.float32, or "
+            "leave dtype out"
         )
     scheme = model.quantization_scheme
     if scheme is not None and name not in (None, scheme.name):
@@ -181,12 +185,14 @@ def _check(model: object, dtype: object, name: str | None) -> None:
         )
     if name == "bfloat16" and type(model.get_input_embeddings()) is not nn.Embedding:
         raise InputError(
-            f"the word embedding must be a plain one, received {type(model.get_input_embeddings()).__name__}; merge adapters first"
+            f"the word embedding must be a plain one, received {type(model.get_input_embeddings()).__name__}; merge "
+            "adapters first"
         )
 
 
 def _fuse(model: PreTrainedModel, dtype: torch.dtype | None) -> None:
-    """Replace the projections of the layers, each with the activation after it, that to the vocabulary, and in bfloat16 the word embedding.
+    """Replace the projections of the layers, each with the activation after it, that to the vocabulary, and in bfloat16
+    the word embedding.
 
     Args:
         model: the model to change.

@@ -30,7 +30,9 @@ INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def is_traced() -> bool:
-    """Whether a compiler, an export, a trace or a transform of ``torch.func`` is looking on: nothing may then depend on values."""
+    """Whether a compiler, an export, a trace or a transform of ``torch.func`` is looking on: nothing may then depend on
+    values.
+    """
     return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
 
 

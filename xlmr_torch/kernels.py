@@ -1,17 +1,17 @@
 """Attention kernels: functions of one signature, chosen by ``attn_implementation``.
 
-==================  =========================================================================================================
+==================  ==================================================================================================
 kernel              when it is legal
-==================  =========================================================================================================
+==================  ==================================================================================================
 ``eager``           always on padded tokens; the only one that returns probabilities and takes a head mask
 ``sdpa``            padded tokens, no probabilities, no head mask
 ``packed``          packed tokens without a bias; chosen by the encoder in place of ``sdpa`` when the batch is packed
-==================  =========================================================================================================
+==================  ==================================================================================================
 
-Shapes: queries, keys and values are ``(..., N, H)`` with ``...`` either (B, S) padded or (T,) packed; the context has the queries' shape.
-Keys and values are M, as many as queries unless they come from a memory.
-The bias is additive: ``(B | 1, N | 1, S | 1, M)``, a masked key holds the most negative number of the dtype. Not minus infinity: a fully
-masked row then attends uniformly and stays finite, as published.
+Shapes: queries, keys and values are ``(..., N, H)`` with ``...`` either (B, S) padded or (T,) packed; the context has
+the queries' shape. Keys and values are M, as many as queries unless they come from a memory.
+The bias is additive: ``(B | 1, N | 1, S | 1, M)``, a masked key holds the most negative number of the dtype. Not minus
+infinity: a fully masked row then attends uniformly and stays finite, as published.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ def eager(
     compute_dtype = torch.promote_types(scores_BNSM.dtype, torch.float32)
     scores_BNSM = scores_BNSM.to(compute_dtype)
     if bias is not None:
-        # The half dtypes' most negative numbers do not swallow a float32 score, so a fully masked row would not be uniform.
+        # The half dtypes' most negative numbers do not swallow a float32 score, so a fully masked row would not be
+        # uniform.
         masked = bias <= torch.finfo(bias.dtype).min / 2
         scores_BNSM = scores_BNSM + bias.to(compute_dtype).masked_fill(masked, torch.finfo(compute_dtype).min)
     probs_BNSM = scores_BNSM.softmax(-1).to(v_BNMH.dtype)

@@ -28,7 +28,9 @@ __all__ = ["CausalLM", "LMHead", "MaskedLM"]
 
 
 class LMHead(nn.Module):
-    """States to vocabulary logits: dense, gelu, norm, projection. The gelu is the exact one whatever ``hidden_act`` says, as published."""
+    """States to vocabulary logits: dense, gelu, norm, projection. The gelu is the exact one whatever ``hidden_act``
+    says, as published.
+    """
 
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__()
@@ -96,14 +98,14 @@ class MaskedLM(VocabularyModel):
 
         Args:
             input_ids ... return_dict: as in the bare model.
-            labels: integers (B, S), -100 where nothing is to be predicted; with ``masked_positions`` also (B, P), which is
-                what they are where P equals S.
+            labels: integers (B, S), -100 where nothing is to be predicted; with ``masked_positions`` also (B, P), which
+                is what they are where P equals S.
             masked_positions: integers (B, P), padded with -1: compute logits at these positions only.
             sparse_prediction: with labels: compute logits at labelled positions only.
 
         Returns:
-            :class:`~xlmr_core.outputs.MaskedLMOutput`; logits (B, S, V), or (B, P, V) with zeros at -1, or (number labelled, V) in
-            row-major order.
+            :class:`~xlmr_core.outputs.MaskedLMOutput`; logits (B, S, V), or (B, P, V) with zeros at -1, or (number
+            labelled, V) in row-major order.
 
         Raises:
             InputError: for inputs of a wrong shape, dtype or range.
@@ -184,7 +186,9 @@ class MaskedLM(VocabularyModel):
 
 
 class CausalLM(VocabularyModel):
-    """Left-to-right language modelling. ``config.is_decoder`` makes attention causal, as published; without it every token sees all."""
+    """Left-to-right language modelling. ``config.is_decoder`` makes attention causal, as published; without it every
+    token sees all.
+    """
 
     _task_head = HEADS["ForCausalLM"]
 
@@ -214,9 +218,10 @@ class CausalLM(VocabularyModel):
         Args:
             input_ids ... return_dict: as in the bare model.
             labels: integers (B, S), -100 to ignore; position i predicts the label of i + 1.
-            num_items_in_batch: divide the summed loss by this number and not by the number of labels, as trainers with gradient
-                accumulation ask.
-            logits_to_keep: compute logits at the last so many positions only (0: all), or at the columns of an integer tensor (n,).
+            num_items_in_batch: divide the summed loss by this number and not by the number of labels, as trainers with
+                gradient accumulation ask.
+            logits_to_keep: compute logits at the last so many positions only (0: all), or at the columns of an integer
+                tensor (n,).
 
         Returns:
             :class:`~xlmr_core.outputs.CausalLMOutputWithCrossAttentions`; logits (B, S, V), or (B, kept, V).

@@ -23,8 +23,8 @@ CHUNK_VALUES_ELSEWHERE = 1 << 24
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Sum of the negative log-likelihoods, a chunk of rows at a time.
 
-    The usual formula keeps the log-probabilities of all rows in float32 for the backward pass. This one keeps the logits, which exist
-    anyway, and one number a row.
+    The usual formula keeps the log-probabilities of all rows in float32 for the backward pass. This one keeps the
+    logits, which exist anyway, and one number a row.
     """
 
     @staticmethod

@@ -20,7 +20,9 @@ __all__ = [
 
 
 class XLMRobertaPreTrainedModel(PreTrainedModel):
-    """Base class of everything with a base or large encoder, your own classes too, see :class:`~xlmr_torch.pretrained.PreTrainedModel`."""
+    """Base class of everything with a base or large encoder, your own classes too, see
+    :class:`~xlmr_torch.pretrained.PreTrainedModel`.
+    """
 
     config_class = XLMRobertaConfig
 

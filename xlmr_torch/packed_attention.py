@@ -1,8 +1,8 @@
 """Attention within the sequences of packed tokens: no bias, no padding, no wasted scores.
 
-On the CPU it is one operator to a compiler, ``xlmr::packed_attention``, which reads where sequences start from a tensor. So a graph has a
-dynamic number of tokens and of sequences, and a stream of batches is compiled once. On CUDA it is PyTorch's attention over nested tensors,
-which brings its own variable-length kernels and their gradients.
+On the CPU it is one operator to a compiler, ``xlmr::packed_attention``, which reads where sequences start from a
+tensor. So a graph has a dynamic number of tokens and of sequences, and a stream of batches is compiled once. On CUDA it
+is PyTorch's attention over nested tensors, which brings its own variable-length kernels and their gradients.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def packed_attention(
 def _operator(
     q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, cu_seqlens: Tensor, scale: float, causal: bool
 ) -> tuple[Tensor, Tensor]:
-    """The context (T, N, H), and the logarithm of each softmax's sum (N, T), float32 at least, which the gradient needs."""
+    """The context (T, N, H), and the logarithm of each softmax's sum (N, T), float32 at least, which the gradient
+    needs.
+    """
     context_TNH, logsumexp_NT = _fake(q_TNH, k_TNH, v_TNH, cu_seqlens, scale, causal)
     for part in _sequences(cu_seqlens):
         context_1NSH, logsumexp_1NS = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
@@ -138,7 +140,9 @@ def _dropping(
 
 
 def can_be_causal(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
-    """Whether packed attention can be causal: nested tensors are so only in fused kernels, which take these dtypes and sizes."""
+    """Whether packed attention can be causal: nested tensors are so only in fused kernels, which take these dtypes and
+    sizes.
+    """
     fused = dtype in (torch.float32, torch.bfloat16, torch.float16) and head_size % 8 == 0
     return device.type != "cuda" or fused
 

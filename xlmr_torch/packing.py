@@ -1,8 +1,9 @@
 """Packed tokens: a padded batch without its padding.
 
-A batch is packed once at the model's entry and unpacked at its end. In between everything token-wise runs on ``(T, D)`` real tokens, and only
-attention sees sequences. At positions that ``attention_mask`` keeps, the result equals the padded path; at all others, token-wise outputs
-are zero. A call whose answer the padded path defines differently takes the padded path, see :func:`choose_packing`.
+A batch is packed once at the model's entry and unpacked at its end. In between everything token-wise runs on ``(T, D)``
+real tokens, and only attention sees sequences. At positions that ``attention_mask`` keeps, the result equals the padded
+path; at all others, token-wise outputs are zero. A call whose answer the padded path defines differently takes the
+padded path, see :func:`choose_packing`.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ class Packing:
 def choose_packing(mode: str, mask_BS: Tensor | None, source: Tensor, needs: Needs[Tensor]) -> Packing | None:
     """Pack a batch, or return ``None`` where the padded path is due.
 
-    A compiled graph cannot choose by values. There ``always`` packs, and the graph refuses values for which the padded path is due.
+    A compiled graph cannot choose by values. There ``always`` packs, and the graph refuses values for which the padded
+    path is due.
 
     Args:
         mode: one of ``PACKING_MODES``.

@@ -85,7 +85,9 @@ def plan(encoder: EncoderModel, call: Call[Tensor], needs: Needs[Tensor]) -> Pla
 
 
 def _can_pack(encoder: EncoderModel, device: torch.device) -> bool:
-    """Whether PyTorch has a kernel for packed tokens here: compiled, none has dropout, and on a GPU not all are causal."""
+    """Whether PyTorch has a kernel for packed tokens here: compiled, none has dropout, and on a GPU not all
+    are causal.
+    """
     config = encoder.config
     drops = encoder.training and config.attention_probs_dropout_prob > 0
     if drops and (is_traced() or encoder.encoder._compiled_call_impl is not None):
@@ -94,7 +96,9 @@ def _can_pack(encoder: EncoderModel, device: torch.device) -> bool:
 
 
 def _attention(encoder: EncoderModel, mask: Tensor | None, length: Any, return_weights: bool) -> AttentionPlan:
-    """How padded tokens attend: to each other, which has a ``length`` and may be causal, or to a memory, which has none."""
+    """How padded tokens attend: to each other, which has a ``length`` and may be causal, or to a memory, which has
+    none.
+    """
     # A mask with a row for each query has said everything already, as published.
     causal = encoder.config.is_decoder and length is not None and (mask is None or mask.dim() == 2)
     implementation = "eager" if return_weights else encoder.attn_implementation
@@ -109,8 +113,8 @@ def _attention(encoder: EncoderModel, mask: Tensor | None, length: Any, return_w
     dtype = encoder._states_dtype
     if torch.amp.is_autocast_available(mask.device.type) and torch.is_autocast_enabled(mask.device.type):
         dtype = torch.get_autocast_dtype(mask.device.type)
-    # A query without keys attends uniformly. float16's range is too small for a bias that makes it so, and the fused kernel's
-    # backward pass loses the number of keys there (its gradients come out as many times too large).
+    # A query without keys attends uniformly. float16's range is too small for a bias that makes it so, and the fused
+    # kernel's backward pass loses the number of keys there (its gradients come out as many times too large).
     if empty_rows and (dtype is torch.float16 or torch.is_grad_enabled()):
         implementation = "eager"
     return AttentionPlan(

@@ -1,7 +1,7 @@
 """A task that no model is needed for: it counts the letters of a text, a window of three at a time.
 
-It has all that the frame knows of a task: options of every kind, items of several rows, an argument of its own with two axes, a call with
-other arguments than one.
+It has all that the frame knows of a task: options of every kind, items of several rows, an argument of its own with two
+axes, a call with other arguments than one.
 """
 
 from __future__ import annotations

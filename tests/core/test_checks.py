@@ -1,4 +1,6 @@
-"""What a call of a model may hold: decided once for every backend, so tested once, here. The backends test that they ask."""
+"""What a call of a model may hold: decided once for every backend, so tested once, here. The backends test that they
+ask.
+"""
 
 from __future__ import annotations
 

@@ -88,7 +88,8 @@ def test_texts_as_arguments(made, capsys):
     assert cli.main([*FILL, "--top-k", "2", "Bonjour <mask>.", "<mask> und <mask>"]) == 0
     assert capsys.readouterr().out == (
         "Bonjour <mask>.\n  0.5000  tökén1\n  0.2500  tökén2\n\n"
-        "<mask> und <mask>\n  <mask> 1\n  0.5000  tökén1\n  0.2500  tökén2\n  <mask> 2\n  0.5000  tökén1\n  0.2500  tökén2\n\n"
+        "<mask> und <mask>\n  <mask> 1\n  0.5000  tökén1\n  0.2500  tökén2\n  <mask> 2\n  0.5000  tökén1\n  0.2500  "
+        "tökén2\n\n"
     )
 
 
@@ -201,7 +202,9 @@ def test_a_backend_is_called_by_its_names(made, monkeypatch, argument, name, key
 
 @pytest.fixture
 def counting(monkeypatch):
-    """A task that is not there, by its row and a backend that is not there; the options that pipelines were made with."""
+    """A task that is not there, by its row and a backend that is not there; the options that pipelines were
+    made with.
+    """
     options = []
 
     def pipeline(task, *, model, device, dtype, **given):

@@ -232,7 +232,8 @@ def test_unused_arguments_come_back_when_asked_for(tmp_path: Path) -> None:
     assert AutoConfig.from_pretrained(tmp_path, return_unused_kwargs=True)[1] == {}
 
 
-# Signatures of transformers 4.57.6, as far as a script can call them: the names of the arguments and what has a default.
+# Signatures of transformers 4.57.6, as far as a script can call them: the names of the arguments and what has a
+# default.
 PUBLISHED_SIGNATURES = {
     (XLMRobertaConfig, "from_dict"): "config_dict **kwargs",
     (XLMRobertaConfig, "from_json_file"): "json_file",

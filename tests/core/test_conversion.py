@@ -390,7 +390,8 @@ def test_progress_counts_every_byte_once(tmp_path: Path, source: Path) -> None:
 
 # Interruptions
 
-# Kills itself with the given signal once so many bytes were converted; 0 is before the first, -1 is while the files take their place.
+# Kills itself with the given signal once so many bytes were converted; 0 is before the first, -1 is while the files
+# take their place.
 KILL = r"""
 import os, signal, sys
 from pathlib import Path

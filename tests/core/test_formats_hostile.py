@@ -1,4 +1,6 @@
-"""Broken and hostile files of every format: a clear error, in bounded time and memory, and never a call of what a file names."""
+"""Broken and hostile files of every format: a clear error, in bounded time and memory, and never a call of what a file
+names.
+"""
 
 from __future__ import annotations
 

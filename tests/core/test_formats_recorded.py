@@ -1,4 +1,6 @@
-"""Files written by the original libraries: every format gives the same bits, and fairseq archives the recorded outputs."""
+"""Files written by the original libraries: every format gives the same bits, and fairseq archives the recorded
+outputs.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Names to folders: local, built in, on the hub (played by a small server here), and every way in which there is none."""
+"""Names to folders: local, built in, on the hub (played by a small server here), and every way in which there
+is none.
+"""
 
 from __future__ import annotations
 
@@ -185,7 +187,8 @@ sys.modules["huggingface_hub"] = None  # importing it raises ImportError
 from xlmr_core.errors import MissingBackendError, ModelNotFoundError
 from xlmr_core.hub import resolve
 resolve("."), resolve("xlmr-mini")
-for name, kind in (("org/model", MissingBackendError), ("some-model", MissingBackendError), ("./no", ModelNotFoundError)):
+absent = (("org/model", MissingBackendError), ("some-model", MissingBackendError), ("./no", ModelNotFoundError))
+for name, kind in absent:
     try:
         resolve(name)
     except kind as error:

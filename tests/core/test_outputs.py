@@ -1,4 +1,6 @@
-"""Outputs: one object that reads by attribute, key, index and as a tuple, and that frameworks can take apart and rebuild."""
+"""Outputs: one object that reads by attribute, key, index and as a tuple, and that frameworks can take apart and
+rebuild.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The pipeline of every task, on a task and a runner that are made up; then what ``pipeline()`` decides before it loads."""
+"""The pipeline of every task, on a task and a runner that are made up; then what ``pipeline()`` decides before it
+loads.
+"""
 
 from __future__ import annotations
 

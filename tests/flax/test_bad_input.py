@@ -50,7 +50,9 @@ def built(head: str, *changes: tuple[str, Any]) -> Any:
 
 @pytest.fixture
 def refused(monkeypatch):
-    """The call is refused with this message before computing; in evaluation, in training, for NumPy's arrays and JAX's."""
+    """The call is refused with this message before computing; in evaluation, in training, for NumPy's arrays
+    and JAX's.
+    """
 
     def never(*arguments: Any) -> None:
         raise AssertionError("the mistake was noticed only after computing")

@@ -1,4 +1,6 @@
-"""Compiled as a whole, as users run them, models give the reference's numbers; the parity tests run operation by operation."""
+"""Compiled as a whole, as users run them, models give the reference's numbers; the parity tests run operation by
+operation.
+"""
 
 from __future__ import annotations
 

@@ -54,7 +54,9 @@ def test_pmap_with_averaged_gradients_equals_one_device_on_the_whole_batch(famil
 
 
 def test_two_processes_train_as_one():
-    """``jax.distributed`` over the loopback device: each process has half of the batch and, with FSDP, half of the parameters."""
+    """``jax.distributed`` over the loopback device: each process has half of the batch and, with FSDP, half of the
+    parameters.
+    """
     wanted = two_processes.train(two_processes.LAYOUTS)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -128,7 +128,9 @@ def test_the_built_in_model_and_a_fresh_one():
 
 @pytest.mark.parametrize("head", models.HEADS)
 def test_what_the_original_classes_wrote(head, shared):
-    """The paths and shapes of the original Flax classes are ours; their files, PyTorch's and TensorFlow's give the same parameters."""
+    """The paths and shapes of the original Flax classes are ours; their files, PyTorch's and TensorFlow's give the same
+    parameters.
+    """
     folder = shared / "fixtures" / "hf" / head
     stored = serialization.msgpack_restore((folder / "flax_model.msgpack").read_bytes())
     model = load(folder, head=head, from_flax=True)
@@ -159,7 +161,8 @@ def memory(kind):
 # What the first model and the first operation of a process take is none of the checkpoint's.
 jax.numpy.zeros(1).block_until_ready()
 xlmr_flax.FlaxXLMRobertaModel(XLMRobertaConfig(
-    vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, max_position_embeddings=9
+    vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+    intermediate_size=8, max_position_embeddings=9
 ))
 open("/proc/self/clear_refs", "w").write("5")
 before = memory("VmRSS")

@@ -1,4 +1,6 @@
-"""Around a training step: memory given back, gradients collected, half precision, recomputed layers, a run that goes on where it stopped."""
+"""Around a training step: memory given back, gradients collected, half precision, recomputed layers, a run that goes on
+where it stopped.
+"""
 
 from __future__ import annotations
 
@@ -79,8 +81,8 @@ def test_bfloat16_learns_as_float32_does_and_keeps_float32_parameters():
 
 
 def test_recomputed_layers_hold_less():
-    """Temporary memory as the compiler plans it, at sizes where activations are what counts. Layers are scanned: with all layers in one
-    graph the CPU's compiler recomputes early and saves nothing."""
+    """Temporary memory as the compiler plans it, at sizes where activations are what counts. Layers are scanned: with
+    all layers in one graph the CPU's compiler recomputes early and saves nothing."""
     sizes = {}
     for recompute in (False, True):
         model = models.model(

@@ -1,4 +1,6 @@
-"""One of two processes that train together: ``python -m tests.flax.two_processes ADDRESS NUMBER``. Its last line is its answer as JSON."""
+"""One of two processes that train together: ``python -m tests.flax.two_processes ADDRESS NUMBER``. Its last line is its
+answer as JSON.
+"""
 
 from __future__ import annotations
 

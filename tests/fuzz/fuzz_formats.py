@@ -1,8 +1,9 @@
 """Throw damaged files of every format at their readers for a while: ``nox -s fuzz``, or ``-- --minutes 10 --seed 1``.
 
-A file is taken from the recorded ones and from our own writers, bytes of it are changed, removed, doubled or cut, or lengths in it made
-absurd, mostly where its structure is. Reading it, all of it, must end within seconds in a result or in a ``CheckpointError``, and take little
-memory. Each format is read in a process of its own, which may die: then the seed of the file is printed.
+A file is taken from the recorded ones and from our own writers, bytes of it are changed, removed, doubled or cut, or
+lengths in it made absurd, mostly where its structure is. Reading it, all of it, must end within seconds in a result or
+in a ``CheckpointError``, and take little memory. Each format is read in a process of its own, which may die: then the
+seed of the file is printed.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What an installed wheel can do, away from the source, offline. ``nox -s package`` copies this file beside a fresh environment and runs it
-there; it is no part of an ordinary test run."""
+"""What an installed wheel can do, away from the source, offline. ``nox -s package`` copies this file beside a fresh
+environment and runs it there; it is no part of an ordinary test run."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ def test_a_tokenizer_alone_needs_no_framework(tokenizer, tmp_path):
     code = OFFLINE + (
         f"import sys; from xlmr_core.tokenization import {tokenizer} as T\n"
         "t = T.from_pretrained('xlmr-mini')\n"
-        "assert t.decode(t('Bonjour, je suis un modèle.')['input_ids'], skip_special_tokens=True) == 'Bonjour, je suis un modèle.'\n"
+        "assert t.decode(t('Bonjour, je suis un modèle.')['input_ids'], skip_special_tokens=True) == 'Bonjour, je suis "
+        "un modèle.'\n"
         "assert not {'torch', 'tensorflow', 'jax', 'transformers'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, check=True, timeout=120)

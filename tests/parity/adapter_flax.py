@@ -1,7 +1,8 @@
 """Flax, for the parity tests.
 
-Compiling a program for every case would take many minutes, so models run operation by operation here: the operations of one shape are
-compiled once and serve all cases. That the compiled programs give the same numbers is tested in ``tests/flax/test_compiled.py``.
+Compiling a program for every case would take many minutes, so models run operation by operation here: the operations of
+one shape are compiled once and serve all cases. That the compiled programs give the same numbers is tested in
+``tests/flax/test_compiled.py``.
 """
 
 from __future__ import annotations

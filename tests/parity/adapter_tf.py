@@ -41,7 +41,9 @@ class TFModel:
         )
 
     def run(self, function: Any, inputs: Mapping[str, Any]) -> Any:
-        """As the mode says: eagerly, or in a graph that knows the numbers of axes only, or all sizes if it is for XLA."""
+        """As the mode says: eagerly, or in a graph that knows the numbers of axes only, or all sizes if it is
+        for XLA.
+        """
         tensors = {name: tf.convert_to_tensor(x) for name, x in inputs.items() if isinstance(x, np.ndarray)}
         others = {name: x for name, x in inputs.items() if not isinstance(x, np.ndarray)}
 

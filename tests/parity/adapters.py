@@ -1,8 +1,8 @@
 """One adapter a backend: the whole of what parity asks of it.
 
-To add a backend: its modes in the table below, and ``adapter_<backend>.py`` with ``build`` and ``load``. A process tests one
-backend, the one that the environment variable ``XLMR_PARITY`` names (``torch``, ``tf``, ``flax``; by default ``torch``), so that no two
-frameworks share a process.
+To add a backend: its modes in the table below, and ``adapter_<backend>.py`` with ``build`` and ``load``. A process
+tests one backend, the one that the environment variable ``XLMR_PARITY`` names (``torch``, ``tf``, ``flax``; by default
+``torch``), so that no two frameworks share a process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class Model(Protocol):
         ...
 
     def gradients(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
-        """Gradient of the loss by canonical name, in evaluation mode; tied parameters once, under the name of the first."""
+        """Gradient of the loss by canonical name, in evaluation mode; tied parameters once, under the name of the
+        first.
+        """
         ...
 
 
@@ -128,7 +130,8 @@ def adapter(mode: Mode) -> Adapter:
 
 
 def modes(*, padded: bool = True, packed: bool = True, dtype: str | None = None) -> list[Any]:
-    """Test parameters: the tested backend's modes that do not compile, skipped with a word where the framework is not installed.
+    """Test parameters: the tested backend's modes that do not compile, skipped with a word where the framework is not
+    installed.
 
     Args:
         padded, packed: whether these modes are among them.
@@ -145,7 +148,9 @@ def modes(*, padded: bool = True, packed: bool = True, dtype: str | None = None)
 
 
 def runs(names: Iterable[str], dtypes: Iterable[str] = ("float32",)) -> list[Any]:
-    """Test parameters ``name, dtype, mode``: all of the tested backend's modes, compiling ones too, as far as each takes a case."""
+    """Test parameters ``name, dtype, mode``: all of the tested backend's modes, compiling ones too, as far as each
+    takes a case.
+    """
     return [
         pytest.param(name, dtype, mode, id=f"{name}-{dtype}-{mode}", marks=_if_installed(mode))
         for name in names

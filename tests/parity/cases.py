@@ -7,8 +7,9 @@ Rows of a batch are written token by token:
     x   a token, masked
     P   padding, attended
 
-``extra`` names further inputs; ``inputs.py`` has one function for each. ``packs`` says whether a packed path promises the answer (see
-design: it does not where the padded path defines the answer differently); only then may masked positions come back as zeros.
+``extra`` names further inputs; ``inputs.py`` has one function for each. ``packs`` says whether a packed path promises
+the answer (see design: it does not where the padded path defines the answer differently); only then may masked
+positions come back as zeros.
 """
 
 from __future__ import annotations
@@ -238,14 +239,15 @@ CASES: dict[str, Case] = {
     )
 }
 
-# What takes turns (modes, dtypes) goes by these numbers: a case of one family is one further than the same of the other.
+# What takes turns (modes, dtypes) goes by these numbers: a case of one family is one further than the same of the
+# other.
 TURNS: dict[str, int] = {
     case.name: number % len(BOTH) + FAMILIES.index(case.family) for number, case in enumerate(CASES.values())
 }
 
-# Gradients: every head, every way to reach a parameter. A padding id that is attended to is left out here: the published models give the
-# padding rows no gradient, which no finite difference can know. So are fully masked rows, through whose scores a gradient flows although
-# float arithmetic swallows the scores. Golden files hold both.
+# Gradients: every head, every way to reach a parameter. A padding id that is attended to is left out here: the
+# published models give the padding rows no gradient, which no finite difference can know. So are fully masked rows,
+# through whose scores a gradient flows although float arithmetic swallows the scores. Golden files hold both.
 GRADIENTS: tuple[str, ...] = tuple(
     f"{family}-{name}"
     for family in FAMILIES

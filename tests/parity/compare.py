@@ -36,17 +36,22 @@ def is_tokenwise(head: str, name: str) -> bool:
 
 
 def select(head: str, name: str, x: Array, where_BS: Array | None) -> Array:
-    """The part of an output that is compared: all of it, or of a token-wise output (and of attention's queries) some positions."""
+    """The part of an output that is compared: all of it, or of a token-wise output (and of attention's queries) some
+    positions.
+    """
     if where_BS is None:
         return x
     if name.startswith(("attentions", "cross_attentions")):
         return x.swapaxes(1, 2)[where_BS]
-    # Logits at some positions only, (B, P, V), (number labelled, V), (B, last few, V), were asked for and count wherever they are.
+    # Logits at some positions only, (B, P, V), (number labelled, V), (B, last few, V), were asked for and count
+    # wherever they are.
     return x[where_BS] if is_tokenwise(head, name) and x.shape[:2] == where_BS.shape else x
 
 
 def difference(actual: Array, expected: Array) -> float:
-    """Largest absolute difference, in units of the expected rms where that is above 1; infinite if NaN meets a number."""
+    """Largest absolute difference, in units of the expected rms where that is above 1; infinite if NaN meets a
+    number.
+    """
     actual, expected = np.asarray(actual, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     if np.isnan(actual).any() or np.isnan(expected).any():
         return 0.0 if actual.shape == () and np.isnan(actual) and np.isnan(expected) else np.inf
@@ -71,7 +76,9 @@ def assert_close(
     tolerance: float,
     where_BS: Array | None = None,
 ) -> None:
-    """Fail unless every expected output is there, of its shape, and within the tolerance (of which tolerances.py says what it means)."""
+    """Fail unless every expected output is there, of its shape, and within the tolerance (of which tolerances.py says
+    what it means).
+    """
     check_fields(actual, expected)
     pairs = {
         name: (select(head, name, actual[name], where_BS), select(head, name, expected[name], where_BS))
@@ -85,7 +92,9 @@ def assert_close(
 def assert_half_close(
     head: str, actual: Mapping[str, Array], expected: Mapping[str, Array], half: Half, where_BS: Array | None = None
 ) -> None:
-    """Fail unless every expected output is there, of its shape, near in the Euclidean norm, and of the same clear argmax."""
+    """Fail unless every expected output is there, of its shape, near in the Euclidean norm, and of the same clear
+    argmax.
+    """
     check_fields(actual, expected)
     for name in expected:
         got, want = (np.asarray(select(head, name, x[name], where_BS), dtype=np.float64) for x in (actual, expected))
@@ -104,7 +113,9 @@ def assert_half_close(
 
 
 def assert_filled_where_masked(head: str, actual: Mapping[str, Array], mask_BS: Array) -> None:
-    """Fail unless token-wise outputs hold at masked positions what packing promises: zero, or the score that is nobody's answer."""
+    """Fail unless token-wise outputs hold at masked positions what packing promises: zero, or the score that is
+    nobody's answer.
+    """
     for name, x in actual.items():
         if is_tokenwise(head, name) and x.shape[:2] == mask_BS.shape:
             assert (x[mask_BS == 0] == fill_of(name)).all(), f"{name} is not {fill_of(name)} at masked positions"

@@ -1,7 +1,7 @@
 """The recorded Hugging Face fixtures: which calls they hold, and the parameters to make them with.
 
-A folder's ``expected.npz`` has the inputs and outputs of one call under their published names, and those of further calls under
-``<call>__<name>``: each of these says only what differs from the first.
+A folder's ``expected.npz`` has the inputs and outputs of one call under their published names, and those of further
+calls under ``<call>__<name>``: each of these says only what differs from the first.
 """
 
 from __future__ import annotations
@@ -120,7 +120,9 @@ def read_call(folder: Path, call: str) -> Call:
 
 
 def stepping_call(config: XLMRobertaConfig, head: str, stored: dict[str, NDArray[Any]], call: str) -> Call:
-    """Prompt and forced tokens in one go. ``dec`` was recorded token by token with a cache, ``decpad`` (row 1 left padded) also at once."""
+    """Prompt and forced tokens in one go. ``dec`` was recorded token by token with a cache, ``decpad`` (row 1 left
+    padded) also at once.
+    """
     prompt, forced = stored[f"{call}_prompt"], stored["dec_forced"]
     inputs = {"input_ids": np.concatenate([prompt, forced], axis=1)}
     if call == "dec":
@@ -136,7 +138,9 @@ DTYPES: dict[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2
 
 
 def read_parameters(folder: Path) -> dict[str, NDArray[Any]]:
-    """A ``model.safetensors`` as float32, read by its few lines of format so that this judge does not depend on the code it judges."""
+    """A ``model.safetensors`` as float32, read by its few lines of format so that this judge does not depend on the
+    code it judges.
+    """
     content = (folder / "model.safetensors").read_bytes()
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])

@@ -47,8 +47,8 @@ def test_padded(shared: Path, folder: str, call: str, mode: Mode) -> None:
 @pytest.mark.parametrize("labelled", [True, False], ids=["labels", "no-labels"])
 @pytest.mark.parametrize(("folder", "call"), CALLS)
 def test_packed(shared: Path, folder: str, call: str, labelled: bool, mode: Mode) -> None:
-    """Compared where ``attention_mask`` is 1: what the padded computation gives elsewhere is not promised. Many of the recorded labels lie
-    on masked positions, so the calls are made without them too."""
+    """Compared where ``attention_mask`` is 1: what the padded computation gives elsewhere is not promised. Many of the
+    recorded labels lie on masked positions, so the calls are made without them too."""
     recording = without_attentions(recorded.read_call(shared / "fixtures" / folder, call))
     recording = recording if labelled else recording.without_labels()
     where_BS = recording.where_BS

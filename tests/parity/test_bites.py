@@ -1,6 +1,7 @@
 """The comparison bites: a model with one small mistake fails it, in the reference and in every backend.
 
-A mistake is made by changing config, parameters or inputs so that a right implementation computes what a wrong one would.
+A mistake is made by changing config, parameters or inputs so that a right implementation computes what a wrong one
+would.
 """
 
 from __future__ import annotations
@@ -175,7 +176,8 @@ def test_the_reference_with_a_mistake_fails(make_it: Callable[[Made], Made], nam
         assert_close(case.head, outputs_without_weights(make_it(made), case.head), expected, FLOAT32, made.mask_BS == 1)
 
 
-# A backend is given a mistake as the reference is, so a few say that it takes config, parameters and inputs as they are given.
+# A backend is given a mistake as the reference is, so a few say that it takes config, parameters and inputs as they are
+# given.
 A_DOZEN = ALL[:: len(ALL) // 12]
 
 

@@ -30,7 +30,8 @@ def test_dropout_acts_in_training_only(name: str, config: dict[str, float], mode
     where_BS = made.mask_BS == 1
     assert_close(case.head, model.forward(made.inputs), expected, tolerances.FLOAT32, where_BS)
     first, second = (model.forward(made.inputs, dropout_seed=seed) for seed in (1, 2))
-    # Each sequence is touched, wherever the dropped values were: a row of logits that stayed would be a row that dropout forgot.
+    # Each sequence is touched, wherever the dropped values were: a row of logits that stayed would be a row that
+    # dropout forgot.
     for other in (second, expected):
         moved = np.abs(first["logits"] - other["logits"]).reshape(len(first["logits"]), -1).max(1)
         assert (moved > 100 * tolerances.FLOAT32).all()
@@ -52,8 +53,8 @@ def test_training_without_dropout_is_evaluation(family: str, name: str, mode: Mo
 
 
 DRAWS = 300
-# Place -> the dropout of its config, and the output in which it shows. Nothing but sums lies between the two: behind a layer norm or an
-# activation the mean of many draws is another one.
+# Place -> the dropout of its config, and the output in which it shows. Nothing but sums lies between the two: behind a
+# layer norm or an activation the mean of many draws is another one.
 MEANS = {
     "hidden": ({"hidden_dropout_prob": 0.3}, "hidden_states_0"),
     "attention": ({"attention_probs_dropout_prob": 0.3}, "hidden_states_1"),
@@ -66,9 +67,9 @@ MEANS = {
 def test_dropout_keeps_the_mean(place: str, mode: Mode) -> None:
     """Kept values are scaled up by 1 / (1 - p), so the mean of many draws comes near the value without dropout.
 
-    What is dropped is measured by its effect: the output with it, less the output without it (all heads masked, all states zero). The
-    mean effect of many draws is that effect; a forgotten scale would leave 70 % of it. The first layer's feed-forward part is silent, so
-    that its output is its input and what attention adds.
+    What is dropped is measured by its effect: the output with it, less the output without it (all heads masked, all
+    states zero). The mean effect of many draws is that effect; a forgotten scale would leave 70 % of it. The first
+    layer's feed-forward part is silent, so that its output is its input and what attention adds.
     """
     config, output = MEANS[place]
     case = CASES["XLMRobertaXL-TokenClassification-right"]

@@ -1,4 +1,6 @@
-"""The reference and every backend against golden files: transformers' own answers to the cases, which need no shared folder."""
+"""The reference and every backend against golden files: transformers' own answers to the cases, which need no shared
+folder.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,8 @@ def test_reference_equals_golden(name: str) -> None:
     assert_close(CASES[name].head, actual, expected, tolerances.GOLDEN)
 
 
-# That a backend equals them follows from the reference equalling them, and the backend the reference on the same inputs.
+# That a backend equals them follows from the reference equalling them, and the backend the reference on the same
+# inputs.
 HEADS = [name for name in GOLDEN if name.endswith("-right")]
 
 
@@ -89,7 +92,9 @@ MASKED_ROWS = [name for name in WITH_GRADIENTS if CASES[name].rows == EMPTY]
 
 @pytest.mark.parametrize(("name", "mode"), modes_in_turn(WITH_GRADIENTS, ahead=1, in_all=MASKED_ROWS))
 def test_gradients_equal_golden(name: str, mode: Mode) -> None:
-    """The original's gradients, padding rows (which get none from an embedding) and unreached parameters (zero) included."""
+    """The original's gradients, padding rows (which get none from an embedding) and unreached parameters (zero)
+    included.
+    """
     case = CASES[name]
     made, _ = read(name)
     expected = stored()[name]["gradients"]

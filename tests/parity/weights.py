@@ -1,4 +1,6 @@
-"""Random parameters by canonical name, the same on every machine and for every NumPy version, so that they need not be stored."""
+"""Random parameters by canonical name, the same on every machine and for every NumPy version, so that they need not be
+stored.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,16 @@ __all__ = ["draw_parameters", "round_to"]
 
 
 def uniform(seed: int, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Uniform numbers of variance 1. Only the raw stream of a bit generator is promised to stay, so the numbers are made from it."""
+    """Uniform numbers of variance 1. Only the raw stream of a bit generator is promised to stay, so the numbers are
+    made from it.
+    """
     raw = np.random.PCG64([seed, zlib.crc32(name.encode())]).random_raw(int(np.prod(shape)))
     return (((raw >> np.uint64(11)) * 2.0**-53 - 0.5) * 12.0**0.5).reshape(shape)
 
 
 def draw(row: Parameter, seed: int, head_size: int) -> NDArray[np.float32]:
-    """Nothing is zero or one, norms and biases and padding rows neither. Embeddings are as small as in real checkpoints: a larger scale
-    would hide a wrong epsilon."""
+    """Nothing is zero or one, norms and biases and padding rows neither. Embeddings are as small as in real
+    checkpoints: a larger scale would hide a wrong epsilon."""
     x = uniform(seed, row.name, row.shape)
     if row.role is Role.EMBEDDING:
         x = x * (head_size**-0.5 if "distance_embedding" in row.name else 0.1)

@@ -1,7 +1,7 @@
 """The public surface of a package as text: what the documents promise, every name with its signature, one a line.
 
-A package shows the names of its ``__all__``, and of its modules those that ``DOCUMENTED`` lists. A class stands under its
-public path, wherever it is written: in which file, and on which classes of ours it is built, is not promised.
+A package shows the names of its ``__all__``, and of its modules those that ``DOCUMENTED`` lists. A class stands under
+its public path, wherever it is written: in which file, and on which classes of ours it is built, is not promised.
 
 Run as a script it writes the frozen lists anew, for all packages whose framework is installed::
 
@@ -25,8 +25,8 @@ from typing import Any, Generic
 FROZEN = Path(__file__).resolve().parent / "surface"
 # Package -> the framework without which it cannot be imported.
 PACKAGES = {"xlmr_core": "numpy", "xlmr_torch": "torch", "xlmr_tf": "tensorflow", "xlmr_flax": "jax"}
-# The modules that README, docs or examples name, and what of them is promised: the names that stand there, and the classes
-# of what those functions return. `test_documented.py` reads the documents and compares.
+# The modules that README, docs or examples name, and what of them is promised: the names that stand there, and the
+# classes of what those functions return. `test_documented.py` reads the documents and compares.
 DOCUMENTED = {
     "xlmr_core.checkpoint": ("Checkpoint", "open_checkpoint", "read_config", "save_checkpoint"),
     "xlmr_core.conversion": ("Conversion", "convert"),
@@ -141,7 +141,9 @@ def _promised(name: str) -> bool:
 
 
 def _maker(kind: type) -> Any:
-    """What takes a class's arguments, bound: of a class itself Python 3.11 says other things in its earlier releases."""
+    """What takes a class's arguments, bound: of a class itself Python 3.11 says other things in its earlier
+    releases.
+    """
     maker = vars(kind).get("__init__") or vars(kind)["__new__"]
     return getattr(maker, "__func__", maker).__get__(object())
 

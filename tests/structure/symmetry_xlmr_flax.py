@@ -20,7 +20,9 @@ DIFFERENCES = {
     "+packing.py:bucket": "shapes are static under jax.jit, so that numbers of rows come from a short list",
     "+functional.py": TREE,
     "+batching.py": "shapes are static under jax.jit, so that batches are padded to few lengths",
-    "+sharding.py": "where parameters lie is an argument of arrays here; PyTorch wraps modules and Keras sets a distribution",
+    "+sharding.py": (
+        "where parameters lie is an argument of arrays here; PyTorch wraps modules and Keras sets a distribution"
+    ),
     # Layers
     "-embeddings.py:embedding": LAYERS,
     "+embeddings.py:Embedding": LAYERS,
@@ -37,7 +39,9 @@ DIFFERENCES = {
     "-plan.py:Plan.packing": ROWS,
     "+plan.py:Plan.drawn": "biases are drawn inside the compiled run, from masks or from rows that came in",
     "+kernels.py:AttentionPlan.drawn": "biases are drawn inside the compiled run, from masks or from rows that came in",
-    "-losses.py:_ChunkedCrossEntropy": "XLA fuses the cast into the sums, so that float32 logits never exist without chunks",
+    "-losses.py:_ChunkedCrossEntropy": (
+        "XLA fuses the cast into the sums, so that float32 logits never exist without chunks"
+    ),
     # The vocabulary projection
     "+lm_heads.py:Decoder": TIED,
     "+lm_heads.py:VocabularyModel.project": TIED,
@@ -48,24 +52,36 @@ DIFFERENCES = {
     "+pretrained.py:PreTrainedModel.params": TREE,
     "+pretrained.py:PreTrainedModel.params_shape_tree": TREE,
     "+pretrained.py:PreTrainedModel.required_params": TREE,
-    "+values.py:ModelValues.logical_axes": "shardings are derived from the names of axes, in a tree like the parameters",
+    "+values.py:ModelValues.logical_axes": (
+        "shardings are derived from the names of axes, in a tree like the parameters"
+    ),
     "+pretrained.py:PreTrainedModel.to_bf16": TREE,
     "+pretrained.py:PreTrainedModel.to_fp16": TREE,
     "+pretrained.py:PreTrainedModel.to_fp32": TREE,
     "+pretrained.py:PreTrainedModel.apply": TREE,
     "+pretrained.py:PreTrainedModel.prepare": TREE,
-    "-values.py:ModelValues.post_init": "values are drawn into a tree, outside the model, which the base constructor then takes",
+    "-values.py:ModelValues.post_init": (
+        "values are drawn into a tree, outside the model, which the base constructor then takes"
+    ),
     "-values.py:ModelValues.load_state_dict": "the setter of params takes a tree",
     "-pretrained.py:PreTrainedModel.device": "parameters may lie on many devices, each says on which",
-    "-pretrained.py:PreTrainedModel.enable_input_require_grads": "gradients are asked for by argument, not by attribute",
-    "-pretrained.py:PreTrainedModel.disable_input_require_grads": "gradients are asked for by argument, not by attribute",
+    "-pretrained.py:PreTrainedModel.enable_input_require_grads": (
+        "gradients are asked for by argument, not by attribute"
+    ),
+    "-pretrained.py:PreTrainedModel.disable_input_require_grads": (
+        "gradients are asked for by argument, not by attribute"
+    ),
     # Attributes that NNX keeps, and a mode that PyTorch brings
-    "+pretrained.py:PreTrainedModel.config": "NNX needs attributes that can be hashed, so that the configuration is kept in a wrapper",
+    "+pretrained.py:PreTrainedModel.config": (
+        "NNX needs attributes that can be hashed, so that the configuration is kept in a wrapper"
+    ),
     "+pretrained.py:PreTrainedModel.name_or_path": "the configuration keeps it, an attribute would be one more to hash",
     "+pretrained.py:PreTrainedModel.train": "torch.nn.Module brings it",
     "+pretrained.py:PreTrainedModel.eval": "torch.nn.Module brings it",
     "+pretrained.py:PreTrainedModel.enable_gradient_checkpointing": "the published name in Flax",
-    "+pretrained.py:PreTrainedModel.set_scan_layers": "to compile one layer in place of all is for XLA, which takes long to compile",
+    "+pretrained.py:PreTrainedModel.set_scan_layers": (
+        "to compile one layer in place of all is for XLA, which takes long to compile"
+    ),
     # Values and places
     "-inputs.py:is_traced": "a traced array shows that it is one",
     "+inputs.py:is_integer": "dtypes of NumPy and JAX are asked in one way",

@@ -6,9 +6,13 @@ IN_PLACE = "variables are filled in their places, so that a shared one stays sha
 
 DIFFERENCES = {
     # What PyTorch needs and Keras does not
-    "-inference.py": "int8, bfloat16 tables and oneDNN calls are kernels of PyTorch; a graph of TensorFlow fuses by itself",
+    "-inference.py": (
+        "int8, bfloat16 tables and oneDNN calls are kernels of PyTorch; a graph of TensorFlow fuses by itself"
+    ),
     "-int8.py": "int8 on the CPU is a kernel of PyTorch; TensorFlow has none for dynamic activations",
-    "-loading.py:to_torch": "a tensor over a file's bytes; Keras variables own their memory and are filled piece by piece",
+    "-loading.py:to_torch": (
+        "a tensor over a file's bytes; Keras variables own their memory and are filled piece by piece"
+    ),
     "-losses.py:_ChunkedCrossEntropy": "the kernel of TensorFlow keeps no log-probabilities beside its gradient",
     "-packed_attention.py:can_be_causal": "there is one kernel, for every dtype and head size",
     "-pretrained.py:PreTrainedModel.is_quantized": "there are no quantized models in this backend",
@@ -17,7 +21,9 @@ DIFFERENCES = {
     "-pretrained.py:PreTrainedModel.device": "variables have devices, a Keras model has none of its own",
     "-pretrained.py:PreTrainedModel.dtype": "keras.Model has it, the dtype of the variables",
     "-values.py:ModelValues.tie_weights": "a tied head holds the embedding layer itself, nothing can come untied",
-    "-values.py:ModelValues.load_state_dict": "Keras has load_weights; from_pretrained(None, state_dict=...) takes arrays",
+    "-values.py:ModelValues.load_state_dict": (
+        "Keras has load_weights; from_pretrained(None, state_dict=...) takes arrays"
+    ),
     "-pretrained.py:PreTrainedModel.enable_input_require_grads": "recomputed layers need no input with a gradient here",
     "-pretrained.py:PreTrainedModel.disable_input_require_grads": "as enable_input_require_grads",
     "-values.py:tensor_at": IN_PLACE,
@@ -30,7 +36,9 @@ DIFFERENCES = {
     "+inputs.py:_AnySize": "a graph does not know every size",
     "+inputs.py:is_xla": "XLA wants every size to be known, so it takes the padded path",
     "+inputs.py:shape_of": "a shape in which unknown sizes fit everything",
-    "+embeddings.py:Embeddings.without_padding": "torch.nn.Embedding leaves the padding row without a gradient by itself",
+    "+embeddings.py:Embeddings.without_padding": (
+        "torch.nn.Embedding leaves the padding row without a gradient by itself"
+    ),
     "+encoder.py:flat": "tensors have no flatten that keeps known sizes",
     "+heads.py:flat_logits": "tensors have no flatten that keeps known sizes",
     "-linear.py:is_plain": "hooks and subclasses that get in the way of a fast path are a matter of PyTorch",
@@ -54,7 +62,7 @@ DIFFERENCES = {
     "+pretrained.py:PreTrainedModel.from_config": "the way back from get_config",
     "+pretrained.py:PreTrainedModel.get_build_config": "what Keras's own files hold beside the values",
     "+tensors.py:register_errors": "Keras and AutoGraph rewrite the errors that pass through them",
-    "+training.py": "fit, evaluate and predict, which PyTorch does not have",
+    "+fit.py": "fit, evaluate and predict, which PyTorch does not have",
     "+datasets.py": "fit on texts in a tf.data.Dataset, which PyTorch does not have",
     "+distribution.py": "Keras's fit does not train with several workers; for PyTorch there is torchrun",
     "+serving.py": "SavedModel and LiteRT",

@@ -1,4 +1,6 @@
-"""The benchmark harness itself: its rounds, its statistics, its batches, and that every question runs. No figure is tested here."""
+"""The benchmark harness itself: its rounds, its statistics, its batches, and that every question runs. No figure is
+tested here.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reas
 
 @pytest.fixture(autouse=True)
 def light_collections() -> Iterator[None]:
-    """The harness collects garbage before each turn: not among all that pytest holds, which takes it a third of a second."""
+    """The harness collects garbage before each turn: not among all that pytest holds, which takes it a third of a
+    second.
+    """
     gc.freeze()
     yield
     gc.unfreeze()
@@ -269,8 +273,8 @@ def test_every_question_is_in_the_list_and_on_the_page() -> None:
     assert {question for group in OURS.values() for question in group} == set(QUESTIONS)
 
 
-# By question: contestants who need no peer, and a measured quantity. The questions of a group share a process, as loading a framework takes
-# longer than a tiny question.
+# By question: contestants who need no peer, and a measured quantity. The questions of a group share a process, as
+# loading a framework takes longer than a tiny question.
 OURS = {
     "PyTorch": {
         "encoder": (["xlmr padded", "xlmr"], "seconds"),

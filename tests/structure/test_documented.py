@@ -1,4 +1,6 @@
-"""Every module path that a document names is promised (docs/compatibility.md), so it is in the frozen lists, and nothing else is."""
+"""Every module path that a document names is promised (docs/compatibility.md), so it is in the frozen lists, and
+nothing else is.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The backends have the same files, in them the same classes and functions in the same order, in those the same methods.
+"""The backends have the same files, in them the same classes and functions in the same order, in those the same
+methods.
 
-Read from the source, so that no framework is needed. What differs is a row in ``symmetry_<package>.py``, with its reason; a row that no longer
-says anything true fails as well.
+Read from the source, so that no framework is needed. What differs is a row in ``symmetry_<package>.py``, with its
+reason; a row that no longer says anything true fails as well.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ NATIVE = {"xlmr_torch": "forward", "xlmr_tf": "call", "xlmr_flax": "__call__"}
 
 
 def outline(package: str) -> list[str]:
-    """``file``, ``file:Class``, ``file:Class.method`` and ``file:function`` in source order; private functions and methods stay private."""
+    """``file``, ``file:Class``, ``file:Class.method`` and ``file:function`` in source order; private functions and
+    methods stay private.
+    """
     return [entry for path in sorted((ROOT / package).glob("*.py")) for entry in _of_file(package, path)]
 
 
@@ -46,7 +49,9 @@ def _method(package: str, name: str) -> str:
 
 
 def differences(package: str) -> dict[str, str]:
-    """Reasons by entry: ``-entry`` is only in the measure, ``+entry`` only in the package. A file or class stands for all that is in it."""
+    """Reasons by entry: ``-entry`` is only in the measure, ``+entry`` only in the package. A file or class stands for
+    all that is in it.
+    """
     return dict(importlib.import_module(f"tests.structure.symmetry_{package}").DIFFERENCES)
 
 

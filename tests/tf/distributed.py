@@ -1,4 +1,6 @@
-"""A process of the distributed trainings of ``test_distribution.py``: ``python -m tests.tf.distributed KIND``, answers as JSON."""
+"""A process of the distributed trainings of ``test_distribution.py``: ``python -m tests.tf.distributed KIND``, answers
+as JSON.
+"""
 
 from __future__ import annotations
 

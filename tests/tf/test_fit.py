@@ -1,4 +1,6 @@
-"""Every head under ``fit``: labels among the inputs or beside them, the model's own loss or one given to ``compile``."""
+"""Every head under ``fit``: labels among the inputs or beside them, the model's own loss or one given to
+``compile``.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_cla
 BINARY = keras.losses.BinaryCrossentropy(from_logits=True)
 SQUARES = keras.losses.MeanSquaredError()
 
-# By case: the class, what of the config is special, the labels if they are not the usual ones, and a loss of Keras that means the same.
+# By case: the class, what of the config is special, the labels if they are not the usual ones, and a loss of Keras that
+# means the same.
 CASES = {
     "one class": ("XLMRobertaForSequenceClassification", {}, None, SPARSE),
     "one class, XL": ("XLMRobertaXLForSequenceClassification", {}, None, SPARSE),

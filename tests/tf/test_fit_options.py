@@ -1,4 +1,6 @@
-"""What is changed around a training: decay, warm-up, accumulation, precision, adapters, frozen layers, shapes, checkpointing."""
+"""What is changed around a training: decay, warm-up, accumulation, precision, adapters, frozen layers, shapes,
+checkpointing.
+"""
 
 from __future__ import annotations
 

@@ -148,7 +148,9 @@ def test_fresh_values_follow_the_table():
 
 @pytest.mark.parametrize("origin", ["fresh", "loaded", "resized", "fitted"])
 def test_a_look_at_a_variable_is_no_copy(origin, tmp_path):
-    """TensorFlow copies variables that were ever updated by rows at each look: all of the word embedding, for each batch."""
+    """TensorFlow copies variables that were ever updated by rows at each look: all of the word embedding, for each
+    batch.
+    """
     case = Case("XLMRoberta", "ForMaskedLM")
     model = case.build()
     if origin == "loaded":
@@ -197,7 +199,8 @@ def memory(what):
 
 tf.matmul(tf.ones((64, 64)), tf.ones((64, 64)))
 xlmr_tf.TFXLMRobertaModel(XLMRobertaConfig(
-    vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, max_position_embeddings=9
+    vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+    intermediate_size=8, max_position_embeddings=9
 ))
 open("/proc/self/clear_refs", "w").write("5")
 before = memory("VmRSS")

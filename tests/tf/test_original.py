@@ -1,6 +1,8 @@
-"""What the TensorFlow classes of transformers 4.57.6 gave for the recorded calls, beside ours: the same, but for three things.
+"""What the TensorFlow classes of transformers 4.57.6 gave for the recorded calls, beside ours: the same, but for three
+things.
 
-They returned the loss of each example where PyTorch returns the mean, hard-coded the padding id 1, and dropped an untied decoder.
+They returned the loss of each example where PyTorch returns the mean, hard-coded the padding id 1, and dropped an
+untied decoder.
 """
 
 from __future__ import annotations

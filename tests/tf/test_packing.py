@@ -59,7 +59,9 @@ def assert_promise(case, actual, expected, mask_BS, *, packed):
 @each_graph
 @pytest.mark.parametrize("labelled", [False, True], ids=["", "labels"])
 def test_one_graph_keeps_every_promise(case, labelled):
-    """A graph cannot choose by values: the same one answers batches that are packed and batches for which the padded path is due."""
+    """A graph cannot choose by values: the same one answers batches that are packed and batches for which the padded
+    path is due.
+    """
     model = case.kept()
     given = case.inputs()
     given.update(case.labels(given) if labelled else {})
@@ -149,7 +151,9 @@ def test_attention_dropout_acts_in_training(packing):
 
 
 def test_packed_attention_with_dropout_has_the_gradient_of_what_it_computed():
-    """The backward loop draws the same dropout again: along a direction the slope is the difference of two calls from one seed."""
+    """The backward loop draws the same dropout again: along a direction the slope is the difference of two calls from
+    one seed.
+    """
     from xlmr_tf.packed_attention import packed_attention
 
     packing = Packing.from_mask(tf.constant([[1, 1, 1], [0, 1, 1]]) != 0)

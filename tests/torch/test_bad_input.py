@@ -20,7 +20,9 @@ ONE_ROW = tuple(head for head in HEADS if head != "ForMultipleChoice")
 
 
 def refused(case: Case, message: str, **inputs: Any) -> None:
-    """The call is refused with this message, and neither a layer ran nor a value changed, in evaluation and in training."""
+    """The call is refused with this message, and neither a layer ran nor a value changed, in evaluation and in
+    training.
+    """
     model = case.build(**inputs.pop("config", {}))
     before = {name: x.clone() for name, x in model.state_dict().items()}
     config = model.config.to_dict()

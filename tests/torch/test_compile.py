@@ -1,4 +1,6 @@
-"""``torch.compile`` without a graph break and ``torch.export`` with symbolic sizes, padded and packed, for every head."""
+"""``torch.compile`` without a graph break and ``torch.export`` with symbolic sizes, padded and packed, for
+every head.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ LAYERS = {"num_hidden_layers": 1}
 
 @each_graph
 def test_one_padded_graph_for_all_masks_and_sizes(case: Case) -> None:
-    """A model that packs by itself compiles as a padded one: the compiler knows no values. Other content compiles nothing anew."""
+    """A model that packs by itself compiles as a padded one: the compiler knows no values. Other content compiles
+    nothing anew.
+    """
     model, counter = case.build(**LAYERS), Counter()
     fast = compiled(model, counter, dynamic=True)
     # All sizes of the first call differ: what is equal there, the compiler takes to be equal always.
@@ -80,7 +84,9 @@ def test_one_padded_graph_for_all_masks_and_sizes(case: Case) -> None:
 
 
 def natural_masks(count: int, seed: int = 0) -> Iterator[Tensor]:
-    """Masks of an even number of texts of any lengths, at least four, because a compiler takes a batch of one for special."""
+    """Masks of an even number of texts of any lengths, at least four, because a compiler takes a batch of one for
+    special.
+    """
     generator = torch.Generator().manual_seed(seed)
     yield (torch.arange(9) < torch.tensor([9, 3, 5, 2, 9, 4])[:, None]).long()
     for _ in range(count - 1):

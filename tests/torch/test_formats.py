@@ -1,4 +1,6 @@
-"""Checkpoints of every format through from_pretrained, and files of torch.save in every shape that PyTorch gives them."""
+"""Checkpoints of every format through from_pretrained, and files of torch.save in every shape that PyTorch
+gives them.
+"""
 
 from __future__ import annotations
 

@@ -26,7 +26,8 @@ def run(code: str) -> str:
 
 
 def test_importing_brings_no_other_framework_and_no_tokenizer() -> None:
-    code = f"import sys, xlmr_torch; xlmr_torch.XLMRobertaForMaskedLM; print([name for name in {FOREIGN} if name in sys.modules])"
+    found = f"[name for name in {FOREIGN} if name in sys.modules]"
+    code = f"import sys, xlmr_torch; xlmr_torch.XLMRobertaForMaskedLM; print({found})"
     assert run(code).strip() == "[]"
 
 
@@ -63,7 +64,8 @@ print([name for name in {(*FOREIGN, *FOR_SOME_CALLS)} if name in set(sys.modules
 def test_loading_imports_no_other_library_and_draws_nothing(tmp_path: Path) -> None:
     code = f"""
 import sys, torch, xlmr_torch
-config = xlmr_torch.XLMRobertaConfig(vocab_size=41, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24)
+sizes = dict(vocab_size=41, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24)
+config = xlmr_torch.XLMRobertaConfig(**sizes)
 xlmr_torch.XLMRobertaForMaskedLM(config).save_pretrained({str(tmp_path)!r})
 state = torch.get_rng_state()
 before = set(sys.modules)

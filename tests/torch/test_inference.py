@@ -19,7 +19,8 @@ from xlmr_torch.inference import ONEDNN, BFloat16Embedding, FusedLinear
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")
 __all__ = ["fresh_compiler"]
 
-# Largest difference, relative to the largest value: the layers are tiny, so a rounding weighs more than in a real model.
+# Largest difference, relative to the largest value: the layers are tiny, so a rounding weighs more than in a real
+# model.
 TOLERANCES = {None: 1e-5, "float32": 1e-5, torch.float32: 1e-5, "bfloat16": 5e-2, torch.bfloat16: 5e-2, "int8": 1e-1}
 
 
@@ -183,7 +184,9 @@ def test_one_graph_for_a_stream_of_batches(case: Case, dtype: Any) -> None:
 
 @pytest.mark.slow
 def test_a_first_batch_as_long_as_a_state_is_wide() -> None:
-    """What is equal in the first call is not taken to be equal always: 4 x 4 tokens, 16 hidden units; one row of two tokens."""
+    """What is equal in the first call is not taken to be equal always: 4 x 4 tokens, 16 hidden units; one row of two
+    tokens.
+    """
     for first in (torch.ones(4, 4), torch.ones(1, 2)):
         torch._dynamo.reset()
         counter = Counter()

@@ -1,4 +1,6 @@
-"""What a call takes and gives: outputs in all their forms, inputs in all their dtypes and shapes, and the arguments of the vocabulary heads."""
+"""What a call takes and gives: outputs in all their forms, inputs in all their dtypes and shapes, and the arguments of
+the vocabulary heads.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +120,8 @@ def test_token_types_and_positions(case: Case) -> None:
 @pytest.mark.parametrize("mode", ["always", "never"])
 def test_embeddings_in_place_of_ids(case: Case, mode: str) -> None:
     model, inputs = case.build().set_packing(mode), case.inputs("right")
-    # Without ids nobody knows what is padding, so positions count every place; with padding on the right only that is no difference.
+    # Without ids nobody knows what is padding, so positions count every place; with padding on the right only that is
+    # no difference.
     expected = model(**inputs)
     embeds = model.get_input_embeddings()(inputs.pop("input_ids"))
     actual = model(**inputs, inputs_embeds=embeds)

@@ -1,4 +1,6 @@
-"""Models that a user's code changed: what was added is saved and loaded with the rest, what was taken away is not asked for."""
+"""Models that a user's code changed: what was added is saved and loaded with the rest, what was taken away is not asked
+for.
+"""
 
 from __future__ import annotations
 
@@ -228,7 +230,9 @@ def test_heads_take_the_states_as_published_too(name: str) -> None:
 
 
 def plain(base: Any, **parts: Any) -> Any:
-    """A class with an encoder and whatever ``parts`` make of the model, in order: ``name=function of the model and its config``."""
+    """A class with an encoder and whatever ``parts`` make of the model, in order:
+    ``name=function of the model and its config``.
+    """
 
     class Plain(base):
         def __init__(self, config: Any) -> None:

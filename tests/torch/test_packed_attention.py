@@ -85,7 +85,9 @@ def test_dropout_drops_weights_and_keeps_the_mean() -> None:
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_the_formula_of_the_gpu_kernel_on_the_cpu() -> None:
-    """Nested tensors attend on the CPU too, slowly and without a causal mask: enough to see that they are put together rightly."""
+    """Nested tensors attend on the CPU too, slowly and without a causal mask: enough to see that they are put together
+    rightly.
+    """
     lengths = LENGTHS["natural"]
     tensors, packing = drawn(lengths), packing_of(lengths)
     nested = _nested(*tensors, packing, 0.3, 0.0, False)

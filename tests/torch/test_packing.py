@@ -1,4 +1,6 @@
-"""Packed tokens: the same answer as the padded path wherever the mask is 1, zero elsewhere, and the padded path where the two would differ."""
+"""Packed tokens: the same answer as the padded path wherever the mask is 1, zero elsewhere, and the padded path where
+the two would differ.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Published calls run unchanged: arguments that ask for nothing here are accepted, those that ask for the impossible say so."""
+"""Published calls run unchanged: arguments that ask for nothing here are accepted, those that ask for the impossible
+say so.
+"""
 
 from __future__ import annotations
 

@@ -199,7 +199,9 @@ def test_conversion_in_place_of_parameters(family: str) -> None:
 
 @each_family
 def test_a_state_dict_with_and_without_the_decoder(family: str) -> None:
-    """A file has one name of a tied pair, and older releases wrote buffers: neither is a mistake, everything else is, as in any module."""
+    """A file has one name of a tied pair, and older releases wrote buffers: neither is a mistake, everything else is,
+    as in any module.
+    """
     case = Case(family, "ForMaskedLM")
     published = case.build(seed=1).state_dict()
     model = case.build(seed=2)

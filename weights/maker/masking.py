@@ -1,4 +1,6 @@
-"""Masked language modelling: which tokens are hidden, and the batches they are drawn from. NumPy only, seeded by step."""
+"""Masked language modelling: which tokens are hidden, and the batches they are drawn from. NumPy only, seeded
+by step.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ def mask(
         vocabulary: number of tokens; the last one is `<mask>`.
         rate: share of the ordinary tokens to hide, at least one token.
         rng: the only source of chance.
-        words: hide whole words and no punctuation, so that a single `<mask>` stands for a word, as where somebody types one;
-            by default, and where there is no word, tokens are hidden whatever they are.
+        words: hide whole words and no punctuation, so that a single `<mask>` stands for a word, as where somebody types
+            one; by default, and where there is no word, tokens are hidden whatever they are.
 
     Returns:
         The ids to feed and the labels (-100 where nothing was hidden), both of shape (B, S), int64.
@@ -66,14 +68,15 @@ def _whole_words(
 def as_typed(fed: np.ndarray, labels: np.ndarray, mask_token: int, opens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What a tokenizer makes of a typed `<mask>`: the text behind it starts anew, so its first token opens a word.
 
-    `model <mask>.` is `▁model <mask> ▁ .` and not `▁model <mask> .`, so a model that never saw the lone `▁` cannot read the full stop.
+    `model <mask>.` is `▁model <mask> ▁ .` and not `▁model <mask> .`, so a model that never saw the lone `▁` cannot read
+    the full stop.
 
     Args:
         fed: ids to feed, shape (B, S).
         labels: of the same shape.
         mask_token: the id of `<mask>`.
-        opens: int (vocabulary,), what each token becomes behind `<mask>`: itself, the token with `▁` before it, or minus the id of the lone
-            `▁` that is put before it.
+        opens: int (vocabulary,), what each token becomes behind `<mask>`: itself, the token with `▁` before it, or
+            minus the id of the lone `▁` that is put before it.
 
     Returns:
         Both, of shape (B, S') with S' at most 512; ids are padded with `<pad>`, labels with -100.

@@ -1,11 +1,11 @@
 """Initial weights for a short run: counts give the words, sinusoids the places, and attention starts at the neighbours.
 
-From nothing, a masked-language model spends much of a short run on learning how frequent tokens are, which language they
-belong to, and that the tokens next door matter. Minutes of counting tell it all of that. Everything is trained
+From nothing, a masked-language model spends much of a short run on learning how frequent tokens are, which language
+they belong to, and that the tokens next door matter. Minutes of counting tell it all of that. Everything is trained
 afterwards like any other weight.
 
-Sources: word vectors from co-occurrence (Levy and Goldberg 2014), sinusoids (Vaswani et al. 2017), attention started from a
-useful pattern (Trockman and Kolter 2023, "Mimetic initialization of self-attention layers").
+Sources: word vectors from co-occurrence (Levy and Goldberg 2014), sinusoids (Vaswani et al. 2017), attention started
+from a useful pattern (Trockman and Kolter 2023, "Mimetic initialization of self-attention layers").
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ def _sample(rows: Rows, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def word_vectors(
     sample: tuple[np.ndarray, np.ndarray], counts: np.ndarray, hidden: int, rng: torch.Generator
 ) -> torch.Tensor:
-    """Vectors whose products follow positive pointwise mutual information, shape (V, hidden), strongest dimension first."""
+    """Vectors whose products follow positive pointwise mutual information, shape (V, hidden), strongest dimension
+    first.
+    """
     ids, row = sample
     vocabulary = len(counts)
     keys = []
@@ -116,7 +118,9 @@ def word_vectors(
 
 
 def _frequencies(count: int, rng: torch.Generator) -> torch.Tensor:
-    """Three quarters anywhere up to half a turn a place, to tell neighbours apart; the rest slow, to tell far from near."""
+    """Three quarters anywhere up to half a turn a place, to tell neighbours apart; the rest slow, to tell far from
+    near.
+    """
     fast = count - count // 4
     slow = torch.tensor([math.pi / 4 * 2.0**-i for i in range(count - fast)])
     return torch.cat([math.pi * torch.rand(fast, generator=rng), slow])

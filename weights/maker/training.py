@@ -101,8 +101,8 @@ class Run:
         folder: of the run; a state in it is resumed. Its recipe must be the same, except that a run may be given more
             or less time.
         workers: parts computed at the same time; sets torch's own threads to one.
-        words: what each token is to words; needed where the recipe hides whole ones, which are written as somebody types a
-            `<mask>` (`masking.as_typed`).
+        words: what each token is to words; needed where the recipe hides whole ones, which are written as somebody
+            types a `<mask>` (`masking.as_typed`).
     """
 
     def __init__(

@@ -1,4 +1,6 @@
-"""One floating point dtype to another on raw bytes, rounding to nearest and ties to even, without a framework (NumPy has no bfloat16)."""
+"""One floating point dtype to another on raw bytes, rounding to nearest and ties to even, without a framework (NumPy
+has no bfloat16).
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ def tag_of(dtype: str) -> str:
 
 
 def cast(tensor: LazyTensor, tag: str, *, name: str = "the tensor", allow_overflow: bool = False) -> LazyTensor:
-    """A tensor in another floating point dtype, block by block when it is written; the same object if it has that dtype already.
+    """A tensor in another floating point dtype, block by block when it is written; the same object if it has that dtype
+    already.
 
     Args:
         tensor: values of a floating point dtype.
@@ -42,7 +45,8 @@ def cast(tensor: LazyTensor, tag: str, *, name: str = "the tensor", allow_overfl
         allow_overflow: let finite values that are too large for the dtype become infinite.
 
     Raises:
-        CheckpointError: for a dtype that is not floating point; when it is written, for a value that would become infinite.
+        CheckpointError: for a dtype that is not floating point; when it is written, for a value that would become
+            infinite.
     """
     if tensor.dtype not in FLOAT_TAGS.values():
         raise CheckpointError(
@@ -63,7 +67,9 @@ def cast(tensor: LazyTensor, tag: str, *, name: str = "the tensor", allow_overfl
 
 
 def blocks(tensor: LazyTensor) -> Iterator[memoryview]:
-    """The bytes of a stream in blocks of ``BLOCK`` values, the last one of what is left. A block is valid until the next one is asked for."""
+    """The bytes of a stream in blocks of ``BLOCK`` values, the last one of what is left. A block is valid until the
+    next one is asked for.
+    """
     block = memoryview(bytearray(min(BLOCK * DTYPES[tensor.dtype].size, tensor.nbytes)))
     filled = 0
     for piece in tensor.pieces():
@@ -99,7 +105,8 @@ def rounded(values: Array, tag: str) -> Array:
 def _to_bfloat16(values: Array) -> Array:
     """The upper halves of float32 values, rounded; a NaN stays one."""
     bits = values.view(np.uint32)
-    # Half of a last place, less a little where the last place is even: what carries over is the rounding. Infinity stays as it is.
+    # Half of a last place, less a little where the last place is even: what carries over is the rounding. Infinity
+    # stays as it is.
     upper = ((bits + (np.uint32(0x7FFF) + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
     is_nan = np.isnan(values)
     if is_nan.any():
@@ -108,7 +115,9 @@ def _to_bfloat16(values: Array) -> Array:
 
 
 def _to_odd(values: Array) -> Array:
-    """Float64 values in float32, inexact ones with an odd last place, so that rounding them once more is as good as rounding once."""
+    """Float64 values in float32, inexact ones with an odd last place, so that rounding them once more is as good as
+    rounding once.
+    """
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         single = values.astype(np.float32)
         inexact = (single != values) & np.isfinite(values)

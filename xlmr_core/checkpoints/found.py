@@ -170,7 +170,8 @@ def _config_values(folder: Path, found: Found | None, part: str | None) -> dict[
 def format_asked_for(
     *, from_pt: bool = False, from_tf: bool = False, from_flax: bool = False, use_safetensors: bool | None = None
 ) -> str | None:
-    """The format that the published arguments of ``from_pretrained`` ask for; ``None`` if the first that is there will do.
+    """The format that the published arguments of ``from_pretrained`` ask for; ``None`` if the first that is there will
+    do.
 
     Raises:
         InputError: if they ask for several.
@@ -209,7 +210,8 @@ def fetch_files(
     patterns: tuple[str, ...] | None = None,
     **where: Any,
 ) -> Path:
-    """The folder or file of weights that a name means, with its configuration; of a repository on the hub, only one format is fetched.
+    """The folder or file of weights that a name means, with its configuration; of a repository on the hub, only one
+    format is fetched.
 
     Args:
         name_or_path: a folder, a file of weights, a built-in name or a name on the hub.

@@ -46,18 +46,19 @@ def save_checkpoint(
         format: a word of ``FORMATS`` whose row can write.
         tensors: by canonical name.
         config, head: of the model that they are. Some formats store its name or its numbers.
-        max_shard_size: bytes, or a text such as ``5GB`` or ``200MiB``. A larger checkpoint is split into files of at most this size
-            (a tensor is never split) with an index, named as the original library names them, where the format has one.
+        max_shard_size: bytes, or a text such as ``5GB`` or ``200MiB``. A larger checkpoint is split into files of at
+            most this size (a tensor is never split) with an index, named as the original library names them, where the
+            format has one.
         metadata: texts to store, where the format has a place for them.
-        together: small files of the same folder, by name, that belong to these weights (``config.json``). They take their place in the
-            same step as the weights, and a failure puts the old ones back.
+        together: small files of the same folder, by name, that belong to these weights (``config.json``). They take
+            their place in the same step as the weights, and a failure puts the old ones back.
 
     Returns:
         The weight files, in order.
 
     Raises:
-        CheckpointError: if the format is only read or cannot hold the model, or if the files cannot be written; the old checkpoint is then
-            intact.
+        CheckpointError: if the format is only read or cannot hold the model, or if the files cannot be written; the old
+            checkpoint is then intact.
     """
     row = format_of(format)
     if row.write is None:
@@ -130,7 +131,8 @@ def _save(
     except OSError as error:
         why = " ".join(str(error.strerror or error).split())  # HDF5 speaks in several lines
         raise CheckpointError(
-            f"cannot save {total} bytes to {folder}: {why}; make room or choose another folder (what was there before is intact)"
+            f"cannot save {total} bytes to {folder}: {why}; make room or choose another folder (what was there before "
+            "is intact)"
         ) from error
     finally:
         for path in new:
@@ -180,7 +182,8 @@ def _free_shard_names(folder: Path, format: Format, count: int) -> list[str]:
 
 
 def _remove_stale(folder: Path, format: Format, current: set[str]) -> None:
-    # The index first, so that it never names a shard that is gone. What cannot be removed does no harm: nothing refers to it.
+    # The index first, so that it never names a shard that is gone. What cannot be removed does no harm: nothing refers
+    # to it.
     stem, suffix = re.escape(Path(format.single).stem), re.escape(Path(format.single).suffix)
     shard = re.compile(rf"{stem}(-r\d+)?-\d{{5}}-of-\d{{5}}{suffix}")
     temporary = re.compile(rf"\.{stem}.*{suffix}(\.index\.json)?\..*\.tmp")

@@ -17,14 +17,16 @@ __all__ = ["DESCRIPTION", "SUMMARY", "add_arguments", "execute"]
 
 SUMMARY = "write a checkpoint in another format"
 DESCRIPTION = """\
-Write a checkpoint in another format, with its config, its tokenizer and the other small files that belong to it. No framework is needed,
-and a piece of a tensor is in memory at a time. Whatever goes wrong, the destination holds what it held before, or the new checkpoint.
+Write a checkpoint in another format, with its config, its tokenizer and the other small files that
+belong to it. No framework is needed, and a piece of a tensor is in memory at a time. Whatever goes
+wrong, the destination holds what it held before, or the new checkpoint.
 
   xlmr convert xlm-roberta-base-old/ converted/ --to safetensors --verify
   xlmr convert model.pt converted/ --to safetensors --dtype bfloat16
 """
 
-# The words that the core knows for these; they stand here because nothing heavy is imported before the arguments are known.
+# The words that the core knows for these; they stand here because nothing heavy is imported before the arguments are
+# known.
 WRITTEN_FORMATS = ("safetensors", "torch", "tf", "flax", "fairseq", "keras")
 WRITTEN_DTYPES = ("float32", "float16", "bfloat16", "float64")
 

@@ -16,9 +16,10 @@ __all__ = ["DESCRIPTION", "SUMMARY", "add_arguments", "execute"]
 
 SUMMARY = "say what is wrong with a checkpoint, and what to do"
 DESCRIPTION = """\
-Say what is wrong with a checkpoint, and what to do: weights that do not fit the config, fresh heads, stale files, values that are no numbers,
-float16 that overflows, labels without names, a tokenizer that does not belong, lengths and padding ids that disagree. All weights are read.
-The exit status is 0 if it is healthy (there may be advice), 1 if there are ills.
+Say what is wrong with a checkpoint, and what to do: weights that do not fit the config, fresh
+heads, stale files, values that are no numbers, float16 that overflows, labels without names, a
+tokenizer that does not belong, lengths and padding ids that disagree. All weights are read. The
+exit status is 0 if it is healthy (there may be advice), 1 if there are ills.
 
   xlmr doctor my-finetuned-model/
 """

@@ -18,8 +18,8 @@ __all__ = ["DESCRIPTION", "SUMMARY", "add_arguments", "execute"]
 
 SUMMARY = "say what a checkpoint is"
 DESCRIPTION = """\
-Say what a checkpoint is: format, architecture, head, sizes, dtypes, number of parameters, the memory it takes, and what is tied, missing and
-unexpected. Little more than headers is read.
+Say what a checkpoint is: format, architecture, head, sizes, dtypes, number of parameters, the
+memory it takes, and what is tied, missing and unexpected. Little more than headers is read.
 
   xlmr inspect FacebookAI/xlm-roberta-base
   xlmr inspect model.pt --json
@@ -59,7 +59,8 @@ def lines(found: Inspection) -> Iterator[str]:
         ("sizes", ", ".join(f"{key} {value}" for key, value in found.sizes.items())),
         (
             "parameters",
-            f"{number_text(found.num_parameters)}, {number_text(found.num_embedding_parameters)} of them in embedding tables",
+            f"{number_text(found.num_parameters)}, {number_text(found.num_embedding_parameters)} of them in embedding "
+            "tables",
         ),
         (
             "dtypes",
@@ -72,8 +73,10 @@ def lines(found: Inspection) -> Iterator[str]:
         ),
         (
             "to train",
-            f"{nbytes_text(found.memory.train_float32)} with AdamW in float32 (4 weight + 4 gradient + 8 moments = 16 bytes a parameter), "
-            f"{nbytes_text(found.memory.train_mixed)} mixed (2 weight + 2 gradient + 4 float32 weight + 8 moments); activations on top",
+            f"{nbytes_text(found.memory.train_float32)} with AdamW in float32 (4 weight + 4 gradient + 8 moments = 16 "
+            "bytes a parameter), "
+            f"{nbytes_text(found.memory.train_mixed)} mixed (2 weight + 2 gradient + 4 float32 weight + 8 moments); "
+            "activations on top",
         ),
     ]
     yield from (f"  {key:13}{text}" for key, text in rows)

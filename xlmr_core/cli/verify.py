@@ -14,14 +14,16 @@ __all__ = ["DESCRIPTION", "SUMMARY", "add_arguments", "execute"]
 
 SUMMARY = "say whether two checkpoints are the same model"
 DESCRIPTION = """\
-Say whether two checkpoints are the same model: names, shapes and values of all parameters, the ids that their tokenizers give to texts in many
-scripts, and the outputs of a small forward pass. The exit status is 0 if they are equal, 1 if they differ, 2 if they could not be compared.
+Say whether two checkpoints are the same model: names, shapes and values of all parameters, the ids
+that their tokenizers give to texts in many scripts, and the outputs of a small forward pass. The
+exit status is 0 if they are equal, 1 if they differ, 2 if they could not be compared.
 
   xlmr verify xlm-roberta-base converted/
   xlmr verify xlmr-mini xlmr-mini --backend reference,pt
 """
 
-# The words that the core knows for these; they stand here because nothing heavy is imported before the arguments are known.
+# The words that the core knows for these; they stand here because nothing heavy is imported before the arguments are
+# known.
 REFERENCE = "reference"
 BACKENDS = (REFERENCE, "pt", "tf", "jax")
 

@@ -1,7 +1,7 @@
 """The classic ills of a checkpoint, each with its remedy: a table of checks, one function each.
 
-To add a check: a function in ``weights.py`` or ``settings.py`` that yields an ``ill`` or an ``advice`` for what it finds, and its row in
-``CHECKS``.
+To add a check: a function in ``weights.py`` or ``settings.py`` that yields an ``ill`` or an ``advice`` for what it
+finds, and its row in ``CHECKS``.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def diagnose(name_or_path: str | os.PathLike[str], *, head: str | None = None, p
     Args:
         name_or_path: a folder, a file of weights, a built-in name or a name on the hub.
         head: a suffix of ``HEADS``, where neither the configuration nor the parameters say it.
-        part: of a file that holds several models or heads, the one to read: see :func:`xlmr_core.checkpoint.open_checkpoint`.
+        part: of a file that holds several models or heads, the one to read: see
+            :func:`xlmr_core.checkpoint.open_checkpoint`.
 
     Raises:
         ModelNotFoundError: if there is no such model. Whatever is wrong with it is a finding and no error.

@@ -36,7 +36,8 @@ def check_config(patient: Patient) -> Iterator[Told]:
         yield advice(
             f"max_position_embeddings is {rows}, which takes texts of {config.max_tokens} tokens: the first "
             f"{rows - config.max_tokens} rows are never used, and published tables have them on top ({rows + 2})",
-            "nothing if it was trained so; otherwise the tool that exported it cut them off: convert the original again",
+            "nothing if it was trained so; otherwise the tool that exported it cut them off: convert the original "
+            "again",
         )
 
 
@@ -80,7 +81,8 @@ def check_tokenizer(patient: Patient) -> Iterator[Told]:
     ):
         yield ill(
             f"{CONFIG_FILE} names the class {said}, which numbers the pieces of XLM-R's vocabulary differently",
-            "set tokenizer_class to XLMRobertaTokenizer if the vocabulary is XLM-R's, otherwise fetch the right tokenizer",
+            "set tokenizer_class to XLMRobertaTokenizer if the vocabulary is XLM-R's, otherwise fetch the right "
+            "tokenizer",
         )
     if len(patient.tokenizers) == 2:
         fast, slow = patient.tokenizers.values()
@@ -101,8 +103,10 @@ def check_vocabulary(patient: Patient) -> Iterator[Told]:
     ids = max(tokenizer.get_vocab().values()) + 1
     if ids > rows:
         yield ill(
-            f"the tokenizer gives ids up to {ids - 1}, and the embedding has {rows} rows: some texts cannot be embedded",
-            "use the tokenizer that the model was trained with, or model.resize_token_embeddings(len(tokenizer)) and train",
+            f"the tokenizer gives ids up to {ids - 1}, and the embedding has {rows} rows: some texts cannot be "
+            "embedded",
+            "use the tokenizer that the model was trained with, or model.resize_token_embeddings(len(tokenizer)) and "
+            "train",
         )
     elif rows - ids > SPARE_ROWS and ids < 0.9 * rows:
         yield ill(

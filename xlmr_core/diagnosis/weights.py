@@ -34,8 +34,10 @@ def check_head(patient: Patient) -> Iterator[Told]:
     missing = patient.plan.report.missing
     if missing:
         yield ill(
-            f"{listed(list(missing))} not in the file: {patient.files.architecture} would start them with fresh, untrained values",
-            "train the model before use, load the class that the file was saved from, or correct architectures in config.json",
+            f"{listed(list(missing))} not in the file: {patient.files.architecture} would start them with fresh, "
+            "untrained values",
+            "train the model before use, load the class that the file was saved from, or correct architectures in "
+            "config.json",
         )
     if not patient.config.architectures:
         yield advice(
@@ -51,7 +53,8 @@ def check_head(patient: Patient) -> Iterator[Told]:
     is_decoder = patient.config.is_decoder
     if patient.files.head == "ForCausalLM" and not is_decoder:
         yield ill(
-            "a causal language model with is_decoder=false in config.json: every token would see the ones it has to predict",
+            "a causal language model with is_decoder=false in config.json: every token would see the ones it has to "
+            "predict",
             "set is_decoder to true",
         )
     if patient.files.head != "ForCausalLM" and patient.files.head != "Model" and is_decoder:
@@ -138,7 +141,8 @@ def check_values(patient: Patient) -> Iterator[Told]:
     if broken:
         first, row = next(iter(broken.items()))
         yield ill(
-            f"{listed(list(broken))} hold values that are no numbers ({row.nan} NaN and {row.infinite} infinite in {first})",
+            f"{listed(list(broken))} hold values that are no numbers ({row.nan} NaN and {row.infinite} infinite in "
+            f"{first})",
             "go back to a checkpoint from before the training broke down, or fetch the file again",
         )
     zero = [
@@ -164,11 +168,15 @@ def check_float16(patient: Patient) -> Iterator[Told]:
     if not isinstance(patient.config, XLMRobertaXLConfig) or patient.plan is None or patient.plan.fresh or broken:
         return
     half = "F16" in patient.stored_dtypes or patient.config.dtype == "float16"
-    remedy = "run it in bfloat16 or float32 (dtype), or convert it: xlmr convert SOURCE DESTINATION --to safetensors --dtype bfloat16"
+    remedy = (
+        "run it in bfloat16 or float32 (dtype), or convert it: "
+        "xlmr convert SOURCE DESTINATION --to safetensors --dtype bfloat16"
+    )
     largest = largest_activation(patient.files)
     if largest > LARGEST_FLOAT16 / 4:
         yield ill(
-            f"hidden states of this XL model reach {largest:.3g} on a short input, and float16 ends at {LARGEST_FLOAT16:.0f}",
+            f"hidden states of this XL model reach {largest:.3g} on a short input, and float16 ends at "
+            f"{LARGEST_FLOAT16:.0f}",
             remedy,
         )
     elif half:
@@ -189,6 +197,7 @@ def check_dtype(patient: Patient) -> Iterator[Told]:
         )
     elif stored and patient.config.dtype not in (None, *(names[tag] for tag in stored)):
         yield advice(
-            f"config.json says {patient.config.dtype} and the weights are {told}: loaders that go by the config round or waste memory",
+            f"config.json says {patient.config.dtype} and the weights are {told}: loaders that go by the config round "
+            "or waste memory",
             f'set "dtype" in config.json to "{told}"',
         )

@@ -1,7 +1,7 @@
 """What a checkpoint format is, and what an opened checkpoint of any format offers.
 
-A format is a container (how tensors lie in a file) and a naming (how their names and layouts differ from the canonical ones). Nothing else
-in the library knows of either.
+A format is a container (how tensors lie in a file) and a naming (how their names and layouts differ from the canonical
+ones). Nothing else in the library knows of either.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Model(NamedTuple):
     Attributes:
         config: its configuration.
         head: a suffix of ``HEADS``.
-        metadata: texts to store, where the format has a place for them; ``None`` is what loaders of the original library expect.
+        metadata: texts to store, where the format has a place for them; ``None`` is what loaders of the original
+            library expect.
         sharded: whether the file to write is one of several.
     """
 
@@ -44,8 +45,9 @@ class Naming:
     """Canonical names and layouts for stored ones, and the other way round.
 
     Attributes:
-        decode: the canonical name and the layout of what is stored under a name. Mostly one; several if the stored tensor is a compound, none
-            if it is known to be no weight. A name that it does not know stays as it is, so that nothing vanishes.
+        decode: the canonical name and the layout of what is stored under a name. Mostly one; several if the stored
+            tensor is a compound, none if it is known to be no weight. A name that it does not know stays as it is, so
+            that nothing vanishes.
         encode: the name to store and the layout for a canonical name. ``None`` if the format is only read.
     """
 
@@ -68,11 +70,14 @@ class Format:
         find: the file or index that decides in a folder, ``None`` if there is none.
         recognises: whether a file is of this format, from its content.
         open: open one file.
-        naming: names and layouts of what an open file holds; the text is the part of it that was asked for, one of ``parts`` in its metadata.
+        naming: names and layouts of what an open file holds; the text is the part of it that was asked for, one of
+            ``parts`` in its metadata.
         written: names and layouts of what is written; ``None`` if the format is only read.
-        prepare: what is to be done to canonical tensors before they are named and laid out; refuses models that the format cannot hold.
+        prepare: what is to be done to canonical tensors before they are named and laid out; refuses models that the
+            format cannot hold.
         write: write tensors by stored name into one file, a piece in memory at a time.
-        config: the configuration that the files imply where there is no ``config.json``; ``None`` for a format whose files imply none.
+        config: the configuration that the files imply where there is no ``config.json``; ``None`` for a format whose
+            files imply none.
         name_in_index: the stored name for a name in the index.
     """
 
@@ -128,7 +133,8 @@ class Entry(NamedTuple):
 
 
 class Checkpoint:
-    """The tensors of a checkpoint, by canonical name and in canonical layout. Use it in a ``with`` statement, or close it.
+    """The tensors of a checkpoint, by canonical name and in canonical layout. Use it in a ``with`` statement, or close
+    it.
 
     A tensor stays valid after closing: its memory map lives as long as the tensor.
 
@@ -162,12 +168,16 @@ class Checkpoint:
         return self._infos[name]
 
     def tensor(self, name: str) -> RawTensor:
-        """A tensor. A view of its file wherever the layout is the canonical one: memory is then touched only when it is used."""
+        """A tensor. A view of its file wherever the layout is the canonical one: memory is then touched only when it is
+        used.
+        """
         file, stored, layout = self._entry(name)
         return layout.canonical(file.tensor(stored))
 
     def stream(self, name: str) -> LazyTensor:
-        """A tensor to be written elsewhere: it is read when it is written, piece by piece wherever the layout is the canonical one."""
+        """A tensor to be written elsewhere: it is read when it is written, piece by piece wherever the layout is the
+        canonical one.
+        """
         file, stored, layout = self._entry(name)
         return layout.canonical_stream(file.stream(stored))
 

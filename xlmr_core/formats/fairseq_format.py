@@ -1,7 +1,9 @@
-"""The format ``fairseq``: the archive in which XLM-R was released, ``model.pt`` beside ``dict.txt`` and the sentencepiece model.
+"""The format ``fairseq``: the archive in which XLM-R was released, ``model.pt`` beside ``dict.txt`` and the
+sentencepiece model.
 
-Read with either of its two configurations (``args``, a Namespace, or ``cfg``, which may be of omegaconf) and with any classification
-heads. Written for the encoder, the MLM head and one classification head, with ``args``, which every fairseq from 2019 to 0.12 reads.
+Read with either of its two configurations (``args``, a Namespace, or ``cfg``, which may be of omegaconf) and with any
+classification heads. Written for the encoder, the MLM head and one classification head, with ``args``, which every
+fairseq from 2019 to 0.12 reads.
 """
 
 from __future__ import annotations
@@ -311,7 +313,8 @@ def _write(path: Path, tensors: Mapping[str, LazyTensor], model: Model) -> None:
 def fairseq_dictionary(pieces: Iterable[str]) -> bytes:
     """The content of ``dict.txt`` for the pieces of a sentencepiece model, in their order.
 
-    fairseq puts its own special tokens before them and ``<mask>`` behind them, and reads a count beside each piece only to keep their order.
+    fairseq puts its own special tokens before them and ``<mask>`` behind them, and reads a count beside each piece only
+    to keep their order.
     """
     plain = [piece for piece in pieces if piece not in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")]
     return "".join(f"{piece} {len(plain) - index}\n" for index, piece in enumerate(plain)).encode()

@@ -1,9 +1,9 @@
 """The parameter names of fairseq as a table beside the canonical ones.
 
-Archives of 2019 call the whole ``decoder`` and the norm of the embeddings ``emb_layer_norm``, later ones ``encoder`` and
-``layernorm_embedding``; some hold query, key and value as one matrix. The norms of a layer have the same names in the post-norm layers of
-base and large and in the pre-norm ones of XL, where they stand elsewhere (https://github.com/facebookresearch/fairseq,
-``fairseq/models/roberta/model.py``).
+Archives of 2019 call the whole ``decoder`` and the norm of the embeddings ``emb_layer_norm``, later ones ``encoder``
+and ``layernorm_embedding``; some hold query, key and value as one matrix. The norms of a layer have the same names in
+the post-norm layers of base and large and in the pre-norm ones of XL, where they stand elsewhere
+(https://github.com/facebookresearch/fairseq, ``fairseq/models/roberta/model.py``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The HDF5 container: datasets by path, read as views of the file where they lie in one piece, and written as a stream.
 
-h5py is imported here and nowhere else, when the first such file is opened. It reads the structure; values that lie in one piece are taken
-from the file itself. Whatever would lead out of the file (links to other files, external or virtual storage, filter plugins) is refused.
+h5py is imported here and nowhere else, when the first such file is opened. It reads the structure; values that lie in
+one piece are taken from the file itself. Whatever would lead out of the file (links to other files, external or virtual
+storage, filter plugins) is refused.
 """
 
 from __future__ import annotations
@@ -119,12 +120,14 @@ class H5File:
         plan = dataset.id.get_create_plist()
         if plan.get_external_count() or dataset.is_virtual:
             raise CheckpointError(
-                f"{self.path} keeps the values of {where} in other files; they are not followed, save the checkpoint again"
+                f"{self.path} keeps the values of {where} in other files; they are not followed, save the checkpoint "
+                "again"
             )
         foreign = {plan.get_filter(number)[0] for number in range(plan.get_nfilters())} - FILTERS
         if foreign:
             raise CheckpointError(
-                f"{self.path} stores {where} through the HDF5 filter {min(foreign)}, which needs a plugin; save it uncompressed"
+                f"{self.path} stores {where} through the HDF5 filter {min(foreign)}, which needs a plugin; save it "
+                "uncompressed"
             )
         begin = dataset.id.get_offset()
         stored = int(dataset.id.get_storage_size())
@@ -207,7 +210,8 @@ def write_h5(
     with h5py.File(path, "w", libver=("earliest", "v110")) as root:
         plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         plan.set_layout(h5py.h5d.CONTIGUOUS)
-        # Room is made now and filled below, so that values do not pass through HDF5; without times, equal checkpoints are equal files.
+        # Room is made now and filled below, so that values do not pass through HDF5; without times, equal checkpoints
+        # are equal files.
         plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         plan.set_obj_track_times(False)

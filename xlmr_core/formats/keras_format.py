@@ -1,8 +1,9 @@
-"""The format ``keras``: ``model.weights.h5`` as ``save_weights`` of a model of the Keras backend writes it and ``load_weights`` reads it.
+"""The format ``keras``: ``model.weights.h5`` as ``save_weights`` of a model of the Keras backend writes it and
+``load_weights`` reads it.
 
-Keras stores the variables of a layer in the order in which it made them, under the attributes that lead to it. Members of a list go by the
-names of their classes and are numbered from the second. The attributes of the backend are the steps of the canonical names; what differs is
-in the tables below.
+Keras stores the variables of a layer in the order in which it made them, under the attributes that lead to it. Members
+of a list go by the names of their classes and are numbered from the second. The attributes of the backend are the steps
+of the canonical names; what differs is in the tables below.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ VARIABLES: dict[Role, tuple[int, Layout]] = {
 }
 # Keras knows an attribute ``output`` of its own.
 RENAMED = {"output": "output_"}
-# What is behind ``layers`` in the alphabet is found through the list of that name first, and goes by the name of its class.
+# What is behind ``layers`` in the alphabet is found through the list of that name first, and goes by the name of its
+# class.
 IN_LIST = {"pooler": "layers/pooler", "lm_head": "layers/lm_head", "qa_outputs": "layers/linear"}
 ENCODERS = {XLMRobertaConfig: "layers/tfxlm_roberta_model", XLMRobertaXLConfig: "layers/tfxlm_roberta_xl_model"}
 VOCABULARY_BIAS = "lm_head.bias"  # the only variable of its layer

@@ -1,7 +1,8 @@
 """The format ``kerashub``: the preset of KerasHub's ``XLMRobertaBackbone``, read only.
 
-The backbone is the encoder of base and large. Three things differ from the published model: query, key and value are stored by head; the
-table of positions has no rows for padding, because positions count from zero; and there are no token types.
+The backbone is the encoder of base and large. Three things differ from the published model: query, key and value are
+stored by head; the table of positions has no rows for padding, because positions count from zero; and there are no
+token types.
 """
 
 from __future__ import annotations
@@ -108,7 +109,8 @@ def _config(path: Path, checkpoint: Checkpoint) -> XLMRobertaConfig:
     keys = ("num_layers", "num_heads", "hidden_dim", "intermediate_dim", "vocabulary_size", "max_sequence_length")
     if values.get("class_name") != BACKBONE or not isinstance(said, dict) or not set(keys) <= set(said):
         raise CheckpointError(
-            f"{path.parent / 'config.json'} is not that of KerasHub's {BACKBONE}: found class_name {values.get('class_name')!r}; "
+            f"{path.parent / 'config.json'} is not that of KerasHub's {BACKBONE}: found class_name "
+            f"{values.get('class_name')!r}; "
             "only this backbone is read"
         )
     layers, heads, hidden, inner, vocabulary, length = (said[key] for key in keys)

@@ -26,7 +26,8 @@ class Layout:
         name: for messages.
         shape: the canonical shape for a stored one; ``None`` if no tensor of that shape can be stored so.
         decode: stored values to canonical ones; ``None`` if the bytes stay in order, so that only the shape changes.
-        stored_shape, encode: the way out; ``encode`` is ``None`` in the same case. A layout that is only read has no ``stored_shape``.
+        stored_shape, encode: the way out; ``encode`` is ``None`` in the same case. A layout that is only read has no
+            ``stored_shape``.
     """
 
     name: str
@@ -105,7 +106,9 @@ def rows(part: int, of: int) -> Layout:
 
 
 def folded(inputs: int, outputs: int) -> Layout:
-    """A linear weight stored as (in, out) with its sides split into several axes, such as (in, heads, head size). Read only."""
+    """A linear weight stored as (in, out) with its sides split into several axes, such as (in, heads, head size). Read
+    only.
+    """
 
     def shape(stored: Shape) -> Shape | None:
         if len(stored) != inputs + outputs:

@@ -1,7 +1,7 @@
 """The format ``lightning``: a ``.ckpt`` of a LightningModule or of another training program, read only.
 
-It is a file of ``torch.save`` with the state dict under a key, beside the state of the training, and the names of the model begin with the
-attributes that lead to it.
+It is a file of ``torch.save`` with the state dict under a key, beside the state of the training, and the names of the
+model begin with the attributes that lead to it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def _config(path: Path, checkpoint: Checkpoint) -> XLMRobertaConfig:
     heads = settings.get("num_attention_heads", HEADS_OF_SIZE[family].get(words[1]))
     if type(heads) is not int:
         raise CheckpointError(
-            f"expected a config.json beside {path}, found none: nothing else tells the number of attention heads of an encoder "
+            f"expected a config.json beside {path}, found none: nothing else tells the number of attention heads of an "
+            "encoder "
             f"of hidden size {words[1]}; put the config.json of the model it was trained from there"
         )
     layers = [

@@ -1,7 +1,8 @@
 """The MessagePack container of Flax: a tree of maps whose leaves are arrays, read in place and written as a stream.
 
-An array is an extension of type 1, whose content is itself MessagePack: shape, name of the dtype, bytes. Arrays of more than 2**30 bytes
-are a map of their shape and of flat arrays of that size. Only what Flax writes is read (https://github.com/msgpack/msgpack/blob/master/spec.md).
+An array is an extension of type 1, whose content is itself MessagePack: shape, name of the dtype, bytes. Arrays of more
+than 2**30 bytes are a map of their shape and of flat arrays of that size. Only what Flax writes is read
+(https://github.com/msgpack/msgpack/blob/master/spec.md).
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ class MsgpackFile:
             raise
         except (ValueError, IndexError, KeyError, TypeError, struct.error) as error:
             raise CheckpointError(
-                f"{path} ({self._file.size} bytes) is not a whole Flax file: {error}; it was cut short or altered, fetch or save it again"
+                f"{path} ({self._file.size} bytes) is not a whole Flax file: {error}; it was cut short or altered, "
+                "fetch or save it again"
             ) from error
         self.tensors = {name: TensorInfo(array.dtype, array.shape, path) for name, array in self._arrays.items()}
 
@@ -112,7 +114,9 @@ class MsgpackFile:
 
 
 class _Reader:
-    """Reads values between two positions. Arrays stay where they are; a length beyond the end is an error before anything is made of it."""
+    """Reads values between two positions. Arrays stay where they are; a length beyond the end is an error before
+    anything is made of it.
+    """
 
     def __init__(self, data: memoryview, position: int, end: int) -> None:
         self.data = data

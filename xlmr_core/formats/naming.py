@@ -1,6 +1,7 @@
 """The names and layouts of TensorFlow and of Flax as tables beside the canonical ones.
 
-All three spell the same path through the model; they differ in how its steps are joined and in what the last step, the variable, is called.
+All three spell the same path through the model; they differ in how its steps are joined and in what the last step, the
+variable, is called.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""Pickles as data: an interpreter that builds containers, plain values and references to tensors, and cannot call or import anything.
+"""Pickles as data: an interpreter that builds containers, plain values and references to tensors, and cannot call or
+import anything.
 
-A pickle is a program for a stack machine. Its instructions are taken apart by the standard library's ``pickletools``; the few that name
-something of a module look it up in the tables below, and what is in none of them is refused by its name. Nothing that a file says leads to
-an import, an attribute access or a call of other code, and sizes in the file reserve no memory.
+A pickle is a program for a stack machine. Its instructions are taken apart by the standard library's ``pickletools``;
+the few that name something of a module look it up in the tables below, and what is in none of them is refused by its
+name. Nothing that a file says leads to an import, an attribute access or a call of other code, and sizes in the file
+reserve no memory.
 """
 
 from __future__ import annotations
@@ -101,7 +103,8 @@ TORCH_DTYPES = {
     "float8_e5m2": "F8_E5M2",
 }
 
-# Classes of which an object is kept as a record: configurations and logs that training programs store beside the weights.
+# Classes of which an object is kept as a record: configurations and logs that training programs store beside the
+# weights.
 RECORDS = {
     *(
         "argparse.Namespace",
@@ -159,7 +162,8 @@ def read_pickle(source: bytes | BinaryIO, file: object, storage: Callable[[tuple
         raise
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError, MemoryError) as error:
         raise CheckpointError(
-            f"{file} holds a damaged pickle ({type(error).__name__}: {error}); it was cut short or altered, fetch or save it again"
+            f"{file} holds a damaged pickle ({type(error).__name__}: {error}); it was cut short or altered, fetch or "
+            "save it again"
         ) from error
 
 
@@ -190,7 +194,8 @@ class _Machine:
 
     def refusal(self, what: str) -> CheckpointError:
         return CheckpointError(
-            f"{self.file} holds {what}; only tensors, containers and plain values are read, because anything else could run code. "
+            f"{self.file} holds {what}; only tensors, containers and plain values are read, because anything else "
+            "could run code. "
             "If you trust the file, load it in the library that wrote it and save its state dict alone"
         )
 

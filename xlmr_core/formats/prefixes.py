@@ -1,7 +1,8 @@
-"""Models that were saved as a part of something: what their names begin with, found by the one table that every encoder has.
+"""Models that were saved as a part of something: what their names begin with, found by the one table that every encoder
+has.
 
-A Lightning module, a wrapper or a data-parallel model puts its own attributes in front: ``model.roberta.embeddings...``,
-``encoder.model.embeddings...``, ``module.embeddings...``.
+A Lightning module, a wrapper or a data-parallel model puts its own attributes in front:
+``model.roberta.embeddings...``, ``encoder.model.embeddings...``, ``module.embeddings...``.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def prefixed_naming(path: object, names: Iterable[str], part: str | None) -> Nam
             f"{path} holds several encoders, under {', '.join(prefixes)}: open one of them with part={prefixes[0]!r}"
         )
     prefix = prefixes[0] if part is None else part
-    # A head stands beside ``roberta.``, and if the encoder has no such step, it is the bare one: what stands beside it is the wrapper's own.
+    # A head stands beside ``roberta.``, and if the encoder has no such step, it is the bare one: what stands beside it
+    # is the wrapper's own.
     bare = not any(name == prefix + ENCODER + EVERY_ENCODER_HAS for name in names)
     own = (prefix + "embeddings.", prefix + "encoder.", prefix + "pooler.") if bare else (prefix,)
 

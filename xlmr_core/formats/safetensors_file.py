@@ -1,8 +1,9 @@
 """The safetensors container: tensors by name in one file, read without copying and written as a stream.
 
-A file is an 8-byte little-endian length, a JSON header of that length (``{name: {dtype, shape, data_offsets}}``, and ``__metadata__``), and
-the bytes of all tensors without holes. The safetensors library judges every file that is read here; reading and writing themselves are a few
-lines on raw bytes, so that no framework, and no NumPy bfloat16, is needed (https://github.com/huggingface/safetensors#format).
+A file is an 8-byte little-endian length, a JSON header of that length (``{name: {dtype, shape, data_offsets}}``, and
+``__metadata__``), and the bytes of all tensors without holes. The safetensors library judges every file that is read
+here; reading and writing themselves are a few lines on raw bytes, so that no framework, and no NumPy bfloat16, is
+needed (https://github.com/huggingface/safetensors#format).
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class SafetensorsFile:
                 pass
         except (SafetensorError, UnicodeError) as error:
             raise CheckpointError(
-                f"{self.path} ({size} bytes) is not a whole safetensors file: {error}; it was cut short or altered, fetch or save it again"
+                f"{self.path} ({size} bytes) is not a whole safetensors file: {error}; it was cut short or altered, "
+                "fetch or save it again"
             ) from error
         file.seek(0)
         length = int.from_bytes(file.read(8), "little")

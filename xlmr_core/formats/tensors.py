@@ -1,7 +1,7 @@
 """Tensors as bytes with a dtype tag: as a whole in memory, or as a stream of pieces, without a framework.
 
-NumPy has no bfloat16, and an embedding of XL has 2.5 GB: so formats hand each other tags, shapes and bytes, and permute them as unsigned
-integers of the same width.
+NumPy has no bfloat16, and an embedding of XL has 2.5 GB: so formats hand each other tags, shapes and bytes, and permute
+them as unsigned integers of the same width.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ class RawTensor:
     Attributes:
         dtype: safetensors tag, a key of ``DTYPES``.
         shape: sizes of the axes.
-        data: the values, little-endian and contiguous. A writable private view if it was read from a file: a change stays in memory.
+        data: the values, little-endian and contiguous. A writable private view if it was read from a file: a change
+            stays in memory.
     """
 
     dtype: str
@@ -92,7 +93,9 @@ class RawTensor:
         return math.prod(self.shape) * DTYPES[self.dtype].size
 
     def to_numpy(self) -> np.ndarray[Any, Any]:
-        """The values as an array that shares their memory; bfloat16 becomes a float32 copy, because NumPy has no bfloat16."""
+        """The values as an array that shares their memory; bfloat16 becomes a float32 copy, because NumPy has no
+        bfloat16.
+        """
         name = DTYPES[self.dtype].numpy
         if self.dtype == "BF16":
             halves = np.frombuffer(self.data, np.uint16) if self.nbytes else np.empty(0, np.uint16)
@@ -104,7 +107,9 @@ class RawTensor:
         return np.frombuffer(self.data, name).reshape(self.shape)
 
     def bits(self) -> np.ndarray[Any, Any]:
-        """The values as unsigned integers of their width, sharing their memory: what can be permuted whatever the dtype."""
+        """The values as unsigned integers of their width, sharing their memory: what can be permuted whatever the
+        dtype.
+        """
         kind = np.dtype(f"<u{DTYPES[self.dtype].size}")
         return np.frombuffer(self.data, kind).reshape(self.shape) if self.nbytes else np.empty(self.shape, kind)
 
@@ -116,8 +121,8 @@ class RawTensor:
     def pieces(self) -> Iterator[tuple[Any, RawTensor]]:
         """The tensor by rows, some ``PIECE`` bytes at a time: the index of the rows, and the rows.
 
-        When the next piece is asked for, the pages of a mapped file behind the last one are let go; a later look reads them again. So the
-        peak of memory is what the pieces are copied to.
+        When the next piece is asked for, the pages of a mapped file behind the last one are let go; a later look reads
+        them again. So the peak of memory is what the pieces are copied to.
         """
         if not self.shape or not self.nbytes:
             yield ..., self
@@ -133,7 +138,8 @@ class RawTensor:
     def to_aligned(
         self, dtype: Any, *, transposed: bool = False, decode: Callable[[RawTensor], np.ndarray[Any, Any]] | None = None
     ) -> np.ndarray[Any, Any]:
-        """A copy in memory that a framework can take over as it is, made piece by piece, so that nothing else is held on the way.
+        """A copy in memory that a framework can take over as it is, made piece by piece, so that nothing else is held
+        on the way.
 
         Args:
             dtype: of the copy.
@@ -176,7 +182,9 @@ def _let_go(data: memoryview) -> None:
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
-    """An array of unset values in memory that TensorFlow and JAX can take over as it is: it begins at a multiple of ``ALIGNMENT``."""
+    """An array of unset values in memory that TensorFlow and JAX can take over as it is: it begins at a multiple of
+    ``ALIGNMENT``.
+    """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + ALIGNMENT, np.uint8)
     first = -memory.ctypes.data % ALIGNMENT
@@ -219,7 +227,9 @@ TensorSource: TypeAlias = RawTensor | LazyTensor | Callable[[], RawTensor]
 
 
 def as_lazy(source: TensorSource) -> LazyTensor:
-    """A source as a stream. A plain function is called now, for dtype and shape, and again for the values; nothing of it is kept."""
+    """A source as a stream. A plain function is called now, for dtype and shape, and again for the values; nothing of
+    it is kept.
+    """
     if isinstance(source, LazyTensor):
         return source
     produce = partial(_itself, source) if isinstance(source, RawTensor) else source
@@ -275,7 +285,9 @@ class Container(Described, Protocol):
 
 
 class MappedFile:
-    """A file mapped copy on write: pages are read when touched, and what a user writes into them never reaches the file."""
+    """A file mapped copy on write: pages are read when touched, and what a user writes into them never reaches the
+    file.
+    """
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         """Map an open file.
@@ -286,8 +298,8 @@ class MappedFile:
         self.path = path
         self.size = os.fstat(file.fileno()).st_size
         if sys.platform == "linux" and os.uname().machine in ("x86_64", "aarch64"):
-            # Linux would refuse a file larger than the memory, as if every page were going to be written. MAP_NORESERVE (0x4000 on these
-            # machines, and not in the mmap module) takes pages into account when they are.
+            # Linux would refuse a file larger than the memory, as if every page were going to be written. MAP_NORESERVE
+            # (0x4000 on these machines, and not in the mmap module) takes pages into account when they are.
             self.map = mmap.mmap(
                 file.fileno(), 0, flags=mmap.MAP_PRIVATE | 0x4000, prot=mmap.PROT_READ | mmap.PROT_WRITE
             )
@@ -303,7 +315,9 @@ class MappedFile:
         return data
 
     def pieces(self, *ranges: tuple[int, int]) -> Iterator[memoryview]:
-        """The bytes of several ranges as a stream, through a small buffer: pages of a map would add up in the process."""
+        """The bytes of several ranges as a stream, through a small buffer: pages of a map would add up in the
+        process.
+        """
         buffer = memoryview(bytearray(min(PIECE, max((end - begin for begin, end in ranges), default=0))))
         with self.path.open("rb", buffering=0) as file:
             for begin, end in ranges:

@@ -1,8 +1,8 @@
 """The format ``tf``: ``tf_model.h5`` as the TensorFlow classes of the original library wrote it.
 
-A single file has a group for each layer of the model, and in it datasets under the names of its variables, which begin with the name of the
-model: ``roberta/tfxlm_roberta_for_masked_lm/roberta/pooler/dense/kernel:0``. A variable that two layers share is there twice. Shards have the
-variables at the top, without the two names in front.
+A single file has a group for each layer of the model, and in it datasets under the names of its variables, which begin
+with the name of the model: ``roberta/tfxlm_roberta_for_masked_lm/roberta/pooler/dense/kernel:0``. A variable that two
+layers share is there twice. Shards have the variables at the top, without the two names in front.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ def _written(model: Model) -> Naming:
 
 
 def _model_name(model: Model) -> str:
-    """As Keras names an instance after its class: ``TFXLMRobertaForMaskedLM`` becomes ``tfxlm_roberta_for_masked_lm``."""
+    """As Keras names an instance after its class: ``TFXLMRobertaForMaskedLM`` becomes
+    ``tfxlm_roberta_for_masked_lm``.
+    """
     name = "TF" + model_class_name(model.config, model.head)
     name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -1,4 +1,5 @@
-"""The files of ``torch.save``: a zip of a pickle and raw storages, or, before PyTorch 1.6, one stream of pickles and storages.
+"""The files of ``torch.save``: a zip of a pickle and raw storages, or, before PyTorch 1.6, one stream of pickles and
+storages.
 
 The pickle is read by ``pickle_reader``; storages stay in the file and are handed out as views of a memory map.
 """
@@ -70,7 +71,8 @@ class TorchArchive:
 
     def _not_whole(self, why: object) -> CheckpointError:
         return CheckpointError(
-            f"{self.path} ({self._file.size} bytes) is not a whole PyTorch file: {why}; it was cut short or altered, fetch or save it again"
+            f"{self.path} ({self._file.size} bytes) is not a whole PyTorch file: {why}; it was cut short or altered, "
+            "fetch or save it again"
         )
 
     # The zip
@@ -90,11 +92,13 @@ class TorchArchive:
         folder = pickles[0].removesuffix("data.pkl") if len(pickles) == 1 else ""
         if f"{folder}constants.pkl" in records:
             raise CheckpointError(
-                f"{self.path} is a TorchScript program and not a checkpoint; save the state_dict of the model it was made from"
+                f"{self.path} is a TorchScript program and not a checkpoint; save the state_dict of the model it was "
+                "made from"
             )
         if len(pickles) != 1:
             raise CheckpointError(
-                f"{self.path} is a zip without the one data.pkl that torch.save writes; check that it is the file of weights"
+                f"{self.path} is a zip without the one data.pkl that torch.save writes; check that it is the file of "
+                "weights"
             )
         spans = {name: self._span_of(file, member) for name, member in records.items()}
         begin, end = spans[pickles[0]]
@@ -207,7 +211,8 @@ class TorchArchive:
         last = tensor.offset + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride, strict=True))
         if count and (last >= available or count * size > self._file.size):
             raise CheckpointError(
-                f"{self.path} says that {name} has the shape {tensor.shape}, for which its storage of {end - begin} bytes is too small; "
+                f"{self.path} says that {name} has the shape {tensor.shape}, for which its storage of {end - begin} "
+                "bytes is too small; "
                 "it was altered, fetch or save it again"
             )
         return TensorInfo(tensor.storage.dtype, tensor.shape, self.path)

@@ -1,7 +1,7 @@
 """Writing the zip of ``torch.save`` as a stream, without PyTorch.
 
-The records are those of PyTorch 2: ``data.pkl``, ``byteorder``, ``data/0``, ``data/1``, ..., ``version``; stored, not compressed, and each
-storage at a multiple of 64 bytes, so that it can be mapped.
+The records are those of PyTorch 2: ``data.pkl``, ``byteorder``, ``data/0``, ``data/1``, ..., ``version``; stored, not
+compressed, and each storage at a multiple of 64 bytes, so that it can be mapped.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def write_torch(path: Path, root: Mapping[str, Any]) -> None:
 
     Args:
         path: the file, which is written in place: give a temporary path.
-        root: a dictionary of tensors, dictionaries of them, and plain values (``argparse.Namespace`` too). A tensor that is there twice, as
-            the same object, is stored once.
+        root: a dictionary of tensors, dictionaries of them, and plain values (``argparse.Namespace`` too). A tensor
+            that is there twice, as the same object, is stored once.
     """
     storages: list[LazyTensor] = []
     content = b"\x80\x02" + _dict(root, storages) + b"."
@@ -82,7 +82,8 @@ def _plain(value: Any) -> bytes:
 def _tensor(tensor: LazyTensor, storages: list[LazyTensor]) -> bytes:
     if tensor.dtype not in STORAGE_OF_TAG:
         raise CheckpointError(
-            f"PyTorch pickles hold {', '.join(STORAGE_OF_TAG)} here, received a tensor of {tensor.dtype}; write safetensors"
+            f"PyTorch pickles hold {', '.join(STORAGE_OF_TAG)} here, received a tensor of {tensor.dtype}; write "
+            "safetensors"
         )
     count = 1
     strides: list[int] = []

@@ -6,8 +6,8 @@ means. Read in this order: ``mathematics``, ``encoder``, ``heads``, and ``forwar
 and Huang et al. 2020 (relative positions); where papers leave a choice, the published PyTorch implementation decides,
 and recorded outputs of it hold these files to that.
 
-Shape letters: B batch, S sequence, M what is attended to (in cross-attention the memory), D hidden, N heads, H head size,
-F feed-forward, V vocabulary, P masked positions, C choices, K labels; X stands for any leading axes.
+Shape letters: B batch, S sequence, M what is attended to (in cross-attention the memory), D hidden, N heads, H head
+size, F feed-forward, V vocabulary, P masked positions, C choices, K labels; X stands for any leading axes.
 """
 
 from __future__ import annotations

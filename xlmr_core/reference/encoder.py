@@ -37,7 +37,8 @@ class Inputs:
         start_positions, end_positions: (B,), for question answering.
         masked_positions: (B, P), padded with -1: masked language modelling at these positions only.
         sparse_prediction: with labels, language modelling logits at labelled positions only.
-        logits_to_keep: causal language modelling logits of the last so many positions only; 0 means all. Not with labels.
+        logits_to_keep: causal language modelling logits of the last so many positions only; 0 means all. Not with
+            labels.
     """
 
     input_ids: Integers | None = None

@@ -2,9 +2,10 @@
 
     python -m tests.parity.golden.record
 
-in an environment with transformers==4.57.6, torch and safetensors, from the root of the repository. The original computes in float64 with
-eager attention; outputs are stored as float32, gradients as their norm and their products with two random directions. Weights are not
-stored: they are drawn again from their names (``weights.py``), and a checksum says whether they came out the same.
+in an environment with transformers==4.57.6, torch and safetensors, from the root of the repository. The original
+computes in float64 with eager attention; outputs are stored as float32, gradients as their norm and their products with
+two random directions. Weights are not stored: they are drawn again from their names (``weights.py``), and a checksum
+says whether they came out the same.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def main() -> None:
         arrays.update({f"{name}/input/{key}": x for key, x in made.inputs.items()})
         arrays.update({f"{name}/output/{key}": x.astype(np.float32) for key, x in outputs.items()})
         if gradients:
-            # In the order of the parameter table; a parameter that the call does not reach has none, which is a gradient of zero.
+            # In the order of the parameter table; a parameter that the call does not reach has none, which is a
+            # gradient of zero.
             names = [row.name for row in parameters(made.config, case.head).values() if row.tied_to is None]
             assert set(gradients) <= set(names)
             rows = [fingerprint(key, gradients.get(key, np.zeros(made.params[key].shape))) for key in names]
@@ -115,7 +117,8 @@ def main() -> None:
     }
     (FOLDER / "golden.json").write_text(json.dumps(about, indent=1) + "\n")
     print(
-        f"{len(checksums)} cases, {(FOLDER / 'golden.npz').stat().st_size + (FOLDER / 'golden.json').stat().st_size} bytes"
+        f"{len(checksums)} cases, {(FOLDER / 'golden.npz').stat().st_size + (FOLDER / 'golden.json').stat().st_size} "
+        "bytes"
     )
 
 

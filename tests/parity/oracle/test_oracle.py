@@ -88,7 +88,8 @@ def answer(model: Any, made: Made, head: str) -> tuple[dict[str, Array], dict[st
 
 
 def drawn(family: str, head: str, seed: int) -> Made:
-    # transformers 5 has no relative positions, and an untied decoder has a bias of its own there, which files of version 4 do not hold.
+    # transformers 5 has no relative positions, and an untied decoder has a bias of its own there, which files of
+    # version 4 do not hold.
     return make(draw_case(seed, family, head, relative=VERSION == 4, untied=VERSION == 4))
 
 

@@ -1,14 +1,14 @@
 """How Keras's ``fit``, ``evaluate`` and ``predict`` deal with a model's inputs, labels and outputs.
 
-==============================  ==============================================================================================
+==============================  ======================================================================================
 labels come                     and the loss is
-==============================  ==============================================================================================
+==============================  ======================================================================================
 among the inputs                the model's own, or the one given to ``compile``
 beside the inputs, as ``y``     the one given to ``compile``, or without one the model's own
-==============================  ==============================================================================================
+==============================  ======================================================================================
 
-A loss given to ``compile`` and every metric see the labels and the logits. Of heads that label tokens the metrics see only tokens
-whose label is not -100 (XLA, which wants every size to be known, leaves all in).
+A loss given to ``compile`` and every metric see the labels and the logits. Of heads that label tokens the metrics see
+only tokens whose label is not -100 (XLA, which wants every size to be known, leaves all in).
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class TrainedByKeras:
     _compile_loss: Any
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Keras's own. What is not given is not kept from an earlier call: without a loss, the model's own is trained."""
+        """Keras's own. What is not given is not kept from an earlier call: without a loss, the model's own is
+        trained.
+        """
         self._compile_loss = self._compile_metrics = None
         super().compile(*args, **kwargs)
 
@@ -47,7 +49,9 @@ class TrainedByKeras:
             self.optimizer.build(self.trainable_variables)
 
     def _resolve_auto_jit_compile(self) -> bool:
-        """What ``jit_compile="auto"`` means: not to XLA, whose fixed sizes leave packing out. ``True`` compiles the padded path."""
+        """What ``jit_compile="auto"`` means: not to XLA, whose fixed sizes leave packing out. ``True`` compiles the
+        padded path.
+        """
         return False
 
     def train_step(self, data: Any) -> Any:
@@ -105,8 +109,8 @@ class TrainedByKeras:
     def _with_labels(self, data: Any) -> Any:
         """The batch with its ``y`` among the inputs, where the model's own loss is to be computed from it.
 
-        A loss over positions normalises over all of them, padding included, so a model that answers with spans sees its labels also where
-        the loss is another: they make it compute every position.
+        A loss over positions normalises over all of them, padding included, so a model that answers with spans sees its
+        labels also where the loss is another: they make it compute every position.
         """
         x, y, sample_weight = unpack_x_y_sample_weight(data)
         spans = self._task_head.loss is LossKind.SPAN
