@@ -234,6 +234,32 @@ def package(session: nox.Session) -> None:
             session.run("xlmr", "run", "--task", "fill-mask", *SENTENCES, env=ENV)
 
 
+# The newest release of what `xlmr` needs, by `nox -s newest`; where one brings a fault it is mended, or stated in
+# DEVELOP.md.
+NEWEST = (
+    *("jax==0.12.0.1", "flax==0.12.12", "optax", "tensorflow==2.21.*", "keras==3.15.*"),
+    *("numpy", "h5py", "safetensors", "sentencepiece", "tokenizers", "huggingface_hub"),
+)
+TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")
+
+
+@nox.session(python=["3.12", "3.13"], venv_backend="venv", reuse_venv=True)
+def newest(session: nox.Session) -> None:
+    """The core, and a smoke file of the Keras and Flax backends, with the newest versions; not part of the
+    default run.
+    """
+    session.install("-q", "-e", ".", *NEWEST, *TEST_TOOLS)
+    for file in ("tests/smoke/test_tf.py", "tests/smoke/test_flax.py", "tests/core"):
+        session.run("python", "-m", "pytest", file, *session.posargs, env=ENV)
+
+
+@nox.session(name="newest-torch", python=["3.12", "3.13"], venv_backend="venv", reuse_venv=True)
+def newest_torch(session: nox.Session) -> None:
+    """The same for PyTorch, in a session of its own: where an index has no CPU build, its wheel brings 5 GB of CUDA."""
+    session.install("-q", "-e", ".[torch]", *TEST_TOOLS)
+    session.run("python", "-m", "pytest", "tests/smoke/test_torch.py", *session.posargs, env=ENV)
+
+
 @nox.session(name="oracle-4", venv_backend="venv", reuse_venv=True)
 def oracle_4(session: nox.Session) -> None:
     """Live comparison with transformers 4.57.6 on freshly drawn configurations."""

@@ -1,8 +1,8 @@
 """Is this checkout as fast as another one? For a change that must not change the speed.
 
-Each workload runs in two processes that are kept, one with the source of the other checkout and one with this one's, which
-take turns, on the same base-size checkpoint. A ratio is the other's median over this one's: above 1 this checkout is faster.
-The answers of the two must be equal to float32's rounding.
+Each workload runs in two processes that are kept, one with the source of the other checkout and one with this one's,
+which take turns, on the same base-size checkpoint. A ratio is the other's median over this one's: above 1 this checkout
+is faster. The answers of the two must be equal to float32's rounding.
 
     git worktree add ../before main~10
     python -m benchmarks.before_after ../before --rounds 7 [--only encoder ...]
@@ -23,7 +23,8 @@ from benchmarks.harness import Options
 from benchmarks.machine import ROOT, cache_folder
 from benchmarks.models import checkpoint
 
-# What each workload prepares, and what one turn of it is; `batch` is a batch of texts of natural lengths, `full` one without padding.
+# What each workload prepares, and what one turn of it is; `batch` is a batch of texts of natural lengths, `full` one
+# without padding.
 WORKLOADS = {
     "encoder": (
         "from xlmr_torch import XLMRobertaModel; import torch\n"
@@ -149,7 +150,8 @@ def compare(other: Path, folder: Path, workload: str, what: str, rounds: int) ->
     ratios = [old / new for old, new in zip(before, after, strict=True)]
     low, _, high = statistics.quantiles(ratios, n=4)
     old, new = statistics.median(before), statistics.median(after)
-    return f"{workload} {what}: {old * 1000:.0f} and {new * 1000:.0f} ms, ratio {old / new:.3f} ({low:.3f}-{high:.3f}){apart}"
+    times = f"{old * 1000:.0f} and {new * 1000:.0f} ms"
+    return f"{workload} {what}: {times}, ratio {old / new:.3f} ({low:.3f}-{high:.3f}){apart}"
 
 
 def difference(before: Path, after: Path) -> float:

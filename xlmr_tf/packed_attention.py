@@ -9,6 +9,7 @@ traced once for a model, so that eager calls do not pay for each small operation
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -45,7 +46,7 @@ def packed_attention(
     """
     _, heads, size = q_TNH.shape
     masked = packing.attended_T is not None
-    forward, backward = _functions(q_TNH.dtype, heads, size, scale, dropout, causal, masked)
+    forward, backward = _functions(_Kind(q_TNH.dtype, heads, size, scale, dropout, causal, masked))
     attended_T = tf.ones((0,), tf.bool) if packing.attended_T is None else packing.attended_T
     seed = tf.zeros((2,), tf.int32) if seed is None else tf.cast(seed, tf.int32)
     where = (packing.cu_seqlens, attended_T, seed)
@@ -60,37 +61,50 @@ def packed_attention(
     return attention(q_TNH, k_TNH, v_TNH)
 
 
-@cache
-def _functions(
-    dtype: tf.DType, heads: int, size: int, scale: float, dropout: float, causal: bool, masked: bool
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Attention and its gradient for one kind of model, as functions with dynamic numbers of tokens and sequences."""
-    compute_dtype = tf.float64 if dtype == tf.float64 else tf.float32
+@dataclass(frozen=True)
+class _Kind:
+    """What the functions of one kind of model are traced for."""
+
+    dtype: tf.DType
+    heads: int
+    size: int
+    scale: float
+    dropout: float
+    causal: bool
+    masked: bool
+
+    @property
+    def compute_dtype(self) -> tf.DType:
+        """What scores are summed in."""
+        return tf.float64 if self.dtype == tf.float64 else tf.float32
 
     def probabilities(
-        query_NSH: tf.Tensor, key_NSH: tf.Tensor, attended_S: tf.Tensor, seed: tf.Tensor
+        self, query_NSH: tf.Tensor, key_NSH: tf.Tensor, attended_S: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """The probabilities of one sequence, and what dropout multiplies them by."""
-        scores_NSS = tf.cast(tf.matmul(query_NSH, key_NSH, transpose_b=True), compute_dtype)
+        zero, least = tf.zeros((), self.compute_dtype), self.compute_dtype.min
+        scores_NSS = tf.cast(tf.matmul(query_NSH, key_NSH, transpose_b=True), self.compute_dtype)
         length = tf.shape(scores_NSS)[-1]
-        if causal:
+        if self.causal:
             keep = tf.linalg.band_part(tf.ones((length, length), tf.bool), -1, 0)
-            keep = keep & attended_S[None] if masked else keep
-            scores_NSS += tf.where(keep, tf.zeros((), compute_dtype), compute_dtype.min)
-        elif masked:
-            scores_NSS += tf.where(attended_S, tf.zeros((), compute_dtype), compute_dtype.min)[None, None]
+            keep = keep & attended_S[None] if self.masked else keep
+            scores_NSS += tf.where(keep, zero, least)
+        elif self.masked:
+            scores_NSS += tf.where(attended_S, zero, least)[None, None]
         probs_NSS = tf.nn.softmax(scores_NSS)
-        if not dropout:
+        if not self.dropout:
             return probs_NSS, None
         drawn_NSS = tf.random.stateless_uniform(tf.shape(probs_NSS), seed)
-        return probs_NSS, tf.where(drawn_NSS < dropout, tf.zeros((), compute_dtype), 1 / (1 - dropout))
+        return probs_NSS, tf.where(drawn_NSS < self.dropout, zero, 1 / (1 - self.dropout))
 
-    def over_sequences(body: Callable[..., tuple[tf.Tensor, ...]], outputs: int, cu_seqlens: tf.Tensor) -> Any:
-        """Run ``body(slice, number)`` for each sequence and join what comes, each (L, N, H)."""
+    def over_sequences(
+        self, body: Callable[..., tuple[tf.Tensor, ...]], outputs: int, cu_seqlens: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        """Run ``body(slice, number)`` for each sequence and join what comes, each (N, S, H), to (T, N, H)."""
         sequences = tf.shape(cu_seqlens)[0] - 1
+        shape = (None, self.heads, self.size)
         arrays = tuple(
-            tf.TensorArray(dtype, size=sequences, infer_shape=False, element_shape=(None, heads, size))
-            for _ in range(outputs)
+            tf.TensorArray(self.dtype, size=sequences, infer_shape=False, element_shape=shape) for _ in range(outputs)
         )
 
         def step(number: tf.Tensor, *arrays: tf.TensorArray) -> tuple[Any, ...]:
@@ -99,9 +113,13 @@ def _functions(
             return number + 1, *(array.write(number, tf.transpose(x_NSH, (1, 0, 2))) for array, x_NSH in written)
 
         _, *arrays = tf.while_loop(lambda number, *_: number < sequences, step, (0, *arrays))
-        return tuple(tf.ensure_shape(array.concat(), (None, heads, size)) for array in arrays)
+        return tuple(tf.ensure_shape(array.concat(), shape) for array in arrays)
 
-    packed = tf.TensorSpec((None, heads, size), dtype)
+
+@cache
+def _functions(kind: _Kind) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Attention and its gradient for one kind of model, as functions with dynamic numbers of tokens and sequences."""
+    packed = tf.TensorSpec((None, kind.heads, kind.size), kind.dtype)
     where = (tf.TensorSpec((None,), tf.int64), tf.TensorSpec((None,), tf.bool), tf.TensorSpec((2,), tf.int32))
 
     @tf.function(input_signature=(packed, packed, packed, *where), autograph=False)
@@ -113,15 +131,15 @@ def _functions(
         attended_T: tf.Tensor,
         seed: tf.Tensor,
     ) -> tf.Tensor:
-        q_TNH *= tf.constant(scale, dtype)
+        q_TNH *= tf.constant(kind.scale, kind.dtype)
 
         def body(part: slice, number: tf.Tensor) -> tuple[tf.Tensor, ...]:
             query, key, value = (tf.transpose(x[part], (1, 0, 2)) for x in (q_TNH, k_TNH, v_TNH))
-            probs, kept = probabilities(query, key, attended_T[part], seed + number)
+            probs, kept = kind.probabilities(query, key, attended_T[part], seed + number)
             probs = probs if kept is None else probs * kept
-            return (tf.matmul(tf.cast(probs, dtype), value),)
+            return (tf.matmul(tf.cast(probs, kind.dtype), value),)
 
-        return over_sequences(body, 1, cu_seqlens)[0]
+        return kind.over_sequences(body, 1, cu_seqlens)[0]
 
     @tf.function(input_signature=(packed, packed, packed, packed, *where), autograph=False)
     def backward(
@@ -133,22 +151,22 @@ def _functions(
         attended_T: tf.Tensor,
         seed: tf.Tensor,
     ) -> tuple[tf.Tensor, ...]:
-        q_TNH *= tf.constant(scale, dtype)
+        q_TNH *= tf.constant(kind.scale, kind.dtype)
 
         def body(part: slice, number: tf.Tensor) -> tuple[tf.Tensor, ...]:
             query, key, value, gradient = (
                 tf.transpose(x[part], (1, 0, 2)) for x in (q_TNH, k_TNH, v_TNH, gradient_TNH)
             )
-            probs, kept = probabilities(query, key, attended_T[part], seed + number)
+            probs, kept = kind.probabilities(query, key, attended_T[part], seed + number)
             dropped = probs if kept is None else probs * kept
-            of_value = tf.matmul(tf.cast(dropped, dtype), gradient, transpose_a=True)
-            of_probs = tf.cast(tf.matmul(gradient, value, transpose_b=True), compute_dtype)
+            of_value = tf.matmul(tf.cast(dropped, kind.dtype), gradient, transpose_a=True)
+            of_probs = tf.cast(tf.matmul(gradient, value, transpose_b=True), kind.compute_dtype)
             of_probs = of_probs if kept is None else of_probs * kept
             of_scores = probs * (of_probs - tf.reduce_sum(of_probs * probs, -1, keepdims=True))
-            of_scores = tf.cast(of_scores, dtype)
-            of_query = tf.matmul(of_scores, key) * tf.constant(scale, dtype)
+            of_scores = tf.cast(of_scores, kind.dtype)
+            of_query = tf.matmul(of_scores, key) * tf.constant(kind.scale, kind.dtype)
             return of_query, tf.matmul(of_scores, query, transpose_a=True), of_value
 
-        return over_sequences(body, 3, cu_seqlens)
+        return kind.over_sequences(body, 3, cu_seqlens)
 
     return forward, backward

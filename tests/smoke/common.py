@@ -1,4 +1,6 @@
-"""What the smoke tests of the backends share: a backend in a breath, for versions that the whole suite does not run with."""
+"""What the smoke tests of the backends share: a backend in a breath, for versions that the whole suite does not run
+with.
+"""
 
 from __future__ import annotations
 
