@@ -29,7 +29,7 @@ __all__ = [
 
 # Where to look for a model, see :func:`xlmr_core.hub.resolve`.
 HUB_ARGUMENTS = ("revision", "cache_dir", "local_files_only", "token", "force_download", "subfolder")
-# Which file of a folder to read, see :func:`xlmr_core.checkpoint.format_asked_for`.
+# Which file of a folder to read, see :func:`xlmr_core.checkpoints.found.format_asked_for`.
 FORMAT_ARGUMENTS = ("use_safetensors", "from_pt", "from_tf", "from_flax")
 # Of save_pretrained, about an upload.
 UPLOAD_ARGUMENTS = (

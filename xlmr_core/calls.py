@@ -1,16 +1,28 @@
 """A call of an encoder on its way through a backend: read, planned, run.
 
-``read`` (``inputs.py`` of a backend) checks what came and gives a :class:`Call`; it looks at no value that a compiler
-could not know. ``plan`` (``plan.py``) decides how it runs: packed or padded, which masks, which memory. ``run``
-(``encoder.py``) computes, with tensors only.
+``read`` (``inputs.py`` of a backend, :func:`read_call` here) checks what came and gives a :class:`Call`; it looks at no
+value that a compiler could not know. ``plan`` (``plan.py``) decides how it runs: packed or padded, which masks, which
+memory. ``run`` (``encoder.py``) computes, with tensors only; compilers get it whole (Flax), or the layers in it, which
+are all but the look-up of embeddings (``optimize_for_inference`` of PyTorch).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-__all__ = ["Call"]
+from xlmr_core.checks import (
+    Seen,
+    check_encoder_inputs,
+    check_head_mask,
+    check_memory,
+    refuse_cache,
+    warn_of_attended_padding,
+)
+from xlmr_core.config import XLMRobertaConfig
+
+__all__ = ["Call", "read_call"]
 
 Array = TypeVar("Array")
 
@@ -49,3 +61,57 @@ class Call(Generic[Array]):
         source = self.inputs_embeds if self.input_ids is None else self.input_ids
         assert source is not None
         return source
+
+
+def read_call(
+    config: XLMRobertaConfig,
+    see: Callable[[str, Any], Seen | None],
+    given: Mapping[str, Any],
+    *,
+    has_cross_attention: bool,
+) -> Call[Any]:
+    """Check what came with a call of an encoder, or of a head on it.
+
+    Args:
+        config: of the model.
+        see: what the backend sees of an input, by its name.
+        given: the inputs of the bare model's call, by their published names.
+        has_cross_attention: whether the model was built with it.
+
+    Raises:
+        InputError: for inputs of a wrong type, shape, dtype or range; see :mod:`xlmr_core.checks`.
+    """
+    ids, mask = see("input_ids", given["input_ids"]), see("attention_mask", given["attention_mask"])
+    batch, _ = check_encoder_inputs(
+        config,
+        input_ids=ids,
+        inputs_embeds=see("inputs_embeds", given["inputs_embeds"]),
+        attention_mask=mask,
+        token_type_ids=see("token_type_ids", given["token_type_ids"]),
+        position_ids=see("position_ids", given["position_ids"]),
+    )
+    refuse_cache(past_key_values=given.get("past_key_values"), cache_position=given.get("cache_position"))
+    states, memory_mask = given.get("encoder_hidden_states"), given.get("encoder_attention_mask")
+    check_memory(
+        config,
+        batch,
+        see("encoder_hidden_states", states),
+        see("encoder_attention_mask", memory_mask),
+        has_cross_attention=has_cross_attention,
+    )
+    check_head_mask(config, see("head_mask", given["head_mask"]))
+    if mask is None and ids is not None:
+        warn_of_attended_padding(config, ids)
+    attentions, hidden_states = given["output_attentions"], given["output_hidden_states"]
+    return Call(
+        input_ids=given["input_ids"],
+        inputs_embeds=given["inputs_embeds"],
+        attention_mask=given["attention_mask"],
+        token_type_ids=given["token_type_ids"],
+        position_ids=given["position_ids"],
+        head_mask=given["head_mask"],
+        memory_BMD=states,
+        memory_mask_BM=memory_mask,
+        output_attentions=bool(config.output_attentions if attentions is None else attentions),
+        output_hidden_states=bool(config.output_hidden_states if hidden_states is None else hidden_states),
+    )

@@ -6,6 +6,7 @@ decides by what is always known of a call, :func:`broken_promise` by the values 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -19,7 +20,16 @@ from xlmr_core.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["PACKING_MODES", "PROMISES", "Needs", "broken_promise", "check_packing_mode", "may_pack", "refuse_packing"]
+__all__ = [
+    "PACKING_MODES",
+    "PROMISES",
+    "Needs",
+    "broken_promise",
+    "check_packing_mode",
+    "may_pack",
+    "promises",
+    "refuse_packing",
+]
 
 # auto: where it pays, and where the mask's values can be read for nothing; always: wherever the packed path promises
 # the same answer, batches without padding and compiled graphs included; never: the padded path.
@@ -79,6 +89,21 @@ def may_pack(config: XLMRobertaConfig, implementation: str, call: Call[Any], nee
     )
 
 
+def promises(mask_BS: Any, needs: Needs[Any], any_in_row: Callable[[Any], Any]) -> Iterator[tuple[str, Any]]:
+    """Each promise that a packed batch has to keep, by its name in ``PROMISES``: booleans that all have to be true.
+
+    Args:
+        mask_BS: true where a token is; an array of any framework.
+        needs: what will be read.
+        any_in_row: (B, S) to (B,): whether a row has a true value.
+    """
+    yield "tokens", any_in_row(mask_BS)
+    if needs.first_token:
+        yield "first_token", mask_BS[:, 0]
+    if needs.positions_BS is not None:
+        yield "positions", mask_BS | ~needs.positions_BS
+
+
 def broken_promise(mask_BS: NDArray[np.bool_], needs: Needs[Any]) -> str | None:
     """The name of the promise of ``PROMISES`` that a mask would break, ``None`` if the batch may be packed.
 
@@ -86,13 +111,8 @@ def broken_promise(mask_BS: NDArray[np.bool_], needs: Needs[Any]) -> str | None:
         mask_BS: true where a token is.
         needs: what will be read, as NumPy arrays.
     """
-    if not mask_BS.any(1).all():
-        return "tokens"
-    if needs.first_token and not mask_BS[:, 0].all():
-        return "first_token"
-    if needs.positions_BS is not None and not (mask_BS | ~needs.positions_BS).all():
-        return "positions"
-    return None
+    kept = promises(mask_BS, needs, lambda mask: mask.any(1))
+    return next((name for name, rows in kept if not rows.all()), None)
 
 
 def refuse_packing(made_for: tuple[int, ...], batch: tuple[int, ...], *, allowed: bool) -> None:

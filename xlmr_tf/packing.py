@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from xlmr_core.packing import PACKING_MODES, Needs, broken_promise
+from xlmr_core.packing import PACKING_MODES, Needs, broken_promise, promises
 from xlmr_tf.inputs import has_values, is_concrete, is_traced, is_xla
 from xlmr_tf.linear import dims
 
@@ -117,12 +117,8 @@ def choose_packing(mode: str, mask_BS: tf.Tensor | None, source: tf.Tensor, need
 
 def _promises_hold(mask_BS: tf.Tensor, needs: Needs[tf.Tensor]) -> tf.Tensor:
     """Whether a mask, whose values a graph does not know, breaks no promise of ``xlmr_core.packing``."""
-    promises = [tf.reduce_any(mask_BS, 1)]
-    if needs.first_token:
-        promises.append(mask_BS[:, 0])
-    if needs.positions_BS is not None:
-        promises.append(mask_BS | ~needs.positions_BS)
-    return tf.reduce_all(tf.stack([tf.reduce_all(promise) for promise in promises]))
+    kept = promises(mask_BS, needs, lambda mask: tf.reduce_any(mask, 1))
+    return tf.reduce_all(tf.stack([tf.reduce_all(rows) for _, rows in kept]))
 
 
 def _is_elsewhere(tensor: tf.Tensor) -> bool:

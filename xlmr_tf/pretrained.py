@@ -1,6 +1,6 @@
 """What every model can do besides computing: be built, say of what it consists, run as it is told, load and save.
 
-How Keras trains it is in ``training.py``.
+How Keras trains it is in ``fit.py``.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from xlmr_torch.activations import ACTIVATIONS
 from xlmr_torch.layers import Intermediate
 from xlmr_torch.linear import is_plain
 from xlmr_torch.pretrained import PreTrainedModel
+from xlmr_torch.quantized import quantize
 
 __all__ = ["BFloat16Embedding", "FusedLinear", "optimize_for_inference"]
 
@@ -152,8 +153,6 @@ def optimize_for_inference(
     name = str(dtype).removeprefix("torch.") if dtype is not None else None
     _check(model, dtype, name)
     if name in SCHEMES:
-        from xlmr_torch.quantized import quantize
-
         quantize(model, SCHEMES[name])
     _fuse(model, torch.bfloat16 if name == "bfloat16" else None)
     model.eval().requires_grad_(False)

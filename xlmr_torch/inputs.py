@@ -9,17 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xlmr_core.calls import Call
-from xlmr_core.checks import (
-    Kind,
-    Seen,
-    check_encoder_inputs,
-    check_head_mask,
-    check_memory,
-    refuse_cache,
-    refuse_type,
-    warn_of_attended_padding,
-)
+from xlmr_core.calls import Call, read_call
+from xlmr_core.checks import Kind, Seen, refuse_type
 
 if TYPE_CHECKING:
     from xlmr_torch.encoder import EncoderModel
@@ -77,60 +68,11 @@ def _values(tensor: Tensor) -> Callable[[], np.ndarray] | None:
     return lambda: (tensor.detach().float() if tensor.dtype is torch.bfloat16 else tensor.detach()).numpy()
 
 
-def read(
-    encoder: EncoderModel,
-    *,
-    input_ids: Any = None,
-    attention_mask: Any = None,
-    token_type_ids: Any = None,
-    position_ids: Any = None,
-    head_mask: Any = None,
-    inputs_embeds: Any = None,
-    encoder_hidden_states: Any = None,
-    encoder_attention_mask: Any = None,
-    past_key_values: Any = None,
-    cache_position: Any = None,
-    output_attentions: bool | None = None,
-    output_hidden_states: bool | None = None,
-) -> Call[Tensor]:
-    """Check what came with a call of an encoder, or of a head on it. Arguments are those of ``EncoderModel.forward``.
+def read(encoder: EncoderModel, **inputs: Any) -> Call[Tensor]:
+    """Check what came with a call of an encoder, or of a head on it; see :func:`xlmr_core.calls.read_call`.
 
-    Raises:
-        InputError: for inputs of a wrong type, shape, dtype or range; see :mod:`xlmr_core.checks`.
+    Args:
+        encoder: the bare model.
+        **inputs: the arguments of ``EncoderModel.forward``, all but those that only some heads take.
     """
-    config = encoder.config
-    ids = see("input_ids", input_ids)
-    mask = see("attention_mask", attention_mask)
-    batch, _ = check_encoder_inputs(
-        config,
-        input_ids=ids,
-        inputs_embeds=see("inputs_embeds", inputs_embeds),
-        attention_mask=mask,
-        token_type_ids=see("token_type_ids", token_type_ids),
-        position_ids=see("position_ids", position_ids),
-    )
-    refuse_cache(past_key_values=past_key_values, cache_position=cache_position)
-    check_memory(
-        config,
-        batch,
-        see("encoder_hidden_states", encoder_hidden_states),
-        see("encoder_attention_mask", encoder_attention_mask),
-        has_cross_attention=encoder.has_cross_attention,
-    )
-    check_head_mask(config, see("head_mask", head_mask))
-    if mask is None and ids is not None:
-        warn_of_attended_padding(config, ids)
-    return Call(
-        input_ids=input_ids,
-        inputs_embeds=inputs_embeds,
-        attention_mask=attention_mask,
-        token_type_ids=token_type_ids,
-        position_ids=position_ids,
-        head_mask=head_mask,
-        memory_BMD=encoder_hidden_states,
-        memory_mask_BM=encoder_attention_mask,
-        output_attentions=bool(config.output_attentions if output_attentions is None else output_attentions),
-        output_hidden_states=bool(
-            config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        ),
-    )
+    return read_call(encoder.config, see, inputs, has_cross_attention=encoder.has_cross_attention)

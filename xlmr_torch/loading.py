@@ -27,6 +27,7 @@ from xlmr_core.parameters import Parameter, stored_names
 from xlmr_core.quantization import scheme_of
 from xlmr_torch.linear import loading
 from xlmr_torch.placement import find_dtype, find_one_device
+from xlmr_torch.quantized import quantize
 from xlmr_torch.values import places, put, share, tensor_at
 
 if TYPE_CHECKING:
@@ -130,8 +131,6 @@ def from_pretrained(
     with loading():
         model = cls(config, *model_args, **request.constructor)
     if scheme is not None:
-        from xlmr_torch.quantized import quantize
-
         model = quantize(model, scheme)
     if attn_implementation is not None:
         model.set_attn_implementation(attn_implementation)

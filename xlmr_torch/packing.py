@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xlmr_core.packing import PACKING_MODES, PROMISES, Needs, broken_promise
+from xlmr_core.packing import PACKING_MODES, PROMISES, Needs, broken_promise, promises
 from xlmr_torch.inputs import has_values, is_concrete, is_traced
 
 __all__ = ["PACKING_MODES", "Packing", "choose_packing"]
@@ -109,11 +109,6 @@ def choose_packing(mode: str, mask_BS: Tensor | None, source: Tensor, needs: Nee
 
 def _assert_promises(mask_BS: Tensor, needs: Needs[Tensor]) -> None:
     """Let a graph stop at values for which the padded path is due."""
-    held = {"tokens": mask_BS.any(1)}
-    if needs.first_token:
-        held["first_token"] = mask_BS[:, 0]
-    if needs.positions_BS is not None:
-        held["positions"] = mask_BS | ~needs.positions_BS
-    for promise, rows in held.items():
+    for promise, rows in promises(mask_BS, needs, lambda mask: mask.any(1)):
         broken = f"a compiled model with packing='always' cannot take {PROMISES[promise]}; set_packing('never')"
         torch._assert_async(rows.all(), broken)

@@ -8,7 +8,7 @@ them are in a file of the scheme's name here, which offers ``quantize_rows``, a 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import nn
@@ -17,11 +17,13 @@ from xlmr_core.errors import InputError
 from xlmr_core.parameters import Role, parameters, parts_of
 from xlmr_core.quantization import INT8, Scheme
 from xlmr_torch.linear import is_plain
-from xlmr_torch.pretrained import PreTrainedModel
+
+if TYPE_CHECKING:
+    from xlmr_torch.pretrained import PreTrainedModel
 
 __all__ = ["quantize"]
 
-ModelT = TypeVar("ModelT", bound=PreTrainedModel)
+ModelT = TypeVar("ModelT", bound="PreTrainedModel")
 
 # By the name of the scheme; imported when it is used, because a file of kernels may look at the machine.
 FILES = {"int8": "xlmr_torch.int8"}

@@ -14,6 +14,7 @@ DIFFERENCES = {
         "a tensor over a file's bytes; Keras variables own their memory and are filled piece by piece"
     ),
     "-losses.py:_ChunkedCrossEntropy": "the kernel of TensorFlow keeps no log-probabilities beside its gradient",
+    "+packed_attention.py:_Kind": "there is no kernel for packed tokens, so a loop is traced for each kind of model",
     "-packed_attention.py:can_be_causal": "there is one kernel, for every dtype and head size",
     "-pretrained.py:PreTrainedModel.is_quantized": "there are no quantized models in this backend",
     "-pretrained.py:PreTrainedModel.quantization_scheme": "as is_quantized",

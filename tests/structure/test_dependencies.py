@@ -34,14 +34,15 @@ CORE_ONLY_IN = {
 # Inside the core a module imports from rows above its own, or from its own entry. Types for checkers only are exempt.
 LAYERS = (
     ("errors",),
-    ("arguments", "atomic_files", "calls", "placement", "positions"),
+    ("arguments", "atomic_files", "placement", "positions"),
     ("hub",),
     ("config_checks",),
     ("config_base",),
     ("config", "outputs"),
     ("heads", "pretrained", "resizing"),
     ("parameters", "checks", "losses"),
-    ("head_checks", "packing", "quantization"),
+    ("calls", "head_checks", "quantization"),
+    ("packing",),
     ("formats",),
     ("backends", "reference"),
     ("tokenization",),
