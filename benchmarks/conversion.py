@@ -19,7 +19,7 @@ from benchmarks.children import Child
 from benchmarks.harness import Case, Numbers, Options
 from benchmarks.models import once
 
-FORMATS = ("safetensors", "torch", "tf", "flax", "fairseq", "keras")
+WRITABLE = ("safetensors", "torch", "tf", "flax", "fairseq", "keras")
 SIZES = {"num_hidden_layers": 4, "type_vocab_size": 1}
 TINY = {**SIZES, "vocab_size": 2000, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 256}
 
@@ -40,12 +40,12 @@ children.answer()
 
 
 def cases(options: Options) -> Iterator[Case]:
-    for source in FORMATS:
+    for source in WRITABLE:
         yield Case(
             f"from {source}",
             {
                 "copying": functools.partial(Copied, options),
-                **{f"to {to}": functools.partial(Converted, options, source, to) for to in FORMATS},
+                **{f"to {to}": functools.partial(Converted, options, source, to) for to in WRITABLE},
             },
             ("copying",),
             rounds=min(options.rounds, 3),

@@ -4,7 +4,7 @@ which are unknown.
 A script that was written for the original library passes many arguments. Each is one of these:
 
 ==============================  =============================================================
-an argument                     what becomes of it
+an argument                     what happens to it
 ==============================  =============================================================
 of the function itself          it is served
 of ``NOT_NEEDED``               nothing; any value will do

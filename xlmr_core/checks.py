@@ -90,12 +90,12 @@ def see_array(name: str, x: NDArray[Any] | None) -> Seen | None:
     """What the checks look at of a NumPy array, which always has its values."""
     if x is None:
         return None
-    kind = KINDS.get(x.dtype.kind, Kind.OTHER)
+    kind = _KIND_OF_LETTER.get(x.dtype.kind, Kind.OTHER)
     return Seen(name, x.shape, kind, x.dtype, lambda: x)
 
 
 # By the letter that NumPy has for it.
-KINDS = {"i": Kind.INTEGER, "u": Kind.INTEGER, "f": Kind.FLOATING, "b": Kind.BOOLEAN, "c": Kind.COMPLEX}
+_KIND_OF_LETTER = {"i": Kind.INTEGER, "u": Kind.INTEGER, "f": Kind.FLOATING, "b": Kind.BOOLEAN, "c": Kind.COMPLEX}
 
 
 # ---- One input

@@ -11,9 +11,10 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, TypeVar, overload
 
-from xlmr_core.config_base import SHARED_DEFAULTS, PretrainedConfig, check_known, read_config_json
+from xlmr_core.config_base import SHARED_DEFAULTS, PretrainedConfig, read_config_json
 from xlmr_core.config_checks import ACTIVATIONS, POSITION_EMBEDDING_TYPES, check_values
 from xlmr_core.errors import ConfigError
+from xlmr_core.positions import max_tokens
 
 __all__ = [
     "ACTIVATIONS",
@@ -23,7 +24,6 @@ __all__ = [
     "AutoConfig",
     "XLMRobertaConfig",
     "XLMRobertaXLConfig",
-    "check_known",
     "config_class_of",
     "read_config_json",
 ]
@@ -170,8 +170,6 @@ class XLMRobertaConfig(PretrainedConfig):
         """The longest sequence, special tokens included (512 for the released checkpoints; see
         ``xlmr_core.positions``).
         """
-        from xlmr_core.positions import max_tokens
-
         return max_tokens(self)
 
     def heads_in_layer(self, layer: int) -> int:

@@ -12,7 +12,6 @@ from typing import Any, Literal, Self, TypeVar, overload
 from xlmr_core.arguments import (
     HUB_ARGUMENTS,
     UPLOAD_ARGUMENTS,
-    check_known,
     known_names,
     refuse_unknown,
     refuse_upload,
@@ -22,7 +21,7 @@ from xlmr_core.config_checks import ACTIVATIONS, check_labels, label_map, pruned
 from xlmr_core.errors import CheckpointError, ConfigError
 from xlmr_core.hub import resolve
 
-__all__ = ["SHARED_DEFAULTS", "PretrainedConfig", "check_known", "dtype_name", "read_config_json"]
+__all__ = ["SHARED_DEFAULTS", "PretrainedConfig", "dtype_name", "read_config_json"]
 
 # Keys every configuration has beside the model's own numbers. They are written to config.json only where they differ
 # from these.

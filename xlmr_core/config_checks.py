@@ -6,7 +6,6 @@ import operator
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from xlmr_core.arguments import refuse_unknown
 from xlmr_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ __all__ = [
     "check_values",
     "label_map",
     "pruned_head_map",
-    "refuse_unknown",
 ]
 
 ACTIVATIONS = ("gelu", "relu", "silu", "gelu_new", "swish", "gelu_python", "gelu_pytorch_tanh", "gelu_fast", "tanh")

@@ -286,8 +286,8 @@ def _content(path: Path) -> bytes:
 
 
 def _refuse_mixture(files: ModelFiles, folder: Path, to: str, small: Mapping[str, bytes], force: bool) -> None:
-    """Refuse to replace without leave, and to write beside files that loaders would take for parts of the new
-    checkpoint.
+    """Refuse to replace files unless ``force`` allows it, and to write beside files that loaders would take for parts
+    of the new checkpoint.
     """
     if not folder.is_dir():
         return

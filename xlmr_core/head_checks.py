@@ -149,8 +149,7 @@ def check_where_logits_are_computed(
     if not values_are_known:
         raise InputError(
             "sparse_prediction=True gives logits of a size that the labels' values decide, received labels whose "
-            "values "
-            "cannot be read here (compiled, or on an accelerator); pass masked_positions"
+            "values cannot be read here (compiled, or on an accelerator); pass masked_positions"
         )
 
 

@@ -12,22 +12,9 @@ from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
-# Once part of this module, and still found here.
-from xlmr_core.arguments import HUB_ARGUMENTS, NOT_NEEDED, ONLY, UPLOAD_ARGUMENTS, Served, without_published
 from xlmr_core.errors import MissingBackendError, ModelNotFoundError
 
-__all__ = [
-    "BUILT_IN",
-    "DEFAULT_MODEL",
-    "HUB_ARGUMENTS",
-    "MODEL_FILES",
-    "NOT_NEEDED",
-    "ONLY",
-    "UPLOAD_ARGUMENTS",
-    "Served",
-    "resolve",
-    "without_published",
-]
+__all__ = ["BUILT_IN", "DEFAULT_MODEL", "MODEL_FILES", "resolve"]
 
 # What runs where no model is named.
 DEFAULT_MODEL = "xlmr-mini"

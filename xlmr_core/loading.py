@@ -16,19 +16,19 @@ from xlmr_core.arguments import (
     HUB_ARGUMENTS,
     MODEL_NOT_NEEDED,
     Served,
+    check_known,
     known_names,
     without_published,
 )
 from xlmr_core.checkpoints.found import Found, fetch, fetch_files, format_asked_for, read_config_values
 from xlmr_core.checkpoints.load_plan import UNUSED, LoadReport, TensorFile
-from xlmr_core.config import AutoConfig, XLMRobertaConfig, check_known
+from xlmr_core.config import AutoConfig, XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.formats.safetensors_format import OWN_NAMES
 from xlmr_core.formats.tensors import RawTensor, TensorInfo
 from xlmr_core.parameters import Parameter
 
 __all__ = [
-    "FORMAT_ARGUMENTS",
     "Request",
     "StateDict",
     "auto_checkpoint",
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 # The dtype of a parameter by the tag in the file.
-FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+DTYPE_OF_FLOAT_TAG = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def dtype_wanted(asked: Any, default: Any, config: XLMRobertaConfig, source: Ten
     if config.dtype is not None:
         return config.dtype
     tags = (source.info(name).dtype for name in names)
-    return next((FLOATS[tag] for tag in tags if tag in FLOATS), default)
+    return next((DTYPE_OF_FLOAT_TAG[tag] for tag in tags if tag in DTYPE_OF_FLOAT_TAG), default)
 
 
 class StateDict:

@@ -1,4 +1,4 @@
-"""What becomes of what a class of a user's own adds to a model: one rule, the same in every backend.
+"""What happens to the parts that a user's class adds to a model: one rule, the same in every backend.
 
 =============================================  ===============================================================
 a class adds                                   and

@@ -69,8 +69,8 @@ def check_packing_mode(mode: str) -> str:
 
 
 def may_pack(config: XLMRobertaConfig, implementation: str, call: Call[Any], needs: Needs[Any]) -> bool:
-    """Whether a call may be packed, as far as its shapes and the config say. Attention has to be a matter of rows
-    alone.
+    """Whether a call may be packed, as far as its shapes and the config say. Each row must attend only
+    within itself.
 
     Args:
         config: of the model.

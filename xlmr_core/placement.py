@@ -7,9 +7,9 @@ from typing import Any, NoReturn
 
 from xlmr_core.errors import InputError
 
-__all__ = ["FLOATS", "one_device", "refuse_dtype"]
+__all__ = ["FLOAT_DTYPES", "one_device", "refuse_device", "refuse_dtype"]
 
-FLOATS = ("float32", "float16", "bfloat16", "float64")
+FLOAT_DTYPES = ("float32", "float16", "bfloat16", "float64")
 # Values of the published ``device_map`` that leave the choice to the framework.
 _ANY_DEVICE = ("auto", "balanced", "balanced_low_0", "sequential")
 
@@ -34,7 +34,23 @@ def one_device(device: Any, device_map: Any) -> Any:
     return "auto" if isinstance(found, str) and found in _ANY_DEVICE else found
 
 
-def refuse_dtype(dtype: Any, choices: Sequence[str] = FLOATS) -> NoReturn:
+def refuse_device(device: Any, accelerator: str, example: str) -> NoReturn:
+    """Refuse what is no device's name.
+
+    Args:
+        device: what was passed.
+        accelerator: what is counted from 0, with its article.
+        example: the name of one.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(
+        f"device must be {accelerator}'s number, -1, or a name such as 'cpu' or {example!r}, received {device!r}"
+    )
+
+
+def refuse_dtype(dtype: Any, choices: Sequence[str] = FLOAT_DTYPES) -> NoReturn:
     """Refuse a dtype in which no model computes.
 
     Raises:

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlmr_core.backends import BACKENDS
-from xlmr_core.checkpoints.casting import FLOAT_TAGS, blocks, rounded, widened
+from xlmr_core.checkpoints.casting import blocks, rounded, widened
 from xlmr_core.checkpoints.model_files import ModelFiles, open_model
 from xlmr_core.errors import CheckpointError
-from xlmr_core.formats.tensors import DTYPES, LazyTensor, RawTensor
+from xlmr_core.formats.tensors import DTYPES, FLOAT_TAGS, LazyTensor, RawTensor
 from xlmr_core.probe import REFERENCE, make_probe, run_probe
 from xlmr_core.reference import ACTIVATION_FUNCTIONS
 from xlmr_core.tokenization import AutoTokenizer
@@ -363,15 +363,15 @@ def _compare_values(a: LazyTensor, b: LazyTensor, advance: Counter) -> _Values:
         largest = max(largest, float(difference.max()))
         if a.dtype == b.dtype:
             count += int(np.count_nonzero(difference))
-        elif {a.dtype, b.dtype} <= set(FLOAT_TAGS.values()):
-            count += int(np.count_nonzero(_distance(_again(first, narrower), _again(second, narrower))))
+        elif {a.dtype, b.dtype} <= set(FLOAT_TAGS):
+            count += int(np.count_nonzero(_distance(_rounded_to(first, narrower), _rounded_to(second, narrower))))
         else:
             count += int(np.count_nonzero(difference))
     return _Values(identical, count, largest)
 
 
 def _values(data: memoryview, dtype: str) -> Array:
-    if dtype in FLOAT_TAGS.values():
+    if dtype in FLOAT_TAGS:
         return widened(data, dtype)
     name = DTYPES[dtype].numpy
     if name is None:
@@ -379,7 +379,7 @@ def _values(data: memoryview, dtype: str) -> Array:
     return np.frombuffer(data, name)
 
 
-def _again(values: Array, dtype: str) -> Array:
+def _rounded_to(values: Array, dtype: str) -> Array:
     """The values as the narrower dtype holds them."""
     return widened(rounded(values, dtype).view(np.uint8).data, dtype)
 
@@ -397,7 +397,7 @@ def _distance(a: Array, b: Array) -> Array:
 
 
 # What changes outputs although every parameter is the same.
-_TELLING = (
+_CHANGE_OUTPUTS = (
     *("layer_norm_eps", "hidden_act", "num_attention_heads", "pad_token_id", "position_embedding_type", "is_decoder"),
     *("add_cross_attention", "tie_word_embeddings", "id2label"),
 )
@@ -407,13 +407,13 @@ def differing_keys(a: ModelFiles, b: ModelFiles) -> tuple[str, ...]:
     """Keys of the configurations that change what the model says, each with both values; of labels only where a head
     has them.
     """
-    keys = [key for key in _TELLING if key != "id2label" or any("classif" in name for name in a.rows)]
-    pairs = [(key, _meaning(a, key), _meaning(b, key)) for key in keys]
+    keys = [key for key in _CHANGE_OUTPUTS if key != "id2label" or any("classif" in name for name in a.rows)]
+    pairs = [(key, _value_of(a, key), _value_of(b, key)) for key in keys]
     kinds = [("architecture", a.architecture, b.architecture)] if a.architecture != b.architecture else []
     return tuple(f"{key}: {one!r} and {other!r}" for key, one, other in (*kinds, *pairs) if one != other)
 
 
-def _meaning(files: ModelFiles, key: str) -> Any:
+def _value_of(files: ModelFiles, key: str) -> Any:
     value = getattr(files.config, key)
     if key == "hidden_act" and isinstance(value, str):
         # Several names are the same function: the first of them stands for all.

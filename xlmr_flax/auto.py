@@ -11,7 +11,7 @@ from xlmr_core.heads import model_class_name
 from xlmr_core.loading import auto_checkpoint
 from xlmr_core.pretrained import refuse_building
 from xlmr_flax import modeling_xlm_roberta, modeling_xlm_roberta_xl
-from xlmr_flax.loading import ONLY
+from xlmr_flax.loading import MODEL_ONLY
 from xlmr_flax.pretrained import PreTrainedModel
 
 __all__ = [
@@ -58,7 +58,9 @@ class _AutoModel:
             attn_implementation, packing: as in ``from_pretrained``.
             **kwargs: model arguments such as ``seed``, ``_do_init`` or ``add_pooling_layer``.
         """
-        model = model_class(config, cls.head)(config, dtype=dtype, **without_published(kwargs, ONLY, MODEL_NOT_NEEDED))
+        model = model_class(config, cls.head)(
+            config, dtype=dtype, **without_published(kwargs, MODEL_ONLY, MODEL_NOT_NEEDED)
+        )
         if attn_implementation is not None:
             model.set_attn_implementation(attn_implementation)
         if packing is not None:

@@ -29,7 +29,7 @@ from xlmr_flax.packing import Packing
 from xlmr_flax.plan import Plan, plan
 from xlmr_flax.pretrained import PreTrainedModel
 
-__all__ = ["Encoded", "EncoderModel", "Needs"]
+__all__ = ["Encoded", "EncoderModel"]
 
 
 @jax.tree_util.register_dataclass

@@ -30,7 +30,8 @@ from xlmr_core.outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from xlmr_flax.encoder import Encoded, EncoderModel, Needs
+from xlmr_core.packing import Needs
+from xlmr_flax.encoder import Encoded, EncoderModel
 from xlmr_flax.functional import compiled
 from xlmr_flax.inputs import is_concrete, narrow, read, see
 from xlmr_flax.linear import Linear, dropout

@@ -21,7 +21,8 @@ from xlmr_core.head_checks import (
 )
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
-from xlmr_flax.encoder import Encoded, Needs
+from xlmr_core.packing import Needs
+from xlmr_flax.encoder import Encoded
 from xlmr_flax.functional import compiled
 from xlmr_flax.heads import HeadModel, chosen_positions, class_labels, labelled_positions
 from xlmr_flax.inputs import is_concrete, see

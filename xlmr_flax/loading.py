@@ -37,7 +37,7 @@ from xlmr_flax.values import places, spots
 if TYPE_CHECKING:
     from xlmr_flax.pretrained import PreTrainedModel
 
-__all__ = ["ONLY", "from_pretrained", "save_pretrained", "to_numpy", "to_raw"]
+__all__ = ["MODEL_ONLY", "from_pretrained", "save_pretrained", "to_numpy", "to_raw"]
 
 ModelT = TypeVar("ModelT", bound="PreTrainedModel")
 
@@ -55,10 +55,10 @@ DTYPE_OF_TAG: dict[str, Any] = {
     "U8": jnp.dtype("uint8"),
     "BOOL": jnp.dtype("bool"),
 }
-TAGS = {dtype: tag for tag, dtype in DTYPE_OF_TAG.items()}
+TAG_OF_DTYPE = {dtype: tag for tag, dtype in DTYPE_OF_TAG.items()}
 
 # Published arguments of which only some values can be served: those values, and what to say to others.
-ONLY: Served = model_only("this backend computes in floating point; load the original checkpoint")
+MODEL_ONLY: Served = model_only("this backend computes in floating point; load the original checkpoint")
 
 
 def to_numpy(raw: RawTensor) -> np.ndarray[Any, Any]:
@@ -69,7 +69,7 @@ def to_numpy(raw: RawTensor) -> np.ndarray[Any, Any]:
 def to_raw(array: Any) -> RawTensor:
     """The bytes of an array, in the host's memory."""
     host = np.ascontiguousarray(array)
-    return RawTensor(TAGS[host.dtype], host.shape, memoryview(host.reshape(-1).view(np.uint8)))
+    return RawTensor(TAG_OF_DTYPE[host.dtype], host.shape, memoryview(host.reshape(-1).view(np.uint8)))
 
 
 def from_pretrained(
@@ -129,7 +129,7 @@ def from_pretrained(
     dtype = find_dtype(jnp.float32 if dtype is None else dtype)
     if param_dtype not in (None, "auto"):
         param_dtype = find_dtype(param_dtype)
-    request = read_request(cls, name_or_path, config, state_dict is not None, kwargs, ONLY)
+    request = read_request(cls, name_or_path, config, state_dict is not None, kwargs, MODEL_ONLY)
     config = request.config
     refuse_quantized(config, request.source)
     with loading():
@@ -195,7 +195,7 @@ def _fill(
 
 def _describe(array: Any) -> tuple[str, tuple[int, ...]]:
     array = array if isinstance(array, jax.Array) else np.asarray(array)
-    return TAGS[jnp.dtype(array.dtype)], tuple(array.shape)
+    return TAG_OF_DTYPE[jnp.dtype(array.dtype)], tuple(array.shape)
 
 
 def save_pretrained(
@@ -222,7 +222,7 @@ def save_pretrained(
         spot = here[row.name]
         values[name] = leaves[spot.path] if isinstance(spot.variable, nnx.Param) else spot.variable.get_value()
     check_dtypes(
-        {name: TAGS.get(jnp.dtype(value.dtype)) for name, value in values.items()},
+        {name: TAG_OF_DTYPE.get(jnp.dtype(value.dtype)) for name, value in values.items()},
         {name: value.dtype for name, value in values.items()},
     )
     dtype = jnp.dtype(next(iter(values.values())).dtype).name

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from xlmr_core.errors import InputError
-from xlmr_core.packing import PACKING_MODES, Needs, broken_promise
+from xlmr_core.packing import Needs, broken_promise
 from xlmr_flax.inputs import is_concrete
 
-__all__ = ["PACKING_MODES", "Packing", "bucket", "choose_packing"]
+__all__ = ["Packing", "bucket", "choose_packing"]
 
 # Lengths of rows that all batches share, the smallest that holds the longest text; another one where it saves a lot.
 ROW_LENGTHS = (16, 64, 256)

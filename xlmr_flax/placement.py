@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from xlmr_core.errors import InputError
-from xlmr_core.placement import FLOATS, one_device, refuse_dtype
+from xlmr_core.placement import FLOAT_DTYPES, one_device, refuse_device, refuse_dtype
 
 __all__ = ["find_device", "find_dtype", "find_one_device"]
 
@@ -27,9 +27,7 @@ def find_device(device: int | str | jax.Device | None) -> jax.Device | None:
     else:
         platform, _, number = str(device).partition(":")
         if number and not number.isdecimal():
-            raise InputError(
-                f"device must be an accelerator's number, -1, or a name such as 'cpu' or 'gpu:0', received {device!r}"
-            )
+            refuse_device(device, "an accelerator", "gpu:0")
         index = int(number or 0)
     try:
         found = jax.devices(platform)
@@ -68,6 +66,6 @@ def find_dtype(dtype: Any) -> Any:
         found = jnp.dtype(dtype)
     except TypeError:
         found = None
-    if found not in [jnp.dtype(name) for name in FLOATS]:
+    if found not in [jnp.dtype(name) for name in FLOAT_DTYPES]:
         refuse_dtype(dtype)
     return found

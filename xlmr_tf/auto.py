@@ -11,8 +11,8 @@ from xlmr_core.heads import model_class_name
 from xlmr_core.loading import auto_checkpoint
 from xlmr_core.pretrained import refuse_building
 from xlmr_tf import modeling_xlm_roberta, modeling_xlm_roberta_xl
-from xlmr_tf.loading import ONLY
-from xlmr_tf.placement import find_dtype
+from xlmr_tf.loading import MODEL_ONLY
+from xlmr_tf.placement import find_policy
 from xlmr_tf.pretrained import PreTrainedModel
 
 __all__ = [
@@ -63,8 +63,10 @@ class _AutoModel:
         """
         dtype = torch_dtype if dtype is None else dtype
         dtype = config.dtype if dtype == "auto" else dtype
-        dtype = None if dtype is None else find_dtype(dtype)
-        model = model_class(config, cls.head)(config, dtype=dtype, **without_published(kwargs, ONLY, MODEL_NOT_NEEDED))
+        dtype = None if dtype is None else find_policy(dtype)
+        model = model_class(config, cls.head)(
+            config, dtype=dtype, **without_published(kwargs, MODEL_ONLY, MODEL_NOT_NEEDED)
+        )
         if attn_implementation is not None:
             model.set_attn_implementation(attn_implementation)
         if packing is not None:

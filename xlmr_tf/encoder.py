@@ -24,7 +24,7 @@ from xlmr_tf.packing import Packing
 from xlmr_tf.plan import Plan, plan
 from xlmr_tf.pretrained import PreTrainedModel
 
-__all__ = ["Encoded", "EncoderModel", "Needs"]
+__all__ = ["Encoded", "EncoderModel"]
 
 
 @dataclass

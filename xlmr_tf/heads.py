@@ -27,7 +27,8 @@ from xlmr_core.outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from xlmr_tf.encoder import Encoded, EncoderModel, Needs, flat
+from xlmr_core.packing import Needs
+from xlmr_tf.encoder import Encoded, EncoderModel, flat
 from xlmr_tf.inputs import read, see, shape_of
 from xlmr_tf.linear import dims, dropout, linear
 from xlmr_tf.losses import cross_entropy, sequence_loss, span_loss

@@ -17,8 +17,9 @@ from xlmr_core.head_checks import (
 )
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
+from xlmr_core.packing import Needs
 from xlmr_tf.activations import ACTIVATIONS
-from xlmr_tf.encoder import Encoded, Needs
+from xlmr_tf.encoder import Encoded
 from xlmr_tf.heads import HeadModel, chosen_positions, flat_logits, labelled_positions
 from xlmr_tf.inputs import is_xla, see, shape_of
 from xlmr_tf.linear import Linear, dims, layer_norm, linear, replace_values, unset

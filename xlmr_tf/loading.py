@@ -28,18 +28,18 @@ from xlmr_core.own_classes import check_dtypes, check_ties, refuse_lost
 from xlmr_core.parameters import Parameter, Role, stored_names
 from xlmr_core.quantization import refuse_quantized
 from xlmr_tf.linear import loading
-from xlmr_tf.placement import find_dtype, find_one_device
+from xlmr_tf.placement import find_one_device, find_policy
 from xlmr_tf.values import lost, places, unbuilt, value_at, variable_at
 
 if TYPE_CHECKING:
     from xlmr_tf.pretrained import PreTrainedModel
 
-__all__ = ["ONLY", "from_pretrained", "save_pretrained", "to_raw"]
+__all__ = ["MODEL_ONLY", "from_pretrained", "save_pretrained", "to_raw"]
 
 ModelT = TypeVar("ModelT", bound="PreTrainedModel")
 
 # By the names of dtypes; the tags are those of safetensors.
-TAGS: dict[str, str] = {
+TAG_OF_NAME: dict[str, str] = {
     "float64": "F64",
     "float32": "F32",
     "float16": "F16",
@@ -59,7 +59,7 @@ _NOT_QUANTIZED = (
     "this backend computes in floating point; xlmr_torch.optimize_for_inference(model, dtype='int8') quantizes"
 )
 # Published arguments of which only some values can be served: those values, and what to say to others.
-ONLY: Served = model_only(_NOT_QUANTIZED)
+MODEL_ONLY: Served = model_only(_NOT_QUANTIZED)
 
 
 def to_raw(values: NDArray[Any]) -> RawTensor:
@@ -120,8 +120,8 @@ def from_pretrained(
     dtype = torch_dtype if dtype is None else dtype
     target = find_one_device(device, device_map)
     if dtype not in (None, "auto"):
-        dtype = find_dtype(dtype)
-    request = read_request(cls, name_or_path, config, state_dict is not None, kwargs, ONLY)
+        dtype = find_policy(dtype)
+    request = read_request(cls, name_or_path, config, state_dict is not None, kwargs, MODEL_ONLY)
     config = request.config
     refuse_quantized(config, request.source)
     source: TensorFile = (
@@ -130,7 +130,7 @@ def from_pretrained(
         else StateDict(state_dict, _describe, lambda x: to_raw(np.asarray(x)))
     )
     policy = dtype_wanted(dtype, None, config, source, source.names)
-    arguments = request.constructor if policy is None else {**request.constructor, "dtype": find_dtype(policy)}
+    arguments = request.constructor if policy is None else {**request.constructor, "dtype": find_policy(policy)}
     with loading() as unset, tf.device(target):
         model = cls(config, *model_args, **arguments)
     if attn_implementation is not None:
@@ -206,7 +206,7 @@ def save_pretrained(model: PreTrainedModel, folder: Path, *, max_shard_size: int
     check_ties(rows, here)
     stored = {name: rows[rows[name].tied_to or name] for name in stored_names(rows)}
     dtypes = {name: str(variable_at(model, row).dtype) for name, row in stored.items()}
-    check_dtypes({name: TAGS.get(dtype) for name, dtype in dtypes.items()}, dtypes)
+    check_dtypes({name: TAG_OF_NAME.get(dtype) for name, dtype in dtypes.items()}, dtypes)
     config = config_to_save(model.config, type(model).__name__.removeprefix("TF"), str(model.variable_dtype))
     save_tensors(
         folder,

@@ -13,11 +13,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from xlmr_core.packing import PACKING_MODES, Needs, broken_promise, promises
+from xlmr_core.packing import Needs, broken_promise, promises
 from xlmr_tf.inputs import has_values, is_concrete, is_traced, is_xla
 from xlmr_tf.linear import dims
 
-__all__ = ["PACKING_MODES", "Packing", "choose_packing"]
+__all__ = ["Packing", "choose_packing"]
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import keras
 import tensorflow as tf
 
 from xlmr_core.errors import InputError
-from xlmr_core.placement import FLOATS, one_device, refuse_dtype
+from xlmr_core.placement import FLOAT_DTYPES, one_device, refuse_device, refuse_dtype
 
-__all__ = ["find_device", "find_dtype", "find_one_device"]
+__all__ = ["find_device", "find_one_device", "find_policy"]
 
-POLICIES = (*FLOATS, "mixed_float16", "mixed_bfloat16")
+POLICIES = (*FLOAT_DTYPES, "mixed_float16", "mixed_bfloat16")
 
 
 def find_device(device: int | str) -> str:
@@ -26,7 +26,7 @@ def find_device(device: int | str) -> str:
     name = ("cpu" if device < 0 else f"gpu:{device}") if isinstance(device, int) else str(device).lower()
     match = re.fullmatch(r"/?(?:device:)?(cpu|gpu|cuda)(?::(\d+))?", name)
     if match is None:
-        raise InputError(f"device must be a GPU's number, -1, or a name such as 'cpu' or 'gpu:0', received {device!r}")
+        refuse_device(device, "a GPU", "gpu:0")
     kind, index = "CPU" if match[1] == "cpu" else "GPU", int(match[2] or 0)
     here = len(tf.config.list_logical_devices(kind))
     if index >= here:
@@ -47,7 +47,7 @@ def find_one_device(device: int | str | None, device_map: int | str | dict[str, 
     return None if found in (None, "auto") else find_device(found)
 
 
-def find_dtype(dtype: Any) -> str:
+def find_policy(dtype: Any) -> str:
     """The dtype policy of a name (``bfloat16``, ``mixed_float16``, ``torch.float16``), a dtype or a policy.
 
     Raises:

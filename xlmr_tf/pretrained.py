@@ -27,7 +27,7 @@ from xlmr_tf.fit import TrainedByKeras
 from xlmr_tf.kernels import check_attn_implementation
 from xlmr_tf.linear import replace_values
 from xlmr_tf.loading import from_pretrained, save_pretrained
-from xlmr_tf.placement import find_dtype
+from xlmr_tf.placement import find_policy
 from xlmr_tf.resizing import ResizableModel
 from xlmr_tf.serving import ExportedByKeras
 from xlmr_tf.values import ModelValues
@@ -202,7 +202,7 @@ class PreTrainedModel(ModelValues, ResizableModel, TrainedByKeras, ExportedByKer
         Raises:
             InputError: for an unknown dtype.
         """
-        policy = keras.dtype_policies.get(find_dtype(dtype))
+        policy = keras.dtype_policies.get(find_policy(dtype))
         for layer in self._flatten_layers():
             layer.dtype_policy = policy
             for attribute in VARIABLES:

@@ -13,7 +13,7 @@ from xlmr_core.heads import model_class_name
 from xlmr_core.loading import auto_checkpoint
 from xlmr_core.pretrained import refuse_building
 from xlmr_torch import modeling_xlm_roberta, modeling_xlm_roberta_xl
-from xlmr_torch.loading import ONLY
+from xlmr_torch.loading import MODEL_ONLY
 from xlmr_torch.placement import find_dtype
 from xlmr_torch.pretrained import PreTrainedModel
 
@@ -63,7 +63,7 @@ class _AutoModel:
             attn_implementation, packing: as in ``from_pretrained``.
             **kwargs: model arguments such as ``add_pooling_layer``.
         """
-        model = model_class(config, cls.head)(config, **without_published(kwargs, ONLY, MODEL_NOT_NEEDED))
+        model = model_class(config, cls.head)(config, **without_published(kwargs, MODEL_ONLY, MODEL_NOT_NEEDED))
         dtype = torch_dtype if dtype is None else dtype
         dtype = config.dtype if dtype == "auto" else dtype
         if attn_implementation is not None:

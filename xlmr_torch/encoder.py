@@ -24,7 +24,7 @@ from xlmr_torch.packing import Packing
 from xlmr_torch.plan import Plan, plan
 from xlmr_torch.pretrained import PreTrainedModel
 
-__all__ = ["Encoded", "EncoderModel", "Needs"]
+__all__ = ["Encoded", "EncoderModel"]
 
 
 @dataclass

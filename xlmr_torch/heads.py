@@ -26,7 +26,8 @@ from xlmr_core.outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from xlmr_torch.encoder import Encoded, EncoderModel, Needs
+from xlmr_core.packing import Needs
+from xlmr_torch.encoder import Encoded, EncoderModel
 from xlmr_torch.inputs import read, see
 from xlmr_torch.linear import linear
 from xlmr_torch.losses import cross_entropy, sequence_loss, span_loss

@@ -18,7 +18,8 @@ from xlmr_core.head_checks import (
 )
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
-from xlmr_torch.encoder import Encoded, Needs
+from xlmr_core.packing import Needs
+from xlmr_torch.encoder import Encoded
 from xlmr_torch.heads import HeadModel, chosen_positions, labelled_positions
 from xlmr_torch.inputs import has_values, see
 from xlmr_torch.linear import linear

@@ -33,7 +33,7 @@ from xlmr_torch.values import places, put, share, tensor_at
 if TYPE_CHECKING:
     from xlmr_torch.pretrained import PreTrainedModel
 
-__all__ = ["ONLY", "from_pretrained", "save_pretrained", "to_raw", "to_torch"]
+__all__ = ["MODEL_ONLY", "from_pretrained", "save_pretrained", "to_raw", "to_torch"]
 
 ModelT = TypeVar("ModelT", bound="PreTrainedModel")
 
@@ -50,10 +50,10 @@ DTYPE_OF_TAG: dict[str, torch.dtype] = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-TAGS = {dtype: tag for tag, dtype in DTYPE_OF_TAG.items()}
+TAG_OF_DTYPE = {dtype: tag for tag, dtype in DTYPE_OF_TAG.items()}
 
 # Published arguments of which only some values can be served: those values, and what to say to others.
-ONLY: Served = model_only(
+MODEL_ONLY: Served = model_only(
     "a checkpoint loads as it is; quantize the model with optimize_for_inference(model, dtype='int8')"
 )
 
@@ -70,7 +70,7 @@ def to_raw(tensor: Tensor) -> RawTensor:
     """The bytes of a tensor, in the host's memory."""
     tensor = tensor.detach().cpu().contiguous()
     flat = tensor.view(-1).view(torch.uint8) if tensor.numel() else tensor.new_empty(0, dtype=torch.uint8)
-    return RawTensor(TAGS[tensor.dtype], tuple(tensor.shape), memoryview(flat.numpy()))
+    return RawTensor(TAG_OF_DTYPE[tensor.dtype], tuple(tensor.shape), memoryview(flat.numpy()))
 
 
 def from_pretrained(
@@ -125,7 +125,7 @@ def from_pretrained(
     target = find_one_device(device, device_map)
     if dtype not in (None, "auto"):
         dtype = find_dtype(dtype)
-    request = read_request(cls, name_or_path, config, state_dict is not None, kwargs, ONLY)
+    request = read_request(cls, name_or_path, config, state_dict is not None, kwargs, MODEL_ONLY)
     config = request.config
     scheme = scheme_of(config)
     with loading():
@@ -140,7 +140,7 @@ def from_pretrained(
     source: TensorFile = (
         request.found.open()
         if request.found is not None
-        else StateDict(state_dict, lambda x: (TAGS[x.dtype], tuple(x.shape)), to_raw)
+        else StateDict(state_dict, lambda x: (TAG_OF_DTYPE[x.dtype], tuple(x.shape)), to_raw)
     )
     rows = model.parameter_table()
     plan = plan_load(
@@ -240,7 +240,7 @@ def _tensors_to_save(rows: Mapping[str, Parameter], values: Mapping[str, Tensor]
     stored = [*known, *(name for name in others if name not in rows or rows[name].tied_to not in rows)]
     tensors = {name: values[name if name in values else rows[name].tied_to or name] for name in stored}
     check_dtypes(
-        {name: TAGS.get(tensor.dtype) for name, tensor in tensors.items()},
+        {name: TAG_OF_DTYPE.get(tensor.dtype) for name, tensor in tensors.items()},
         {name: tensor.dtype for name, tensor in tensors.items()},
     )
     return tensors

@@ -73,9 +73,8 @@ def cross_entropy(logits_nV: Tensor, labels_n: Tensor, divisor: int | Tensor | N
         A float32 scalar; without a divisor NaN if no label counts.
     """
     labels_n = labels_n.long()
-    if (
-        not has_values(labels_n) or logits_nV.dtype is torch.float64
-    ):  # float64 is for gradient checks, which chunking would not change
+    # float64 is for gradient checks, which chunking would not change.
+    if not has_values(labels_n) or logits_nV.dtype is torch.float64:
         logits_nV = logits_nV.to(torch.promote_types(logits_nV.dtype, torch.float32))
         if divisor is None:
             return F.cross_entropy(logits_nV, labels_n, ignore_index=IGNORE_INDEX)

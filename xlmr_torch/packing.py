@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xlmr_core.packing import PACKING_MODES, PROMISES, Needs, broken_promise, promises
+from xlmr_core.packing import PROMISES, Needs, broken_promise, promises
 from xlmr_torch.inputs import has_values, is_concrete, is_traced
 
-__all__ = ["PACKING_MODES", "Packing", "choose_packing"]
+__all__ = ["Packing", "choose_packing"]
 
 PACKED_DEVICES = ("cpu", "cuda")
 

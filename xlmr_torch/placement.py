@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from xlmr_core.errors import InputError
-from xlmr_core.placement import one_device, refuse_dtype
+from xlmr_core.placement import one_device, refuse_device, refuse_dtype
 
 __all__ = ["find_device", "find_dtype", "find_one_device"]
 
@@ -22,10 +22,8 @@ def find_device(device: int | str | torch.device) -> torch.device:
         device = "cpu" if device < 0 else f"cuda:{device}"
     try:
         found = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(
-            f"device must be a GPU's number, -1, or a name such as 'cpu' or 'cuda:0', received {device!r}"
-        ) from error
+    except RuntimeError:
+        refuse_device(device, "a GPU", "cuda:0")
     if found.type not in ("cpu", "cuda", "mps", "xpu"):
         raise InputError(
             f"device must be 'cpu', 'cuda', 'mps' or 'xpu', received {str(found)!r}: models cannot run there"

@@ -15,7 +15,7 @@ import pytest
 from tests.core.small_models import arrays_of, change_config, config_of, save, with_tokenizer
 from xlmr_core import cli
 from xlmr_core.backends import BACKENDS
-from xlmr_core.checkpoints.casting import FLOAT_TAGS
+from xlmr_core.checkpoints.casting import TAG_OF_FLOAT
 from xlmr_core.cli import convert, verify, words
 from xlmr_core.cli.progress import ProgressLine, text_of
 from xlmr_core.conversion import writable_formats
@@ -41,8 +41,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, li
 
 def test_the_words_of_the_commands_are_those_of_the_core() -> None:
     assert writable_formats() == convert.WRITTEN_FORMATS
-    assert set(convert.WRITTEN_DTYPES) == set(FLOAT_TAGS)
-    assert (REFERENCE, *BACKENDS) == verify.BACKENDS
+    assert set(convert.WRITTEN_DTYPES) == set(TAG_OF_FLOAT)
+    assert (REFERENCE, *BACKENDS) == verify.WAYS
 
 
 @pytest.mark.parametrize("command", ["convert", "inspect", "verify", "doctor"])

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.core.config_numbers import BASE_DEFAULTS, RELEASED, SHARED_DEFAULTS, read
-from xlmr_core.config import AutoConfig, XLMRobertaConfig, XLMRobertaXLConfig, check_known
+from xlmr_core.arguments import check_known
+from xlmr_core.config import AutoConfig, XLMRobertaConfig, XLMRobertaXLConfig
 from xlmr_core.errors import CheckpointError, ConfigError, InputError, ModelNotFoundError
 
 # Files

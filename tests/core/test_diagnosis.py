@@ -1,4 +1,4 @@
-"""The doctor: every ill is found in a model that has it, and in no other."""
+"""The doctor: every fault is found in a model that has it, and in no other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from xlmr_core.errors import ModelNotFoundError
 from xlmr_core.hub import resolve
 
 
-def patient(
+def healthy_model(
     folder: Path,
     head: str = "ForSequenceClassification",
     family: str = "base",
@@ -37,14 +37,14 @@ def patient(
     return folder
 
 
-def told(found: Diagnosis) -> list[tuple[str, bool]]:
+def found_by(found: Diagnosis) -> list[tuple[str, bool]]:
     return [(finding.check, finding.is_ill) for finding in found.findings]
 
 
 def expect(folder: Path, check: str, message: str, *, is_ill: bool = True) -> None:
     """Exactly this check finds something, once."""
     found = diagnose(folder)
-    assert told(found) == [(check, is_ill)], found.findings
+    assert found_by(found) == [(check, is_ill)], found.findings
     finding = found.findings[0]
     assert re.search(message, finding.what), finding.what
     assert finding.remedy
@@ -57,7 +57,7 @@ def expect(folder: Path, check: str, message: str, *, is_ill: bool = True) -> No
 )
 @pytest.mark.parametrize("family", ["base", "xl"])
 def test_healthy_models(family: str, head: str, tmp_path: Path) -> None:
-    found = diagnose(patient(tmp_path, head, family))
+    found = diagnose(healthy_model(tmp_path, head, family))
     assert found.findings == ()
     assert found.healthy
     assert found.checks == ("opens", *(check.name for check in CHECKS))
@@ -78,60 +78,60 @@ def test_a_model_that_is_not_there_is_an_error() -> None:
 
 def test_a_folder_without_weights_and_a_file_that_was_cut(tmp_path: Path) -> None:
     found = diagnose(tmp_path)
-    assert told(found) == [("opens", True)]
+    assert found_by(found) == [("opens", True)]
     assert "found no weights" in found.findings[0].what
     assert found.findings[0].remedy == "check the folder"
-    patient(tmp_path)
+    healthy_model(tmp_path)
     data = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(data[:-100])
     found = diagnose(tmp_path)
-    assert told(found) == [("opens", True)]
+    assert found_by(found) == [("opens", True)]
     assert "not a whole safetensors file" in found.findings[0].what
 
 
 def test_a_config_of_another_architecture_or_quantization(tmp_path: Path) -> None:
-    change_config(patient(tmp_path), model_type="bert")
-    assert told(diagnose(tmp_path)) == [("opens", True)]
+    change_config(healthy_model(tmp_path), model_type="bert")
+    assert found_by(diagnose(tmp_path)) == [("opens", True)]
     change_config(tmp_path, model_type="xlm-roberta", quantization_config={"quant_method": "gptq"})
     found = diagnose(tmp_path)
-    assert ("fits", True) in told(found)
+    assert ("fits", True) in found_by(found)
     assert "gptq" in found.findings[0].what
 
 
 def test_weights_that_do_not_fit_the_config(tmp_path: Path) -> None:
-    change_config(patient(tmp_path), intermediate_size=30)
+    change_config(healthy_model(tmp_path), intermediate_size=30)
     expect(tmp_path, "fits", r"must have the shape \(30, 16\), received \(24, 16\)")
     change_config(tmp_path, intermediate_size=24, num_hidden_layers=3)
     expect(tmp_path, "fits", "expected the encoder weight roberta.encoder.layer.2")
 
 
 def test_a_fresh_head(tmp_path: Path) -> None:
-    patient(tmp_path, change=lambda arrays: arrays.pop("classifier.out_proj.weight"))
+    healthy_model(tmp_path, change=lambda arrays: arrays.pop("classifier.out_proj.weight"))
     expect(
         tmp_path, "head", "^classifier.out_proj.weight not in the file: XLMRobertaForSequenceClassification would start"
     )
 
 
 def test_the_head_of_another_task(tmp_path: Path) -> None:
-    change_config(patient(tmp_path, "ForMaskedLM"), architectures=["XLMRobertaForQuestionAnswering"])
+    change_config(healthy_model(tmp_path, "ForMaskedLM"), architectures=["XLMRobertaForQuestionAnswering"])
     found = diagnose(tmp_path)
-    assert told(found) == [("head", True), ("head", True)]
+    assert found_by(found) == [("head", True), ("head", True)]
     assert "lm_head.bias, lm_head.dense.weight" in found.findings[1].what
 
 
 def test_no_architectures(tmp_path: Path) -> None:
-    change_config(patient(tmp_path), architectures=None)
+    change_config(healthy_model(tmp_path), architectures=None)
     expect(tmp_path, "head", "by its parameters this is XLMRobertaForSequenceClassification", is_ill=False)
 
 
 @pytest.mark.parametrize(("head", "is_decoder"), [("ForMaskedLM", True), ("ForCausalLM", False)])
 def test_a_decoder_that_is_none_and_the_other_way_round(head: str, is_decoder: bool, tmp_path: Path) -> None:
-    change_config(patient(tmp_path, head), is_decoder=is_decoder)
+    change_config(healthy_model(tmp_path, head), is_decoder=is_decoder)
     expect(tmp_path, "head", f"is_decoder={str(is_decoder).lower()}")
 
 
 def test_leftovers(tmp_path: Path) -> None:
-    patient(tmp_path, change=lambda arrays: arrays.update({"mine": np.ones(2, np.float32)}))
+    healthy_model(tmp_path, change=lambda arrays: arrays.update({"mine": np.ones(2, np.float32)}))
     expect(tmp_path, "leftovers", "^mine in the file have no place", is_ill=False)
 
 
@@ -139,15 +139,15 @@ def test_a_decoder_that_is_no_copy_of_its_embedding(tmp_path: Path) -> None:
     def change(arrays: Arrays) -> None:
         arrays["lm_head.decoder.weight"] = arrays["roberta.embeddings.word_embeddings.weight"] + 1
 
-    patient(tmp_path, "ForMaskedLM", change=change)
+    healthy_model(tmp_path, "ForMaskedLM", change=change)
     expect(tmp_path, "leftovers", "^lm_head.decoder.weight in .* differs from")
 
 
 def test_two_weight_files_that_agree_and_then_do_not(tmp_path: Path) -> None:
-    patient(tmp_path / "a")
+    healthy_model(tmp_path / "a")
     convert(tmp_path / "a", tmp_path / "a", "torch")
     assert diagnose(tmp_path / "a").findings == ()
-    patient(tmp_path / "b", change=lambda arrays: arrays["classifier.dense.bias"].fill(0.5))
+    healthy_model(tmp_path / "b", change=lambda arrays: arrays["classifier.dense.bias"].fill(0.5))
     convert(tmp_path / "b", tmp_path / "b", "torch")
     shutil.copy(tmp_path / "b" / "pytorch_model.bin", tmp_path / "a" / "pytorch_model.bin")
     expect(
@@ -160,7 +160,7 @@ def test_two_weight_files_that_agree_and_then_do_not(tmp_path: Path) -> None:
 
 
 def test_an_old_index_shards_without_one_and_what_a_kill_left(tmp_path: Path) -> None:
-    patient(tmp_path)
+    healthy_model(tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text("{}")
     expect(tmp_path, "files", "^model.safetensors.index.json stands beside model.safetensors")
     (tmp_path / "model.safetensors.index.json").unlink()
@@ -179,7 +179,7 @@ def test_shards_with_an_index_are_healthy(tmp_path: Path) -> None:
 
 
 def test_a_pickle_is_worth_a_word(tmp_path: Path) -> None:
-    convert(patient(tmp_path / "a"), tmp_path / "b", "torch")
+    convert(healthy_model(tmp_path / "a"), tmp_path / "b", "torch")
     expect(tmp_path / "b", "files", "^pytorch_model.bin is a pickle", is_ill=False)
 
 
@@ -191,12 +191,12 @@ def test_weights_that_are_no_numbers(value: float, words: str, tmp_path: Path) -
     def change(arrays: Arrays) -> None:
         arrays["roberta.encoder.layer.1.output.dense.weight"][2, 2] = value
 
-    patient(tmp_path, change=change)
+    healthy_model(tmp_path, change=change)
     expect(tmp_path, "values", rf"^roberta.encoder.layer.1.output.dense.weight hold values .*\({words}")
 
 
 def test_weights_that_were_never_loaded(tmp_path: Path) -> None:
-    patient(tmp_path, change=lambda arrays: arrays["roberta.encoder.layer.0.attention.self.key.weight"].fill(0))
+    healthy_model(tmp_path, change=lambda arrays: arrays["roberta.encoder.layer.0.attention.self.key.weight"].fill(0))
     expect(tmp_path, "values", "key.weight are all zero")
 
 
@@ -204,12 +204,12 @@ def test_values_that_float16_cannot_hold(tmp_path: Path) -> None:
     def change(arrays: Arrays) -> None:
         arrays["roberta.encoder.layer.0.output.dense.bias"][0] = 70000
 
-    patient(tmp_path, change=change)
+    healthy_model(tmp_path, change=change)
     expect(tmp_path, "float16", "output.dense.bias hold values over 65504")
 
 
 def test_xl_in_float16(tmp_path: Path) -> None:
-    convert(patient(tmp_path / "a", "Model", "xl"), tmp_path / "b", "safetensors", dtype="float16")
+    convert(healthy_model(tmp_path / "a", "Model", "xl"), tmp_path / "b", "safetensors", dtype="float16")
     expect(tmp_path / "b", "float16", "^an XL model in float16")
     convert(tmp_path / "a", tmp_path / "c", "safetensors", dtype="bfloat16")
     assert diagnose(tmp_path / "c").findings == ()
@@ -219,12 +219,12 @@ def test_xl_with_large_hidden_states_whatever_its_dtype(tmp_path: Path) -> None:
     def change(arrays: Arrays) -> None:
         arrays["encoder.layer.0.output.dense.bias"][0] = 30000
 
-    patient(tmp_path, "Model", "xl", change=change)
+    healthy_model(tmp_path, "Model", "xl", change=change)
     expect(tmp_path, "float16", r"reach 3e\+04 on a short input")
 
 
 def test_dtypes(tmp_path: Path) -> None:
-    change_config(patient(tmp_path), dtype="float16")
+    change_config(healthy_model(tmp_path), dtype="float16")
     expect(tmp_path, "dtype", "^config.json says float16 and the weights are float32", is_ill=False)
     change_config(tmp_path, dtype=None)
     assert diagnose(tmp_path).findings == ()
@@ -239,7 +239,7 @@ def test_dtypes(tmp_path: Path) -> None:
 
 
 def test_the_epsilon_of_the_default_config(tmp_path: Path) -> None:
-    change_config(patient(tmp_path), layer_norm_eps=1e-12)
+    change_config(healthy_model(tmp_path), layer_norm_eps=1e-12)
     expect(tmp_path, "config", "^layer_norm_eps is 1e-12")
     change_config(tmp_path, model_type="roberta")
     assert diagnose(tmp_path).findings == ()
@@ -253,47 +253,47 @@ def test_a_position_table_without_its_first_rows(tmp_path: Path) -> None:
 
 
 def test_another_padding_id_without_a_tokenizer_to_ask(tmp_path: Path) -> None:
-    patient(tmp_path, pad_token_id=3)
+    healthy_model(tmp_path, pad_token_id=3)
     (tmp_path / "sentencepiece.bpe.model").unlink()
     found = diagnose(tmp_path)
-    assert told(found) == [("config", False), ("tokenizer", False)]
+    assert found_by(found) == [("config", False), ("tokenizer", False)]
 
 
 def test_labels(tmp_path: Path) -> None:
-    patient(tmp_path / "a", num_labels=3)
+    healthy_model(tmp_path / "a", num_labels=3)
     expect(tmp_path / "a", "labels", r"^id2label has no names for 3 of 3 labels \(LABEL_0, LABEL_1, LABEL_2\)")
-    change_config(patient(tmp_path / "b"), label2id={"red": 0, "green": 2, "blue": 1})
+    change_config(healthy_model(tmp_path / "b"), label2id={"red": 0, "green": 2, "blue": 1})
     expect(tmp_path / "b", "labels", "^label2id does not lead back from id2label for green, blue")
-    assert diagnose(patient(tmp_path / "c", num_labels=1)).findings == ()  # a score needs no name
+    assert diagnose(healthy_model(tmp_path / "c", num_labels=1)).findings == ()  # a score needs no name
 
 
 # Tokenizer
 
 
 def test_no_tokenizer(tmp_path: Path) -> None:
-    patient(tmp_path)
+    healthy_model(tmp_path)
     (tmp_path / "sentencepiece.bpe.model").unlink()
     expect(tmp_path, "tokenizer", "^no tokenizer.json and no sentencepiece.bpe.model", is_ill=False)
 
 
 def test_a_tokenizer_that_cannot_be_read(tmp_path: Path) -> None:
-    (patient(tmp_path) / "sentencepiece.bpe.model").write_bytes(b"nothing")
+    (healthy_model(tmp_path) / "sentencepiece.bpe.model").write_bytes(b"nothing")
     found = diagnose(tmp_path)
-    assert told(found) == [("tokenizer", True)]
+    assert found_by(found) == [("tokenizer", True)]
 
 
 def test_a_tokenizer_class_of_another_model(tmp_path: Path) -> None:
-    patient(tmp_path)
+    healthy_model(tmp_path)
     with_tokenizer(tmp_path, tokenizer_class="LlamaTokenizer")
     found = diagnose(tmp_path)
-    assert told(found) == [("tokenizer", True)]
+    assert found_by(found) == [("tokenizer", True)]
     assert "LlamaTokenizer" in found.findings[0].what
 
 
 def test_two_tokenizers_that_disagree(tmp_path: Path) -> None:
     from xlmr_core.tokenization import tokenizer_json_from_model
 
-    patient(tmp_path)
+    healthy_model(tmp_path)
     (tmp_path / "tokenizer.json").write_text(tokenizer_json_from_model(tmp_path / "sentencepiece.bpe.model"))
     assert diagnose(tmp_path).findings == ()
     content = json.loads((tmp_path / "tokenizer.json").read_text())
@@ -305,18 +305,18 @@ def test_two_tokenizers_that_disagree(tmp_path: Path) -> None:
 
 
 def test_a_vocabulary_that_does_not_fit_the_embedding(tmp_path: Path) -> None:
-    patient(tmp_path / "small", vocab_size=100)
+    healthy_model(tmp_path / "small", vocab_size=100)
     expect(tmp_path / "small", "vocabulary", "gives ids up to 121, and the embedding has 100 rows")
-    patient(tmp_path / "large", vocab_size=2000)
+    healthy_model(tmp_path / "large", vocab_size=2000)
     expect(tmp_path / "large", "vocabulary", "the embedding has 2000 rows and the tokenizer 122 ids")
 
 
 @pytest.mark.parametrize(("name", "expected"), [("pad", 1), ("bos", 0), ("eos", 2)])
 def test_special_ids(name: str, expected: int, tmp_path: Path) -> None:
-    change_config(patient(tmp_path), **{f"{name}_token_id": 3})
+    change_config(healthy_model(tmp_path), **{f"{name}_token_id": 3})
     expected_words = f"^{name}_token_id is 3 in config.json and {expected} in the tokenizer"
     found = diagnose(tmp_path)
-    assert ("vocabulary", True) in told(found)
+    assert ("vocabulary", True) in found_by(found)
     assert any(re.search(expected_words, finding.what) for finding in found.findings)
 
 
@@ -329,13 +329,13 @@ def test_special_ids(name: str, expected: int, tmp_path: Path) -> None:
     ],
 )
 def test_a_tokenizer_that_truncates_too_late(length: int, words: str, tmp_path: Path) -> None:
-    patient(tmp_path)
+    healthy_model(tmp_path)
     with_tokenizer(tmp_path, model_max_length=length)
     expect(tmp_path, "length", words)
 
 
 def test_a_sentence_encoder_that_truncates_too_late(tmp_path: Path) -> None:
-    patient(tmp_path)
+    healthy_model(tmp_path)
     (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 33}))
     expect(tmp_path, "length", "max_seq_length 33, and the model takes 32 tokens")
     (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 32}))

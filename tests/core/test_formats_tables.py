@@ -35,7 +35,8 @@ def test_a_name_tells_the_role_that_the_parameter_table_gives_it(config: object,
     for name, row in parameters(config, head).items():  # type: ignore[arg-type]
         assert role_of(name) is row.role, name
     assert role_of("roberta.embeddings.position_ids") is None
-    beside = [name for name, row in parameters(config, head, scheme=INT8).items() if row.role is Role.BESIDE]  # type: ignore[arg-type]
+    rows = parameters(config, head, scheme=INT8)  # type: ignore[arg-type]
+    beside = [name for name, row in rows.items() if row.role is Role.BESIDE]
     assert beside and not any(map(role_of, beside))
 
 

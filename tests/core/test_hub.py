@@ -18,9 +18,10 @@ from typing import Any, ClassVar
 import pytest
 
 from xlmr_core import hub
+from xlmr_core.arguments import HUB_ARGUMENTS
 from xlmr_core.config import AutoConfig
 from xlmr_core.errors import ModelNotFoundError
-from xlmr_core.hub import BUILT_IN, DEFAULT_MODEL, HUB_ARGUMENTS, resolve
+from xlmr_core.hub import BUILT_IN, DEFAULT_MODEL, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 

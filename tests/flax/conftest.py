@@ -15,7 +15,7 @@ if HAS_JAX:
 
     jax.config.update("jax_num_cpu_devices", 4)
 
-# Compiled as users' programs are: these judge the optimised program itself, its numbers, its memory, what becomes of it
+# Compiled as users' programs are: these judge the optimised program itself, its numbers, its memory, what happens to it
 # elsewhere. The others say what a call means, whatever the compiler makes of it, and XLA's optimisations would be most
 # of their time.
 OPTIMISED = ("test_compiled.py", "test_export.py", "test_pages.py", "test_training.py")

@@ -13,6 +13,7 @@ DIFFERENCES = {
     "-loading.py:to_torch": (
         "a tensor over a file's bytes; Keras variables own their memory and are filled piece by piece"
     ),
+    "-placement.py:find_dtype": "Keras computes by a dtype policy, which may keep float32 variables",
     "-losses.py:_ChunkedCrossEntropy": "the kernel of TensorFlow keeps no log-probabilities beside its gradient",
     "+packed_attention.py:_Kind": "there is no kernel for packed tokens, so a loop is traced for each kind of model",
     "-packed_attention.py:can_be_causal": "there is one kernel, for every dtype and head size",
@@ -34,6 +35,7 @@ DIFFERENCES = {
     # What Keras needs and PyTorch does not
     "+_keras.py": "Keras chooses its backend when it is first imported",
     "+attention.py:SelfAttention.by_head": "tensors have no unflatten",
+    "+placement.py:find_policy": "in the place of find_dtype",
     "+inputs.py:_AnySize": "a graph does not know every size",
     "+inputs.py:is_xla": "XLA wants every size to be known, so it takes the padded path",
     "+inputs.py:shape_of": "a shape in which unknown sizes fit everything",
@@ -42,7 +44,7 @@ DIFFERENCES = {
     ),
     "+encoder.py:flat": "tensors have no flatten that keeps known sizes",
     "+heads.py:flat_logits": "tensors have no flatten that keeps known sizes",
-    "-linear.py:is_plain": "hooks and subclasses that get in the way of a fast path are a matter of PyTorch",
+    "-linear.py:is_plain": "hooks and subclasses that get in the way of a fast path exist in PyTorch alone",
     "+linear.py:layer_norm": "layers are built in constructors, without a first call",
     "+linear.py:dropout": "layers are built in constructors, without a first call",
     "+linear.py:replace_values": "a Keras layer keeps a list of its variables, so another shape means another entry",

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import DTYPES, LazyTensor
 
-__all__ = ["FLOAT_TAGS", "blocks", "cast", "rounded", "tag_of", "widened"]
+__all__ = ["TAG_OF_FLOAT", "blocks", "cast", "rounded", "tag_of", "widened"]
 
 Array: TypeAlias = NDArray[Any]
 
 # By the published names of a dtype.
-FLOAT_TAGS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
+TAG_OF_FLOAT = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
 # So many values of a stream are in the works at a time.
 BLOCK = 1 << 20
 
@@ -29,9 +29,9 @@ def tag_of(dtype: str) -> str:
     Raises:
         CheckpointError: for a name that is no floating point dtype.
     """
-    if dtype not in FLOAT_TAGS:
-        raise CheckpointError(f"dtype must be one of {', '.join(FLOAT_TAGS)}, received {dtype!r}")
-    return FLOAT_TAGS[dtype]
+    if dtype not in TAG_OF_FLOAT:
+        raise CheckpointError(f"dtype must be one of {', '.join(TAG_OF_FLOAT)}, received {dtype!r}")
+    return TAG_OF_FLOAT[dtype]
 
 
 def cast(tensor: LazyTensor, tag: str, *, name: str = "the tensor", allow_overflow: bool = False) -> LazyTensor:
@@ -48,9 +48,9 @@ def cast(tensor: LazyTensor, tag: str, *, name: str = "the tensor", allow_overfl
         CheckpointError: for a dtype that is not floating point; when it is written, for a value that would become
             infinite.
     """
-    if tensor.dtype not in FLOAT_TAGS.values():
+    if tensor.dtype not in TAG_OF_FLOAT.values():
         raise CheckpointError(
-            f"{name} holds {tensor.dtype}, and only {', '.join(FLOAT_TAGS.values())} can be cast; leave dtype out"
+            f"{name} holds {tensor.dtype}, and only {', '.join(TAG_OF_FLOAT.values())} can be cast; leave dtype out"
         )
     if tensor.dtype == tag:
         return tensor
@@ -130,7 +130,7 @@ def _refuse_overflow(values: Array, result: Array, tag: str, name: str) -> None:
     is_infinite = (result & 0x7FFF) == 0x7F80 if tag == "BF16" else np.isinf(result)
     too_large = is_infinite & np.isfinite(values)
     if too_large.any():
-        dtype = next(key for key, found in FLOAT_TAGS.items() if found == tag)
+        dtype = next(key for key, found in TAG_OF_FLOAT.items() if found == tag)
         raise CheckpointError(
             f"{name} holds {float(values[too_large][0]):.6g}, which is infinite in {dtype}; "
             "choose a dtype with larger numbers, or allow overflow (--allow-overflow)"

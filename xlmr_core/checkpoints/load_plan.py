@@ -18,7 +18,7 @@ import numpy as np
 
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError
-from xlmr_core.formats.tensors import FLOATS, RawTensor, TensorInfo
+from xlmr_core.formats.tensors import FLOAT_TAGS, RawTensor, TensorInfo
 from xlmr_core.heads import model_class_name
 from xlmr_core.parameters import WORD_EMBEDDINGS, Parameter, Role, parameters
 from xlmr_core.quantization import Scheme
@@ -383,7 +383,7 @@ def _refuse_dtype(row: Parameter, source: str, checkpoint: TensorFile) -> None:
     if row.own:
         return  # a user's buffer may hold what it likes
     info = checkpoint.info(source)
-    expected = FLOATS if row.dtype is None else (row.dtype,)
+    expected = FLOAT_TAGS if row.dtype is None else (row.dtype,)
     if info.dtype not in expected:
         remedy = (
             "quantized weights load only beside the config.json they were saved with; "

@@ -24,7 +24,7 @@ from xlmr_core.tokenization.files import TOKENIZER_FILE, VOCAB_FILE
 __all__ = ["ModelFiles", "find_model", "head_of", "open_model"]
 
 # What betrays a head in a file: a parameter of its own, by name.
-_HEAD_PARAMETERS = {
+_HEAD_BY_PARAMETER = {
     "lm_head.dense.weight": "ForMaskedLM",
     "classifier.dense.weight": "ForSequenceClassification",
     "classifier.weight": "ForTokenClassification",
@@ -169,7 +169,7 @@ def head_of(config: XLMRobertaConfig, checkpoint: Checkpoint) -> str:
             return head_of_class(architecture).suffix
         except XLMRError:
             continue  # of another library: the file itself says more
-    found = [head for name, head in _HEAD_PARAMETERS.items() if name in checkpoint.names]
+    found = [head for name, head in _HEAD_BY_PARAMETER.items() if name in checkpoint.names]
     if len(found) > 1:
         raise CheckpointError(
             f"{checkpoint.path} holds the heads {' and '.join(found)}, "

@@ -53,5 +53,5 @@ def _print(found: Diagnosis) -> None:
         print(f"  {'ILL   ' if finding.is_ill else 'advice'}  {finding.check}: {finding.what}")
         print(f"          remedy: {finding.remedy}")
     ills = sum(finding.is_ill for finding in found.findings)
-    told = "healthy" if found.healthy else f"{ills} ill{'s' if ills > 1 else ''}"
-    print(f"{told}; {len(found.checks)} checks")
+    verdict = "healthy" if found.healthy else f"{ills} ill{'s' if ills > 1 else ''}"
+    print(f"{verdict}; {len(found.checks)} checks")

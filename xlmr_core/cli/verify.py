@@ -25,7 +25,7 @@ exit status is 0 if they are equal, 1 if they differ, 2 if they could not be com
 # The words that the core knows for these; they stand here because nothing heavy is imported before the arguments are
 # known.
 REFERENCE = "reference"
-BACKENDS = (REFERENCE, "pt", "tf", "jax")
+WAYS = (REFERENCE, "pt", "tf", "jax")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_backends,
         default=(REFERENCE, REFERENCE),
         metavar="NAME[,NAME]",
-        help=f"what runs them, one for both or one for each: {', '.join(BACKENDS)} "
+        help=f"what runs them, one for both or one for each: {', '.join(WAYS)} "
         f"(default: {REFERENCE}, which needs no framework)",
     )
     parser.add_argument("--head", choices=tuple(HEADS), help="where neither the config nor the weights say it")
@@ -52,9 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _backends(value: str) -> tuple[str, str]:
     names = value.split(",")
-    if len(names) > 2 or any(name not in BACKENDS for name in names):
+    if len(names) > 2 or any(name not in WAYS for name in names):
         raise argparse.ArgumentTypeError(
-            f"expected one or two of {', '.join(BACKENDS)} with a comma between, received {value!r}"
+            f"expected one or two of {', '.join(WAYS)} with a comma between, received {value!r}"
         )
     return names[0], names[-1]
 

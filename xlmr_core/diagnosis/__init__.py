@@ -1,6 +1,6 @@
-"""The classic ills of a checkpoint, each with its remedy: a table of checks, one function each.
+"""What is often wrong with a checkpoint, each with its remedy: a table of checks, one function each.
 
-To add a check: a function in ``weights.py`` or ``settings.py`` that yields an ``ill`` or an ``advice`` for what it
+To add a check: a function in ``weights.py`` or ``settings.py`` that yields a ``fault`` or an ``advice`` for what it
 finds, and its row in ``CHECKS``.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from xlmr_core.checkpoints.model_files import find_model, open_model
 from xlmr_core.diagnosis import settings, weights
-from xlmr_core.diagnosis.patient import Patient, Told, in_words
+from xlmr_core.diagnosis.examined import Examined, Remark, in_words
 from xlmr_core.errors import CheckpointError, ConfigError, TokenizerError
 
 __all__ = ["CHECKS", "Check", "Diagnosis", "Finding", "diagnose"]
@@ -24,7 +24,7 @@ class Finding:
 
     Attributes:
         check: the name of the check.
-        is_ill: whether the model is wrong or will be used wrongly; otherwise it is advice.
+        is_ill: whether it is a fault, so that the model is wrong or will be used wrongly; otherwise it is advice.
         what: what was found.
         remedy: what to do.
     """
@@ -42,7 +42,7 @@ class Diagnosis:
     Attributes:
         path: what was examined.
         checks: names of the checks that ran.
-        findings: what they found, ills first.
+        findings: what they found, faults first, then advice.
     """
 
     path: str
@@ -61,7 +61,7 @@ class Check:
 
     name: str
     question: str
-    run: Callable[[Patient], Iterator[Told]]
+    run: Callable[[Examined], Iterator[Remark]]
 
 
 CHECKS = (
@@ -98,11 +98,13 @@ def diagnose(name_or_path: str | os.PathLike[str], *, head: str | None = None, p
     except (CheckpointError, ConfigError) as error:
         return Diagnosis(str(path), ("opens",), (Finding("opens", True, *in_words(error)),))
     with files:
-        patient = Patient(files)
+        examined = Examined(files)
         findings = []
         for check in CHECKS:
             try:
-                findings += [Finding(check.name, told.is_ill, told.what, told.remedy) for told in check.run(patient)]
+                findings += [
+                    Finding(check.name, remark.is_fault, remark.what, remark.remedy) for remark in check.run(examined)
+                ]
             except (CheckpointError, ConfigError, TokenizerError) as error:
                 findings.append(Finding(check.name, True, *in_words(error)))
     findings.sort(key=lambda finding: not finding.is_ill)

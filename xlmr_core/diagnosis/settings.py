@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from xlmr_core.diagnosis.patient import Patient, Told, advice, ill, json_object, listed
+from xlmr_core.diagnosis.examined import Examined, Remark, advice, fault, json_object, listed
 from xlmr_core.tokenization import XLMRobertaTokenizer, XLMRobertaTokenizerFast
 from xlmr_core.tokenization.files import CONFIG_FILE, TOKENIZER_FILE, VOCAB_FILE
 from xlmr_core.verification import SENTENCES
@@ -18,15 +18,15 @@ NEUTRAL_CLASSES = ("PreTrainedTokenizer", "PreTrainedTokenizerFast", "Tokenizers
 # Configuration
 
 
-def check_config(patient: Patient) -> Iterator[Told]:
-    config = patient.config
+def check_config(examined: Examined) -> Iterator[Remark]:
+    config = examined.config
     own_family = config.model_type.startswith("xlm-roberta")
     if own_family and config.layer_norm_eps < 1e-6:
-        yield ill(
+        yield fault(
             f"layer_norm_eps is {config.layer_norm_eps:g}, and every published XLM-R was trained with 1e-05",
             "set it to 1e-05, unless this model was trained with the other one",
         )
-    if own_family and config.pad_token_id != 1 and patient.tokenizer is None:
+    if own_family and config.pad_token_id != 1 and examined.tokenizer is None:
         yield advice(
             f"pad_token_id is {config.pad_token_id}, and that of published models is 1; positions start behind it",
             "set it to the tokenizer's, unless the model was trained so",
@@ -41,19 +41,19 @@ def check_config(patient: Patient) -> Iterator[Told]:
         )
 
 
-def check_labels(patient: Patient) -> Iterator[Told]:
-    config = patient.config
-    if patient.files.head not in ("ForSequenceClassification", "ForTokenClassification"):
+def check_labels(examined: Examined) -> Iterator[Remark]:
+    config = examined.config
+    if examined.files.head not in ("ForSequenceClassification", "ForTokenClassification"):
         return
     nameless = [label for index, label in config.id2label.items() if label == f"LABEL_{index}"]
     if config.num_labels > 1 and nameless:
-        yield ill(
+        yield fault(
             f"id2label has no names for {len(nameless)} of {config.num_labels} labels ({listed(nameless)})",
             "write their names into id2label and label2id of config.json, in the order of the training data",
         )
     wrong = [label for index, label in config.id2label.items() if config.label2id.get(label) != index]
     if wrong:
-        yield ill(
+        yield fault(
             f"label2id does not lead back from id2label for {listed(wrong)}", "make label2id the inverse of id2label"
         )
 
@@ -61,8 +61,8 @@ def check_labels(patient: Patient) -> Iterator[Told]:
 # Tokenizer
 
 
-def check_tokenizer(patient: Patient) -> Iterator[Told]:
-    there = patient.tokenizer_files
+def check_tokenizer(examined: Examined) -> Iterator[Remark]:
+    there = examined.tokenizer_files
     if not there:
         yield advice(
             f"no {TOKENIZER_FILE} and no {VOCAB_FILE} beside the weights",
@@ -70,64 +70,64 @@ def check_tokenizer(patient: Patient) -> Iterator[Told]:
         )
         return
     for name, kind in ((TOKENIZER_FILE, XLMRobertaTokenizerFast), (VOCAB_FILE, XLMRobertaTokenizer)):
-        if name in there and name not in patient.tokenizers:
-            kind.from_pretrained(patient.folder)  # raises the error that says why
-    said = patient.tokenizer_config.get("tokenizer_class")
+        if name in there and name not in examined.tokenizers:
+            kind.from_pretrained(examined.folder)  # raises the error that says why
+    said = examined.tokenizer_config.get("tokenizer_class")
     if (
-        patient.config.model_type.startswith("xlm-roberta")
+        examined.config.model_type.startswith("xlm-roberta")
         and isinstance(said, str)
         and not said.startswith("XLMRoberta")
         and said not in NEUTRAL_CLASSES
     ):
-        yield ill(
+        yield fault(
             f"{CONFIG_FILE} names the class {said}, which numbers the pieces of XLM-R's vocabulary differently",
             "set tokenizer_class to XLMRobertaTokenizer if the vocabulary is XLM-R's, otherwise fetch the right "
             "tokenizer",
         )
-    if len(patient.tokenizers) == 2:
-        fast, slow = patient.tokenizers.values()
+    if len(examined.tokenizers) == 2:
+        fast, slow = examined.tokenizers.values()
         differing = [
             text for text in SENTENCES if text and fast.encode(text, verbose=False) != slow.encode(text, verbose=False)
         ]
         if len(differing) > len(SENTENCES) // 4:  # a few texts with odd spaces differ by nature
-            yield ill(
+            yield fault(
                 f"{TOKENIZER_FILE} and {VOCAB_FILE} give different ids to {len(differing)} of {len(SENTENCES)} texts",
                 "remove the one that the model was not trained with",
             )
 
 
-def check_vocabulary(patient: Patient) -> Iterator[Told]:
-    tokenizer, rows = patient.tokenizer, patient.config.vocab_size
+def check_vocabulary(examined: Examined) -> Iterator[Remark]:
+    tokenizer, rows = examined.tokenizer, examined.config.vocab_size
     if tokenizer is None:
         return
     ids = max(tokenizer.get_vocab().values()) + 1
     if ids > rows:
-        yield ill(
+        yield fault(
             f"the tokenizer gives ids up to {ids - 1}, and the embedding has {rows} rows: some texts cannot be "
             "embedded",
             "use the tokenizer that the model was trained with, or model.resize_token_embeddings(len(tokenizer)) and "
             "train",
         )
     elif rows - ids > SPARE_ROWS and ids < 0.9 * rows:
-        yield ill(
+        yield fault(
             f"the embedding has {rows} rows and the tokenizer {ids} ids: it is that of another model",
             "use the tokenizer that the model was trained with",
         )
     for name in ("pad", "bos", "eos"):
-        expected, received = getattr(tokenizer, f"{name}_token_id"), getattr(patient.config, f"{name}_token_id")
+        expected, received = getattr(tokenizer, f"{name}_token_id"), getattr(examined.config, f"{name}_token_id")
         if expected is not None and received is not None and expected != received:
             why = ": padding would be attended to, and positions would start elsewhere" if name == "pad" else ""
-            yield ill(
+            yield fault(
                 f"{name}_token_id is {received} in config.json and {expected} in the tokenizer{why}",
                 f"set {name}_token_id to {expected}, unless the model was trained with the other one",
             )
 
 
-def check_length(patient: Patient) -> Iterator[Told]:
-    limit, tokenizer = patient.config.max_tokens, patient.tokenizer
+def check_length(examined: Examined) -> Iterator[Remark]:
+    limit, tokenizer = examined.config.max_tokens, examined.tokenizer
     if tokenizer is not None and tokenizer.model_max_length > limit:
         length = tokenizer.model_max_length
-        rows = patient.config.max_position_embeddings
+        rows = examined.config.max_position_embeddings
         what = (
             f"is {length}, the rows of the position table, of which a text can use {limit}"
             if length == rows
@@ -135,13 +135,13 @@ def check_length(patient: Patient) -> Iterator[Told]:
             if length > 10**9
             else f"is {length}, and the model takes {limit} tokens"
         )
-        yield ill(
+        yield fault(
             f"model_max_length of the tokenizer {what}: truncation would leave texts too long",
             f"set it to {limit} in {CONFIG_FILE}",
         )
-    longest = json_object(patient.folder / "sentence_bert_config.json").get("max_seq_length")
+    longest = json_object(examined.folder / "sentence_bert_config.json").get("max_seq_length")
     if isinstance(longest, int) and longest > limit:
-        yield ill(
+        yield fault(
             f"sentence_bert_config.json says max_seq_length {longest}, and the model takes {limit} tokens",
             f"set it to {limit} or less",
         )

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from xlmr_core.checkpoints.casting import FLOAT_TAGS
+from xlmr_core.checkpoints.casting import TAG_OF_FLOAT
 from xlmr_core.checkpoints.load_plan import OTHER_TASK
 from xlmr_core.checkpoints.model_files import open_model
 from xlmr_core.config import XLMRobertaXLConfig
-from xlmr_core.diagnosis.patient import Patient, Told, advice, ill, in_words, json_object, listed
+from xlmr_core.diagnosis.examined import Examined, Remark, advice, fault, in_words, json_object, listed
 from xlmr_core.errors import CheckpointError, ConfigError
 from xlmr_core.formats import FORMATS
 from xlmr_core.parameters import Role
@@ -22,74 +22,75 @@ _SHARD = re.compile(r".+-\d{5}-of-\d{5}\.(safetensors|bin|h5|msgpack)")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
-def check_fits(patient: Patient) -> Iterator[Told]:
-    if patient.plan is None:
-        patient.files.plan  # noqa: B018  # raises the error that says why
+def check_fits(examined: Examined) -> Iterator[Remark]:
+    if examined.plan is None:
+        examined.files.plan  # noqa: B018  # raises the error that says why
     yield from ()
 
 
-def check_head(patient: Patient) -> Iterator[Told]:
-    if patient.plan is None:
+def check_head(examined: Examined) -> Iterator[Remark]:
+    if examined.plan is None:
         return
-    missing = patient.plan.report.missing
+    missing = examined.plan.report.missing
     if missing:
-        yield ill(
-            f"{listed(list(missing))} not in the file: {patient.files.architecture} would start them with fresh, "
+        yield fault(
+            f"{listed(list(missing))} not in the file: {examined.files.architecture} would start them with fresh, "
             "untrained values",
             "train the model before use, load the class that the file was saved from, or correct architectures in "
             "config.json",
         )
-    if not patient.config.architectures:
+    if not examined.config.architectures:
         yield advice(
-            f"config.json names no architectures; by its parameters this is {patient.files.architecture}",
-            f'add "architectures": ["{patient.files.architecture}"]',
+            f"config.json names no architectures; by its parameters this is {examined.files.architecture}",
+            f'add "architectures": ["{examined.files.architecture}"]',
         )
-    others = [row.name for row in patient.plan.report.dropped if row.why == OTHER_TASK]
+    others = [row.name for row in examined.plan.report.dropped if row.why == OTHER_TASK]
     if others and missing:
-        yield ill(
-            f"the file holds {listed(others)}, {OTHER_TASK} than {patient.files.architecture}",
+        yield fault(
+            f"the file holds {listed(others)}, {OTHER_TASK} than {examined.files.architecture}",
             "load the class of that task, or correct architectures in config.json",
         )
-    is_decoder = patient.config.is_decoder
-    if patient.files.head == "ForCausalLM" and not is_decoder:
-        yield ill(
+    is_decoder = examined.config.is_decoder
+    if examined.files.head == "ForCausalLM" and not is_decoder:
+        yield fault(
             "a causal language model with is_decoder=false in config.json: every token would see the ones it has to "
             "predict",
             "set is_decoder to true",
         )
-    if patient.files.head != "ForCausalLM" and patient.files.head != "Model" and is_decoder:
-        yield ill(
-            f"{patient.files.architecture} with is_decoder=true in config.json: a token would not see what follows it",
+    if examined.files.head != "ForCausalLM" and examined.files.head != "Model" and is_decoder:
+        yield fault(
+            f"{examined.files.architecture} with is_decoder=true in config.json: a token would not see what follows it",
             "set is_decoder to false",
         )
 
 
-def check_leftovers(patient: Patient) -> Iterator[Told]:
-    if patient.plan is None:
+def check_leftovers(examined: Examined) -> Iterator[Remark]:
+    if examined.plan is None:
         return
-    if patient.plan.report.unexpected:
+    if examined.plan.report.unexpected:
         yield advice(
-            f"{listed(list(patient.plan.report.unexpected))} in the file have no place in {patient.files.architecture}",
+            f"{listed(list(examined.plan.report.unexpected))} in the file have no place in "
+            f"{examined.files.architecture}",
             "nothing, if they belong to another tool; otherwise check architectures and the numbers in config.json",
         )
-    for note in patient.plan.report.notes:
+    for note in examined.plan.report.notes:
         what, _, remedy = note.rstrip(".").rpartition("; ")
-        yield ill(what, remedy)
+        yield fault(what, remedy)
 
 
-def check_files(patient: Patient) -> Iterator[Told]:
-    own = patient.files.checkpoint
+def check_files(examined: Examined) -> Iterator[Remark]:
+    own = examined.files.checkpoint
     used = {Path(own.path).name, *(own.info(name).file.name for name in own.names)}
     for format in FORMATS.values():
-        other = format.find(patient.folder)
+        other = format.find(examined.folder)
         if format.name == own.format or other is None or other.name in used:
             continue
         try:
-            with open_model(other, head=patient.files.head, format=format.name) as another:
-                compared = compare_files(patient.files, another, tokenizers=False, outputs=False)
+            with open_model(other, head=examined.files.head, format=format.name) as another:
+                compared = compare_files(examined.files, another, tokenizers=False, outputs=False)
         except (CheckpointError, ConfigError) as error:
             what, remedy = in_words(error)
-            yield ill(
+            yield fault(
                 f"{other.name} stands beside {Path(own.path).name} and cannot be read: {what}",
                 f"{remedy}, or remove it",
             )
@@ -98,21 +99,23 @@ def check_files(patient: Patient) -> Iterator[Told]:
         differing = [*compared.only_a, *compared.only_b]
         differing += [*(row.name for row in compared.shapes), *(row.name for row in compared.values)]
         if differing:
-            yield ill(
+            yield fault(
                 f"{other.name} and {Path(own.path).name} hold different weights ({listed(differing)}): "
                 "which of them is loaded depends on the loader",
                 "remove the stale one",
             )
     for format in FORMATS.values():
-        both = [name for name in (format.single, format.index) if name and (patient.folder / name).is_file()]
+        both = [name for name in (format.single, format.index) if name and (examined.folder / name).is_file()]
         if len(both) == 2:
-            yield ill(f"{both[1]} stands beside {both[0]}, which is read in its place", "remove the one that is stale")
-    files = [path.name for path in sorted(patient.folder.iterdir()) if path.is_file()]
+            yield fault(
+                f"{both[1]} stands beside {both[0]}, which is read in its place", "remove the one that is stale"
+            )
+    files = [path.name for path in sorted(examined.folder.iterdir()) if path.is_file()]
     stray = [
-        name for name in files if _SHARD.fullmatch(name) and name not in used and not _indexed(patient.folder, name)
+        name for name in files if _SHARD.fullmatch(name) and name not in used and not _indexed(examined.folder, name)
     ]
     if stray:
-        yield ill(
+        yield fault(
             f"no index names the shards {listed(stray)}",
             "remove them if they are of an older save, otherwise fetch the index",
         )
@@ -136,68 +139,68 @@ def _indexed(folder: Path, shard: str) -> bool:
     return False
 
 
-def check_values(patient: Patient) -> Iterator[Told]:
-    broken = {name: row for name, row in patient.values.items() if row.nan or row.infinite}
+def check_values(examined: Examined) -> Iterator[Remark]:
+    broken = {name: row for name, row in examined.values.items() if row.nan or row.infinite}
     if broken:
         first, row = next(iter(broken.items()))
-        yield ill(
+        yield fault(
             f"{listed(list(broken))} hold values that are no numbers ({row.nan} NaN and {row.infinite} infinite in "
             f"{first})",
             "go back to a checkpoint from before the training broke down, or fetch the file again",
         )
     zero = [
         name
-        for name, row in patient.values.items()
-        if row.largest == 0 and not row.nan and patient.files.rows[name].role in (Role.LINEAR_WEIGHT, Role.NORM_SCALE)
+        for name, row in examined.values.items()
+        if row.largest == 0 and not row.nan and examined.files.rows[name].role in (Role.LINEAR_WEIGHT, Role.NORM_SCALE)
     ]
     if zero:
-        yield ill(
+        yield fault(
             f"{listed(zero)} are all zero: the weights were never loaded or never trained",
             "convert or fetch the checkpoint again",
         )
 
 
-def check_float16(patient: Patient) -> Iterator[Told]:
-    too_large = [name for name, row in patient.values.items() if row.largest > LARGEST_FLOAT16]
+def check_float16(examined: Examined) -> Iterator[Remark]:
+    too_large = [name for name, row in examined.values.items() if row.largest > LARGEST_FLOAT16]
     if too_large:
-        yield ill(
+        yield fault(
             f"{listed(too_large)} hold values over {LARGEST_FLOAT16:.0f}, which are infinite in float16",
             "use bfloat16 or float32",
         )
-    broken = any(row.nan or row.infinite for row in patient.values.values())
-    if not isinstance(patient.config, XLMRobertaXLConfig) or patient.plan is None or patient.plan.fresh or broken:
+    broken = any(row.nan or row.infinite for row in examined.values.values())
+    if not isinstance(examined.config, XLMRobertaXLConfig) or examined.plan is None or examined.plan.fresh or broken:
         return
-    half = "F16" in patient.stored_dtypes or patient.config.dtype == "float16"
+    half = "F16" in examined.stored_dtypes or examined.config.dtype == "float16"
     remedy = (
         "run it in bfloat16 or float32 (dtype), or convert it: "
         "xlmr convert SOURCE DESTINATION --to safetensors --dtype bfloat16"
     )
-    largest = largest_activation(patient.files)
+    largest = largest_activation(examined.files)
     if largest > LARGEST_FLOAT16 / 4:
-        yield ill(
+        yield fault(
             f"hidden states of this XL model reach {largest:.3g} on a short input, and float16 ends at "
             f"{LARGEST_FLOAT16:.0f}",
             remedy,
         )
     elif half:
-        yield ill(
+        yield fault(
             "an XL model in float16: its residual stream is never normalised between layers and grows with the input "
             f"(to {largest:.3g} on a short one), and float16 ends at {LARGEST_FLOAT16:.0f}",
             remedy,
         )
 
 
-def check_dtype(patient: Patient) -> Iterator[Told]:
-    stored, names = patient.stored_dtypes, {tag: name for name, tag in FLOAT_TAGS.items()}
-    told = ", ".join(sorted(names[tag] for tag in stored))
+def check_dtype(examined: Examined) -> Iterator[Remark]:
+    stored, names = examined.stored_dtypes, {tag: name for name, tag in TAG_OF_FLOAT.items()}
+    dtypes = ", ".join(sorted(names[tag] for tag in stored))
     if len(stored) > 1:
         yield advice(
-            f"weights are stored in {told}",
+            f"weights are stored in {dtypes}",
             "convert them to one dtype: xlmr convert SOURCE DESTINATION --to safetensors --dtype float32",
         )
-    elif stored and patient.config.dtype not in (None, *(names[tag] for tag in stored)):
+    elif stored and examined.config.dtype not in (None, *(names[tag] for tag in stored)):
         yield advice(
-            f"config.json says {patient.config.dtype} and the weights are {told}: loaders that go by the config round "
-            "or waste memory",
-            f'set "dtype" in config.json to "{told}"',
+            f"config.json says {examined.config.dtype} and the weights are {dtypes}: loaders that go by the config "
+            "round or waste memory",
+            f'set "dtype" in config.json to "{dtypes}"',
         )

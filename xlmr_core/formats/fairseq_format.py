@@ -22,7 +22,7 @@ from xlmr_core.formats.base import Checkpoint, Format, Model, Naming
 from xlmr_core.formats.fairseq_names import HEADS, NO_TYPES, TYPES, WRITTEN_HEAD, fairseq_naming
 from xlmr_core.formats.finding import in_folder
 from xlmr_core.formats.pickle_reader import Record
-from xlmr_core.formats.tensors import DTYPES, FLOATS, Described, LazyTensor, RawTensor, TensorInfo
+from xlmr_core.formats.tensors import DTYPES, FLOAT_TAGS, Described, LazyTensor, RawTensor, TensorInfo
 from xlmr_core.formats.torch_file import TorchArchive, TorchFile, is_torch_file
 from xlmr_core.formats.torch_writer import write_torch
 
@@ -225,7 +225,7 @@ def _refuse(tensors: Mapping[str, LazyTensor], model: Model) -> None:
         why = f"its special tokens are always {SPECIAL}"
     elif any("pooler." in name for name in tensors):
         why = "it has no pooler; leave it out, or convert the checkpoint of a head without one"
-    elif any(tensor.dtype not in FLOATS for tensor in tensors.values()):
+    elif any(tensor.dtype not in FLOAT_TAGS for tensor in tensors.values()):
         why = "its weights are floating point numbers"
     if why is not None:
         raise CheckpointError(f"fairseq cannot hold this model: {why}; write another format, such as safetensors")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from xlmr_core.errors import CheckpointError
 
-__all__ = ["first_bytes", "in_folder", "refuse_pointer", "starts_with", "transformer_folder"]
+__all__ = ["first_bytes", "in_folder", "refuse_pointer", "transformer_folder"]
 
 MODULES = "modules.json"
 
@@ -71,8 +71,3 @@ def refuse_pointer(path: Path, start: bytes) -> None:
         raise CheckpointError(f"{path} is empty; fetch or save it again")
     if start.startswith(_LFS_POINTER):
         raise CheckpointError(f"{path} is a git-LFS pointer and not the weights; run 'git lfs pull' in its folder")
-
-
-def starts_with(*beginnings: bytes) -> Callable[[Path], bool]:
-    """A ``recognises`` by the first bytes."""
-    return lambda path: first_bytes(path).startswith(beginnings)

@@ -22,9 +22,9 @@ from xlmr_core.formats.naming import role_of
 from xlmr_core.formats.tensors import Described, LazyTensor
 from xlmr_core.parameters import Role
 
-__all__ = ["KERAS", "WEIGHTS"]
+__all__ = ["KERAS", "WEIGHTS_FILE"]
 
-WEIGHTS = "model.weights.h5"
+WEIGHTS_FILE = "model.weights.h5"
 
 # Where a variable of a role stands among those of its layer, and how it lies.
 VARIABLES: dict[Role, tuple[int, Layout]] = {
@@ -86,7 +86,7 @@ def is_keras(file: H5File) -> bool:
 
 
 def _find(folder: Path) -> Path | None:
-    path = folder / WEIGHTS
+    path = folder / WEIGHTS_FILE
     return path if path.is_file() and _recognises(path) else None
 
 
@@ -120,7 +120,7 @@ def _write(path: Path, tensors: Mapping[str, LazyTensor], model: Model) -> None:
 KERAS = Format(
     name="keras",
     title="Keras weights",
-    single=WEIGHTS,
+    single=WEIGHTS_FILE,
     index="",
     find=_find,
     recognises=_recognises,

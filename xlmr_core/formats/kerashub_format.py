@@ -17,7 +17,7 @@ from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.base import Checkpoint, Format, Naming
 from xlmr_core.formats.finding import first_bytes
 from xlmr_core.formats.h5_file import SIGNATURE, H5File
-from xlmr_core.formats.keras_format import WEIGHTS, is_hub
+from xlmr_core.formats.keras_format import WEIGHTS_FILE, is_hub
 from xlmr_core.formats.layouts import KEPT, TRANSPOSED, Layout, folded, lowered
 from xlmr_core.formats.tensors import DTYPES, Described, LazyTensor, RawTensor, TensorInfo
 
@@ -90,7 +90,7 @@ def _decode(stored: str) -> Iterable[tuple[str, Layout]]:
 
 
 def _find(folder: Path) -> Path | None:
-    path = folder / WEIGHTS
+    path = folder / WEIGHTS_FILE
     return path if path.is_file() and _recognises(path) else None
 
 
@@ -132,7 +132,7 @@ def _config(path: Path, checkpoint: Checkpoint) -> XLMRobertaConfig:
 KERASHUB = Format(
     name="kerashub",
     title="KerasHub preset",
-    single=WEIGHTS,
+    single=WEIGHTS_FILE,
     index="",
     find=_find,
     recognises=_recognises,

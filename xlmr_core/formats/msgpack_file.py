@@ -23,12 +23,12 @@ ARRAY, COMPLEX, SCALAR = 1, 2, 3
 CHUNKED = "__msgpack_chunked_array__"
 MOST_CHUNK_BYTES = 2**30
 MOST_LEVELS = 32
-TAGS = {dtype.numpy: tag for tag, dtype in DTYPES.items() if dtype.numpy is not None} | {
+TAG_OF_MSGPACK = {dtype.numpy: tag for tag, dtype in DTYPES.items() if dtype.numpy is not None} | {
     "bfloat16": "BF16",
     "float8_e4m3fn": "F8_E4M3",
     "float8_e5m2": "F8_E5M2",
 }
-NAMES = {tag: name for name, tag in TAGS.items()}
+MSGPACK_OF_TAG = {tag: name for name, tag in TAG_OF_MSGPACK.items()}
 
 
 class Array(NamedTuple):
@@ -204,12 +204,14 @@ class _Reader:
         shape, name, span = content
         if isinstance(name, tuple):
             name = str(self.data[slice(*name)], "utf-8")
-        if name not in TAGS:
-            raise CheckpointError(f"an array has the dtype {name!r:.40}; this library reads {', '.join(TAGS)}")
+        if name not in TAG_OF_MSGPACK:
+            raise CheckpointError(
+                f"an array has the dtype {name!r:.40}; this library reads {', '.join(TAG_OF_MSGPACK)}"
+            )
         sizes = _sizes(shape)
-        if not isinstance(span, tuple) or math.prod(sizes) * DTYPES[TAGS[name]].size != span[1] - span[0]:
+        if not isinstance(span, tuple) or math.prod(sizes) * DTYPES[TAG_OF_MSGPACK[name]].size != span[1] - span[0]:
             raise ValueError(f"an array of shape {shape!r:.80} has other bytes")
-        return Array(TAGS[name], sizes, (span,))
+        return Array(TAG_OF_MSGPACK[name], sizes, (span,))
 
 
 def _sizes(values: Any) -> tuple[int, ...]:
@@ -338,7 +340,7 @@ def _cut(pieces: Iterator[memoryview], sizes: list[int]) -> Iterator[Iterator[me
 def _array_header(dtype: str, shape: tuple[int, ...]) -> bytes:
     nbytes = math.prod(shape) * DTYPES[dtype].size
     inner = _header(3, 0x90, 15, 0xDC) + _header(len(shape), 0x90, 15, 0xDC) + b"".join(map(_integer, shape))
-    inner += _text(NAMES[dtype]) + _bytes_header(nbytes)
+    inner += _text(MSGPACK_OF_TAG[dtype]) + _bytes_header(nbytes)
     count = len(inner) + nbytes
     if count in (1, 2, 4, 8, 16):
         before = struct.pack("B", 0xD4 + count.bit_length() - 1)

@@ -23,7 +23,7 @@ from xlmr_core.errors import CheckpointError
 
 __all__ = [
     "DTYPES",
-    "FLOATS",
+    "FLOAT_TAGS",
     "PIECE",
     "Container",
     "DType",
@@ -63,8 +63,8 @@ DTYPES: dict[str, DType] = {
     "F64": DType(8, "float64"),
 }
 # What a model can compute in.
-FLOATS = ("F16", "BF16", "F32", "F64")
-_TAGS = {dtype.numpy: tag for tag, dtype in DTYPES.items() if dtype.numpy is not None}
+FLOAT_TAGS = ("F16", "BF16", "F32", "F64")
+_TAG_OF_NUMPY = {dtype.numpy: tag for tag, dtype in DTYPES.items() if dtype.numpy is not None}
 
 # Bytes of a stream in memory at a time; a multiple of every dtype's size.
 PIECE = 1 << 24
@@ -162,12 +162,12 @@ class RawTensor:
     @classmethod
     def from_numpy(cls, array: np.ndarray[Any, Any]) -> RawTensor:
         """Wrap an array, without copying if it is contiguous."""
-        if array.dtype.name not in _TAGS:
+        if array.dtype.name not in _TAG_OF_NUMPY:
             raise CheckpointError(
-                f"safetensors files hold {', '.join(_TAGS)}, received an array of {array.dtype}; convert it"
+                f"safetensors files hold {', '.join(_TAG_OF_NUMPY)}, received an array of {array.dtype}; convert it"
             )
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
-        return cls(_TAGS[array.dtype.name], array.shape, array.reshape(-1).view(np.uint8).data)
+        return cls(_TAG_OF_NUMPY[array.dtype.name], array.shape, array.reshape(-1).view(np.uint8).data)
 
 
 def _let_go(data: memoryview) -> None:

@@ -23,7 +23,7 @@ SCALE = "_scale"  # suffix of the scales
 # By bare name (without ``roberta.``): nearly all bytes and nearly all work. Position and type embeddings, norms,
 # biases, poolers and the small projections of heads stay float32: under one percent of both, and a head can start fresh
 # and be trained.
-_WEIGHTS = re.compile(
+_QUANTIZED_NAMES = re.compile(
     r"embeddings\.word_embeddings\.weight"
     r"|encoder\.layer\.\d+\..*(query|key|value|dense)\.weight"
     r"|lm_head\.decoder\.weight"
@@ -41,7 +41,7 @@ class Int8(Scheme):
         return {"quant_method": "xlmr-int8", "version": 1}
 
     def takes(self, row: Parameter) -> bool:
-        return _WEIGHTS.fullmatch(row.name.removeprefix("roberta.")) is not None
+        return _QUANTIZED_NAMES.fullmatch(row.name.removeprefix("roberta.")) is not None
 
     def stored(self, row: Parameter) -> tuple[Stored, ...]:
         return Stored("", "I8", row.shape, row.dims), Stored(SCALE, "F32", row.shape[:1], row.dims[:1])

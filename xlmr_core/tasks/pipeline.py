@@ -1,7 +1,7 @@
 """The pipeline of every task: inputs in, answers out in the same order, in batches of similar lengths.
 
 A text, a list of texts, or a stream (a generator, a data set or another iterable), which is answered as it is read,
-``batch_size`` inputs at a time. The task says what an input is and what becomes of it; a runner runs the model.
+``batch_size`` inputs at a time. The task says what an input is and what happens to it; a runner runs the model.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xlmr_core.arguments import Served, without_published
 from xlmr_core.errors import InputError
-from xlmr_core.hub import Served, without_published
 from xlmr_core.tasks import TASKS, TaskRow, auto_of, find_task
 from xlmr_core.tasks.options import TaskOptions, option_fields
 from xlmr_core.tasks.runner import Runner
@@ -25,9 +25,9 @@ from xlmr_core.tasks.task import Arrays, Item
 __all__ = ["Pipeline", "changed", "check_model", "pipeline_class"]
 
 # Published arguments of a pipeline and its calls that ask for nothing here: any value will do, or only these.
-NOT_NEEDED = ("num_workers",)
+PIPELINE_NOT_NEEDED = ("num_workers",)
 _TEXT = "a text model has none"
-ONLY: Served = {
+PIPELINE_ONLY: Served = {
     **dict.fromkeys(("feature_extractor", "image_processor", "processor", "modelcard"), ((None,), _TEXT)),
     "pipeline_class": ((None,), "the task chooses the class"),
     "binary_output": ((False,), "answers are plain Python objects"),
@@ -155,7 +155,7 @@ def changed(task: str, options: TaskOptions, changes: Mapping[str, Any]) -> Task
     Raises:
         InputError: for an option that the task does not have, or a value that makes no sense.
     """
-    changes = without_published(changes, ONLY, NOT_NEEDED)
+    changes = without_published(changes, PIPELINE_ONLY, PIPELINE_NOT_NEEDED)
     known = [own.name for own in option_fields(options)]
     unknown = sorted(set(changes) - set(known))
     if unknown:

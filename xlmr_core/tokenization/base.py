@@ -7,9 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self, Unpack
 
-from xlmr_core.config_checks import refuse_unknown
+from xlmr_core.arguments import UPLOAD_ARGUMENTS, refuse_unknown
 from xlmr_core.errors import TokenizerError
-from xlmr_core.hub import UPLOAD_ARGUMENTS
 from xlmr_core.tokenization import calling, files
 from xlmr_core.tokenization.calling import (
     CallArguments,

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from xlmr_core.arguments import HUB_ARGUMENTS, NOT_NEEDED, ONLY, without_published
 from xlmr_core.atomic_files import write_all_atomically
 from xlmr_core.errors import TokenizerError
-from xlmr_core.hub import HUB_ARGUMENTS, NOT_NEEDED, ONLY, resolve, without_published
+from xlmr_core.hub import resolve
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 
 __all__ = ["ADDED_FILE", "CONFIG_FILE", "SPECIAL_FILE", "TOKENIZER_FILE", "VOCAB_FILE", "TokenizerFiles", "find_files"]
@@ -25,7 +26,7 @@ ADDED_FILE = "added_tokens.json"
 _SOMETIMES_WRITTEN = (VOCAB_FILE, TOKENIZER_FILE, ADDED_FILE)
 
 # Published arguments that choose a class elsewhere.
-_NOT_NEEDED = (*NOT_NEEDED, "config", "tokenizer_type")
+_TOKENIZER_NOT_NEEDED = (*NOT_NEEDED, "config", "tokenizer_type")
 # What some versions write about the files themselves: written anew by us, or wrong once the files moved.
 _BOOKKEEPING = (
     "tokenizer_class",
@@ -63,7 +64,7 @@ def find_files(
         InputError: a published argument whose value cannot be served.
     """
     where = {name: arguments[name] for name in HUB_ARGUMENTS if name in arguments}
-    settings = without_published(arguments, ONLY, (*_NOT_NEEDED, *HUB_ARGUMENTS))
+    settings = without_published(arguments, ONLY, (*_TOKENIZER_NOT_NEEDED, *HUB_ARGUMENTS))
     path = Path(name_or_path)
     if path.is_file():
         kind = "tokenizer_file" if path.suffix == ".json" else "vocab_file"

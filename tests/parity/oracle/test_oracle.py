@@ -79,7 +79,7 @@ def answer(model: Any, made: Made, head: str) -> tuple[dict[str, Array], dict[st
     gradients: dict[str, Array] = {}
     if output.get("loss") is not None:
         output["loss"].backward()
-        # Under all names: which of two tied ones comes first is a matter of the version.
+        # Under all names: which of two tied ones comes first depends on the version.
         named = model.named_parameters(remove_duplicate=False)
         gradients = {name: p.grad.numpy() for name, p in named if p.grad is not None}
     wanted = {name: x for name, x in output.items() if x is not None and name in HEADS[head].output.fields}
@@ -110,7 +110,7 @@ def test_same_outputs_and_gradients(family: str, head: str, seed: int, mode: Mod
     ours = TorchModel(build_ours(made, head), mode)
     if mode.kernel != "eager":
         expected = {name: x for name, x in expected.items() if "attentions" not in name}
-    # A causal model's left-padded queries see no key; which uniform answer they give is a matter of the version.
+    # A causal model's left-padded queries see no key; which uniform answer they give depends on the version.
     where_BS = made.mask_BS == 1 if mode.packed or made.config.is_decoder else None
     assert_close(head, ours.forward(made.inputs), expected, tolerances.ORACLE, where_BS)
     if "loss" in expected:

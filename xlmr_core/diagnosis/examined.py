@@ -11,21 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from xlmr_core.checkpoints.casting import FLOAT_TAGS, blocks, widened
+from xlmr_core.checkpoints.casting import blocks, widened
 from xlmr_core.checkpoints.load_plan import LoadPlan
 from xlmr_core.checkpoints.model_files import ModelFiles
 from xlmr_core.errors import CheckpointError, ConfigError, XLMRError
+from xlmr_core.formats.tensors import FLOAT_TAGS
 from xlmr_core.tokenization import XLMRobertaTokenizer, XLMRobertaTokenizerFast
 from xlmr_core.tokenization.files import CONFIG_FILE, TOKENIZER_FILE, VOCAB_FILE
 
-__all__ = ["Patient", "Told", "Values", "advice", "ill", "in_words", "json_object", "listed"]
+__all__ = ["Examined", "Remark", "Values", "advice", "fault", "in_words", "json_object", "listed"]
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a check found: whether that is an ill or advice, in words, and what to do."""
+class Remark:
+    """What a check found: whether that is a fault or advice, in words, and what to do."""
 
-    is_ill: bool
+    is_fault: bool
     what: str
     remedy: str
 
@@ -39,7 +40,7 @@ class Values:
     largest: float
 
 
-class Patient:
+class Examined:
     """An open checkpoint, and what several checks want to know of it."""
 
     def __init__(self, files: ModelFiles) -> None:
@@ -92,21 +93,21 @@ class Patient:
         return {
             name: _values_of(self.files, source)
             for name, source in self.plan.sources.items()
-            if self.files.checkpoint.info(source).dtype in FLOAT_TAGS.values()
+            if self.files.checkpoint.info(source).dtype in FLOAT_TAGS
         }
 
     @property
     def stored_dtypes(self) -> set[str]:
         sources = self.plan.sources.values() if self.plan is not None else ()
-        return {dtype for name in sources if (dtype := self.files.checkpoint.info(name).dtype) in FLOAT_TAGS.values()}
+        return {dtype for name in sources if (dtype := self.files.checkpoint.info(name).dtype) in FLOAT_TAGS}
 
 
-def ill(what: str, remedy: str) -> Told:
-    return Told(True, what, remedy)
+def fault(what: str, remedy: str) -> Remark:
+    return Remark(True, what, remedy)
 
 
-def advice(what: str, remedy: str) -> Told:
-    return Told(False, what, remedy)
+def advice(what: str, remedy: str) -> Remark:
+    return Remark(False, what, remedy)
 
 
 def in_words(error: Exception) -> tuple[str, str]:
