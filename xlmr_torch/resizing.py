@@ -26,7 +26,6 @@ class ResizableModel(nn.Module):
 
     def prune_heads(self, heads_to_prune: dict[int, list[int]]) -> None:
         """Remove attention heads for good: lists of heads by layer, by their original numbers."""
-        self._refuse_quantized("prune_heads")
         self.base_model.prune_heads(heads_to_prune)
 
     @torch.no_grad()

@@ -226,6 +226,7 @@ def test_changing_the_dtype_is_refused_before_anything_changes(family: str, chan
     [
         ("resize_token_embeddings", lambda model: model.resize_token_embeddings(50)),
         ("prune_heads", lambda model: model.prune_heads({0: [0]})),
+        ("prune_heads", lambda model: model.base_model.prune_heads({0: [0]})),
     ],
 )
 def test_changing_the_shape_is_refused(what: str, change: Any) -> None:
