@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from xlmr_core.errors import InputError
 
-__all__ = ["FLOAT_DTYPES", "one_device", "refuse_device", "refuse_dtype"]
+__all__ = ["FLOAT_DTYPES", "one_device", "refuse_absent", "refuse_device", "refuse_dtype"]
 
 FLOAT_DTYPES = ("float32", "float16", "bfloat16", "float64")
 # Values of the published ``device_map`` that leave the choice to the framework.
@@ -34,19 +34,35 @@ def one_device(device: Any, device_map: Any) -> Any:
     return "auto" if isinstance(found, str) and found in _ANY_DEVICE else found
 
 
-def refuse_device(device: Any, accelerator: str, example: str) -> NoReturn:
-    """Refuse what is no device's name.
+def refuse_device(device: Any, forms: str) -> NoReturn:
+    """Refuse what names no device.
 
     Args:
         device: what was passed.
-        accelerator: what is counted from 0, with its article.
-        example: the name of one.
+        forms: what a device can be.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(f"device must be {forms}, received {device!r}")
+
+
+def refuse_absent(device: Any, kind: str, framework: str, here: Any, build: str) -> NoReturn:
+    """Refuse a device that is not on this machine.
+
+    Args:
+        device: what was passed.
+        kind: what it asks for.
+        framework: what looked for it.
+        here: which ones, or how many, it found.
+        build: what to install where there is one.
 
     Raises:
         InputError: always.
     """
     raise InputError(
-        f"device must be {accelerator}'s number, -1, or a name such as 'cpu' or {example!r}, received {device!r}"
+        f"device {device!r} asks for {kind}, {framework} sees {here or 'none'} here; "
+        f"pass device='cpu', or install {build}"
     )
 
 

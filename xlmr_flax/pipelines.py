@@ -13,7 +13,7 @@ import jax
 from xlmr_core.tasks.choosing import choose
 from xlmr_core.tasks.pipeline import pipeline_class
 from xlmr_flax import auto
-from xlmr_flax.placement import find_device
+from xlmr_flax.placement import find_one_device
 from xlmr_flax.runner import Runner
 
 __all__ = ["pipeline"]
@@ -30,7 +30,9 @@ def pipeline(
     use_fast: bool = True,
     token: str | bool | None = None,
     device: int | str | jax.Device | None = None,
+    device_map: Any = None,
     dtype: Any = None,
+    torch_dtype: Any = None,
     trust_remote_code: bool | None = None,
     model_kwargs: dict[str, Any] | None = None,
     **options: Any,
@@ -45,9 +47,10 @@ def pipeline(
         framework: ``jax`` or ``flax``, which is also the default here; the other backends have their own ``pipeline``.
         revision, token: which version on the hub, and the access token for it.
         use_fast: whether the tokenizer is the one of the ``tokenizers`` library.
-        device: an accelerator's number, -1 for the CPU, a name such as ``gpu:1``, or a device; by default JAX's default
-            device, or where a given model is.
+        device, device_map: an accelerator's number, -1 for the CPU, a name such as ``gpu:1``, or a device; by default
+            JAX's default device, or where a given model is.
         dtype: in which everything is computed; by default float32, or what a given model has.
+        torch_dtype: of the parameters, as ``from_pretrained`` takes it; by default float32.
         trust_remote_code: of the published signature; no code from a checkpoint is ever run.
         model_kwargs: further arguments of the model's ``from_pretrained``.
         **options: the task's options, e.g. ``top_k`` or ``batch_size``.
@@ -69,13 +72,14 @@ def pipeline(
         model_kwargs=model_kwargs,
         options=options,
     )
-    place = find_device(device)
+    place = find_one_device(device, device_map)
     tokenizer = choice.load_tokenizer()
     if choice.named:
         auto_class = getattr(auto, f"Flax{choice.task.auto}")
-        model = auto_class.from_pretrained(choice.model, dtype=dtype, device=place, **choice.arguments)
+        arguments = {**choice.arguments, **({} if torch_dtype is None else {"torch_dtype": torch_dtype})}
+        model = auto_class.from_pretrained(choice.model, dtype=dtype, device=place, **arguments)
     else:
-        choice.check_stays(device=place, dtype=dtype)
+        choice.check_stays(device=place, dtype=dtype, torch_dtype=torch_dtype)
     return pipeline_class(__name__, Runner, choice.task.pipeline)(model, tokenizer, **choice.options)
 
 

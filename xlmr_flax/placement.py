@@ -7,8 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from xlmr_core.errors import InputError
-from xlmr_core.placement import FLOAT_DTYPES, one_device, refuse_device, refuse_dtype
+from xlmr_core.placement import FLOAT_DTYPES, one_device, refuse_absent, refuse_device, refuse_dtype
 
 __all__ = ["find_device", "find_dtype", "find_one_device"]
 
@@ -27,7 +26,7 @@ def find_device(device: int | str | jax.Device | None) -> jax.Device | None:
     else:
         platform, _, number = str(device).partition(":")
         if number and not number.isdecimal():
-            refuse_device(device, "an accelerator", "gpu:0")
+            refuse_device(device, "an accelerator's number, -1, or a name such as 'cpu' or 'gpu:0'")
         index = int(number or 0)
     try:
         found = jax.devices(platform)
@@ -36,11 +35,8 @@ def find_device(device: int | str | jax.Device | None) -> jax.Device | None:
     if isinstance(device, int) and device >= 0 and found and found[0].platform == "cpu":
         found = []
     if index >= len(found):
-        raise InputError(
-            f"device {device!r} asks for what JAX does not see here, "
-            f"expected one of {', '.join(map(str, jax.devices()))}; "
-            "pass device='cpu', or install a JAX for your accelerator"
-        )
+        kind = f"a {platform.upper()}" if platform else "an accelerator"
+        refuse_absent(device, kind, "JAX", ", ".join(map(str, jax.devices())), "a JAX for your accelerator")
     return found[index]
 
 

@@ -71,14 +71,13 @@ def pipeline(
         options=options,
     )
     dtype = torch_dtype if dtype is None else dtype
-    device = device_map if device is None else device
-    find_one_device(device)
+    place = find_one_device(device, device_map)
     tokenizer = choice.load_tokenizer()
     if choice.named:
         auto_class = getattr(auto, f"TF{choice.task.auto}")
-        model = auto_class.from_pretrained(choice.model, dtype=dtype, device=device, **choice.arguments)
+        model = auto_class.from_pretrained(choice.model, dtype=dtype, device=place, **choice.arguments)
     else:
-        choice.check_stays(device=device, dtype=dtype)
+        choice.check_stays(device=place, dtype=dtype)
     return pipeline_class(__name__, Runner, choice.task.pipeline)(model, tokenizer, **choice.options)
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from xlmr_core.errors import InputError
-from xlmr_core.placement import FLOAT_DTYPES, one_device, refuse_device, refuse_dtype
+from xlmr_core.placement import FLOAT_DTYPES, one_device, refuse_absent, refuse_device, refuse_dtype
 
 __all__ = ["find_device", "find_one_device", "find_policy"]
 
@@ -26,14 +25,11 @@ def find_device(device: int | str) -> str:
     name = ("cpu" if device < 0 else f"gpu:{device}") if isinstance(device, int) else str(device).lower()
     match = re.fullmatch(r"/?(?:device:)?(cpu|gpu|cuda)(?::(\d+))?", name)
     if match is None:
-        refuse_device(device, "a GPU", "gpu:0")
+        refuse_device(device, "a GPU's number, -1, or a name such as 'cpu' or 'gpu:0'")
     kind, index = "CPU" if match[1] == "cpu" else "GPU", int(match[2] or 0)
     here = len(tf.config.list_logical_devices(kind))
     if index >= here:
-        raise InputError(
-            f"device {device!r} asks for a {kind}, TensorFlow sees {here or 'none'} here; "
-            "pass device='cpu', or install a build of tensorflow for it"
-        )
+        refuse_absent(device, f"a {kind}", "TensorFlow", here, "a build of tensorflow for it")
     return f"/device:{kind}:{index}"
 
 

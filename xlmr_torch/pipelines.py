@@ -74,8 +74,8 @@ def pipeline(
         options=options,
     )
     dtype = torch_dtype if dtype is None else dtype
-    device = device_map if device is None else device
-    place = None if device is None else find_one_device(device)
+    # A model that is given stays where it is, if nothing was said.
+    place = None if device is None and device_map is None else find_one_device(device, device_map)
     tokenizer = choice.load_tokenizer()
     if choice.named:
         auto_class = getattr(auto, choice.task.auto)

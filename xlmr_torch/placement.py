@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from xlmr_core.errors import InputError
-from xlmr_core.placement import one_device, refuse_device, refuse_dtype
+from xlmr_core.placement import one_device, refuse_absent, refuse_device, refuse_dtype
 
 __all__ = ["find_device", "find_dtype", "find_one_device"]
 
@@ -23,19 +22,13 @@ def find_device(device: int | str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
     except RuntimeError:
-        refuse_device(device, "a GPU", "cuda:0")
+        refuse_device(device, "a GPU's number, -1, or a name such as 'cpu' or 'cuda:0'")
     if found.type not in ("cpu", "cuda", "mps", "xpu"):
-        raise InputError(
-            f"device must be 'cpu', 'cuda', 'mps' or 'xpu', received {str(found)!r}: models cannot run there"
-        )
+        refuse_device(str(found), "'cpu', 'cuda', 'mps' or 'xpu', where models can run")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        here = torch.cuda.device_count() or "none"
-        raise InputError(
-            f"device {str(found)!r} asks for a CUDA GPU, PyTorch sees {here} here; "
-            "pass device='cpu', or install a CUDA build of torch"
-        )
+        refuse_absent(str(found), "a CUDA GPU", "PyTorch", torch.cuda.device_count(), "a CUDA build of torch")
     if found.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("device 'mps' asks for an Apple GPU, PyTorch sees none here; pass device='cpu'")
+        refuse_absent(str(found), "an Apple GPU", "PyTorch", None, "a build of torch for macOS")
     return found
 
 

@@ -207,7 +207,7 @@ def test_arrays_in_place_of_files(saved):
     [
         ({"dtype": "int8"}, "dtype must be float32, float16, bfloat16 or float64, received 'int8'"),
         ({"param_dtype": "int32"}, "dtype must be float32"),
-        ({"device": "gpu:7"}, "'gpu:7' asks for what JAX does not see here"),
+        ({"device": "gpu:7"}, "'gpu:7' asks for a GPU, JAX sees .* here"),
         ({"device": "cpu:one"}, "device must be"),
         ({"attn_implementation": "flash"}, "attn_implementation must be one of 'sdpa', 'eager'"),
         ({"packing": "sometimes"}, "packing must be one of"),

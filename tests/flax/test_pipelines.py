@@ -63,10 +63,17 @@ def test_dtype_and_mistakes(folder, fill):
         InputError, match="in xlmr_flax framework must be 'jax', received 'pt'; import pipeline from xlmr_torch"
     ):
         pipeline("fill-mask", model=folder, framework="pt")
-    with pytest.raises(InputError, match="asks for what JAX does not see here"):
+    with pytest.raises(InputError, match=r"device 0 asks for an accelerator, JAX sees .*cpu.* here; pass device='cpu'"):
         pipeline("fill-mask", model=folder, device=0)
+    with pytest.raises(InputError, match=r"device 'gpu:9' asks for a GPU, JAX sees"):
+        pipeline("fill-mask", model=folder, device_map={"": "gpu:9"})
     with pytest.raises(InputError, match="stays where and as it is"):
         pipeline("fill-mask", model=fill.model, device="cpu")
+    with pytest.raises(InputError, match="stays where and as it is, received torch_dtype='float16'"):
+        pipeline("fill-mask", model=fill.model, torch_dtype="float16")
+    # As in from_pretrained: dtype is of what is computed, torch_dtype of the parameters.
+    half = pipeline("fill-mask", model=folder, torch_dtype="float16", device_map="cpu").model
+    assert half.dtype == jnp.float32 and half.get_input_embeddings().embedding[...].dtype == jnp.float16
 
 
 def test_the_command_line_answers_like_the_pipeline(fill, folder):

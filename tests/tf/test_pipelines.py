@@ -51,6 +51,8 @@ def test_ways_to_name_a_model(folder, fill):
     assert_same(FillMaskPipeline(model, fill.tokenizer, top_k=5)(text), expected)
     assert type(fill) is FillMaskPipeline and (fill.task, fill.device) == ("fill-mask", "/device:CPU:0")
     assert_same(pipeline("fill-mask", model=str(folder), framework="tf", device="cpu", dtype="float32")(text), expected)
+    by_map = pipeline("fill-mask", model=str(folder), device_map={"": "cpu"}, torch_dtype="float32")
+    assert_same(by_map(text), expected)
     assert_same(pipeline("fill-mask", model=model, tokenizer=str(folder), batch_size=2)([text, text]), [expected] * 2)
 
 
@@ -58,6 +60,7 @@ def test_what_is_refused(folder, fill):
     for arguments, message in (
         ({"framework": "pt"}, "in xlmr_tf framework must be 'tf', received 'pt'; import pipeline from xlmr_torch"),
         ({"device": "gpu:9"}, "asks for a GPU"),
+        ({"device_map": {"": "gpu:9"}}, "asks for a GPU"),
         ({"config": 3}, "config must be a configuration or its name"),
     ):
         with pytest.raises(InputError, match=message):

@@ -132,6 +132,7 @@ def test_half_precision_is_answered_in_float32(folder):
 @pytest.mark.parametrize("device", [None, "cpu", -1, torch.device("cpu")])
 def test_the_cpu_by_all_its_names(folder, device):
     assert pipeline("fill-mask", model=folder, device=device).device == torch.device("cpu")
+    assert pipeline("fill-mask", model=folder, device_map=device).device == torch.device("cpu")
 
 
 @pytest.mark.skipif(not GPU, reason="needs a CUDA GPU")
@@ -172,6 +173,7 @@ def test_a_dtype_without_a_point_is_refused(dtype):
         ),
         ({"model": "no/such/folder", "device": 99, "topk": 3}, InputError, "received topk"),
         ({"model": "no/such/folder", "device": 99}, InputError, "asks for a CUDA GPU"),
+        ({"model": "no/such/folder", "device_map": {"": 99}}, InputError, "asks for a CUDA GPU"),
         ({"topk": 3}, InputError, "takes the options top_k, targets, tokenizer_kwargs, batch_size, received topk"),
         ({"model": "no/such/folder"}, ModelNotFoundError, "no/such/folder"),
         ({"device": "gpu"}, InputError, "received 'gpu'"),

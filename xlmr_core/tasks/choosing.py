@@ -48,13 +48,16 @@ class Choice:
             return self.tokenizer
         return AutoTokenizer.from_pretrained(self.tokenizer, **self.tokenizer_arguments)
 
-    def check_stays(self, *, device: Any, dtype: Any) -> None:
+    def check_stays(self, **wanted: Any) -> None:
         """Refuse to move a model that is given, in frameworks whose models stay where they are.
+
+        Args:
+            **wanted: the device and dtypes that were passed, by the names of their arguments.
 
         Raises:
             InputError: if it should be somewhere else or of another dtype.
         """
-        for name, value in (("device", device), ("dtype", dtype)):
+        for name, value in wanted.items():
             if value is not None:
                 raise InputError(
                     f"a model that is given stays where and as it is, received {name}={value!r}; "
