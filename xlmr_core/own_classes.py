@@ -9,6 +9,8 @@ a model inside, such as a second encoder       so are its tensors
 an argument of its constructor                 ``from_pretrained`` hands it on
 one tensor in two places                       it is saved once, and is one tensor again after a load
 what no path leads to or no file can hold      the save is refused before anything is written
+values that are no variable of the framework   so too; but for PyTorch, where a plain tensor in an attribute is no part
+                                               of the state, as in every state dict: register a buffer to save it
 =============================================  ===============================================================
 
 What a checkpoint lacks of it stays as the class made it, and the load says so. Projections, embeddings and norms that a
@@ -130,12 +132,13 @@ def check_encoder(kind: type, encoder: str, present: bool) -> None:
         )
 
 
-def refuse_lost(what: Iterable[str], kind: type) -> None:
+def refuse_lost(what: Iterable[str], kind: type, remedy: str) -> None:
     """Refuse to save a model of which a part would be lost.
 
     Args:
-        what: the tensors that no path of attributes leads to.
+        what: the tensors that no path of attributes leads to, or that the framework does not take for variables.
         kind: the class of the model.
+        remedy: how the framework wants them to be kept.
 
     Raises:
         InputError: if there are any.
@@ -143,8 +146,8 @@ def refuse_lost(what: Iterable[str], kind: type) -> None:
     lost = list(what)
     if lost:
         raise InputError(
-            f"{', '.join(lost[:8])} would not be saved, because no attribute of {kind.__name__} leads there; "
-            "keep layers and variables in attributes, or in lists and dictionaries that are attributes"
+            f"{', '.join(lost[:8])} of {kind.__name__} would not be saved; {remedy}, in attributes, or in lists and "
+            "dictionaries that are attributes"
         )
 
 

@@ -26,13 +26,13 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.formats.tensors import RawTensor
 from xlmr_core.loading import StateDict, config_to_save, dtype_wanted, loading_info, metadata_to_save, read_request
-from xlmr_core.own_classes import check_dtypes, check_ties, own_names
+from xlmr_core.own_classes import check_dtypes, check_ties, own_names, refuse_lost
 from xlmr_core.parameters import Parameter, Role, stored_names
 from xlmr_core.quantization import refuse_quantized
 from xlmr_flax.functional import flatten, in_layout, unflatten, with_params
 from xlmr_flax.linear import loading
 from xlmr_flax.placement import find_dtype, find_one_device
-from xlmr_flax.values import places, spots
+from xlmr_flax.values import lost, places, spots
 
 if TYPE_CHECKING:
     from xlmr_flax.pretrained import PreTrainedModel
@@ -215,6 +215,7 @@ def save_pretrained(
             f"safe_serialization=False writes the published parameters only, expected none beside them, received "
             f"{', '.join(own[:8])}; leave it True"
         )
+    refuse_lost(lost(model), type(model), "keep settings in the config and values in nnx.Param or nnx.Variable")
     check_ties(rows, places(model, rows))
     stored = {name: rows[rows[name].tied_to or name] for name in stored_names(rows)}
     values = {}

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -19,7 +20,7 @@ from xlmr_flax.embeddings import Embedding
 from xlmr_flax.functional import Path, flatten, in_layout, path_of, unflatten
 from xlmr_flax.linear import LayerNorm, Linear
 
-__all__ = ["ModelValues", "Spot", "places", "spots"]
+__all__ = ["ModelValues", "Spot", "lost", "places", "spots"]
 
 # The variables of ordinary layers: the attribute, its published name, and what it is.
 _LINEAR = {"kernel": ("weight", Role.LINEAR_WEIGHT), "bias": ("bias", Role.LINEAR_BIAS)}
@@ -38,8 +39,8 @@ INIT_OF_ROLE = {
     Role.NORM_SCALE: Init.ONES,
     Role.NORM_BIAS: Init.ZEROS,
 }
-# What changes from call to call is no part of a checkpoint.
-PASSING = (nnx.RngState, nnx.Intermediate, nnx.Cache)
+# What changes from call to call, and what counts the steps of training, is no part of a checkpoint.
+PASSING = (nnx.RngState, nnx.Intermediate, nnx.Cache, nnx.OptState, nnx.metrics.MetricState)
 
 
 class Spot(NamedTuple):
@@ -180,6 +181,22 @@ def spots(model: nnx.Module) -> dict[str, Spot]:
     return found
 
 
+def lost(model: nnx.Module) -> list[str]:
+    """The paths of arrays that are in no variable, and of variables that are in no attribute, list or dictionary: they
+    would not be saved."""
+    kept = {id(spot.variable) for spot in spots(model).values()}
+    return [
+        ".".join(map(str, path))
+        for path, node in nnx.iter_graph(model)
+        if _is_bare(node) or (isinstance(node, nnx.Variable) and not isinstance(node, PASSING) and id(node) not in kept)
+    ]
+
+
+def _is_bare(node: Any) -> bool:
+    """Whether a node is an array by itself. A random key is none."""
+    return isinstance(node, jax.Array | np.ndarray) and not jnp.issubdtype(node.dtype, jax.dtypes.prng_key)
+
+
 def _walk(holder: Any, path: Path, published: dict[Path, Parameter]) -> Iterator[tuple[Path, Any, nnx.Variable[Any]]]:
     """Path, holder and variable, through attributes, lists and dictionaries.
 
@@ -199,6 +216,6 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
         return [(str(key), part) for key, part in value.items()]
     if isinstance(value, list | tuple | nnx.List):
         return [(str(number), part) for number, part in enumerate(value)]
-    if isinstance(value, nnx.Module):
+    if isinstance(value, nnx.Pytree):
         return [(name, part) for name, part in vars(value).items() if not name.startswith("_pytree__")]
     return []

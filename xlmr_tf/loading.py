@@ -202,7 +202,7 @@ def save_pretrained(model: PreTrainedModel, folder: Path, *, max_shard_size: int
     """Write the files of :meth:`PreTrainedModel.save_pretrained`."""
     rows = model.parameter_table()
     here = places(model, rows)
-    refuse_lost(lost(model, here), type(model))
+    refuse_lost(lost(model, here), type(model), "keep layers and variables of Keras (add_weight, not tf.Variable)")
     check_ties(rows, here)
     stored = {name: rows[rows[name].tied_to or name] for name in stored_names(rows)}
     dtypes = {name: str(variable_at(model, row).dtype) for name, row in stored.items()}

@@ -125,7 +125,8 @@ def places(model: Any, known: Mapping[str, Parameter]) -> dict[str, Place]:
 
 
 def lost(model: Any, here: Mapping[str, Place]) -> list[str]:
-    """The variables of a model that are in no attribute, list or dictionary, so that they have no name."""
+    """The variables of a model that would not be saved: those in no attribute, list or dictionary, so that they have no
+    name, and those of TensorFlow, of which Keras does not know."""
     kept = {place.tensor for place in here.values()}
     variables: list[Any] = []
     for _, node in _nodes(model):
@@ -134,7 +135,17 @@ def lost(model: Any, here: Mapping[str, Place]) -> list[str]:
             for part in (part for value in vars(node).values() if isinstance(value, set) for part in value):
                 variables += part.weights if isinstance(part, keras.layers.Layer) else [part]
     found = (x for x in variables if isinstance(x, keras.Variable) and id(x) not in kept and not _is_adapter(x.name))
-    return list(dict.fromkeys(variable.path for variable in found))
+    return list(dict.fromkeys([*(variable.path for variable in found), *_of_tensorflow(model)]))
+
+
+def _of_tensorflow(model: Any) -> Iterator[str]:
+    """The paths of variables that are TensorFlow's own and not Keras's."""
+    for path, node in _nodes(model):
+        for name, part in vars(node).items() if isinstance(node, keras.layers.Layer) else _parts(node):
+            if isinstance(part, tf.Variable):
+                yield path + name
+            elif isinstance(part, tf.Module):
+                yield from (f"{path}{name}.{variable.name}" for variable in part.variables)
 
 
 def unbuilt(model: Any) -> list[str]:

@@ -97,13 +97,13 @@ def test_what_a_constructor_takes(kind: type, base: type, names: set[str], takes
 def test_what_would_be_lost_is_refused() -> None:
     rows, here = table_of(KNOWN, published()), published()
     check_ties(rows, here)
-    refuse_lost([], Base)
+    refuse_lost([], Base, "keep them")
     check_dtypes({"a": "F32"}, {"a": "float32"})
     here["lm_head.decoder.weight"] = Place((9, 4), 1000)
     with pytest.raises(InputError, match=rf"lm_head.decoder.weight is tied to {WORDS} and would be lost"):
         check_ties(rows, here)
-    with pytest.raises(InputError, match="a, b would not be saved, because no attribute of Base leads there"):
-        refuse_lost(iter("ab"), Base)
+    with pytest.raises(InputError, match="a, b of Base would not be saved; keep them, in attributes, or in lists"):
+        refuse_lost(iter("ab"), Base, "keep them")
     with pytest.raises(InputError, match="b is complex64, which no checkpoint here holds; convert or remove it"):
         check_dtypes({"a": "F32", "b": None}, {"a": "float32", "b": "complex64"})
 

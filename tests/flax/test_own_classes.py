@@ -10,6 +10,7 @@ import pytest
 jax = pytest.importorskip("jax", reason="needs the extra flax: pip install 'xlmr[flax]'")
 
 import jax.numpy as jnp  # noqa: E402
+import optax  # noqa: E402
 from flax import nnx  # noqa: E402
 
 import xlmr_flax  # noqa: E402
@@ -198,6 +199,58 @@ def test_what_cannot_be_saved_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(InputError, match=r"wave is complex64, which no checkpoint here holds"):
         model.save_pretrained(tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+class Pair(nnx.Pytree):
+    """Parameters that are no module."""
+
+    def __init__(self):
+        self.weight = nnx.Param(jnp.ones(2))
+
+
+def with_attribute(value):
+    class Own(own_class("XLMRoberta")):
+        def _build(self, config):
+            super()._build(config)
+            self.added = value()
+
+    return Own
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        (lambda: jnp.ones(3), "added"),
+        (lambda: np.ones(3), "added"),
+        (lambda: nnx.List([nnx.Dict(x=jnp.ones(3))]), "added.0.x"),
+        (lambda: nnx.data(jax.tree_util.Partial(print, nnx.Param(jnp.ones(2)))), "added.*"),
+    ],
+)
+def test_values_that_are_no_variables_are_refused_before_anything_is_written(value, path, tmp_path):
+    model = with_attribute(value)(models.config())
+    with pytest.raises(InputError, match=rf"^{path} of Own would not be saved; .*in nnx.Param or nnx.Variable"):
+        model.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        (Pair, {"added.weight"}),
+        (lambda: nnx.Rngs(0), set()),
+        (lambda: jax.random.key(0), set()),
+        (lambda: nnx.metrics.Average(), set()),
+        (lambda: nnx.Optimizer(Pair(), optax.adam(1e-3), wrt=nnx.Param), set()),
+        (lambda: 3.0, set()),
+    ],
+)
+def test_what_is_no_module_is_saved_and_passing_states_are_not(value, names, tmp_path):
+    own = with_attribute(value)
+    own(models.config()).save_pretrained(tmp_path)
+    with open_checkpoint(tmp_path) as file:
+        assert {name for name in file.names if not name.startswith("roberta.")} == ADDED | names
+    _, info = own.from_pretrained(tmp_path, output_loading_info=True)
+    assert info["missing_keys"] == info["unexpected_keys"] == []
 
 
 def test_a_class_without_an_encoder_is_named(tmp_path):

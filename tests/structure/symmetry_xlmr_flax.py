@@ -93,5 +93,6 @@ DIFFERENCES = {
     "-values.py:put": "a tree of parameters is put together first, and then set as a whole",
     "-values.py:share": TIED,
     "+values.py:Spot": "a variable of NNX has a path in the tree and a published name, and they differ",
+    "+values.py:lost": "in PyTorch plain tensors are no part of the state, and every parameter has a path",
     "+values.py:spots": "a variable of NNX has a path in the tree and a published name, and they differ",
 }

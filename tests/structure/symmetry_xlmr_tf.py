@@ -54,7 +54,7 @@ DIFFERENCES = {
     "+lm_heads.py:labels_at": "in a graph the shape of the labels may show only when it runs",
     "+values.py:ModelValues.get_parameter": "torch.nn.Module has it",
     "+values.py:ModelValues.get_values": "kernels lie transposed, and adapters are added up",
-    "+values.py:lost": "Keras keeps account of variables that are in no attribute",
+    "+values.py:lost": "in PyTorch plain tensors are no part of the state, and every parameter has a path",
     "+values.py:unbuilt": "layers of Keras may have no variables before their first call",
     "+values.py:variable_at": IN_PLACE,
     "+values.py:value_at": "kernels lie transposed, and adapters are added up",

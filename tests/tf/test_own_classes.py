@@ -174,6 +174,13 @@ def in_a_set(model):
     model.odd = {built(keras.layers.Dense(2), 3)}
 
 
+def of_tensorflow(model):
+    model.scale = tf.Variable([1.0, 2.0])
+    model.parts = {"deep": [tf.Variable(1.0)]}
+    model.module = tf.Module()
+    model.module.inside = tf.Variable(3.0, name="inside")
+
+
 def another_decoder(model):
     model.set_output_embeddings(built(keras.layers.Dense(41, use_bias=False), 16))
 
@@ -181,7 +188,9 @@ def another_decoder(model):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (in_a_set, r"kernel, .*bias would not be saved, because no attribute of TFXLMRobertaForMaskedLM leads there"),
+        (in_a_set, r"kernel, .*bias of TFXLMRobertaForMaskedLM would not be saved; keep layers and variables of"),
+        (of_tensorflow, r"^scale, .*parts.deep.0.* would not be saved; .*add_weight, not tf.Variable"),
+        (of_tensorflow, r"module.inside:0"),
         (another_decoder, r"lm_head.decoder.weight is tied to .* set config.tie_word_embeddings = False to save it"),
     ],
 )
