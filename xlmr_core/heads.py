@@ -1,6 +1,6 @@
 """The table of heads: one row a task, the same for base and XL and for every backend.
 
-To add a head: a row here, its rows in ``parameters.py``, a class in each backend's ``modeling_*`` files.
+To add a head: a row here, and what "How do I add a head?" of DEVELOP.md says.
 """
 
 from __future__ import annotations

@@ -215,6 +215,8 @@ HEAD_PARAMETERS: dict[str, tuple[ParamSpec, ...]] = {
     "ForTokenClassification": _linear("classifier", "labels", "hidden"),
     "ForQuestionAnswering": _linear("qa_outputs", "labels", "hidden"),
 }
+# The first steps of their names: what stands on an encoder.
+HEAD_PARTS = tuple(dict.fromkeys(row.name.partition(".")[0] for rows in HEAD_PARAMETERS.values() for row in rows))
 
 
 def dim_sizes(config: XLMRobertaConfig, layer: int | None = None) -> dict[str, int]:

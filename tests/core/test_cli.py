@@ -157,7 +157,7 @@ def test_arguments_reach_the_pipeline(made, arguments, options):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("run", "--task", "translate", "x"), "expected a task of 'fill-mask', received 'translate'"),
+        (("run", "--task", "translate", "x"), "received 'translate'"),
         (("run", "x"), "required: --task"),
         ((*FILL, "--top-k", "0", "<mask>"), "expected an integer of at least 1, received '0'"),
         ((*FILL, "--batch-size", "many", "<mask>"), "expected an integer of at least 1, received 'many'"),

@@ -20,7 +20,7 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import FLOAT_TAGS, RawTensor, TensorInfo
 from xlmr_core.heads import model_class_name
-from xlmr_core.parameters import WORD_EMBEDDINGS, Parameter, Role, parameters
+from xlmr_core.parameters import HEAD_PARTS, WORD_EMBEDDINGS, Parameter, Role, parameters
 from xlmr_core.quantization import Scheme
 
 __all__ = [
@@ -46,7 +46,8 @@ OTHER_HEADS = "classification_heads."
 OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
 
 # Parts that a pretrained checkpoint need not have; everything else has to be there.
-FRESH_PARTS = re.compile(r"^(lm_head|classifier|qa_outputs|pooler)\.|\.crossattention\.")
+_HEADS = "|".join(HEAD_PARTS)
+FRESH_PARTS = re.compile(rf"^({_HEADS}|pooler)\.|\.crossattention\.")
 
 # The config field that implies the size of a dim (see ParamSpec.dims).
 FIELD_OF_DIM = {
@@ -116,7 +117,7 @@ DROPS = (
         lambda config, _: config.tie_word_embeddings,
     ),
     DropRule(re.compile(r"pooler\."), NO_POOLER, lambda _, pooler: not pooler),
-    DropRule(re.compile(r"(lm_head|classifier|qa_outputs)\."), OTHER_TASK),
+    DropRule(re.compile(rf"({_HEADS})\."), OTHER_TASK),
 )
 
 

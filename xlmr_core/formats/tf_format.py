@@ -19,13 +19,14 @@ from xlmr_core.formats.h5_file import SIGNATURE, H5File, texts, write_h5
 from xlmr_core.formats.naming import tensorflow_naming
 from xlmr_core.formats.tensors import Described, LazyTensor, RawTensor, TensorInfo
 from xlmr_core.heads import model_class_name
+from xlmr_core.parameters import HEAD_PARTS
 
 __all__ = ["TF"]
 
 SINGLE = "tf_model.h5"
 INDEX = "tf_model.h5.index.json"
 # What variables are under in a shard, and in a single file below the names of layer and model.
-TOPS = ("roberta", "lm_head", "classifier", "qa_outputs")
+TOPS = ("roberta", *HEAD_PARTS)
 SHARED_WITH_HEAD = "roberta/embeddings/"
 
 
