@@ -233,4 +233,5 @@ def test_peak_memory_is_the_model_once(tmp_path):
         [sys.executable, "-c", MEMORY, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert 0.9 < float(done.stdout.split()[-1]) < 1.3
+    # Pages of the mapped file count as long as the system leaves them; a second copy of the table would make it 1.9.
+    assert 0.9 < float(done.stdout.split()[-1]) < 1.6
