@@ -24,13 +24,19 @@ class Child:
         code: the code.
         quantities: what of it is wanted.
         python: the interpreter.
+        root: the checkout whose source runs.
     """
 
     def __init__(
-        self, code: str, quantities: Sequence[str] = ("seconds", "peak_mib"), python: str = sys.executable
+        self,
+        code: str,
+        quantities: Sequence[str] = ("seconds", "peak_mib"),
+        python: str = sys.executable,
+        root: Path = ROOT,
     ) -> None:
         self._command = [python, "-c", code]
-        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+        self._environment = {**os.environ, "PYTHONPATH": str(root), "HF_HUB_OFFLINE": "1"}
+        self._root = root
         self._quantities = quantities
         self.answer: Any = None
 
@@ -38,7 +44,7 @@ class Child:
         with tempfile.TemporaryFile("w+") as errors:
             start = time.perf_counter()
             with subprocess.Popen(
-                self._command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT, env=self._environment
+                self._command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=self._root, env=self._environment
             ) as process:
                 assert process.stdout is not None
                 line = next((line for line in process.stdout if line.startswith(ANSWER)), None)

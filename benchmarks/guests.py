@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,28 +41,23 @@ def guest_python(options: Options) -> str:
     return os.environ[VARIABLE]
 
 
-class Guest:
+class Kept:
     """A process that takes turns when it is told to. Its time is its own: what goes through the pipe is not counted.
 
     Args:
-        options: of the question; ``--peer`` has to name transformers.
-        module: what the process runs; it ends in :func:`serve`.
-        *arguments: its arguments.
-
-    Raises:
-        Absent: if there is no such environment, or it is not asked for.
+        command: what runs; it ends in :func:`serve`.
+        root: the checkout whose source runs.
     """
 
-    def __init__(self, options: Options, module: str, *arguments: str) -> None:
-        python = guest_python(options)
+    def __init__(self, command: Sequence[str], root: Path = ROOT) -> None:
         self._answers = tempfile.TemporaryDirectory(prefix="xlmr-guest-")
         self._process = subprocess.Popen(
-            [python, "-m", module, *arguments],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+            cwd=root,
+            env={**os.environ, "PYTHONPATH": str(root), "HF_HUB_OFFLINE": "1"},
         )
         weakref.finalize(self, self._process.kill)
 
@@ -78,10 +73,26 @@ class Guest:
         return json.loads(line.removeprefix(ANSWER)), path
 
 
-class GuestJob:
-    """A guest's job with one request; ``answer`` is that of the latest turn."""
+class Guest(Kept):
+    """Such a process in the other environment.
 
-    def __init__(self, guest: Guest, request: Any) -> None:
+    Args:
+        options: of the question; ``--peer`` has to name transformers.
+        module: what the process runs.
+        *arguments: its arguments.
+
+    Raises:
+        Absent: if there is no such environment, or it is not asked for.
+    """
+
+    def __init__(self, options: Options, module: str, *arguments: str) -> None:
+        super().__init__([guest_python(options), "-m", module, *arguments])
+
+
+class GuestJob:
+    """The job of such a process with one request; ``answer`` is that of the latest turn."""
+
+    def __init__(self, guest: Kept, request: Any) -> None:
         self._guest, self._request = guest, request
         self.answer: Any = None
 

@@ -9,7 +9,7 @@ are all but the look-up of embeddings (``optimize_for_inference`` of PyTorch).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from xlmr_core.checks import (
@@ -22,7 +22,7 @@ from xlmr_core.checks import (
 )
 from xlmr_core.config import XLMRobertaConfig
 
-__all__ = ["Call", "read_call"]
+__all__ = ["Call", "Plan", "read_call"]
 
 Array = TypeVar("Array")
 
@@ -61,6 +61,34 @@ class Call(Generic[Array]):
         source = self.inputs_embeds if self.input_ids is None else self.input_ids
         assert source is not None
         return source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Generic[Array]):
+    """What every layer of one call needs beside the states. What differs by layer is asked for by the layer's number.
+
+    Attributes:
+        attention: how tokens attend to each other: the ``AttentionPlan`` of a backend's ``kernels.py``.
+        memory_attention: how they attend to the memory.
+        memory_BMD: the states that cross-attention attends to.
+        head_mask_LN: (layers, N) factors of the heads' probabilities.
+        output_hidden_states: whether the states after each layer are wanted.
+    """
+
+    attention: Any
+    memory_attention: Any = None
+    memory_BMD: Array | None = None
+    head_mask_LN: Any = None
+    output_hidden_states: bool = field(default=False, metadata={"static": True})  # a word of JAX's: no array
+
+    @property
+    def output_attentions(self) -> bool:
+        """Whether probabilities are wanted."""
+        return bool(self.attention.return_weights)
+
+    def head_mask(self, number: Any) -> Any:
+        """(N,): the head mask of a layer."""
+        return None if self.head_mask_LN is None else self.head_mask_LN[number]
 
 
 def read_call(

@@ -88,8 +88,7 @@ def read_request(
         InputError: for a published argument whose value cannot be served.
         TypeError: for an argument that neither the loader, nor the model, nor the configuration knows.
     """
-    where = {key: arguments[key] for key in HUB_ARGUMENTS if key in arguments}
-    format = format_asked_for(**{key: arguments[key] for key in FORMAT_ARGUMENTS if key in arguments})
+    format, where = _where_to_look(arguments)
     left = without_published(arguments, only, (*MODEL_NOT_NEEDED, *HUB_ARGUMENTS, *FORMAT_ARGUMENTS))
     names, takes_any = kind._constructor_arguments()
     others = set(left) - known_names(kind.config_class())  # a name of the configuration is the configuration's
@@ -106,7 +105,8 @@ def read_request(
         found = fetch(name_or_path, format, **where)
         values = found.config_values
     own = model_config(kind.config_class, kind.__name__, values, config, left)
-    own.name_or_path = found.name if found is not None else "" if name_or_path is None else str(name_or_path)
+    name = found.name if found is not None else name_or_path
+    own.name_or_path = "" if name is None else str(name)
     return Request(None if has_state_dict else found, own, constructor)
 
 
@@ -155,12 +155,17 @@ def auto_checkpoint(
     config = arguments.get("config")
     if isinstance(config, XLMRobertaConfig):
         return config, name_or_path
-    where = {key: arguments[key] for key in HUB_ARGUMENTS if key in arguments}
+    format, where = _where_to_look(arguments)
     if config is not None:
         return AutoConfig.from_pretrained(config, **where), name_or_path
-    format = format_asked_for(**{key: arguments[key] for key in FORMAT_ARGUMENTS if key in arguments})
     found = fetch(name_or_path, format, **where)
     return found.config(), found
+
+
+def _where_to_look(arguments: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The format that is asked for, and the arguments of the hub."""
+    format = format_asked_for(**{key: arguments[key] for key in FORMAT_ARGUMENTS if key in arguments})
+    return format, {key: arguments[key] for key in HUB_ARGUMENTS if key in arguments}
 
 
 def dtype_wanted(asked: Any, default: Any, config: XLMRobertaConfig, source: TensorFile, names: Iterable[str]) -> Any:

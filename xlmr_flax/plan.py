@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from xlmr_core import calls
 from xlmr_core.calls import Call
 from xlmr_core.packing import Needs, may_pack, refuse_packing
 from xlmr_flax.inputs import is_concrete
@@ -24,34 +25,12 @@ __all__ = ["Plan", "plan"]
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What every layer of one call needs beside the states; what differs by layer is asked for by the layer's number.
+class Plan(calls.Plan[Any]):
+    """The plan as a pytree, which goes into the compiled run.
 
-    A pytree, which goes into the compiled run. The packing stays outside: of a packed batch the run sees the rows
-    alone, so that batches of other shapes share its programs.
-
-    Attributes:
-        attention: how tokens attend to each other.
-        memory_attention: how they attend to the memory.
-        memory_BMD: the states that cross-attention attends to.
-        head_mask_LN: (layers, N) factors of the heads' probabilities.
-        output_hidden_states: whether the states after each layer are wanted.
+    The packing stays outside: of a packed batch the run sees the rows alone, so that batches of other shapes share its
+    programs.
     """
-
-    attention: AttentionPlan
-    memory_attention: AttentionPlan | None = None
-    memory_BMD: Any = None
-    head_mask_LN: Array | None = None
-    output_hidden_states: bool = field(default=False, metadata={"static": True})
-
-    @property
-    def output_attentions(self) -> bool:
-        """Whether probabilities are wanted."""
-        return self.attention.return_weights
-
-    def head_mask(self, number: Any) -> Array | None:
-        """(N,): the head mask of a layer."""
-        return None if self.head_mask_LN is None else self.head_mask_LN[number]
 
     def drawn(self, x: Array) -> Plan:
         """The plan for states (B, S, D): biases are drawn, and the memory has their dtype. Done once a run."""

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from xlmr_core.calls import Call
+from xlmr_core.calls import Call, Plan
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
@@ -21,7 +21,7 @@ from xlmr_tf.kernels import check_attn_implementation
 from xlmr_tf.layers import Layer, Pooler
 from xlmr_tf.linear import dims, layer_norm
 from xlmr_tf.packing import Packing
-from xlmr_tf.plan import Plan, plan
+from xlmr_tf.plan import plan
 from xlmr_tf.pretrained import PreTrainedModel
 
 __all__ = ["Encoded", "EncoderModel"]
@@ -86,7 +86,7 @@ class Encoder(keras.layers.Layer):
         if self.LayerNorm is not None:
             x = self.LayerNorm(x)
             hidden_states[-1] = x if plan.output_hidden_states else hidden_states[-1]
-        encoded = Encoded(x, plan.packing)
+        encoded = Encoded(x, plan.attention.packing)
         if plan.output_hidden_states:
             encoded.hidden_states = tuple(encoded.unpack(states) for states in hidden_states)
         if plan.output_attentions:
@@ -201,7 +201,7 @@ class EncoderModel(PreTrainedModel):
     def run(self, call: Call[tf.Tensor], plan: Plan) -> Encoded:
         """Compute the states of a call as planned."""
         x = self.embeddings(
-            call.input_ids, call.inputs_embeds, call.token_type_ids, call.position_ids, packing=plan.packing
+            call.input_ids, call.inputs_embeds, call.token_type_ids, call.position_ids, packing=plan.attention.packing
         )
         return self.encoder(x, plan=plan)
 

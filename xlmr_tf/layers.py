@@ -8,11 +8,11 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from xlmr_core.calls import Plan
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_tf.activations import activation
 from xlmr_tf.attention import Attention
 from xlmr_tf.linear import dropout, layer_norm, linear
-from xlmr_tf.plan import Plan
 
 __all__ = ["Intermediate", "Layer", "FeedForwardOutput", "Pooler"]
 

@@ -2,58 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from xlmr_core.calls import Call
+from xlmr_core.calls import Call, Plan
 from xlmr_core.packing import Needs, may_pack
 from xlmr_tf.inputs import is_concrete
 from xlmr_tf.kernels import AttentionPlan, causal_bias, causal_keep, mask_bias
 from xlmr_tf.linear import dims
-from xlmr_tf.packing import Packing, choose_packing
+from xlmr_tf.packing import choose_packing
 
 if TYPE_CHECKING:
     from xlmr_tf.encoder import EncoderModel
 
-__all__ = ["Plan", "plan"]
+__all__ = ["plan"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What every layer of one call needs beside the states. What differs by layer is asked for by the layer's number.
-
-    Attributes:
-        attention: how tokens attend to each other.
-        memory_attention: how they attend to the memory.
-        memory_BMD: the states that cross-attention attends to.
-        head_mask_LN: (layers, N) factors of the heads' probabilities.
-        output_hidden_states: whether the states after each layer are wanted.
-    """
-
-    attention: AttentionPlan
-    memory_attention: AttentionPlan | None = None
-    memory_BMD: tf.Tensor | None = None
-    head_mask_LN: tf.Tensor | None = None
-    output_hidden_states: bool = False
-
-    @property
-    def packing(self) -> Packing | None:
-        """Where the tokens of a packed batch are."""
-        return self.attention.packing
-
-    @property
-    def output_attentions(self) -> bool:
-        """Whether probabilities are wanted."""
-        return self.attention.return_weights
-
-    def head_mask(self, number: int) -> tf.Tensor | None:
-        """(N,): the head mask of a layer."""
-        return None if self.head_mask_LN is None else self.head_mask_LN[number]
-
-
-def plan(encoder: EncoderModel, call: Call[tf.Tensor], needs: Needs[tf.Tensor]) -> Plan:
+def plan(encoder: EncoderModel, call: Call[tf.Tensor], needs: Needs[tf.Tensor]) -> Plan[tf.Tensor]:
     """Decide how a call runs. Traceable: where values cannot be read, nothing depends on them.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from xlmr_core.calls import Call
+from xlmr_core.calls import Call, Plan
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
@@ -21,7 +21,7 @@ from xlmr_torch.inputs import is_traced, read
 from xlmr_torch.kernels import check_attn_implementation
 from xlmr_torch.layers import Layer, Pooler
 from xlmr_torch.packing import Packing
-from xlmr_torch.plan import Plan, plan
+from xlmr_torch.plan import plan
 from xlmr_torch.pretrained import PreTrainedModel
 
 __all__ = ["Encoded", "EncoderModel"]
@@ -87,7 +87,7 @@ class Encoder(nn.Module):
         if self.LayerNorm is not None:
             x = self.LayerNorm(x)
             hidden_states[-1] = x if plan.output_hidden_states else hidden_states[-1]
-        encoded = Encoded(x, plan.packing)
+        encoded = Encoded(x, plan.attention.packing)
         if plan.output_hidden_states:
             encoded.hidden_states = tuple(encoded.unpack(states) for states in hidden_states)
         if plan.output_attentions:
@@ -196,13 +196,12 @@ class EncoderModel(PreTrainedModel):
 
     def run(self, call: Call[Tensor], plan: Plan) -> Encoded:
         """Compute the states of a call as planned."""
-        x = self.embeddings(
-            call.input_ids, call.inputs_embeds, call.token_type_ids, call.position_ids, packing=plan.packing
-        )
-        if plan.packing is not None and self.encoder._compiled_call_impl is not None and not is_traced():
+        packing = plan.attention.packing
+        x = self.embeddings(call.input_ids, call.inputs_embeds, call.token_type_ids, call.position_ids, packing=packing)
+        if packing is not None and self.encoder._compiled_call_impl is not None and not is_traced():
             # Without this a first batch with as many tokens as there are hidden units would be compiled for that number
             # alone.
-            for tensor in (x, plan.packing.indices_T, plan.packing.cu_seqlens):
+            for tensor in (x, packing.indices_T, packing.cu_seqlens):
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
         return self.encoder(x, plan)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from xlmr_core.calls import Plan
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_torch.activations import activation
 from xlmr_torch.attention import Attention
 from xlmr_torch.linear import linear
-from xlmr_torch.plan import Plan
 
 __all__ = ["Intermediate", "Layer", "FeedForwardOutput", "Pooler"]
 

@@ -2,59 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from xlmr_core.calls import Call
+from xlmr_core.calls import Call, Plan
 from xlmr_core.packing import Needs, may_pack
 from xlmr_torch.inputs import is_concrete, is_traced
 from xlmr_torch.kernels import AttentionPlan, causal_keep, mask_bias
 from xlmr_torch.packed_attention import can_be_causal
-from xlmr_torch.packing import Packing, choose_packing
+from xlmr_torch.packing import choose_packing
 
 if TYPE_CHECKING:
     from xlmr_torch.encoder import EncoderModel
 
-__all__ = ["Plan", "plan"]
+__all__ = ["plan"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What every layer of one call needs beside the states. What differs by layer is asked for by the layer's number.
-
-    Attributes:
-        attention: how tokens attend to each other.
-        memory_attention: how they attend to the memory.
-        memory_BMD: the states that cross-attention attends to.
-        head_mask_LN: (layers, N) factors of the heads' probabilities.
-        output_hidden_states: whether the states after each layer are wanted.
-    """
-
-    attention: AttentionPlan
-    memory_attention: AttentionPlan | None = None
-    memory_BMD: Tensor | None = None
-    head_mask_LN: Tensor | None = None
-    output_hidden_states: bool = False
-
-    @property
-    def packing(self) -> Packing | None:
-        """Where the tokens of a packed batch are."""
-        return self.attention.packing
-
-    @property
-    def output_attentions(self) -> bool:
-        """Whether probabilities are wanted."""
-        return self.attention.return_weights
-
-    def head_mask(self, number: int) -> Tensor | None:
-        """(N,): the head mask of a layer."""
-        return None if self.head_mask_LN is None else self.head_mask_LN[number]
-
-
-def plan(encoder: EncoderModel, call: Call[Tensor], needs: Needs[Tensor]) -> Plan:
+def plan(encoder: EncoderModel, call: Call[Tensor], needs: Needs[Tensor]) -> Plan[Tensor]:
     """Decide how a call runs. Traceable: where values cannot be read, nothing depends on them.
 
     Args:
@@ -102,14 +69,18 @@ def _attention(encoder: EncoderModel, mask: Tensor | None, length: Any, return_w
     # A mask with a row for each query has said everything already, as published.
     causal = encoder.config.is_decoder and length is not None and (mask is None or mask.dim() == 2)
     implementation = "eager" if return_weights else encoder.attn_implementation
+    plain = AttentionPlan(implementation=implementation, causal=causal, return_weights=return_weights)
+    if mask is None:
+        return plain
+    seen, concrete = mask != 0, is_concrete(mask)
     # A mask without zeros needs no bias; whether it has any is looked at only where that costs nothing.
-    if mask is None or (is_concrete(mask) and bool((mask != 0).all())):
-        return AttentionPlan(implementation=implementation, causal=causal, return_weights=return_weights)
-    keep = (mask != 0)[:, None] if mask.dim() == 3 else (mask != 0)[:, None, None]
-    empty_rows = is_concrete(mask) and not bool((mask != 0).any(-1).all())
+    if concrete and bool(seen.all()):
+        return plain
+    keep = seen[:, None] if mask.dim() == 3 else seen[:, None, None]
+    empty_rows = concrete and not bool(seen.any(-1).all())
     if causal:
         keep = keep & causal_keep(length, mask.device)
-        empty_rows = empty_rows or (is_concrete(mask) and not bool((mask[:, 0] != 0).all()))
+        empty_rows = empty_rows or (concrete and not bool(seen[:, 0].all()))
     dtype = encoder._states_dtype
     if torch.amp.is_autocast_available(mask.device.type) and torch.is_autocast_enabled(mask.device.type):
         dtype = torch.get_autocast_dtype(mask.device.type)
@@ -117,6 +88,4 @@ def _attention(encoder: EncoderModel, mask: Tensor | None, length: Any, return_w
     # kernel's backward pass loses the number of keys there (its gradients come out as many times too large).
     if empty_rows and (dtype is torch.float16 or torch.is_grad_enabled()):
         implementation = "eager"
-    return AttentionPlan(
-        implementation=implementation, bias=mask_bias(keep, dtype), causal=causal, return_weights=return_weights
-    )
+    return replace(plain, implementation=implementation, bias=mask_bias(keep, dtype))

@@ -34,10 +34,9 @@ DIFFERENCES = {
     "+linear.py:dropout": "a random key is an argument here and no state of a layer",
     "-kernels.py:causal_bias": "the fused kernel of JAX takes the causal mask as part of the bias",
     "+encoder.py:EncoderModel.pool": "a part that is compiled by itself, as the heads are",
+    "+plan.py:Plan": "a pytree, which goes into the compiled run and draws its biases there",
     "-encoder.py:recomputed": "jax.checkpoint takes any function, so that one place serves all ways through a layer",
     # The plan goes into the compiled run, the packing does not
-    "-plan.py:Plan.packing": ROWS,
-    "+plan.py:Plan.drawn": "biases are drawn inside the compiled run, from masks or from rows that came in",
     "+kernels.py:AttentionPlan.drawn": "biases are drawn inside the compiled run, from masks or from rows that came in",
     "-losses.py:_ChunkedCrossEntropy": (
         "XLA fuses the cast into the sums, so that float32 logits never exist without chunks"

@@ -205,8 +205,10 @@ xlmr_tf.TFXLMRobertaModel(XLMRobertaConfig(
 open("/proc/self/clear_refs", "w").write("5")
 before = memory("VmRSS")
 model = xlmr_tf.TFXLMRobertaForMaskedLM.from_pretrained(sys.argv[1])
+loaded = memory("VmHWM")
 model(tf.constant([[0, 5, 2]]))
-print((memory("VmHWM") - before) / model.get_memory_footprint())
+size = model.get_memory_footprint()
+print((loaded - before) / size, (memory("VmRSS") - before) / size, (memory("VmHWM") - before) / size)
 """
 
 
@@ -233,5 +235,7 @@ def test_peak_memory_is_the_model_once(tmp_path):
         [sys.executable, "-c", MEMORY, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    # Pages of the mapped file count as long as the system leaves them; a second copy of the table would make it 1.9.
-    assert 0.9 < float(done.stdout.split()[-1]) < 1.6
+    loaded, kept, peak = map(float, done.stdout.splitlines()[-1].split())
+    # A product borrows memory for the first answer, on some processors a third of the model, and gives it back: that is
+    # TensorFlow's. A second copy of the table would make it 1.9.
+    assert 0.9 < loaded < 1.1 and 0.9 < kept < 1.1 and peak < 1.6

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -57,6 +57,13 @@ class FillMaskOptions(TaskOptions):
             )
 
 
+@dataclass(frozen=True)
+class _Settled(FillMaskOptions):
+    """The options of a call, with what its targets are."""
+
+    target_ids: Ids | None = option(None, "ids of the targets", python_only=True)  # noqa: RUF009 (a field)
+
+
 class FillMask(Task):
     """The task; see the module."""
 
@@ -71,12 +78,10 @@ class FillMask(Task):
                 "fill-mask needs a tokenizer with a mask token, received one without; set tokenizer.mask_token"
             )
 
-    def prepare(self, options: FillMaskOptions) -> FillMaskOptions:
-        """The options with targets that are pieces of the vocabulary, each once; warnings come once a call."""
-        if options.targets is None:
-            return options
-        ids = target_ids(self.tokenizer, options.targets)
-        return replace(options, targets=self.tokenizer.convert_ids_to_tokens(ids.tolist()))
+    def prepare(self, options: FillMaskOptions) -> _Settled:
+        """The options with the ids of their targets, looked up (and warned of) once a call."""
+        ids = None if options.targets is None else target_ids(self.tokenizer, options.targets)
+        return _Settled(**vars(options), target_ids=ids)
 
     def encode(self, inputs: Sequence[str], options: FillMaskOptions) -> list[Item]:
         """Tokenize texts and find their masks.
@@ -111,16 +116,15 @@ class FillMask(Task):
                 f"expected at least one {mask}, found none; put {mask} where a word is to be found in {where}"
             )
 
-    def decode(self, item: Item, outputs: Sequence[Arrays], options: FillMaskOptions) -> Answer:
+    def decode(self, item: Item, outputs: Sequence[Arrays], options: _Settled) -> Answer:
         """The candidates for each mask of a text, from the logits (P, V) at its masks."""
         (row,), (found,) = item.rows, outputs
         ids_S, masks_P = row["input_ids"], row["masked_positions"]
-        targets = None if options.targets is None else target_ids(self.tokenizer, options.targets)
         single = len(masks_P) == 1
         answer = []
         for position, logits_V in zip(masks_P, found["logits"][: len(masks_P)], strict=True):
             candidates = []
-            for token, score in rank(logits_V, options.top_k, targets):
+            for token, score in rank(logits_V, options.top_k, options.target_ids):
                 filled = ids_S.copy()
                 filled[position] = token
                 filled = filled[filled != self.tokenizer.pad_token_id]
