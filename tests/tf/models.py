@@ -159,7 +159,7 @@ def packed_calls(model: Any) -> Iterator[list[bool]]:
     original = encoder.call
 
     def watched(x: tf.Tensor, **others: Any) -> Any:
-        seen.append(others["plan"].packing is not None)
+        seen.append(others["plan"].attention.packing is not None)
         return original(x, **others)
 
     object.__setattr__(encoder, "call", watched)
