@@ -100,11 +100,12 @@ def test_recomputed_layers(family, run):
         inputs = case.inputs()
         inputs.update(case.labels(inputs))
         names = [name for name, row in model.parameter_table().items() if row.tied_to is None]
+        variables = [model.get_parameter(name).value for name in names]
 
-        def step(model=model, inputs=inputs, names=names):
+        def step(model=model, inputs=inputs, variables=variables):
             with tf.GradientTape() as tape:
                 loss = model(inputs, training=True).loss
-            return loss, tape.gradient(loss, [model.get_parameter(name).value for name in names])
+            return loss, tape.gradient(loss, variables)
 
         def measured(model=model, step=step):
             for layer in model._flatten_layers():
