@@ -6,12 +6,14 @@ suite takes
 
 - each head once in every compiled or exported form, the families in turn (``in_turn``): above the encoder the families
   are one code, and each family's encoder is compiled by half of the heads;
-- TensorFlow's graphs of free sizes for each parity case in one family: what a graph changes is the same in both;
-- each parity case in one half precision, the families in turn: every case is in both, every mode has both;
-- eager TensorFlow and Flax in float64, where a wrong formula shows most; in float32 they make the recorded calls and
-  train;
+- TensorFlow's graphs of free sizes for each parity case in one family, without the cases of a setting that no graph
+  sees (activations, epsilons, pruned heads): what a graph changes is the same in both families;
+- each parity case in one half precision, the families in turn, in PyTorch and in one of the two other backends: every
+  case is in both, every mode has both;
+- eager TensorFlow and Flax in float64, where a wrong formula shows most, each parity case in one family; in float32
+  they make the recorded calls and train. Both families make each case packed, and all of PyTorch's ways;
 - gradients in one mode a case, the modes in turn, and golden gradients in the next one; fully masked rows in every
-  mode;
+  mode; in a graph those that flow through packing, gathering and a memory;
 - a dozen mistakes a backend: that all of them are noticed is tested with the reference, which makes them as a backend
   does;
 - of the golden outputs those of the reference: a backend's own would follow, as it equals the reference on the same

@@ -67,6 +67,7 @@ class Mode:
         more: further ones, in ``nox -s everything``.
         cases: which cases it runs, by the ends of their names; empty means all. Compiling is slow.
         one_family: whether the default suite runs each case in one family only.
+        left: cases that only ``nox -s everything`` runs, by parts of their names.
     """
 
     backend: str
@@ -77,6 +78,7 @@ class Mode:
     more: tuple[str, ...] = ()
     cases: tuple[str, ...] = ()
     one_family: bool = False
+    left: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.backend}-{'packed' if self.packed else self.kernel}" + (f"-{self.graph}" if self.graph else "")
@@ -85,21 +87,35 @@ class Mode:
         """Whether a case is run in a dtype."""
         if EVERYTHING:
             return dtype in self.dtypes + self.more and (not self.cases or name.endswith(self.cases))
-        half = dtype in HALVES and dtype != HALVES[TURNS[name] % 2]
-        other_family = self.one_family and TURNS[name] % 2 == 1
-        return dtype in self.dtypes and not half and not other_family and (not self.cases or name.endswith(self.cases))
+        half = dtype in HALVES and (dtype, self.backend) not in half_precision_of(name)
+        left = (self.one_family and TURNS[name] % 2 == 1) or any(part in name for part in self.left)
+        return dtype in self.dtypes and not half and not left and (not self.cases or name.endswith(self.cases))
 
 
 HALVES = ("float16", "bfloat16")
+
+
+def half_precision_of(name: str) -> list[tuple[str, str]]:
+    """Which half precision a case is run in, and by which backends: by PyTorch, and by one of the two that compile."""
+    turn = TURNS[name]
+    return [(HALVES[turn % 2], "torch"), (HALVES[turn % 2], ("tf", "flax")[turn // 2 % 2])]
 
 
 MODES = (
     Mode("torch", "eager", packed=False),
     Mode("torch", "sdpa", packed=False, dtypes=("float32", "float64"), more=HALVES),
     Mode("torch", "sdpa", packed=True),
-    Mode("tf", "eager", packed=False, dtypes=("float64",), more=("float32",)),
+    Mode("tf", "eager", packed=False, dtypes=("float64",), more=("float32",), one_family=True),
     Mode("tf", "sdpa", packed=True, dtypes=("float32", "float16", "bfloat16")),
-    Mode("tf", "sdpa", packed=True, graph="function", dtypes=("float32",), one_family=True),
+    Mode(
+        "tf",
+        "sdpa",
+        packed=True,
+        graph="function",
+        dtypes=("float32",),
+        one_family=True,
+        left=("activation", "epsilon", "one-head", "chunked", "pruned", "untied", "pad-", "relative-key"),
+    ),
     Mode(
         "tf",
         "sdpa",
@@ -113,7 +129,7 @@ MODES = (
             *("XLMRobertaXL-relative-decoder", "XLMRobertaXL-multi-label"),
         ),
     ),
-    Mode("flax", "eager", packed=False, dtypes=("float64",), more=("float32",)),
+    Mode("flax", "eager", packed=False, dtypes=("float64",), more=("float32",), one_family=True),
     Mode("flax", "sdpa", packed=True, dtypes=("float32", "float16", "bfloat16")),
 )
 
