@@ -14,6 +14,7 @@ suite takes
   they make the recorded calls and train. Both families make each case packed, and all of PyTorch's ways;
 - gradients in one mode a case, the modes in turn, and golden gradients in the next one; fully masked rows in every
   mode; in a graph those that flow through packing, gathering and a memory;
+- layers computed again in the backward pass in a graph for one family, eagerly for the other;
 - a dozen mistakes a backend: that all of them are noticed is tested with the reference, which makes them as a backend
   does;
 - of the golden outputs those of the reference: a backend's own would follow, as it equals the reference on the same
