@@ -190,7 +190,9 @@ def test_fairseq_has_no_pooler_and_none_is_missed_below_a_head_that_does_not_rea
     assert [row.why for row in done.report.dropped] == ["this model has no pooler"] * 2
     assert done.comparison is not None and done.comparison.equal
     save(tmp_path / "c", config_of("base", "Model"), "Model")
-    with pytest.raises(CheckpointError, match=r"no place for the pooler of XLMRobertaModel; .* \(--no-pooler\)"):
+    with pytest.raises(
+        CheckpointError, match=r"no place for the pooler of XLMRobertaModel; leave it out with pooler=False"
+    ):
         convert(tmp_path / "c", tmp_path / "d", "fairseq")
     done = convert(tmp_path / "c", tmp_path / "d", "fairseq", pooler=False, verify=True)
     assert done.comparison is not None and done.comparison.equal
@@ -220,7 +222,9 @@ def test_several_heads_need_a_word(tmp_path: Path) -> None:
         arrays_of(config, "ForMaskedLM") | {"qa_outputs.weight": np.ones((2, 16), np.float32)},
     )
     change_config(tmp_path, architectures=None)
-    with pytest.raises(CheckpointError, match=r"heads ForMaskedLM and ForQuestionAnswering, .* \(--head ForMaskedLM\)"):
+    with pytest.raises(
+        CheckpointError, match=r"heads ForMaskedLM and ForQuestionAnswering, .* name one: head='ForMaskedLM'"
+    ):
         open_model(tmp_path)
     with open_model(tmp_path, head="ForMaskedLM") as files:
         assert files.head == "ForMaskedLM"
@@ -332,6 +336,25 @@ def test_what_would_make_a_mixture_is_refused_even_with_force(stranger: str, tmp
     with pytest.raises(CheckpointError, match=f"holds {stranger}, which would be read with the new weights"):
         convert(source, tmp_path / "b", "safetensors", force=True)
     assert contents(tmp_path / "b") == {stranger: b"{}"}
+
+
+def test_what_an_earlier_conversion_made_of_a_vocabulary_is_made_anew(tmp_path: Path, source: Path) -> None:
+    (source / "tokenizer_config.json").unlink()
+    convert(source, tmp_path / "a", "fairseq")
+    convert(tmp_path / "a", tmp_path / "b", "safetensors")
+    made = contents(tmp_path / "b")
+    assert {"dict.txt", "tokenizer_config.json"} <= set(made)
+    with pytest.raises(CheckpointError, match=r"holds model.safetensors.* already; .*force=True to replace"):
+        convert(source, tmp_path / "b", "safetensors")
+    convert(source, tmp_path / "b", "safetensors", force=True)
+    assert {name: made[name] for name in ("dict.txt", "tokenizer_config.json")}.items() <= contents(
+        tmp_path / "b"
+    ).items()
+    # Of another vocabulary they would be wrong.
+    (source / "sentencepiece.bpe.model").write_bytes(with_pieces(small_model(), 119))
+    convert(source, tmp_path / "b", "safetensors", force=True)
+    lines = (tmp_path / "b" / "dict.txt").read_text().splitlines()
+    assert len(lines) == 116 and made["dict.txt"].count(b"\n") == 117
 
 
 def test_weights_of_another_format_are_refused_even_with_force(tmp_path: Path, source: Path) -> None:
