@@ -62,6 +62,8 @@ class Conversion:
         seconds: from the first byte read to the last file in place; verifying is not counted.
         report: what became of every tensor of the source; parameters that it lacks are not written.
         comparison: of source and result, if it was asked for.
+        own_class: the class that the source's configuration names, where this library does not know it; what it has
+            beyond ``architecture`` is left out.
     """
 
     source: str
@@ -76,6 +78,7 @@ class Conversion:
     seconds: float
     report: LoadReport
     comparison: Comparison | None = None
+    own_class: str = ""
 
 
 def writable_formats() -> tuple[str, ...]:
@@ -179,6 +182,7 @@ def convert(
             nbytes=sum(tensor.nbytes for tensor in tensors.values()),
             seconds=time.perf_counter() - start,
             report=files.plan.report,
+            own_class=files.own_class,
         )
         if not verify:
             return done

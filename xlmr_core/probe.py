@@ -24,6 +24,7 @@ from xlmr_core.formats.tensors import LazyTensor, RawTensor
 from xlmr_core.heads import HEADS
 from xlmr_core.parameters import Quantized, parts_of
 from xlmr_core.reference import forward, make_position_ids
+from xlmr_core.wording import counted
 
 __all__ = ["REFERENCE", "Counter", "Probe", "Progress", "largest_activation", "make_probe", "run_probe"]
 
@@ -73,8 +74,8 @@ class Probe:
         """What is run, for people."""
         ids = self.inputs["input_ids"]
         sampled = "" if self.rows is None else f", {len(self.rows)} of {config.vocab_size} rows of the vocabulary"
-        size = f"{ids.size // ids.shape[-1]} sequences of {ids.shape[-1]} tokens"
-        return f"{size} through {config.num_hidden_layers} layers{sampled}"
+        size = f"{counted(ids.size // ids.shape[-1], 'sequence')} of {counted(ids.shape[-1], 'token')}"
+        return f"{size} through {counted(config.num_hidden_layers, 'layer')}{sampled}"
 
 
 def make_probe(config: XLMRobertaConfig, head: str) -> Probe:

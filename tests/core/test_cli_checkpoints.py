@@ -230,8 +230,8 @@ def test_doctor(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert out[1].startswith("  FAULT   head: XLMRobertaForMaskedLM with is_decoder=true")
     assert out[2] == "          remedy: set is_decoder to false"
     assert out[3].startswith("  advice  config: layer_norm_eps is 1e-12")
-    for words in (("--json",), ("--format", "json")):
-        status, out, _ = run(capsys, "doctor", source, *words)
+    for option in (("--json",), ("--format", "json")):
+        status, out, _ = run(capsys, "doctor", source, *option)
         found = json.loads("\n".join(out))
         assert (status, found["healthy"], len(found["findings"])) == (1, False, 3)
     status, out, _ = run(capsys, "doctor", ROOT / "docs")

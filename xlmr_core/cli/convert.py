@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from xlmr_core.cli.parser import MODEL, add_format, add_head, add_part, add_progress, backend, one_of
 from xlmr_core.cli.progress import ProgressBar
 from xlmr_core.cli.terminal import say, show
-from xlmr_core.cli.words import as_json, comparison_lines, nbytes_text
+from xlmr_core.cli.words import as_json, comparison_lines, listed, nbytes_text
 from xlmr_core.wording import counted
 
 if TYPE_CHECKING:
@@ -106,10 +106,12 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _sentences(done: Conversion, in_place: Callable[[str], str]) -> Iterator[str]:
     """What did not come along, and what else a user should know."""
-    for name in done.report.missing:
-        yield f"{name} is not in the source, and not in the result either"
-    for name in done.report.unexpected:
-        yield f"{name} has no place in {done.architecture} and was left out"
+    if done.own_class:
+        yield f"config.json names {done.own_class}, which is none of this library; it was read as {done.architecture}"
+    yield from listed([f"{name} is not in the source, and not in the result either" for name in done.report.missing])
+    yield from listed(
+        [f"{name} has no place in {done.architecture} and was left out" for name in done.report.unexpected]
+    )
     yield from map(in_place, done.report.notes)
 
 
