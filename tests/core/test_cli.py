@@ -308,7 +308,7 @@ def test_progress_of_a_run(made, stdin, capsys):
     assert cli.main([*FILL, "--progress"]) == 0
     out, err = capsys.readouterr()
     assert out.count("<mask>\n") == 5
-    assert err.startswith("\ranswering: ") and "5.00line" in err
+    assert err.startswith("\ranswering: ") and "answering: 5 lines [" in err
     stdin(b"<mask>\n")
     assert cli.main([*FILL]) == 0
     assert capsys.readouterr().err == ""

@@ -10,7 +10,7 @@ import argparse
 import re
 import textwrap
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from xlmr_core.backends import find_backend
 from xlmr_core.errors import XLMRError
@@ -90,7 +90,7 @@ class Parser(argparse.ArgumentParser):
                 raise UsageError(f"{self.prog} has no option {name}{remedy} usage: {self.usage}")
         return self.parse_args(words)
 
-    def error(self, message: str) -> Any:
+    def error(self, message: str) -> NoReturn:
         """Raise what argparse says of a call, in our words."""
         if message.startswith(_VALUE):
             raise UsageError(message.removeprefix(_VALUE))

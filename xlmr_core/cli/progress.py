@@ -11,6 +11,7 @@ from typing import Any
 
 __all__ = ["ProgressBar", "silence_downloads", "stepping_aside"]
 
+BYTES = "B"
 # Seconds between two states of a bar that is wanted where no terminal is.
 SELDOM = 5.0
 # Read by the package that downloads.
@@ -25,7 +26,7 @@ class ProgressBar:
         unit: what is counted.
     """
 
-    def __init__(self, wanted: bool | None = None, unit: str = "B") -> None:
+    def __init__(self, wanted: bool | None = None, unit: str = BYTES) -> None:
         terminal = sys.stderr is not None and sys.stderr.isatty()
         self._wanted = terminal if wanted is None else wanted and sys.stderr is not None
         self._every = 0.1 if terminal else SELDOM
@@ -49,7 +50,7 @@ class ProgressBar:
             desc=what,
             total=total,
             unit=self._unit,
-            unit_scale=True,
+            unit_scale=self._unit == BYTES,
             mininterval=self._every,
             dynamic_ncols=True,
             file=sys.stderr,

@@ -91,7 +91,7 @@ def execute(arguments: argparse.Namespace) -> int:
     printed = PRINTERS[arguments.format]
     wanted = False if arguments.progress is None and sys.stdout.isatty() else arguments.progress
     total, done, failed = len(arguments.texts) or None, 0, False
-    with ProgressBar(wanted, "line") as progress:
+    with ProgressBar(wanted, " lines") as progress:
         for batch in lines.batches(_lines(arguments.texts), arguments.batch_size):
             for line, answer in _answers(pipeline, batch):
                 if isinstance(answer, XLMRError):

@@ -90,17 +90,23 @@ class Examined:
     @cached_property
     def values(self) -> dict[str, Values]:
         """By canonical name; empty if the model cannot be loaded."""
-        if self.plan is None:
-            return {}
-        streams = {name: self.files.checkpoint.stream(source) for name, source in self.plan.sources.items()}
+        streams = {name: self.files.checkpoint.stream(source) for name, source in self._sources.items()}
         floats = {name: stream for name, stream in streams.items() if stream.dtype in FLOAT_TAGS}
         count = Counter("reading", sum(stream.nbytes for stream in floats.values()), self.progress)
         return {name: _values_of(stream, count) for name, stream in floats.items()}
 
     @property
+    def _sources(self) -> dict[str, str]:
+        """Where each parameter is in the file; what a class of the user's own has beyond ours is there by its name."""
+        if self.plan is None:
+            return {}
+        return {**self.plan.sources, **{name: name for name in self.files.own_parts}}
+
+    @property
     def stored_dtypes(self) -> set[str]:
-        sources = self.plan.sources.values() if self.plan is not None else ()
-        return {dtype for name in sources if (dtype := self.files.checkpoint.info(name).dtype) in FLOAT_TAGS}
+        return {
+            dtype for name in self._sources.values() if (dtype := self.files.checkpoint.info(name).dtype) in FLOAT_TAGS
+        }
 
 
 def fault(what: str, remedy: str) -> Remark:

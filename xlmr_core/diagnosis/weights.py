@@ -164,10 +164,11 @@ def check_values(examined: Examined) -> Iterator[Remark]:
             f"{row.infinite} infinite in {first})",
             "go back to a checkpoint from before the training broke down, or fetch the file again",
         )
+    never_zero = (Role.LINEAR_WEIGHT, Role.NORM_SCALE)
     zero = [
         name
         for name, row in examined.values.items()
-        if row.largest == 0 and not row.nan and examined.files.rows[name].role in (Role.LINEAR_WEIGHT, Role.NORM_SCALE)
+        if row.largest == 0 and not row.nan and getattr(examined.files.rows.get(name), "role", None) in never_zero
     ]
     if zero:
         yield fault(
