@@ -307,6 +307,40 @@ def test_lines_are_wrapped_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -
         assert (len(rows) == 1) == (lines == 1)
 
 
+STARTS = """\
+WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
+I0000 00:00:1795911085.608387   22872 cudart_stub.cc:31] Could not find cuda drivers on your machine.
+2026-11-28 10:00:00.123456: I tensorflow/core/platform/cpu_feature_guard.cc:210] This TensorFlow binary is optimized.
+To enable the following instructions: AVX2, in other operations, rebuild TensorFlow with the appropriate flags.
+E0000 00:00:1795911173.168933   22872 cuda_platform.cc:52] failed call to cuInit: INTERNAL: UNKNOWN ERROR (303)
+"""
+ERRORS = """\
+E0000 00:00:1795911173.168933   22872 allocator.cc:52] out of memory
+Traceback (most recent call last):
+Fatal Python error: Aborted
+"""
+
+
+def test_the_start_of_a_framework_is_not_told_and_errors_are() -> None:
+    code = (
+        "import os, sys; from xlmr_core.cli.terminal import quietly\n"
+        "with quietly('torch', 'tf'):\n"
+        "    os.write(2, sys.argv[1].encode()); print('python', os.environ['TF_CPP_MIN_LOG_LEVEL'], file=sys.stderr)\n"
+        "    if sys.argv[2:]: os.abort()\n"
+        "os.write(2, b'I0000 after'); print('TF_CPP_MIN_LOG_LEVEL' in os.environ)"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+
+    def told(*arguments: str, **more: str) -> tuple[str, str]:
+        command = [sys.executable, "-c", code, STARTS + ERRORS, *arguments]
+        done = subprocess.run(command, cwd=ROOT, env={**env, **more}, capture_output=True, text=True, check=False)
+        return done.stdout, done.stderr.replace("python 2\n", "").replace("python 0\n", "")
+
+    assert told() == ("False\n", f"{ERRORS}I0000 after")
+    assert told("abort") == ("", ERRORS)
+    assert told(TF_CPP_MIN_LOG_LEVEL="0") == ("True\n", f"{STARTS}{ERRORS}I0000 after")
+
+
 def test_nothing_of_a_file_speaks_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = config_of("base", "Model")
     name = "a\x1b[31mred\x1b]0;title\x07\nequal\u202e"

@@ -14,7 +14,7 @@ from xlmr_core.cli.lines import Line
 from xlmr_core.cli.options import add_options, read_options
 from xlmr_core.cli.parser import UsageError, add_backend, add_format, add_progress, backend, one_of
 from xlmr_core.cli.progress import ProgressBar, stepping_aside
-from xlmr_core.cli.terminal import say
+from xlmr_core.cli.terminal import quietly, say
 from xlmr_core.cli.text import PRINTERS
 from xlmr_core.errors import MissingBackendError, XLMRError
 from xlmr_core.placement import FLOAT_DTYPES
@@ -87,7 +87,15 @@ def _task_in(words: Sequence[str]) -> TaskRow | None:
 def execute(arguments: argparse.Namespace) -> int:
     """Answer all texts; 0 if all went well, 2 if a line could not be answered."""
     _refuse_files(arguments.texts)
-    pipeline = _pipeline(arguments)
+    name = arguments.backend or next(filter(installed, BACKENDS), None)
+    if name is None:
+        extras = ", ".join(f"'xlmr[{name}]'" for name in BACKENDS)
+        raise MissingBackendError(f"a model needs a framework and none is installed; pip install one of {extras}")
+    with quietly(name):
+        return _answer_all(_pipeline(name, arguments), arguments)
+
+
+def _answer_all(pipeline: Any, arguments: argparse.Namespace) -> int:
     printed = PRINTERS[arguments.format]
     wanted = False if arguments.progress is None and sys.stdout.isatty() else arguments.progress
     total, done, failed = len(arguments.texts) or None, 0, False
@@ -115,12 +123,8 @@ def _refuse_files(texts: Sequence[str]) -> None:
             )
 
 
-def _pipeline(arguments: argparse.Namespace) -> Any:
+def _pipeline(name: str, arguments: argparse.Namespace) -> Any:
     row = find_task(arguments.task)
-    name = arguments.backend or next(filter(installed, BACKENDS), None)
-    if name is None:
-        extras = ", ".join(f"'xlmr[{name}]'" for name in BACKENDS)
-        raise MissingBackendError(f"a model needs a framework and none is installed; pip install one of {extras}")
     device = arguments.device
     if device is not None and device.lstrip("-").isdecimal():
         device = int(device)

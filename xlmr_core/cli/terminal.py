@@ -11,19 +11,21 @@ import logging
 import os
 import re
 import shutil
+import subprocess
 import sys
 import textwrap
 import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
+from xlmr_core.cli import sieve
 from xlmr_core.cli.progress import stepping_aside
 
-__all__ = ["say", "seen", "show", "speaking"]
+__all__ = ["quietly", "say", "seen", "show", "speaking"]
 
-# What is set for the libraries that commands start, unless the user set it: TensorFlow tells of its start otherwise;
-# its errors are still shown.
-QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2"}
+# The backends whose frameworks tell of their start, and the variable with which a user says how much to hear of it.
+TALKATIVE = ("tf",)
+LOG_LEVEL, ERRORS_ONLY = "TF_CPP_MIN_LOG_LEVEL", "2"
 # Whose log messages are shown.
 PACKAGES = ("xlmr_core", "xlmr_torch", "xlmr_tf", "xlmr_flax")
 # Control characters but for tab and line end, and those that turn the direction of writing.
@@ -69,8 +71,6 @@ def speaking() -> Iterator[None]:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
     handler = _Handler()
     loggers = [logging.getLogger(name) for name in PACKAGES]
     for logger in loggers:
@@ -82,6 +82,46 @@ def speaking() -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def quietly(*backends: str) -> Iterator[None]:
+    """While these backends run: nothing of their frameworks' start on standard error, unless the user set the level.
+
+    The variable alone is not enough, as TensorFlow 2.21 writes before it looks: what comes through the descriptor goes
+    through a sieve, and what Python says goes past it.
+    """
+    if not set(backends) & set(TALKATIVE) or LOG_LEVEL in os.environ or not _is_standard_error(sys.stderr):
+        yield
+        return
+    os.environ[LOG_LEVEL] = ERRORS_ONLY
+    own, kept = sys.stderr, os.dup(2)
+    program = [sys.executable, "-I", sieve.__file__]
+    sifting = subprocess.Popen(
+        program, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=kept, start_new_session=True
+    )
+    assert sifting.stdin is not None
+    own.flush()
+    os.dup2(sifting.stdin.fileno(), 2)
+    sifting.stdin.close()
+    # Handlers that libraries make in the meantime keep it, so it is never closed.
+    sys.stderr = open(kept, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        sys.stderr = own
+        os.dup2(kept, 2)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a process that was left behind may hold the other end
+            sifting.wait(timeout=5)
+        del os.environ[LOG_LEVEL]
+
+
+def _is_standard_error(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.fileno() == 2
+    except (OSError, ValueError):
+        return False
 
 
 def _show_warning(
