@@ -369,7 +369,7 @@ def _compare_values(a: LazyTensor, b: LazyTensor, advance: Counter) -> _Values:
         first, second = _values(one, a.dtype), _values(other, b.dtype)
         identical = False
         difference = _distance(first, second)
-        largest = max(largest, float(difference.max()))
+        largest = max(largest, float(difference.max(initial=0.0)))
         if a.dtype == b.dtype:
             count += int(np.count_nonzero(difference))
         elif {a.dtype, b.dtype} <= set(FLOAT_TAGS):
