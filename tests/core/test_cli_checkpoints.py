@@ -295,16 +295,17 @@ def test_progress_is_shown_on_a_terminal_and_elsewhere_where_it_is_wanted(monkey
     terminal.say("error", "nobody hears it")
 
 
-def test_lines_are_wrapped_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("stream", "is_wrapped"), [(io.StringIO(), False), (Terminal(), True)])
+def test_lines_are_wrapped_on_a_terminal_only(
+    stream: io.StringIO, is_wrapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    for stream, lines in ((io.StringIO(), 1), (Terminal(), 3)):
-        monkeypatch.setattr(sys, "stdout", stream)
-        terminal.show("  sizes        " + "a number, " * 10, 15)
-        rows = stream.getvalue().splitlines()
-        assert rows[0].startswith("  sizes        a number,")
-        assert all(row.startswith(" " * 15 + "a") for row in rows[1:])
-        assert lines == 1 or max(map(len, rows)) <= 40
-        assert (len(rows) == 1) == (lines == 1)
+    monkeypatch.setattr(sys, "stdout", stream)
+    terminal.show("  sizes        " + "number, " * 10, 15)
+    first, *rest = stream.getvalue().splitlines()
+    assert first.startswith("  sizes        number,")
+    assert all(row.startswith(" " * 15 + "number,") for row in rest)
+    assert bool(rest) is is_wrapped and (max(map(len, (first, *rest))) <= 40) is is_wrapped
 
 
 STARTS = """\
