@@ -315,7 +315,7 @@ def test_nothing_is_replaced_without_force(tmp_path: Path, source: Path) -> None
         arrays_of(config_of("base", "ForMaskedLM"), "ForMaskedLM", 1),
     )
     before = contents(other)
-    with pytest.raises(CheckpointError, match=r"holds model.safetensors already; .* \(--force\) to replace"):
+    with pytest.raises(CheckpointError, match="holds model.safetensors already; .*force=True to replace it"):
         convert(source, other, "safetensors")
     assert contents(other) == before
     convert(source, other, "safetensors", force=True)
@@ -401,7 +401,7 @@ def test_mistakes_are_one_sentence_and_write_nothing(
 def test_progress_counts_every_byte_once(tmp_path: Path, source: Path) -> None:
     told: list[tuple[str, int, int]] = []
     done = convert(source, tmp_path / "b", "safetensors", verify=True, progress=lambda *state: told.append(state))
-    assert list(dict.fromkeys(what for what, _, _ in told)) == ["converting", "comparing"]
+    assert list(dict.fromkeys(what for what, _, _ in told)) == ["converting", "comparing", "running"]
     for what in ("converting", "comparing"):
         counts = [count for name, count, _ in told if name == what]
         assert counts == sorted(counts)
