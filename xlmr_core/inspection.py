@@ -146,12 +146,13 @@ def inspect_files(files: ModelFiles) -> Inspection:
     problem = ""
     try:
         report = files.plan.report
-        sources = (*files.plan.sources.values(), *files.own_parts)
+        own = files.own_parts
+        sources = (*files.plan.sources.values(), *own)
     except CheckpointError as error:
         problem = str(error)
         report = _by_name(files)
+        own = report.unexpected if files.own_class else ()
         sources = checkpoint.names
-    own = report.unexpected if files.own_class else ()
     own_parameters = sum(math.prod(checkpoint.info(name).shape) for name in own)
     parameters += own_parameters
     return Inspection(
@@ -174,8 +175,8 @@ def inspect_files(files: ModelFiles) -> Inspection:
         ),
         tied=report.tied,
         missing=report.missing,
-        unexpected=() if own else report.unexpected,
-        dropped=report.dropped,
+        unexpected=tuple(name for name in report.unexpected if name not in own),
+        dropped=tuple(row for row in report.dropped if row.name not in own),
         mismatched=report.mismatched,
         notes=report.notes,
         problem=problem,

@@ -13,12 +13,12 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from tests.core.fake_task import ROW, TOKENIZER, FakeRunner
-from xlmr_core import __version__, cli
+from xlmr_core import __main__, __version__, cli
 from xlmr_core.checkpoints.load_plan import LoadWarning
 from xlmr_core.cli import lines, run
 from xlmr_core.errors import InputError
@@ -420,6 +420,16 @@ def test_ctrl_c_is_quiet(made, monkeypatch, capsys):
 
     monkeypatch.setattr(run, "load_backend", lambda name: SimpleNamespace(pipeline=interrupt))
     assert cli.main([*FILL, "<mask>"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_ctrl_c_while_it_is_imported_is_quiet(monkeypatch, capsys):
+    class Interrupted(ModuleType):
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["xlmr_core"], "cli", Interrupted("xlmr_core.cli"))
+    assert __main__.main() == 130
     assert capsys.readouterr().err == ""
 
 

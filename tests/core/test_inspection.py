@@ -88,17 +88,19 @@ def test_missing_unexpected_and_dropped(tmp_path: Path) -> None:
 def test_a_class_of_a_users_own(tmp_path: Path) -> None:
     config = config_of("base", "Model")
     arrays = arrays_of(config, "Model")
-    save(tmp_path, config, "Model", {**arrays, "mine.weight": np.ones((3, 2), np.float32)})
-    assert inspect_model(tmp_path).unexpected == ("mine.weight",)
+    own = {"mine.weight": np.ones((3, 2), np.float32), "classifier.0.weight": np.ones((2, 2), np.float32)}
+    save(tmp_path, config, "Model", {**arrays, **own})
+    found = inspect_model(tmp_path)
+    assert (found.unexpected, [row.name for row in found.dropped]) == (("mine.weight",), ["classifier.0.weight"])
     change_config(tmp_path, architectures=["Mine"])
     found = inspect_model(tmp_path)
     assert (found.own_class, found.architecture, found.head) == ("Mine", "XLMRobertaModel", "Model")
-    assert (found.own, found.num_own_parameters, found.unexpected) == (("mine.weight",), 6, ())
-    assert found.num_parameters == num_parameters(config, "Model") + 6 == sum(x.parameters for x in found.dtypes)
+    assert (set(found.own), found.num_own_parameters, found.unexpected, found.dropped) == (set(own), 10, (), ())
+    assert found.num_parameters == num_parameters(config, "Model") + 10 == sum(x.parameters for x in found.dtypes)
     assert found.memory.float32 == 4 * found.num_parameters
     text = "\n".join(lines(found))
     assert "  architecture Mine, which is none of this library; read as XLMRobertaModel (xlm-roberta)" in text
-    assert ", 6 in its own parts" in text and "  own parts    mine.weight" in text
+    assert ", 10 in its own parts" in text and "  own parts    classifier.0.weight" in text
     assert "unexpected" not in text
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from xlmr_core.checkpoints.found import fetch_files, find
-from xlmr_core.checkpoints.load_plan import LoadPlan, LoadWarning, plan_load
+from xlmr_core.checkpoints.load_plan import OTHER_TASK, LoadPlan, LoadWarning, plan_load
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError, XLMRError
 from xlmr_core.formats import Checkpoint
@@ -78,7 +78,12 @@ class ModelFiles:
     @property
     def own_parts(self) -> tuple[str, ...]:
         """Of a class of its own: the tensors of the file that the class it is read as has no place for."""
-        return self.plan.report.unexpected if self.own_class else ()
+        if not self.own_class:
+            return ()
+        # Under the name of a head that it replaces they look like that of another task.
+        report = self.plan.report
+        own = {*report.unexpected, *(row.name for row in report.dropped if row.why == OTHER_TASK)}
+        return tuple(name for name in self.checkpoint.names if name in own)
 
     @cached_property
     def scheme(self) -> Scheme | None:

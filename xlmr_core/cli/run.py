@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -99,6 +100,7 @@ def _answer_all(pipeline: Any, arguments: argparse.Namespace) -> int:
     printed = PRINTERS[arguments.format]
     wanted = False if arguments.progress is None and sys.stdout.isatty() else arguments.progress
     total, done, failed = len(arguments.texts) or None, 0, False
+    aside = stepping_aside if sys.stdout.isatty() else contextlib.nullcontext
     with ProgressBar(wanted, " lines") as progress:
         for batch in lines.batches(_lines(arguments.texts), arguments.batch_size):
             for line, answer in _answers(pipeline, batch):
@@ -106,7 +108,7 @@ def _answer_all(pipeline: Any, arguments: argparse.Namespace) -> int:
                     say("error", f"line {line.number}: {arguments.in_place(str(answer))}")
                     failed = True
                 else:
-                    with stepping_aside():
+                    with aside():
                         sys.stdout.write(printed(line, answer, pipeline))
             sys.stdout.flush()
             done += len(batch)

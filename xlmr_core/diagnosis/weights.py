@@ -53,7 +53,7 @@ def check_head(examined: Examined) -> Iterator[Remark]:
             f"the {examined.files.architecture} in it",
             f"load it with {own_class} itself; {examined.files.architecture} leaves its own parts out",
         )
-    others = [row.name for row in examined.plan.report.dropped if row.why == OTHER_TASK]
+    others = [row.name for row in examined.plan.report.dropped if row.why == OTHER_TASK and row.name not in own]
     if others and missing:
         yield fault(
             f"the file holds {listed(others)}, {OTHER_TASK} than {examined.files.architecture}",
