@@ -238,7 +238,7 @@ def package(session: nox.Session) -> None:
 # DEVELOP.md.
 NEWEST = (
     *("jax==0.12.0.1", "flax==0.12.12", "optax", "tensorflow==2.21.*", "keras==3.15.*"),
-    *("numpy", "h5py", "safetensors", "sentencepiece", "tokenizers", "huggingface_hub"),
+    *("numpy", "h5py", "safetensors", "sentencepiece", "tokenizers", "huggingface_hub", "tqdm"),
 )
 TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 

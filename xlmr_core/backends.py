@@ -18,36 +18,38 @@ __all__ = ["BACKENDS", "Backend", "find_backend", "import_when_used", "installed
 
 @dataclass(frozen=True)
 class Backend:
-    """A backend package, the framework it needs, the extra that installs it, and what stands before its class names."""
+    """A backend package, the framework it needs, what else it is called, and what stands before its class names."""
 
     package: str
     framework: str
-    extra: str
+    also: tuple[str, ...] = ()
     prefix: str = ""
 
 
-# By the published short names of ``return_tensors`` and ``framework``.
+# By the one name of each: in messages, on the command line, and as the extra that installs it. The published short
+# names of ``return_tensors`` and ``framework`` are among the others that are understood.
 BACKENDS: dict[str, Backend] = {
-    "pt": Backend("xlmr_torch", "torch", "torch"),
-    "tf": Backend("xlmr_tf", "tensorflow", "tf", "TF"),
-    "jax": Backend("xlmr_flax", "jax", "flax", "Flax"),
+    "torch": Backend("xlmr_torch", "torch", ("pt", "pytorch")),
+    "tf": Backend("xlmr_tf", "tensorflow", ("tensorflow",), "TF"),
+    "flax": Backend("xlmr_flax", "jax", ("jax",), "Flax"),
 }
 
 
 def find_backend(name: object) -> str | None:
-    """The key of a backend that is called by it or by its extra: ``pt`` or ``torch``, ``tf``, ``jax`` or ``flax``."""
-    return next((key for key, backend in BACKENDS.items() if name in (key, backend.extra)), None)
+    """The one name of a backend that is called by any of its names: ``torch`` for ``pt``."""
+    return next((key for key, backend in BACKENDS.items() if name in (key, *backend.also)), None)
 
 
-def _backend(name: str) -> Backend:
-    if name not in BACKENDS:
-        raise XLMRError(f"expected a framework of {', '.join(map(repr, BACKENDS))}, received {name!r}")
-    return BACKENDS[name]
+def _backend(name: str) -> tuple[str, Backend]:
+    key = find_backend(name)
+    if key is None:
+        raise XLMRError(f"expected a backend of {', '.join(BACKENDS)}, received {name!r}; choose one of them")
+    return key, BACKENDS[key]
 
 
 def installed(name: str) -> bool:
     """Whether the framework of a backend can be imported; imports nothing."""
-    return importlib.util.find_spec(_backend(name).framework) is not None
+    return importlib.util.find_spec(_backend(name)[1].framework) is not None
 
 
 def load_backend(name: str) -> ModuleType:
@@ -56,17 +58,17 @@ def load_backend(name: str) -> ModuleType:
     Raises:
         MissingBackendError: if its framework is not installed, with the command that installs it.
     """
-    backend = _backend(name)
+    key, backend = _backend(name)
     if not installed(name):
         raise MissingBackendError(
             f"{backend.framework} is needed for {name!r} and is not installed; "
-            f"install it with: pip install 'xlmr[{backend.extra}]'"
+            f"install it with: pip install 'xlmr[{key}]'"
         )
     return importlib.import_module(backend.package)
 
 
 def to_tensor(name: str, array: np.ndarray[Any, Any]) -> Any:
-    """Hand a NumPy array to a framework (``pt``, ``tf`` or ``jax``)."""
+    """Hand a NumPy array to a framework, by any name of its backend, such as ``pt``, ``tf`` or ``jax``."""
     return load_backend(name).to_tensor(array)
 
 

@@ -23,9 +23,11 @@ from xlmr_core.formats import FORMATS
 from xlmr_core.formats.fairseq_format import fairseq_dictionary
 from xlmr_core.formats.tensors import LazyTensor
 from xlmr_core.heads import HEADS
+from xlmr_core.probe import Counter, Progress
 from xlmr_core.tokenization.files import ADDED_FILE, CONFIG_FILE, SPECIAL_FILE, TOKENIZER_FILE, VOCAB_FILE
 from xlmr_core.tokenization.spm import SentencePieceModel
-from xlmr_core.verification import Comparison, Counter, Progress, compare_files
+from xlmr_core.verification import Comparison, compare_files
+from xlmr_core.wording import number
 
 __all__ = ["COPIED", "Conversion", "convert", "small_files", "writable_formats"]
 
@@ -60,6 +62,8 @@ class Conversion:
         seconds: from the first byte read to the last file in place; verifying is not counted.
         report: what became of every tensor of the source; parameters that it lacks are not written.
         comparison: of source and result, if it was asked for.
+        own_class: the class that the source's configuration names, where this library does not know it; what it has
+            beyond ``architecture`` is left out.
     """
 
     source: str
@@ -74,6 +78,7 @@ class Conversion:
     seconds: float
     report: LoadReport
     comparison: Comparison | None = None
+    own_class: str = ""
 
 
 def writable_formats() -> tuple[str, ...]:
@@ -136,9 +141,8 @@ def convert(
         files = opened
         if to == "fairseq" and files.pooler and pooler and HEADS[files.head].pooler:
             raise CheckpointError(
-                f"fairseq has no place for the pooler of {files.architecture}; leave it out with pooler=False "
-                "(--no-pooler), "
-                "or write another format"
+                f"fairseq has no place for the pooler of {files.architecture}; leave it out with pooler=False, or "
+                "write another format"
             )
         if to == "fairseq" or not pooler:
             # Where no head reads it none is missed.
@@ -149,8 +153,7 @@ def convert(
                 "convert the checkpoint it was made from"
             )
         small = small_files(files, dtype)
-        if to == "fairseq" and _DICTIONARY not in small and VOCAB_FILE in small:
-            small[_DICTIONARY] = _dictionary(small[VOCAB_FILE])
+        _complete(small, files, to, folder)
         _refuse_mixture(files, folder, to, small, force)
         tensors = {
             name: stream if tag is None else cast(stream, tag, name=name, allow_overflow=allow_overflow)
@@ -179,6 +182,7 @@ def convert(
             nbytes=sum(tensor.nbytes for tensor in tensors.values()),
             seconds=time.perf_counter() - start,
             report=files.plan.report,
+            own_class=files.own_class,
         )
         if not verify:
             return done
@@ -213,8 +217,7 @@ def small_files(files: ModelFiles, dtype: str | None = None) -> dict[str, bytes]
     if files.tokenizer is not None and files.tokenizer.is_file():
         found[VOCAB_FILE] = _content(files.tokenizer)
     if files.checkpoint.format in _WITHOUT_SETTINGS and VOCAB_FILE in found and CONFIG_FILE not in found:
-        settings = {"model_max_length": files.config.max_tokens, "tokenizer_class": "XLMRobertaTokenizer"}
-        found[CONFIG_FILE] = (json.dumps(settings, indent=2) + "\n").encode()
+        found[CONFIG_FILE] = _settings(files)
     return found
 
 
@@ -236,9 +239,22 @@ def _config_json(files: ModelFiles, dtype: str | None) -> bytes:
     return (json.dumps(changed, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def _dictionary(model: bytes) -> bytes:
-    """The vocabulary as fairseq wants it beside the sentencepiece model."""
-    return fairseq_dictionary(SentencePieceModel.from_bytes(model).pieces)
+def _complete(small: dict[str, bytes], files: ModelFiles, to: str, folder: Path) -> None:
+    """Make from the vocabulary what the source does not have: what the format wants, and what stands in the destination
+    already and speaks of the vocabulary that was there before, such as what an earlier conversion made.
+    """
+    if VOCAB_FILE not in small:
+        return
+    if _DICTIONARY not in small and (to == "fairseq" or (folder / _DICTIONARY).is_file()):
+        small[_DICTIONARY] = fairseq_dictionary(SentencePieceModel.from_bytes(small[VOCAB_FILE]).pieces)
+    if CONFIG_FILE not in small and (folder / CONFIG_FILE).is_file():
+        small[CONFIG_FILE] = _settings(files)
+
+
+def _settings(files: ModelFiles) -> bytes:
+    """The settings of a tokenizer that come from the model."""
+    settings = {"model_max_length": files.config.max_tokens, "tokenizer_class": "XLMRobertaTokenizer"}
+    return (json.dumps(settings, indent=2) + "\n").encode()
 
 
 def _is_module(folder: Path) -> bool:
@@ -305,9 +321,9 @@ def _refuse_mixture(files: ModelFiles, folder: Path, to: str, small: Mapping[str
         strangers += [name for name in COPIED if name not in small and (folder / name).exists()]
         if strangers:
             raise CheckpointError(
-                f"{folder} holds {', '.join(strangers)}, which would be read with the new weights but do not belong to "
-                "them; "
-                "remove them, or choose another folder"
+                f"{folder} holds {', '.join(strangers)}, which would be read with the new weights but "
+                f"{number(strangers, 'does', 'do')} not belong to them; remove {number(strangers, 'it', 'them')}, or "
+                "choose another folder"
             )
     replaced = [weights[to].name] if to in weights else []
     replaced += [
@@ -315,8 +331,8 @@ def _refuse_mixture(files: ModelFiles, folder: Path, to: str, small: Mapping[str
     ]
     if replaced and not force:
         raise CheckpointError(
-            f"{folder} holds {', '.join(replaced)} already; choose another folder, or pass force=True (--force) to "
-            "replace them"
+            f"{folder} holds {', '.join(replaced)} already; choose another folder, or pass force=True to replace "
+            f"{number(replaced, 'it', 'them')}"
         )
 
 

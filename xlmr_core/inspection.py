@@ -75,6 +75,10 @@ class Inspection:
             tables.
         memory: needed to load and to train.
         tied, missing, unexpected, dropped, mismatched: see ``LoadReport``.
+        own_class: the class that the configuration names, where this library does not know it; the file is then read as
+            ``architecture``.
+        own, num_own_parameters: the tensors that are this class's own, and their values, which ``num_parameters``
+            counts too.
         notes: further things worth a look.
         problem: why a model could not be loaded from it, or empty.
     """
@@ -97,6 +101,9 @@ class Inspection:
     mismatched: tuple[Mismatched, ...] = ()
     notes: tuple[str, ...] = ()
     problem: str = ""
+    own_class: str = ""
+    own: tuple[str, ...] = ()
+    num_own_parameters: int = 0
 
 
 def inspect_model(
@@ -139,11 +146,15 @@ def inspect_files(files: ModelFiles) -> Inspection:
     problem = ""
     try:
         report = files.plan.report
-        sources = tuple(files.plan.sources.values())
+        own = files.own_parts
+        sources = (*files.plan.sources.values(), *own)
     except CheckpointError as error:
         problem = str(error)
         report = _by_name(files)
+        own = report.unexpected if files.own_class else ()
         sources = checkpoint.names
+    own_parameters = sum(math.prod(checkpoint.info(name).shape) for name in own)
+    parameters += own_parameters
     return Inspection(
         path=str(checkpoint.path),
         format=checkpoint.format,
@@ -154,7 +165,7 @@ def inspect_files(files: ModelFiles) -> Inspection:
         sizes=sizes,
         dtypes=(shares := _shares(files, sources)),
         num_parameters=parameters,
-        num_embedding_parameters=parameters - others,
+        num_embedding_parameters=parameters - own_parameters - others,
         memory=Memory(
             as_stored=sum(share.nbytes for share in shares),
             float32=4 * parameters,
@@ -164,11 +175,14 @@ def inspect_files(files: ModelFiles) -> Inspection:
         ),
         tied=report.tied,
         missing=report.missing,
-        unexpected=report.unexpected,
-        dropped=report.dropped,
+        unexpected=tuple(name for name in report.unexpected if name not in own),
+        dropped=tuple(row for row in report.dropped if row.name not in own),
         mismatched=report.mismatched,
         notes=report.notes,
         problem=problem,
+        own_class=files.own_class,
+        own=own,
+        num_own_parameters=own_parameters,
     )
 
 

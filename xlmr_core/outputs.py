@@ -91,6 +91,28 @@ class ModelOutput(dict[str, Any], Generic[ArrayT]):
         """All computed fields, in the order of their declaration."""
         return tuple(self.values())
 
+    def __repr__(self) -> str:
+        """Its type, and the shape and dtype of each field: ``MaskedLMOutput(logits=(1, 5, 250002) float32)``."""
+        return f"{type(self).__name__}({', '.join(f'{name}={_in_short(value)}' for name, value in self.items())})"
+
+
+def _in_short(value: Any) -> str:
+    """An array by its shape and dtype, several by what they have in common, anything else as it is."""
+    if isinstance(value, list | tuple) and not hasattr(value, "shape"):
+        parts = [_in_short(part) for part in value]
+        alike = len(parts) > 1 and len(set(parts)) == 1
+        return f"{len(parts)} x {parts[0]}" if alike else f"({', '.join(parts)})"
+    if isinstance(value, Mapping) and not isinstance(value, ModelOutput):
+        return f"{{{', '.join(f'{key!r}: {_in_short(part)}' for key, part in value.items())}}}"
+    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+        return repr(value)
+    try:
+        shape = tuple(value.shape)
+    except ValueError:  # TensorFlow, where not even the number of axes is known
+        return str(value.shape)
+    dtype = str(getattr(value.dtype, "name", value.dtype)).removeprefix("torch.")
+    return f"{shape} {dtype}"
+
 
 class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput[ArrayT]):
     """What the bare encoder returns.

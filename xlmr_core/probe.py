@@ -7,7 +7,7 @@ that size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,10 +24,14 @@ from xlmr_core.formats.tensors import LazyTensor, RawTensor
 from xlmr_core.heads import HEADS
 from xlmr_core.parameters import Quantized, parts_of
 from xlmr_core.reference import forward, make_position_ids
+from xlmr_core.wording import counted
 
-__all__ = ["REFERENCE", "Probe", "largest_activation", "make_probe", "run_probe"]
+__all__ = ["REFERENCE", "Counter", "Probe", "Progress", "largest_activation", "make_probe", "run_probe"]
 
 Array: TypeAlias = NDArray[Any]
+
+# Called with what is being done, how many of its bytes are done, and how many there are.
+Progress: TypeAlias = Callable[[str, int, int], None]
 
 REFERENCE = "reference"
 # What is compared of an output, as far as the head has it.
@@ -39,6 +43,19 @@ CHOICES = 2
 VOCABULARY = 4096
 # Parameters with a row for each token of the vocabulary.
 _BY_TOKEN = ("embeddings.word_embeddings.weight", "lm_head.decoder.weight", "lm_head.bias", "lm_head.decoder.bias")
+
+
+class Counter:
+    """Adds up bytes for somebody's progress."""
+
+    def __init__(self, what: str, total: int, progress: Progress | None) -> None:
+        self._what, self._total, self._progress = what, total, progress
+        self._done = 0
+
+    def __call__(self, count: int) -> None:
+        self._done = min(self._done + count, self._total)
+        if self._progress is not None:
+            self._progress(self._what, self._done, self._total)
 
 
 @dataclass(frozen=True)
@@ -57,8 +74,8 @@ class Probe:
         """What is run, for people."""
         ids = self.inputs["input_ids"]
         sampled = "" if self.rows is None else f", {len(self.rows)} of {config.vocab_size} rows of the vocabulary"
-        size = f"{ids.size // ids.shape[-1]} sequences of {ids.shape[-1]} tokens"
-        return f"{size} through {config.num_hidden_layers} layers{sampled}"
+        size = f"{counted(ids.size // ids.shape[-1], 'sequence')} of {counted(ids.shape[-1], 'token')}"
+        return f"{size} through {counted(config.num_hidden_layers, 'layer')}{sampled}"
 
 
 def make_probe(config: XLMRobertaConfig, head: str) -> Probe:
@@ -90,13 +107,16 @@ def _sampled_rows(config: XLMRobertaConfig) -> Array | None:
     return np.unique(np.append(spread, config.pad_token_id))
 
 
-def run_probe(files: ModelFiles, probe: Probe, backend: str = REFERENCE) -> dict[str, Array]:
+def run_probe(
+    files: ModelFiles, probe: Probe, backend: str = REFERENCE, progress: Progress | None = None
+) -> dict[str, Array]:
     """Run the probe.
 
     Args:
         files: an open checkpoint.
         probe: of :func:`make_probe`.
         backend: ``reference``, or a name of ``BACKENDS``, which then loads the model in float32.
+        progress: told of the bytes that the reference has read.
 
     Returns:
         the outputs as float64 arrays, by name. Of a token-wise output only tokens that are no padding, of logits over
@@ -105,7 +125,7 @@ def run_probe(files: ModelFiles, probe: Probe, backend: str = REFERENCE) -> dict
     Raises:
         MissingBackendError: if the backend is not installed.
     """
-    outputs = _in_reference(files, probe) if backend == REFERENCE else _in_backend(files, probe, backend)
+    outputs = _in_reference(files, probe, progress) if backend == REFERENCE else _in_backend(files, probe, backend)
     mask = probe.inputs["attention_mask"]
     return {name: x[mask == 1] if x.shape[: mask.ndim] == mask.shape else x for name, x in outputs.items()}
 
@@ -113,18 +133,18 @@ def run_probe(files: ModelFiles, probe: Probe, backend: str = REFERENCE) -> dict
 # The reference
 
 
-def largest_activation(files: ModelFiles) -> float:
+def largest_activation(files: ModelFiles, progress: Progress | None = None) -> float:
     """The largest absolute value in any hidden state of the probe."""
-    output = _reference_output(files, make_probe(files.config, files.head))
+    output = _reference_output(files, make_probe(files.config, files.head), progress)
     return max(float(np.abs(states).max()) for states in output["hidden_states"])
 
 
-def _in_reference(files: ModelFiles, probe: Probe) -> dict[str, Array]:
-    output = _reference_output(files, probe)
+def _in_reference(files: ModelFiles, probe: Probe, progress: Progress | None) -> dict[str, Array]:
+    output = _reference_output(files, probe, progress)
     return {name: np.asarray(output[name]) for name in FIELDS if output.get(name) is not None}
 
 
-def _reference_output(files: ModelFiles, probe: Probe) -> Mapping[str, Any]:
+def _reference_output(files: ModelFiles, probe: Probe, progress: Progress | None) -> Mapping[str, Any]:
     config, inputs = files.config, dict(probe.inputs)
     if probe.rows is not None:
         # Positions are counted with the padding id of the model, then everything speaks of the rows that are left.
@@ -134,16 +154,18 @@ def _reference_output(files: ModelFiles, probe: Probe) -> Mapping[str, Any]:
         pad = int(np.searchsorted(probe.rows, config.pad_token_id))
         config = config.copy(vocab_size=len(probe.rows), pad_token_id=pad, bos_token_id=None, eos_token_id=None)
     with np.errstate(all="ignore"):  # broken weights give broken outputs, which is for the caller to see
-        return forward(config, files.head, _Parameters(files, probe.rows), **inputs)
+        return forward(config, files.head, _Parameters(files, probe.rows, progress), **inputs)
 
 
 class _Parameters(Mapping[str, Array]):
     """The parameters of a file as arrays, each read when it is asked for and not kept."""
 
-    def __init__(self, files: ModelFiles, rows: Array | None) -> None:
+    def __init__(self, files: ModelFiles, rows: Array | None, progress: Progress | None) -> None:
         self._files = files
         self._rows = rows
         self._sources = files.plan.sources
+        nbytes = sum(files.checkpoint.stream(source).nbytes for source in self._sources.values())
+        self._count = Counter("running", nbytes, progress)
 
     def __getitem__(self, name: str) -> Array:
         rows = self._rows if name.removeprefix("roberta.") in _BY_TOKEN else None
@@ -162,6 +184,7 @@ class _Parameters(Mapping[str, Array]):
     def _read(self, name: str, rows: Array | None) -> Array:
         # As a stream: pages of a mapped file would add up in this process.
         stream = self._files.checkpoint.stream(self._sources[name])
+        self._count(stream.nbytes)
         return (stream.read() if rows is None else _rows_of(stream, rows)).to_numpy()
 
     def __contains__(self, name: object) -> bool:

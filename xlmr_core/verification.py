@@ -6,28 +6,27 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xlmr_core.backends import BACKENDS
+from xlmr_core.backends import BACKENDS, find_backend
 from xlmr_core.checkpoints.casting import blocks, rounded, widened
 from xlmr_core.checkpoints.model_files import ModelFiles, open_model
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import DTYPES, FLOAT_TAGS, LazyTensor, RawTensor
-from xlmr_core.probe import REFERENCE, make_probe, run_probe
+from xlmr_core.probe import REFERENCE, Counter, Progress, make_probe, run_probe
 from xlmr_core.reference import ACTIVATION_FUNCTIONS
 from xlmr_core.tokenization import AutoTokenizer
+from xlmr_core.wording import number
 
 __all__ = [
     "SENTENCES",
     "Comparison",
-    "Counter",
     "OutputDifference",
-    "Progress",
     "ShapeDifference",
     "TokenDifference",
     "ValueDifference",
@@ -36,8 +35,6 @@ __all__ = [
 ]
 
 Array: TypeAlias = NDArray[Any]
-# Called with what is being done, how many of its bytes are done, and how many there are.
-Progress: TypeAlias = Callable[[str, int, int], None]
 
 # Many scripts, and what tokenizers stumble over: runs of spaces, no-break spaces, combining marks, emoji, digits, long
 # words, other widths.
@@ -211,11 +208,17 @@ def compare(
         ModelNotFoundError, CheckpointError, ConfigError: if one of them cannot be opened.
         MissingBackendError: if a backend is not installed.
     """
-    for name in backends:
-        if name != REFERENCE and name not in BACKENDS:
-            raise CheckpointError(f"expected a backend of {', '.join((REFERENCE, *BACKENDS))}, received {name!r}")
+    one, other = (_backend_called(name) for name in backends)
     with open_model(a, head=head) as files_a, open_model(b, head=head) as files_b:
-        return compare_files(files_a, files_b, backends=backends, progress=progress)
+        return compare_files(files_a, files_b, backends=(one, other), progress=progress)
+
+
+def _backend_called(name: str) -> str:
+    found = REFERENCE if name == REFERENCE else find_backend(name)
+    if found is None:
+        known = ", ".join((REFERENCE, *BACKENDS))
+        raise CheckpointError(f"expected a backend of {known}, received {name!r}; choose one of them")
+    return found
 
 
 def compare_files(
@@ -230,8 +233,9 @@ def compare_files(
     """As :func:`compare`, of open checkpoints; ``tokenizers=False`` leaves the texts out, ``outputs=False`` the forward
     pass.
     """
-    streams_a, streams_b = _by_bare_name(a), _by_bare_name(b)
-    notes: list[str] = []
+    own = bool(a.own_class and b.own_class)
+    streams_a, streams_b = _by_bare_name(a, own), _by_bare_name(b, own)
+    notes = list(_left_out(a, b, own))
     folded = _only_type_differs(a, b, streams_a, streams_b)
     if folded:
         streams_a, streams_b = _with_types_added(streams_a), _with_types_added(streams_b)
@@ -265,8 +269,8 @@ def compare_files(
         narrowest = min((stream.dtype for stream in (*streams_a.values(), *streams_b.values())), key=_precision)
         exact = all(row.identical for row in found.values())
         compared = _compare_outputs(
-            run_probe(a, made, backends[0]),
-            run_probe(b, made, backends[1]),
+            run_probe(a, made, backends[0], progress),
+            run_probe(b, made, backends[1], progress),
             "F32" if exact and not folded else narrowest,
         )
     return Comparison(
@@ -289,19 +293,6 @@ def compare_files(
     )
 
 
-class Counter:
-    """Adds up bytes for somebody's progress."""
-
-    def __init__(self, what: str, total: int, progress: Progress | None) -> None:
-        self._what, self._total, self._progress = what, total, progress
-        self._done = 0
-
-    def __call__(self, count: int) -> None:
-        self._done = min(self._done + count, self._total)
-        if self._progress is not None:
-            self._progress(self._what, self._done, self._total)
-
-
 # Values
 
 
@@ -312,8 +303,26 @@ class _Values:
     largest: float
 
 
-def _by_bare_name(files: ModelFiles) -> dict[str, LazyTensor]:
-    return {name.removeprefix("roberta."): stream for name, stream in files.streams().items()}
+def _by_bare_name(files: ModelFiles, own: bool) -> dict[str, LazyTensor]:
+    streams = files.streams()
+    if own:
+        streams |= {name: files.checkpoint.stream(name) for name in files.own_parts}
+    return {name.removeprefix("roberta."): stream for name, stream in streams.items()}
+
+
+def _left_out(a: ModelFiles, b: ModelFiles, own: bool) -> Iterator[str]:
+    """What of the files is not compared."""
+    if own:
+        yield f"outputs are those of {a.architecture}, without what {a.own_class} does beyond it"
+        return
+    for files in (a, b):
+        names = files.plan.report.unexpected
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            yield (
+                f"{', '.join(names[:3])}{more} of {files.checkpoint.path} {number(names, 'is', 'are')} not compared, "
+                f"because {files.architecture} has no place for {number(names, 'it', 'them')}"
+            )
 
 
 _TYPES, _POSITIONS = "embeddings.token_type_embeddings.weight", "embeddings.position_embeddings.weight"
@@ -360,7 +369,7 @@ def _compare_values(a: LazyTensor, b: LazyTensor, advance: Counter) -> _Values:
         first, second = _values(one, a.dtype), _values(other, b.dtype)
         identical = False
         difference = _distance(first, second)
-        largest = max(largest, float(difference.max()))
+        largest = max(largest, float(difference.max(initial=0.0)))
         if a.dtype == b.dtype:
             count += int(np.count_nonzero(difference))
         elif {a.dtype, b.dtype} <= set(FLOAT_TAGS):

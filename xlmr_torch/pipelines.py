@@ -44,7 +44,7 @@ def pipeline(
         model: a folder, a built-in model, a name on the hub, or a model; by default the task's own, if it has one.
         config: in place of the checkpoint's own.
         tokenizer: a folder or name as for ``model``, or a tokenizer; by default the model's own.
-        framework: ``pt`` or ``torch``, which is also the default here; the other backends have their own ``pipeline``.
+        framework: ``torch`` or ``pt``, which is also the default here; the other backends have their own ``pipeline``.
         revision, token: which version on the hub, and the access token for it.
         use_fast: whether the tokenizer is the one of the ``tokenizers`` library.
         device, device_map: a GPU's number, -1 for the CPU, a name such as ``cuda:1``, or a device; by default the CPU,
@@ -64,7 +64,7 @@ def pipeline(
             not there.
     """
     choice = choose(
-        "pt",
+        "torch",
         *(task, model, config, tokenizer),
         framework=framework,
         revision=revision,

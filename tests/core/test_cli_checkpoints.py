@@ -14,10 +14,9 @@ import pytest
 
 from tests.core.small_models import arrays_of, change_config, config_of, save, with_tokenizer
 from xlmr_core import cli
-from xlmr_core.backends import BACKENDS
 from xlmr_core.checkpoints.casting import TAG_OF_FLOAT
-from xlmr_core.cli import convert, verify, words
-from xlmr_core.cli.progress import ProgressLine, text_of
+from xlmr_core.cli import convert, terminal, verify, words
+from xlmr_core.cli.progress import ProgressBar
 from xlmr_core.conversion import writable_formats
 from xlmr_core.probe import REFERENCE
 
@@ -42,7 +41,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, li
 def test_the_words_of_the_commands_are_those_of_the_core() -> None:
     assert writable_formats() == convert.WRITTEN_FORMATS
     assert set(convert.WRITTEN_DTYPES) == set(TAG_OF_FLOAT)
-    assert (REFERENCE, *BACKENDS) == verify.WAYS
+    assert verify.REFERENCE == REFERENCE
 
 
 @pytest.mark.parametrize("command", ["convert", "inspect", "verify", "doctor"])
@@ -97,9 +96,15 @@ def test_convert_shows_progress_where_it_is_wanted(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, _, err = run(capsys, "convert", source, tmp_path / "b", "--to", "safetensors", "--progress")
-    assert err[-1].startswith("converting  ")
-    assert " kB of " in err[-1]
-    assert "100 %" in err[-1]
+    assert err[-1].startswith("converting: 100%")
+    assert "kB/" in err[-1]
+
+
+def test_convert_as_json(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "convert", source, tmp_path / "b", "--to", "pt", "--verify", "--json")
+    found = json.loads("\n".join(out))
+    assert (status, found["to_format"], found["files"]) == (0, "torch", [str(tmp_path / "b" / "pytorch_model.bin")])
+    assert found["comparison"]["compared"] == found["tensors"]
 
 
 def test_convert_says_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,19 +193,28 @@ def test_verify(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert (status, found["equal"], found["only_a"]) == (1, False, [])
 
 
-@pytest.mark.parametrize("backend", ["mxnet", "pt,tf,jax", ""])
-def test_verify_wants_one_or_two_backends(backend: str, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["verify", str(source), str(source), "--backend", backend])
-    assert ended.value.code == 2
-    assert "expected one or two of reference, pt, tf, jax" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [
+        ("mxnet", "expected one of reference, torch, tf, flax, received 'mxnet'"),
+        ("torch,flx", "expected one of reference, torch, tf, flax, received 'flx'; did you mean flax?"),
+        ("torch,tf,flax", "expected one name or two with a comma between, received 'torch,tf,flax'"),
+        ("", "expected one of reference, torch, tf, flax, received ''"),
+    ],
+)
+def test_verify_wants_one_or_two_backends(
+    backend: str, words: str, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = run(capsys, "verify", source, source, "--backend", backend)
+    assert (status, out, err) == (2, [], [f"xlmr: error: --backend: {words}"])
 
 
 def test_verify_with_a_backend(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
-    status, out, _ = run(capsys, "verify", source, source, "--backend", "reference,pt")
-    assert status == 0
-    assert any("(reference and pt)" in line for line in out)
+    for option, names in (("--backend", "reference,torch"), ("--framework", "reference, pt")):
+        status, out, _ = run(capsys, "verify", source, source, option, names)
+        assert status == 0
+        assert any("(reference and torch)" in line for line in out)
 
 
 # doctor
@@ -209,15 +223,26 @@ def test_verify_with_a_backend(source: Path, capsys: pytest.CaptureFixture[str])
 def test_doctor(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "doctor", source)
     assert (status, out[-1]) == (0, "healthy; 13 checks")
-    change_config(source, layer_norm_eps=1e-12, architectures=None)
+    change_config(source, is_decoder=True, layer_norm_eps=1e-12)
+    (source / "sentencepiece.bpe.model").unlink()
     status, out, _ = run(capsys, "doctor", source)
-    assert (status, out[-1]) == (1, "1 ill; 13 checks")
-    assert out[1].startswith("  ILL     config: layer_norm_eps is 1e-12")
-    assert out[2].startswith("          remedy: set it to 1e-05")
-    assert out[3].startswith("  advice  head: config.json names no architectures")
-    status, out, _ = run(capsys, "doctor", source, "--json")
-    found = json.loads("\n".join(out))
-    assert (status, found["healthy"], len(found["findings"])) == (1, False, 2)
+    assert (status, out[-1]) == (1, "1 fault; 13 checks")
+    assert out[1].startswith("  FAULT   head: XLMRobertaForMaskedLM with is_decoder=true")
+    assert out[2] == "          remedy: set is_decoder to false"
+    assert out[3].startswith("  advice  config: layer_norm_eps is 1e-12")
+    for option in (("--json",), ("--format", "json")):
+        status, out, _ = run(capsys, "doctor", source, *option)
+        found = json.loads("\n".join(out))
+        assert (status, found["healthy"], len(found["findings"])) == (1, False, 3)
+    status, out, _ = run(capsys, "doctor", ROOT / "docs")
+    assert (status, out[-1]) == (1, "1 fault; 1 check")
+
+
+def test_doctor_shows_progress_where_it_is_wanted(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "doctor", source, "--progress")
+    assert status == 0
+    assert err[-1].startswith("reading: 100%")
+    assert run(capsys, "doctor", source)[2] == []
 
 
 # Words
@@ -239,12 +264,7 @@ def test_bytes(nbytes: float, text: str) -> None:
     assert words.nbytes_text(nbytes) == text
 
 
-def test_progress_in_words() -> None:
-    assert text_of("converting", 0, 4 * 10**9, 0.0) == "converting  0 B of 4 GB, 0 %"
-    assert text_of("converting", 10**9, 4 * 10**9, 2.0) == "converting  1 GB of 4 GB, 25 %, 500 MB/s, 0:06 left"
-    assert text_of("converting", 10**9, 10**13, 1.0) == "converting  1 GB of 10 TB, 0 %, 1 GB/s, 2:46:39 left"
-    assert text_of("converting", 100, 100, 1.0) == "converting  100 B of 100 B, 100 %, 100 B/s"
-    assert text_of("converting", 0, 0, 1.0) == "converting  0 B of 0 B, 100 %"
+# Terminal
 
 
 class Terminal(io.StringIO):
@@ -252,25 +272,91 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_on_a_terminal_the_line_is_written_over_and_ended() -> None:
-    stream = Terminal()
-    with ProgressLine(stream=stream) as progress:
-        progress("converting", 500, 1000)
-        progress("converting", 1000, 1000)
-        progress("comparing", 1000, 1000)
-    shown = stream.getvalue()
-    assert shown.startswith("\rconverting  500 B of 1 kB, 50 %")
-    assert shown.count("\r") == 3
-    assert shown.count("\n") == 2
-    assert shown.endswith("\n")
-
-
-def test_elsewhere_it_is_silent_unless_it_is_wanted() -> None:
-    for wanted, lines in ((None, 0), (False, 0), (True, 1)):
-        stream = io.StringIO()
-        with ProgressLine(wanted, stream=stream) as progress:
+def test_progress_is_shown_on_a_terminal_and_elsewhere_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream, wanted, shown in (
+        (Terminal(), None, True),
+        (Terminal(), False, False),
+        (io.StringIO(), None, False),
+        (io.StringIO(), True, True),
+    ):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with ProgressBar(wanted) as progress:
+            progress("converting", 500, 1000)
             progress("converting", 1000, 1000)
-        assert len(stream.getvalue().splitlines()) == lines
+            progress("comparing", 1000, 1000)
+            terminal.say("warning", "mind the step")
+            progress("comparing", 400, 1000)  # another round of the same
+        text = stream.getvalue()
+        assert ("converting: 100%" in text, "comparing: 100%" in text, "comparing:  40%" in text) == (shown,) * 3
+        assert ("\rxlmr: " if shown else "xlmr: ") + "warning: mind the step\n" in text
+    monkeypatch.setattr(sys, "stderr", None)
+    with ProgressBar(True) as progress:
+        progress("converting", 500, 1000)
+    terminal.say("error", "nobody hears it")
+
+
+@pytest.mark.parametrize(("stream", "is_wrapped"), [(io.StringIO(), False), (Terminal(), True)])
+def test_lines_are_wrapped_on_a_terminal_only(
+    stream: io.StringIO, is_wrapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys, "stdout", stream)
+    terminal.show("  sizes        " + "number, " * 10, 15)
+    first, *rest = stream.getvalue().splitlines()
+    assert first.startswith("  sizes        number,")
+    assert all(row.startswith(" " * 15 + "number,") for row in rest)
+    assert bool(rest) is is_wrapped and (max(map(len, (first, *rest))) <= 40) is is_wrapped
+
+
+STARTS = """\
+WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
+I0000 00:00:1795911085.608387   22872 cudart_stub.cc:31] Could not find cuda drivers on your machine.
+2026-11-28 10:00:00.123456: I tensorflow/core/platform/cpu_feature_guard.cc:210] This TensorFlow binary is optimized.
+To enable the following instructions: AVX2, in other operations, rebuild TensorFlow with the appropriate flags.
+E0000 00:00:1795911173.168933   22872 cuda_platform.cc:52] failed call to cuInit: INTERNAL: UNKNOWN ERROR (303)
+"""
+ERRORS = """\
+E0000 00:00:1795911173.168933   22872 allocator.cc:52] out of memory
+Traceback (most recent call last):
+Fatal Python error: Aborted
+"""
+
+
+def test_the_start_of_a_framework_is_not_told_and_errors_are() -> None:
+    code = (
+        "import os, sys; from xlmr_core.cli.terminal import quietly\n"
+        "with quietly('torch', 'tf'):\n"
+        "    os.write(2, sys.argv[1].encode()); print('python', os.environ['TF_CPP_MIN_LOG_LEVEL'], file=sys.stderr)\n"
+        "    if sys.argv[2:]: os.abort()\n"
+        "os.write(2, b'I0000 after'); print('TF_CPP_MIN_LOG_LEVEL' in os.environ)"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+
+    def told(*arguments: str, **more: str) -> tuple[str, str]:
+        command = [sys.executable, "-c", code, STARTS + ERRORS, *arguments]
+        done = subprocess.run(command, cwd=ROOT, env={**env, **more}, capture_output=True, text=True, check=False)
+        return done.stdout, done.stderr.replace("python 2\n", "").replace("python 0\n", "")
+
+    assert told() == ("False\n", f"{ERRORS}I0000 after")
+    assert told("abort") == ("", ERRORS)
+    assert told(TF_CPP_MIN_LOG_LEVEL="0") == ("True\n", f"{STARTS}{ERRORS}I0000 after")
+
+
+def test_nothing_of_a_file_speaks_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = config_of("base", "Model")
+    name = "a\x1b[31mred\x1b]0;title\x07\nequal\u202e"
+    save(tmp_path, config, "Model", {**arrays_of(config, "Model"), name: np.ones(2, np.float32)})
+    for arguments in (
+        ("inspect", tmp_path),
+        ("doctor", tmp_path),
+        ("verify", tmp_path, tmp_path),
+        ("convert", tmp_path, tmp_path / "b", "--to", "safetensors"),
+    ):
+        _, out, err = run(capsys, *arguments)
+        text = "\n".join((*out, *err))
+        assert "a\\x1b[31mred\\x1b]0;title\\x07" in text and "\\u202e" in text
+        assert not set("\x1b\x07\u202e") & set(text)
+        assert "equal\\u202e" not in (*out, *err)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists() or os.name == "nt", reason="writes to a full device")

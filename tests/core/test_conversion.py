@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.core.small_models import FAMILIES, Arrays, arrays_of, change_config, config_of, save, with_tokenizer
-from tests.core.tokenization_models import small_model
+from tests.core.tokenization_models import small_model, with_pieces
 from xlmr_core.checkpoint import open_checkpoint
 from xlmr_core.checkpoints.model_files import open_model
 from xlmr_core.conversion import Conversion, convert, writable_formats
@@ -190,7 +190,9 @@ def test_fairseq_has_no_pooler_and_none_is_missed_below_a_head_that_does_not_rea
     assert [row.why for row in done.report.dropped] == ["this model has no pooler"] * 2
     assert done.comparison is not None and done.comparison.equal
     save(tmp_path / "c", config_of("base", "Model"), "Model")
-    with pytest.raises(CheckpointError, match=r"no place for the pooler of XLMRobertaModel; .* \(--no-pooler\)"):
+    with pytest.raises(
+        CheckpointError, match=r"no place for the pooler of XLMRobertaModel; leave it out with pooler=False"
+    ):
         convert(tmp_path / "c", tmp_path / "d", "fairseq")
     done = convert(tmp_path / "c", tmp_path / "d", "fairseq", pooler=False, verify=True)
     assert done.comparison is not None and done.comparison.equal
@@ -220,7 +222,9 @@ def test_several_heads_need_a_word(tmp_path: Path) -> None:
         arrays_of(config, "ForMaskedLM") | {"qa_outputs.weight": np.ones((2, 16), np.float32)},
     )
     change_config(tmp_path, architectures=None)
-    with pytest.raises(CheckpointError, match=r"heads ForMaskedLM and ForQuestionAnswering, .* \(--head ForMaskedLM\)"):
+    with pytest.raises(
+        CheckpointError, match=r"heads ForMaskedLM and ForQuestionAnswering, .* name one: head='ForMaskedLM'"
+    ):
         open_model(tmp_path)
     with open_model(tmp_path, head="ForMaskedLM") as files:
         assert files.head == "ForMaskedLM"
@@ -311,7 +315,7 @@ def test_nothing_is_replaced_without_force(tmp_path: Path, source: Path) -> None
         arrays_of(config_of("base", "ForMaskedLM"), "ForMaskedLM", 1),
     )
     before = contents(other)
-    with pytest.raises(CheckpointError, match=r"holds model.safetensors already; .* \(--force\) to replace"):
+    with pytest.raises(CheckpointError, match="holds model.safetensors already; .*force=True to replace it"):
         convert(source, other, "safetensors")
     assert contents(other) == before
     convert(source, other, "safetensors", force=True)
@@ -332,6 +336,23 @@ def test_what_would_make_a_mixture_is_refused_even_with_force(stranger: str, tmp
     with pytest.raises(CheckpointError, match=f"holds {stranger}, which would be read with the new weights"):
         convert(source, tmp_path / "b", "safetensors", force=True)
     assert contents(tmp_path / "b") == {stranger: b"{}"}
+
+
+def test_what_an_earlier_conversion_made_of_a_vocabulary_is_made_anew(tmp_path: Path, source: Path) -> None:
+    (source / "tokenizer_config.json").unlink()
+    convert(source, tmp_path / "a", "fairseq")
+    convert(tmp_path / "a", tmp_path / "b", "safetensors")
+    made = contents(tmp_path / "b")
+    assert {"dict.txt", "tokenizer_config.json"} <= set(made)
+    with pytest.raises(CheckpointError, match=r"holds model.safetensors.* already; .*force=True to replace"):
+        convert(source, tmp_path / "b", "safetensors")
+    convert(source, tmp_path / "b", "safetensors", force=True)
+    again = contents(tmp_path / "b")
+    assert all(again[name] == made[name] for name in ("dict.txt", "tokenizer_config.json"))
+    # Of another vocabulary they would be wrong.
+    (source / "sentencepiece.bpe.model").write_bytes(with_pieces(small_model(), 123))
+    convert(source, tmp_path / "b", "safetensors", force=True)
+    assert contents(tmp_path / "b")["dict.txt"].count(b"\n") == 120 > made["dict.txt"].count(b"\n") == 117
 
 
 def test_weights_of_another_format_are_refused_even_with_force(tmp_path: Path, source: Path) -> None:
@@ -380,7 +401,7 @@ def test_mistakes_are_one_sentence_and_write_nothing(
 def test_progress_counts_every_byte_once(tmp_path: Path, source: Path) -> None:
     told: list[tuple[str, int, int]] = []
     done = convert(source, tmp_path / "b", "safetensors", verify=True, progress=lambda *state: told.append(state))
-    assert list(dict.fromkeys(what for what, _, _ in told)) == ["converting", "comparing"]
+    assert list(dict.fromkeys(what for what, _, _ in told)) == ["converting", "comparing", "running"]
     for what in ("converting", "comparing"):
         counts = [count for name, count, _ in told if name == what]
         assert counts == sorted(counts)

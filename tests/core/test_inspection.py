@@ -9,6 +9,7 @@ import pytest
 
 from tests.core.small_models import FAMILIES, arrays_of, change_config, config_of, save
 from xlmr_core.checkpoints.load_plan import Dropped, Mismatched, Tied
+from xlmr_core.cli.inspect import lines
 from xlmr_core.conversion import convert, writable_formats
 from xlmr_core.errors import CheckpointError
 from xlmr_core.heads import HEADS, model_class_name
@@ -82,6 +83,25 @@ def test_missing_unexpected_and_dropped(tmp_path: Path) -> None:
     assert found.unexpected == ("mine",)
     assert found.dropped == (Dropped("roberta.embeddings.position_ids", "a buffer in old checkpoints"),)
     assert Tied("lm_head.decoder.bias", "lm_head.bias") in found.tied
+
+
+def test_a_class_of_a_users_own(tmp_path: Path) -> None:
+    config = config_of("base", "Model")
+    arrays = arrays_of(config, "Model")
+    own = {"mine.weight": np.ones((3, 2), np.float32), "classifier.0.weight": np.ones((2, 2), np.float32)}
+    save(tmp_path, config, "Model", {**arrays, **own})
+    found = inspect_model(tmp_path)
+    assert (found.unexpected, [row.name for row in found.dropped]) == (("mine.weight",), ["classifier.0.weight"])
+    change_config(tmp_path, architectures=["Mine"])
+    found = inspect_model(tmp_path)
+    assert (found.own_class, found.architecture, found.head) == ("Mine", "XLMRobertaModel", "Model")
+    assert (set(found.own), found.num_own_parameters, found.unexpected, found.dropped) == (set(own), 10, (), ())
+    assert found.num_parameters == num_parameters(config, "Model") + 10 == sum(x.parameters for x in found.dtypes)
+    assert found.memory.float32 == 4 * found.num_parameters
+    text = "\n".join(lines(found))
+    assert "  architecture Mine, which is none of this library; read as XLMRobertaModel (xlm-roberta)" in text
+    assert ", 10 in its own parts" in text and "  own parts    classifier.0.weight" in text
+    assert "unexpected" not in text
 
 
 def test_a_checkpoint_that_cannot_be_loaded_is_described_all_the_same(tmp_path: Path) -> None:

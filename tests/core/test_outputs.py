@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -71,6 +73,30 @@ def test_reading_by_attribute_key_index_slice_and_tuple(output: MaskedLMOutput[A
     assert isinstance(output, dict)
     logits, hidden = output.to_tuple()
     assert (logits is LOGITS, hidden is HIDDEN) == (True, True)
+
+
+@dataclass
+class FrameworkTensor:
+    """As PyTorch, TensorFlow and JAX show themselves: dtypes as words or with names, sizes that may be unknown."""
+
+    shape: Any
+    dtype: Any
+
+
+def test_an_output_says_what_it_is() -> None:
+    named = SimpleNamespace(name="float32")
+    state = FrameworkTensor((2, 3, 16), "torch.bfloat16")
+    assert repr(MaskedLMOutput(loss=np.float32(1), logits=FrameworkTensor([None, 3, 9], named))) == (
+        "MaskedLMOutput(loss=() float32, logits=(None, 3, 9) float32)"
+    )
+    assert repr(MaskedLMOutput(hidden_states=(state, state), attentions=(LOGITS, state))) == (
+        "MaskedLMOutput(hidden_states=2 x (2, 3, 16) bfloat16, attentions=((2, 3) float64, (2, 3, 16) bfloat16))"
+    )
+    cache = {"layer": [(state, state)], "length": 3}
+    assert repr(CausalLMOutputWithCrossAttentions(past_key_values=cache)) == (
+        "CausalLMOutputWithCrossAttentions(past_key_values={'layer': (2 x (2, 3, 16) bfloat16), 'length': 3})"
+    )
+    assert repr(MaskedLMOutput()) == "MaskedLMOutput()"
 
 
 def test_what_was_not_computed_reads_as_none_and_counts_for_nothing(output: MaskedLMOutput[Any]) -> None:

@@ -96,6 +96,15 @@ def test_what_it_carries(count, runner):
     assert count.text({"a": 3}) == "  a 3"
 
 
+def test_it_says_what_it_is(count, runner):
+    assert repr(count) == "Pipeline(task='letter-counting', model=NoneType, device='nowhere')"
+    runner.model = SimpleNamespace(name_or_path="a/name")
+    made = Pipeline(ROW.name, runner, TOKENIZER, letters=["a"])
+    assert repr(made) == (
+        "Pipeline(task='letter-counting', model=SimpleNamespace('a/name'), device='nowhere', letters=['a'])"
+    )
+
+
 def test_the_published_class_is_made_once():
     made = pipeline_class(__name__, FakeRunner, "LetterCountingPipeline")
     assert pipeline_class(__name__, FakeRunner, "LetterCountingPipeline") is made
@@ -143,7 +152,7 @@ def test_a_row_says_what_is_true(row):
 
 def chosen(task="letter-counting", model=None, config=None, tokenizer=None, **changes):
     arguments = {"framework": None, "revision": None, "token": None, "use_fast": True, "model_kwargs": None}
-    return choose("pt", task, model, config, tokenizer, **{**arguments, "options": {}, **changes})
+    return choose("torch", task, model, config, tokenizer, **{**arguments, "options": {}, **changes})
 
 
 @pytest.mark.parametrize("model", ["a/name", Path("folder")])
@@ -178,7 +187,7 @@ def test_a_backend_knows_its_own_names(framework):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"framework": "tf"}, "in xlmr_torch framework must be 'pt', received 'tf'; import pipeline from xlmr_tf"),
+        ({"framework": "tf"}, "in xlmr_torch framework must be 'torch', received 'tf'; import pipeline from xlmr_tf"),
         ({"framework": "flax"}, "received 'flax'; import pipeline from xlmr_flax"),
         ({"framework": "mxnet"}, "received 'mxnet'; leave it out"),
         ({"framework": ["pt"]}, r"received \['pt'\]"),

@@ -249,7 +249,7 @@ def test_a_backend_gives_what_the_reference_gives(
     save(tmp_path, config_of(family, head, add_cross_attention=head == "ForCausalLM"), head)
     found = compare(tmp_path, tmp_path, backends=("reference", "pt"))
     assert found.equal
-    assert found.backends == ("reference", "pt")
+    assert found.backends == ("reference", "torch")
     assert any(0 < row.largest < 1e-4 for row in found.outputs)
 
 
@@ -272,7 +272,7 @@ def test_a_backend_reads_the_weights_that_are_compared_or_none(tmp_path: Path) -
 
 def test_a_backend_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, config_of("base", "Model"), "Model")
-    with pytest.raises(CheckpointError, match="^expected a backend of reference, pt, tf, jax, received 'mxnet'"):
+    with pytest.raises(CheckpointError, match="^expected a backend of reference, torch, tf, flax, received 'mxnet'"):
         compare(tmp_path, tmp_path, backends=("reference", "mxnet"))
     monkeypatch.setattr("xlmr_core.backends.installed", lambda name: False)
     with pytest.raises(MissingBackendError, match=r"pip install 'xlmr\[flax\]'"):

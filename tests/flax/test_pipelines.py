@@ -60,7 +60,7 @@ def test_a_model_in_training_answers_without_dropout(fill, folder):
 def test_dtype_and_mistakes(folder, fill):
     assert pipeline("fill-mask", model=folder, dtype="bfloat16", device="cpu").model.dtype == jnp.bfloat16
     with pytest.raises(
-        InputError, match="in xlmr_flax framework must be 'jax', received 'pt'; import pipeline from xlmr_torch"
+        InputError, match="in xlmr_flax framework must be 'flax', received 'pt'; import pipeline from xlmr_torch"
     ):
         pipeline("fill-mask", model=folder, framework="pt")
     with pytest.raises(InputError, match=r"device 0 asks for an accelerator, JAX sees .*cpu.* here; pass device='cpu'"):

@@ -30,10 +30,11 @@ CORE_ONLY_IN = {
     "sentencepiece": {"xlmr_core.tokenization.slow"},
     "tokenizers": {"xlmr_core.tokenization.fast"},
     "huggingface_hub": {"xlmr_core.hub"},
+    "tqdm": {"xlmr_core.cli.progress"},
 }
 # Inside the core a module imports from rows above its own, or from its own entry. Types for checkers only are exempt.
 LAYERS = (
-    ("errors",),
+    ("errors", "wording"),
     ("arguments", "atomic_files", "placement", "positions"),
     ("hub",),
     ("config_checks",),

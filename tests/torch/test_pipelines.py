@@ -169,7 +169,7 @@ def test_a_dtype_without_a_point_is_refused(dtype):
         (
             {"framework": "tf"},
             InputError,
-            "in xlmr_torch framework must be 'pt', received 'tf'; import pipeline from xlmr_tf",
+            "in xlmr_torch framework must be 'torch', received 'tf'; import pipeline from xlmr_tf",
         ),
         ({"model": "no/such/folder", "device": 99, "topk": 3}, InputError, "received topk"),
         ({"model": "no/such/folder", "device": 99}, InputError, "asks for a CUDA GPU"),

@@ -133,5 +133,5 @@ def _refuse_overflow(values: Array, result: Array, tag: str, name: str) -> None:
         dtype = next(key for key, found in TAG_OF_FLOAT.items() if found == tag)
         raise CheckpointError(
             f"{name} holds {float(values[too_large][0]):.6g}, which is infinite in {dtype}; "
-            "choose a dtype with larger numbers, or allow overflow (--allow-overflow)"
+            "choose a dtype with larger numbers, or pass allow_overflow=True"
         )

@@ -22,6 +22,7 @@ from xlmr_core.formats.tensors import FLOAT_TAGS, RawTensor, TensorInfo
 from xlmr_core.heads import model_class_name
 from xlmr_core.parameters import HEAD_PARTS, WORD_EMBEDDINGS, Parameter, Role, parameters
 from xlmr_core.quantization import Scheme
+from xlmr_core.wording import number
 
 __all__ = [
     "OLD_BUFFERS",
@@ -158,7 +159,8 @@ class LoadReport:
         sentences = []
         if self.missing:
             sentences.append(
-                f"{_listed(self.missing)} not in {self.file} and start with fresh values: train the model before use."
+                f"{_listed(self.missing)} not in {self.file} and {number(self.missing, 'starts', 'start')} with fresh "
+                "values: train the model before use."
             )
         sentences += [
             f"{row.name} has the shape {row.received} in {self.file}, not {row.expected}, "
@@ -167,7 +169,8 @@ class LoadReport:
         ]
         if self.unexpected:
             sentences.append(
-                f"{_listed(self.unexpected)} in {self.file} but have no place in {self.model}: they are not used."
+                f"{_listed(self.unexpected)} in {self.file} but {number(self.unexpected, 'has', 'have')} no place in "
+                f"{self.model}: {number(self.unexpected, 'it is', 'they are')} not used."
             )
         sentences.extend(self.notes)
         return f"{self.model}: " + " ".join(sentences) if sentences else ""
@@ -200,7 +203,7 @@ def _callers_depth() -> int:
 
 def _listed(names: tuple[str, ...], most: int = 12) -> str:
     shown = ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-    return f"{shown} {'is' if len(names) == 1 else 'are'}"
+    return f"{shown} {number(names, 'is', 'are')}"
 
 
 @dataclass(frozen=True)

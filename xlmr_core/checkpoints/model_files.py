@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from xlmr_core.checkpoints.found import fetch_files, find
-from xlmr_core.checkpoints.load_plan import LoadPlan, LoadWarning, plan_load
+from xlmr_core.checkpoints.load_plan import OTHER_TASK, LoadPlan, LoadWarning, plan_load
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError, XLMRError
 from xlmr_core.formats import Checkpoint
@@ -68,6 +68,22 @@ class ModelFiles:
     def architecture(self) -> str:
         """The published class name."""
         return model_class_name(self.config, self.head)
+
+    @property
+    def own_class(self) -> str:
+        """The class that the configuration names, where it is none that this library knows; empty otherwise."""
+        named = self.config.architectures or ()
+        return ", ".join(named) if named and not any(map(_is_known, named)) else ""
+
+    @property
+    def own_parts(self) -> tuple[str, ...]:
+        """Of a class of its own: the tensors of the file that the class it is read as has no place for."""
+        if not self.own_class:
+            return ()
+        # Under the name of a head that it replaces they look like that of another task.
+        report = self.plan.report
+        own = {*report.unexpected, *(row.name for row in report.dropped if row.why == OTHER_TASK)}
+        return tuple(name for name in self.checkpoint.names if name in own)
 
     @cached_property
     def scheme(self) -> Scheme | None:
@@ -165,16 +181,15 @@ def head_of(config: XLMRobertaConfig, checkpoint: Checkpoint) -> str:
         CheckpointError: if the file holds several heads.
     """
     for architecture in config.architectures or ():
-        try:
+        if _is_known(architecture):
             return head_of_class(architecture).suffix
-        except XLMRError:
-            continue  # of another library: the file itself says more
+        # of another library, or the user's own: the file itself says more
     found = [head for name, head in _HEAD_BY_PARAMETER.items() if name in checkpoint.names]
     if len(found) > 1:
         raise CheckpointError(
             f"{checkpoint.path} holds the heads {' and '.join(found)}, "
             "and no architectures in its config say which is meant; "
-            f"name one: head={found[0]!r} (--head {found[0]})"
+            f"name one: head={found[0]!r}"
         )
     if not found:
         return "Model"
@@ -184,6 +199,13 @@ def head_of(config: XLMRobertaConfig, checkpoint: Checkpoint) -> str:
     if found == ["ForTokenClassification"] and _has_pooler(checkpoint) and one_score:
         return "ForMultipleChoice"
     return found[0]
+
+
+def _is_known(architecture: str) -> bool:
+    try:
+        return bool(head_of_class(architecture))
+    except XLMRError:
+        return False
 
 
 def _has_pooler(checkpoint: Checkpoint) -> bool:

@@ -1,25 +1,36 @@
 """The ``xlmr`` command.
 
-One module a command, each with ``SUMMARY``, ``add_arguments(parser)`` and ``execute(arguments) -> exit status``. To
-add a command: a module beside this one and a row in ``COMMANDS``. Nothing heavy is imported before the arguments are
-parsed.
+One module a command, each with ``SUMMARY``, ``USAGE``, ``DESCRIPTION``, ``add_arguments(parser, words)`` and
+``execute(arguments) -> exit status``. To add a command: a module beside this one and a row in ``COMMANDS``. Nothing
+heavy is imported before the arguments are parsed.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 from collections.abc import Sequence
 
 from xlmr_core import __version__
 from xlmr_core.cli import convert, doctor, inspect, run, verify
+from xlmr_core.cli.parser import Parser, UsageError
+from xlmr_core.cli.progress import silence_downloads
+from xlmr_core.cli.terminal import say, speaking
+from xlmr_core.cli.words import listed
 from xlmr_core.errors import XLMRError
+from xlmr_core.wording import nearest
 
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {"run": run, "convert": convert, "inspect": inspect, "verify": verify, "doctor": doctor}
+DESCRIPTION = """\
+XLM-RoBERTa on the command line. The commands:
+
+{}
+
+`xlmr COMMAND --help` says how each is used.
+"""
 
 USER_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT
@@ -31,44 +42,65 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     It is 0, 2 for a user's mistake, 130 for Ctrl-C, or 141 for a reader that went away.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
+    with speaking():
+        try:
+            status = _run(list(sys.argv[1:] if argv is None else argv))
+            sys.stdout.flush()
+            return status
+        except XLMRError as error:
+            say("error", "\n".join(listed(str(error).splitlines())))
+            return USER_ERROR
+        except BrokenPipeError:
+            # The interpreter flushes once more at exit; let that go nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return BROKEN_PIPE
+        except OSError as error:
+            say("error", str(error))
+            return USER_ERROR
+        except KeyboardInterrupt:
+            return INTERRUPTED
+
+
+def _run(words: list[str]) -> int:
+    if sys.stdout is None:
+        raise XLMRError("expected a standard output to write to, received a closed one; redirect it to a file")
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
     try:
-        argv = sys.argv[1:] if argv is None else argv
-        arguments = _parser(argv).parse_args(argv)
-        if sys.stdout is None:
-            raise XLMRError("expected a standard output to write to, received a closed one; redirect it to a file")
-        status: int = COMMANDS[arguments.command].execute(arguments)
-        sys.stdout.flush()
-        return status
+        parser, arguments = _read(words)
+    except SystemExit as done:  # --help or --version was printed
+        return int(done.code or 0)
+    if arguments is None:
+        parser.print_help()
+        return 0
+    if arguments.progress is False:
+        silence_downloads()
+    try:
+        status: int = COMMANDS[words[0]].execute(arguments)
     except XLMRError as error:
-        print(f"xlmr: error: {error}", file=sys.stderr)
-        return USER_ERROR
-    except BrokenPipeError:
-        # The interpreter flushes once more at exit; let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    except OSError as error:
-        print(f"xlmr: error: {error}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        return INTERRUPTED
+        raise XLMRError(parser.in_place(str(error))) from error
+    return status
 
 
-def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="xlmr", description="XLM-RoBERTa on the command line.", allow_abbrev=False)
+def _read(words: list[str]) -> tuple[Parser, argparse.Namespace | None]:
+    """The parser that is asked, and the arguments of a command; none of ``xlmr`` alone."""
+    top = _top_parser()
+    name = top.read(words[:1]).command
+    if name is None:
+        return top, None
+    if name not in COMMANDS:
+        near = nearest(name, COMMANDS)
+        remedy = f"did you mean {near}?" if near else f"expected one of {', '.join(COMMANDS)};"
+        raise UsageError(f"xlmr has no command {name!r}; {remedy} usage: {top.usage}")
+    module = COMMANDS[name]
+    parser = Parser(name, module.USAGE, module.DESCRIPTION)
+    module.add_arguments(parser, words[1:])
+    return parser, parser.read(words[1:])
+
+
+def _top_parser() -> Parser:
+    rows = "\n".join(f"  {name:9} {module.SUMMARY}" for name, module in COMMANDS.items())
+    parser = Parser("", "xlmr COMMAND [arguments]", DESCRIPTION.format(rows))
     parser.add_argument("--version", action="version", version=f"xlmr {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in COMMANDS.items():
-        command = commands.add_parser(
-            name,
-            help=module.SUMMARY,
-            description=module.DESCRIPTION,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        module.add_arguments(command)
-    if argv and argv[0] == "run":
-        run.add_task_arguments(commands.choices["run"], argv)
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help="one of the above")
     return parser

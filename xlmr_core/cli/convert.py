@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from xlmr_core.cli.progress import ProgressLine
-from xlmr_core.cli.words import comparison_lines, nbytes_text
-from xlmr_core.heads import HEADS
+from xlmr_core.cli.parser import MODEL, add_format, add_head, add_part, add_progress, backend, one_of
+from xlmr_core.cli.progress import ProgressBar
+from xlmr_core.cli.terminal import say, show
+from xlmr_core.cli.words import as_json, comparison_lines, listed, nbytes_text
+from xlmr_core.wording import counted
 
 if TYPE_CHECKING:
     from xlmr_core.conversion import Conversion
 
-__all__ = ["DESCRIPTION", "SUMMARY", "add_arguments", "execute"]
+__all__ = ["DESCRIPTION", "SUMMARY", "USAGE", "add_arguments", "execute"]
 
 SUMMARY = "write a checkpoint in another format"
+USAGE = "xlmr convert SRC DST --to FORMAT [options]"
 DESCRIPTION = """\
 Write a checkpoint in another format, with its config, its tokenizer and the other small files that
 belong to it. No framework is needed, and a piece of a tensor is in memory at a time. Whatever goes
@@ -31,17 +34,23 @@ WRITTEN_FORMATS = ("safetensors", "torch", "tf", "flax", "fairseq", "keras")
 WRITTEN_DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "source", metavar="SRC", help="a folder, a file of weights, a built-in model or a name on the Hugging Face hub"
-    )
+    parser.add_argument("source", metavar="SRC", help=MODEL)
     parser.add_argument("destination", metavar="DST", help="the folder to write")
-    parser.add_argument("--to", required=True, choices=WRITTEN_FORMATS, help="the format to write")
+    parser.add_argument(
+        "--to",
+        required=True,
+        type=backend(WRITTEN_FORMATS),
+        metavar="FORMAT",
+        help=f"the format to write: {', '.join(WRITTEN_FORMATS)}",
+    )
     parser.add_argument(
         "--dtype",
-        choices=WRITTEN_DTYPES,
-        help="of all weights, rounded to nearest (default: each keeps its own, bit for bit)",
+        type=one_of(WRITTEN_DTYPES),
+        metavar="DTYPE",
+        help=f"of all weights, rounded to nearest: {', '.join(WRITTEN_DTYPES)} (default: each keeps its own, bit for "
+        "bit)",
     )
     parser.add_argument(
         "--allow-overflow", action="store_true", help="let values that are too large for --dtype become infinite"
@@ -61,20 +70,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare source and result afterwards; the exit status is 1 if they differ",
     )
     parser.add_argument("--force", action="store_true", help="replace files that are there already")
-    parser.add_argument("--head", choices=tuple(HEADS), help="where neither the config nor the weights say it")
-    parser.add_argument("--part", metavar="NAME", help="which model or head to read of a file that holds several")
-    parser.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        help="show progress (default: if standard error is a terminal)",
-    )
+    add_head(parser)
+    add_part(parser)
+    add_format(parser, "one object")
+    add_progress(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Convert; 0 if all went well, 1 if ``--verify`` found a difference."""
     from xlmr_core.conversion import convert
 
-    with ProgressLine(arguments.progress) as progress:
+    with ProgressBar(arguments.progress) as progress:
         done = convert(
             arguments.source,
             arguments.destination,
@@ -89,25 +95,35 @@ def execute(arguments: argparse.Namespace) -> int:
             force=arguments.force,
             progress=progress,
         )
-    _print(done)
+    for sentence in _sentences(done, arguments.in_place):
+        say("", sentence)
+    if arguments.format == "json":
+        print(as_json(done))
+    else:
+        _print(done)
     return 0 if done.comparison is None or done.comparison.equal else 1
+
+
+def _sentences(done: Conversion, in_place: Callable[[str], str]) -> Iterator[str]:
+    """What did not come along, and what else a user should know."""
+    if done.own_class:
+        yield f"config.json names {done.own_class}, which is none of this library; it was read as {done.architecture}"
+    yield from listed([f"{name} is not in the source, and not in the result either" for name in done.report.missing])
+    yield from listed(
+        [f"{name} has no place in {done.architecture} and was left out" for name in done.report.unexpected]
+    )
+    yield from map(in_place, done.report.notes)
 
 
 def _print(done: Conversion) -> None:
     rate = done.nbytes / done.seconds if done.seconds else 0.0
-    print(f"{done.architecture} from {done.source} ({done.from_format}) to {done.destination} ({done.to_format})")
-    print(f"{done.tensors} tensors, {nbytes_text(done.nbytes)} in {done.seconds:.3g} s ({nbytes_text(rate)}/s)")
-    print(f"wrote    {', '.join(path.name for path in done.files)}")
-    print(f"copied   {', '.join(done.copied)}")
-    report = done.report
-    for name in report.missing:
-        print(f"xlmr: {name} is not in the source, and not in the result either", file=sys.stderr)
-    for name in report.unexpected:
-        print(f"xlmr: {name} has no place in {done.architecture} and was left out", file=sys.stderr)
-    for row in report.dropped:
-        print(f"left out {row.name}: {row.why}")
-    for note in report.notes:
-        print(f"xlmr: {note}", file=sys.stderr)
+    show(f"{done.architecture} from {done.source} ({done.from_format}) to {done.destination} ({done.to_format})")
+    tensors = counted(done.tensors, "tensor")
+    show(f"{tensors}, {nbytes_text(done.nbytes)} in {done.seconds:.3g} s ({nbytes_text(rate)}/s)")
+    show(f"wrote    {', '.join(path.name for path in done.files)}", 9)
+    show(f"copied   {', '.join(done.copied)}", 9)
+    for row in done.report.dropped:
+        show(f"left out {row.name}: {row.why}", 9)
     if done.comparison is not None:
         for line in comparison_lines(done.comparison):
-            print(line)
+            show(line, 9)

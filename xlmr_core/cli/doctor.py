@@ -3,55 +3,59 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from xlmr_core.heads import HEADS
+from xlmr_core.cli.parser import MODEL, add_format, add_head, add_part, add_progress
+from xlmr_core.cli.progress import ProgressBar
+from xlmr_core.cli.terminal import show
+from xlmr_core.cli.words import as_json
+from xlmr_core.wording import counted
 
 if TYPE_CHECKING:
     from xlmr_core.diagnosis import Diagnosis
 
-__all__ = ["DESCRIPTION", "SUMMARY", "add_arguments", "execute"]
+__all__ = ["DESCRIPTION", "SUMMARY", "USAGE", "add_arguments", "execute"]
 
 SUMMARY = "say what is wrong with a checkpoint, and what to do"
+USAGE = "xlmr doctor PATH [options]"
 DESCRIPTION = """\
 Say what is wrong with a checkpoint, and what to do: weights that do not fit the config, fresh
 heads, stale files, values that are no numbers, float16 that overflows, labels without names, a
 tokenizer that does not belong, lengths and padding ids that disagree. All weights are read. The
-exit status is 0 if it is healthy (there may be advice), 1 if there are ills.
+exit status is 0 if it is healthy (there may be advice), 1 if there are faults.
 
   xlmr doctor my-finetuned-model/
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "path", metavar="PATH", help="a folder, a file of weights, a built-in model or a name on the Hugging Face hub"
-    )
-    parser.add_argument("--head", choices=tuple(HEADS), help="where neither the config nor the weights say it")
-    parser.add_argument("--part", metavar="NAME", help="which model or head to read of a file that holds several")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("path", metavar="PATH", help=MODEL)
+    add_head(parser)
+    add_part(parser)
+    add_format(parser, "one object")
+    add_progress(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Examine; 0 if it is healthy, 1 if not."""
     from xlmr_core.diagnosis import diagnose
 
-    found = diagnose(arguments.path, head=arguments.head, part=arguments.part)
-    if arguments.json:
-        print(json.dumps({**dataclasses.asdict(found), "healthy": found.healthy}, ensure_ascii=False, indent=2))
+    with ProgressBar(arguments.progress) as progress:
+        found = diagnose(arguments.path, head=arguments.head, part=arguments.part, progress=progress)
+    if arguments.format == "json":
+        print(as_json(found, healthy=found.healthy))
     else:
-        _print(found)
+        _print(found, arguments.in_place)
     return 0 if found.healthy else 1
 
 
-def _print(found: Diagnosis) -> None:
-    print(found.path)
+def _print(found: Diagnosis, in_place: Callable[[str], str]) -> None:
+    show(found.path)
     for finding in found.findings:
-        print(f"  {'ILL   ' if finding.is_ill else 'advice'}  {finding.check}: {finding.what}")
-        print(f"          remedy: {finding.remedy}")
-    ills = sum(finding.is_ill for finding in found.findings)
-    verdict = "healthy" if found.healthy else f"{ills} ill{'s' if ills > 1 else ''}"
-    print(f"{verdict}; {len(found.checks)} checks")
+        show(f"  {'FAULT ' if finding.is_ill else 'advice'}  {finding.check}: {in_place(finding.what)}", 10)
+        show(f"          remedy: {in_place(finding.remedy)}", 18)
+    faults = sum(finding.is_ill for finding in found.findings)
+    verdict = "healthy" if found.healthy else counted(faults, "fault")
+    show(f"{verdict}; {counted(len(found.checks), 'check')}")

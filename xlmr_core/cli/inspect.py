@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from xlmr_core.cli.words import listed, nbytes_text, number_text
-from xlmr_core.heads import HEADS
+from xlmr_core.cli.parser import MODEL, add_format, add_head, add_part, add_progress
+from xlmr_core.cli.terminal import show
+from xlmr_core.cli.words import as_json, listed, nbytes_text, number_text
+from xlmr_core.wording import counted
 
 if TYPE_CHECKING:
     from xlmr_core.inspection import Inspection
 
-__all__ = ["DESCRIPTION", "SUMMARY", "add_arguments", "execute"]
+__all__ = ["DESCRIPTION", "SUMMARY", "USAGE", "add_arguments", "execute"]
 
 SUMMARY = "say what a checkpoint is"
+USAGE = "xlmr inspect PATH [options]"
 DESCRIPTION = """\
 Say what a checkpoint is: format, architecture, head, sizes, dtypes, number of parameters, the
 memory it takes, and what is tied, missing and unexpected. Little more than headers is read.
 
   xlmr inspect FacebookAI/xlm-roberta-base
-  xlmr inspect model.pt --json
+  xlmr inspect model.pt --format json
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "path", metavar="PATH", help="a folder, a file of weights, a built-in model or a name on the Hugging Face hub"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--head", choices=tuple(HEADS), help="where neither the config nor the weights say it")
-    parser.add_argument("--part", metavar="NAME", help="which model or head to read of a file that holds several")
+    parser.add_argument("path", metavar="PATH", help=MODEL)
+    add_head(parser)
+    add_part(parser)
+    add_format(parser, "one object")
+    add_progress(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -41,30 +41,35 @@ def execute(arguments: argparse.Namespace) -> int:
     from xlmr_core.inspection import inspect_model
 
     found = inspect_model(arguments.path, head=arguments.head, part=arguments.part)
-    if arguments.json:
-        print(json.dumps(dataclasses.asdict(found), ensure_ascii=False, indent=2))
+    if arguments.format == "json":
+        print(as_json(found))
     else:
-        for line in lines(found):
-            print(line)
+        for line in lines(found, arguments.in_place):
+            show(line, 15)
     return 1 if found.problem else 0
 
 
-def lines(found: Inspection) -> Iterator[str]:
-    """An inspection for people."""
+def lines(found: Inspection, in_place: Callable[[str], str] = str) -> Iterator[str]:
+    """An inspection for people; ``in_place`` puts advice into the words of the command line."""
     yield found.path
     files = ", ".join(f"{file.name} ({nbytes_text(file.nbytes)})" for file in found.files)
+    own = f"{found.own_class}, which is none of this library; read as " if found.own_class else ""
+    own_parameters = f", {number_text(found.num_own_parameters)} in its own parts" if found.own else ""
     rows = [
         ("format", f"{found.format}: {files}"),
-        ("architecture", f"{found.architecture} ({found.model_type})"),
+        ("architecture", f"{own}{found.architecture} ({found.model_type})"),
         ("sizes", ", ".join(f"{key} {value}" for key, value in found.sizes.items())),
         (
             "parameters",
             f"{number_text(found.num_parameters)}, {number_text(found.num_embedding_parameters)} of them in embedding "
-            "tables",
+            f"tables{own_parameters}",
         ),
         (
             "dtypes",
-            ", ".join(f"{share.dtype}: {share.tensors} tensors, {nbytes_text(share.nbytes)}" for share in found.dtypes),
+            ", ".join(
+                f"{share.dtype}: {counted(share.tensors, 'tensor')}, {nbytes_text(share.nbytes)}"
+                for share in found.dtypes
+            ),
         ),
         (
             "to load",
@@ -81,12 +86,13 @@ def lines(found: Inspection) -> Iterator[str]:
     ]
     yield from (f"  {key:13}{text}" for key, text in rows)
     for key, names in (
+        ("own parts", found.own),
         ("tied", [f"{row.name} = {row.to}" for row in found.tied]),
         ("missing", found.missing),
         ("unexpected", found.unexpected),
         ("mismatched", [f"{row.name}: expected {row.expected}, received {row.received}" for row in found.mismatched]),
         ("left alone", [f"{row.name}: {row.why}" for row in found.dropped]),
-        ("note", found.notes),
-        ("problem", found.problem.splitlines()),
+        ("note", [in_place(note) for note in found.notes]),
+        ("problem", in_place(found.problem).splitlines()),
     ):
         yield from (f"  {key:13}{name}" for name in listed(list(names)))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import Field
 from typing import Any
 
+from xlmr_core.cli.parser import one_of
 from xlmr_core.tasks.options import TaskOptions, option_fields
 
 __all__ = ["add_options", "read_options"]
@@ -46,7 +47,8 @@ def _help(own: Field[Any], default: Any) -> str:
 def _kind(own: Field[Any]) -> dict[str, Any]:
     """What argparse has to know of an option."""
     if own.metadata["choices"]:
-        return {"choices": own.metadata["choices"]}
+        choices = own.metadata["choices"]
+        return {"type": one_of(choices), "metavar": f"{{{','.join(choices)}}}"}
     if own.metadata["least"] is not None:
         whole = not isinstance(own.default, float)
         return {"type": _number(int if whole else float, own.metadata["least"]), "metavar": "N"}

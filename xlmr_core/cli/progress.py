@@ -1,61 +1,67 @@
-"""Progress on standard error: how much is done, how fast, and how long it will still take."""
+"""Progress on standard error through tqdm: how much is done, how fast, and how long it will still take."""
 
 from __future__ import annotations
 
-import math
+import contextlib
+import os
 import sys
-import time
+from collections.abc import Iterator
 from types import TracebackType
-from typing import TextIO
+from typing import Any
 
-from xlmr_core.cli.words import nbytes_text
+__all__ = ["ProgressBar", "silence_downloads", "stepping_aside"]
 
-__all__ = ["ProgressLine"]
+BYTES = "B"
+# Seconds between two states of a bar that is wanted where no terminal is.
+SELDOM = 5.0
+# Read by the package that downloads.
+NO_BARS_OF_DOWNLOADS = "HF_HUB_DISABLE_PROGRESS_BARS"
 
 
-class ProgressLine:
-    """A line that is written over again on a terminal; elsewhere a line now and then. Use it in a ``with`` statement.
+class ProgressBar:
+    """Shows how much of a long piece of work is done. Use it in a ``with`` statement.
 
     Args:
-        wanted: ``None`` shows it on a terminal only.
-        stream: where to; standard error by default.
+        wanted: ``None`` shows it where standard error is a terminal.
+        unit: what is counted.
     """
 
-    def __init__(self, wanted: bool | None = None, stream: TextIO | None = None) -> None:
-        self._stream = sys.stderr if stream is None else stream
-        self._terminal = self._stream is not None and self._stream.isatty()
-        self._wanted = self._terminal if wanted is None else wanted and self._stream is not None
-        self._every = 0.2 if self._terminal else 5.0
+    def __init__(self, wanted: bool | None = None, unit: str = BYTES) -> None:
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._wanted = terminal if wanted is None else wanted and sys.stderr is not None
+        self._every = 0.1 if terminal else SELDOM
+        self._unit = unit
         self._what = ""
-        self._start = self._last = 0.0
-        self._width = 0
+        self._bar: Any = None
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Tell it how much is done."""
-        now = time.monotonic()
-        if what != self._what:
-            self._finish()
-            self._what, self._start, self._last = what, now, -math.inf
-        if not self._wanted or (now - self._last < self._every and done < total):
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        """Tell it what is being done, how much of it is done, and how much there is, if that is known."""
+        if not self._wanted:
             return
-        self._last = now
-        self._show(text_of(what, done, total, now - self._start))
+        if what != self._what or done < self._bar.n:
+            self._finish()
+            self._what, self._bar = what, self._started(what, total)
+        self._bar.update(done - self._bar.n)
 
-    def _show(self, text: str) -> None:
-        if self._terminal:
-            self._stream.write(f"\r{text.ljust(self._width)}")
-            self._width = len(text)
-        else:
-            self._stream.write(f"{text}\n")
-        self._stream.flush()
+    def _started(self, what: str, total: int | None) -> Any:
+        from tqdm import tqdm
+
+        return tqdm(
+            desc=what,
+            total=total,
+            unit=self._unit,
+            unit_scale=self._unit == BYTES,
+            mininterval=self._every,
+            dynamic_ncols=True,
+            file=sys.stderr,
+        )
 
     def _finish(self) -> None:
-        if self._terminal and self._width:
-            self._stream.write("\n")
-            self._stream.flush()
-        self._width = 0
+        if self._bar is not None:
+            self._bar.close()
+            self._what, self._bar = "", None
 
-    def __enter__(self) -> ProgressLine:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(
@@ -64,16 +70,18 @@ class ProgressLine:
         self._finish()
 
 
-def text_of(what: str, done: int, total: int, seconds: float) -> str:
-    """``converting  1.2 of 4.0 GB, 30 %, 812 MB/s, 0:03 left``"""
-    rate = done / seconds if seconds > 0 else 0.0
-    left = f", {_clock((total - done) / rate)} left" if rate and done < total else ""
-    percent = 100 * done // total if total else 100
-    speed = f", {nbytes_text(rate)}/s" if rate else ""
-    return f"{what}  {nbytes_text(done)} of {nbytes_text(total)}, {percent} %{speed}{left}"
+def silence_downloads() -> None:
+    """Let the hub's package show no bars either."""
+    os.environ.setdefault(NO_BARS_OF_DOWNLOADS, "1")
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+@contextlib.contextmanager
+def stepping_aside() -> Iterator[None]:
+    """Bars, ours and those of a download, are away while something else is written."""
+    if "tqdm" not in sys.modules:
+        yield
+        return
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stderr):
+        yield

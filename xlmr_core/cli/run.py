@@ -3,95 +3,130 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from xlmr_core.backends import BACKENDS, find_backend, installed, load_backend
+from xlmr_core.backends import BACKENDS, installed, load_backend
 from xlmr_core.cli import lines
 from xlmr_core.cli.lines import Line
 from xlmr_core.cli.options import add_options, read_options
+from xlmr_core.cli.parser import UsageError, add_backend, add_format, add_progress, backend, one_of
+from xlmr_core.cli.progress import ProgressBar, stepping_aside
+from xlmr_core.cli.terminal import quietly, say
 from xlmr_core.cli.text import PRINTERS
 from xlmr_core.errors import MissingBackendError, XLMRError
-from xlmr_core.tasks import TASKS, find_task
+from xlmr_core.placement import FLOAT_DTYPES
+from xlmr_core.tasks import TASKS, TaskRow, find_task
 from xlmr_core.tasks.options import TaskOptions
 
-__all__ = ["DESCRIPTION", "SUMMARY", "add_arguments", "add_task_arguments", "execute"]
+__all__ = ["DESCRIPTION", "SUMMARY", "USAGE", "add_arguments", "execute"]
 
 SUMMARY = "answer texts with a model"
+USAGE = "xlmr run --task TASK [options] [TEXT ...]"
 DESCRIPTION = """\
-Answer texts with a model. Texts are the arguments, or else the lines of
-standard input (UTF-8; blank lines are skipped). Answers are printed as they
-come. A line that cannot be answered is reported with its number on standard
-error, the others are answered all the same, and the exit status is 2.
+Answer texts with a model. Texts are the arguments, or else the lines of standard input (UTF-8;
+blank lines are skipped). Answers are printed as they come. A line that cannot be answered is
+reported with its number on standard error, the others are answered all the same, and the exit
+status is 2.
 
   echo "Plants create <mask> through a process known as photosynthesis." \\
     | xlmr run --task fill-mask
 """
 # Lines come many at a time, texts of a program often one.
 BATCH_SIZE = 8
+DTYPES = (*FLOAT_DTYPES, "auto")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments that all tasks have."""
+def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Declare the arguments that all tasks have, and those of the task that ``words`` name."""
+    row = _task_in(words)
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="text to answer; without any, lines of standard input")
     parser.add_argument("--task", required=True, metavar="TASK", help="what to do; the tasks stand below")
+    model = "a folder, a built-in model or a name on the Hugging Face hub"
+    default = row.model if row and row.model else None
+    parser.add_argument("--model", default=default, help=model + (" (default: %(default)s)" if default else ""))
     parser.add_argument("--device", help="cpu or -1, a GPU's number such as 0, or a name such as cuda:1 (default: cpu)")
     parser.add_argument(
-        "--dtype", help="float32, float16, bfloat16, or auto for the checkpoint's own (default: float32)"
+        "--dtype",
+        type=one_of(DTYPES, lambda value: value.removeprefix("torch.")),
+        metavar="DTYPE",
+        help=f"{', '.join(DTYPES)}, which is the checkpoint's own (default: float32)",
     )
-    parser.add_argument(
-        "--format", choices=sorted(PRINTERS), default="text", help="json prints an object a line (default: %(default)s)"
-    )
-    extras = [backend.extra for backend in BACKENDS.values()]
-    parser.add_argument(
-        "--backend",
-        "--framework",
-        choices=sorted({*BACKENDS, *extras}),
+    add_backend(
+        parser,
+        type=backend(tuple(BACKENDS)),
         metavar="BACKEND",
-        help=f"what runs the model: {', '.join(extras)} (default: the one that is installed)",
+        help=f"what runs the model: {', '.join(BACKENDS)} (default: the first of them that is installed)",
     )
+    add_format(parser, "an object a line")
+    add_progress(parser, "standard error is a terminal and the answers go elsewhere")
+    title = f"options of {row.name}" if row else "options of the task, more with --task TASK --help"
+    add_options(parser, title, row.load().Options if row else TaskOptions, batch_size=BATCH_SIZE)
     parser.epilog = "tasks, each with an example:\n" + "".join(
         f"\n  {row.name}: {row.summary}\n    {row.example}\n" for row in TASKS.values()
     )
 
 
-def add_task_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
-    """Declare the arguments of the task that ``argv`` names; without a task, those that every task has."""
+def _task_in(words: Sequence[str]) -> TaskRow | None:
+    """The task that is named among the words; none where help is asked for without one, or the name is forgotten.
+
+    Raises:
+        XLMRError: if there is none, or none of that name.
+    """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--task", nargs="?")
-    name = early.parse_known_args(argv)[0].task
-    row = None if name is None else find_task(name)
-    model = "a folder, a built-in model or a name on the Hugging Face hub"
-    default = row.model if row and row.model else None
-    parser.add_argument("--model", default=default, help=model + (" (default: %(default)s)" if default else ""))
-    title = f"options of {row.name}" if row else "options of the task, more with --task TASK --help"
-    add_options(parser, title, row.load().Options if row else TaskOptions, batch_size=BATCH_SIZE)
+    early.add_argument("--task", nargs="?", const="")
+    early.add_argument("-h", "--help", action="store_true")
+    found = early.parse_known_args(words)[0]
+    if found.task is None and not found.help:
+        raise UsageError(f"xlmr run needs --task, one of {', '.join(TASKS)}; usage: {USAGE}")
+    return find_task(found.task) if found.task else None
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Answer all texts; 0 if all went well, 2 if a line could not be answered."""
-    pipeline = _pipeline(arguments)
+    _refuse_files(arguments.texts)
+    name = arguments.backend or next(filter(installed, BACKENDS), None)
+    if name is None:
+        extras = ", ".join(f"'xlmr[{name}]'" for name in BACKENDS)
+        raise MissingBackendError(f"a model needs a framework and none is installed; pip install one of {extras}")
+    with quietly(name):
+        return _answer_all(_pipeline(name, arguments), arguments)
+
+
+def _answer_all(pipeline: Any, arguments: argparse.Namespace) -> int:
     printed = PRINTERS[arguments.format]
-    failed = False
-    for batch in lines.batches(_lines(arguments.texts), arguments.batch_size):
-        for line, answer in _answers(pipeline, batch):
-            if isinstance(answer, XLMRError):
-                print(f"xlmr: error: line {line.number}: {answer}", file=sys.stderr)
-                failed = True
-            else:
-                sys.stdout.write(printed(line, answer, pipeline))
-        sys.stdout.flush()
+    wanted = False if arguments.progress is None and sys.stdout.isatty() else arguments.progress
+    total, done, failed = len(arguments.texts) or None, 0, False
+    aside = stepping_aside if sys.stdout.isatty() else contextlib.nullcontext
+    with ProgressBar(wanted, " lines") as progress:
+        for batch in lines.batches(_lines(arguments.texts), arguments.batch_size):
+            for line, answer in _answers(pipeline, batch):
+                if isinstance(answer, XLMRError):
+                    say("error", f"line {line.number}: {arguments.in_place(str(answer))}")
+                    failed = True
+                else:
+                    with aside():
+                        sys.stdout.write(printed(line, answer, pipeline))
+            sys.stdout.flush()
+            done += len(batch)
+            progress("answering", done, total)
     return 2 if failed else 0
 
 
-def _pipeline(arguments: argparse.Namespace) -> Any:
+def _refuse_files(texts: Sequence[str]) -> None:
+    """Refuse the name of a file where a text is expected: to answer the name would be no help to anybody."""
+    for text in texts:
+        if ("." in text or os.sep in text) and " " not in text and os.path.isfile(text):
+            raise XLMRError(
+                f"expected a text, received {text!r}, which is a file; to answer its lines: xlmr run ... < {text}"
+            )
+
+
+def _pipeline(name: str, arguments: argparse.Namespace) -> Any:
     row = find_task(arguments.task)
-    name = find_backend(arguments.backend) or next(filter(installed, BACKENDS), None)
-    if name is None:
-        extras = ", ".join(f"'xlmr[{backend.extra}]'" for backend in BACKENDS.values())
-        raise MissingBackendError(f"a model needs a framework and none is installed; pip install one of {extras}")
     device = arguments.device
     if device is not None and device.lstrip("-").isdecimal():
         device = int(device)
@@ -110,7 +145,7 @@ def _lines(texts: list[str]) -> Iterator[Line]:
     if sys.stdin is None:
         raise XLMRError("expected texts as arguments or on standard input, received neither; give a text")
     if sys.stdin.isatty():
-        print("xlmr: reading lines from the terminal; end with Ctrl-D", file=sys.stderr)
+        say("", "reading lines from the terminal; end with Ctrl-D")
     # A reader of its own: at exit the interpreter waits for the lock of sys.stdin, which the reading thread may hold.
     return lines.from_stream(os.fdopen(sys.stdin.fileno(), "rb", closefd=False))
 

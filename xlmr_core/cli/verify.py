@@ -3,72 +3,68 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
+from collections.abc import Sequence
 
-from xlmr_core.cli.progress import ProgressLine
-from xlmr_core.cli.words import comparison_lines
-from xlmr_core.heads import HEADS
+from xlmr_core.backends import BACKENDS
+from xlmr_core.cli.parser import MODEL, add_backend, add_format, add_head, add_progress, backend
+from xlmr_core.cli.progress import ProgressBar
+from xlmr_core.cli.terminal import quietly, show
+from xlmr_core.cli.words import as_json, comparison_lines
 
-__all__ = ["DESCRIPTION", "SUMMARY", "add_arguments", "execute"]
+__all__ = ["DESCRIPTION", "SUMMARY", "USAGE", "add_arguments", "execute"]
 
 SUMMARY = "say whether two checkpoints are the same model"
+USAGE = "xlmr verify A B [options]"
 DESCRIPTION = """\
 Say whether two checkpoints are the same model: names, shapes and values of all parameters, the ids
 that their tokenizers give to texts in many scripts, and the outputs of a small forward pass. The
 exit status is 0 if they are equal, 1 if they differ, 2 if they could not be compared.
 
   xlmr verify xlm-roberta-base converted/
-  xlmr verify xlmr-mini xlmr-mini --backend reference,pt
+  xlmr verify xlmr-mini xlmr-mini --backend reference,torch
 """
 
-# The words that the core knows for these; they stand here because nothing heavy is imported before the arguments are
-# known.
+# The word that the core knows for it; it stands here because nothing heavy is imported before the arguments are known.
 REFERENCE = "reference"
-WAYS = (REFERENCE, "pt", "tf", "jax")
+WAYS = (REFERENCE, *BACKENDS)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     """Declare the command's arguments."""
-    kinds = "a folder, a file of weights, a built-in model or a name on the Hugging Face hub"
-    parser.add_argument("a", metavar="A", help=kinds)
+    parser.add_argument("a", metavar="A", help=MODEL)
     parser.add_argument("b", metavar="B", help="the same")
-    parser.add_argument(
-        "--backend",
+    add_backend(
+        parser,
         type=_backends,
         default=(REFERENCE, REFERENCE),
         metavar="NAME[,NAME]",
         help=f"what runs them, one for both or one for each: {', '.join(WAYS)} "
         f"(default: {REFERENCE}, which needs no framework)",
     )
-    parser.add_argument("--head", choices=tuple(HEADS), help="where neither the config nor the weights say it")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        help="show progress (default: if standard error is a terminal)",
-    )
+    add_head(parser)
+    add_format(parser, "one object")
+    add_progress(parser)
 
 
 def _backends(value: str) -> tuple[str, str]:
     names = value.split(",")
-    if len(names) > 2 or any(name not in WAYS for name in names):
-        raise argparse.ArgumentTypeError(
-            f"expected one or two of {', '.join(WAYS)} with a comma between, received {value!r}"
-        )
-    return names[0], names[-1]
+    if len(names) > 2:
+        raise argparse.ArgumentTypeError(f"expected one name or two with a comma between, received {value!r}")
+    found = [backend(WAYS)(name.strip()) for name in names]
+    return found[0], found[-1]
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Compare; 0 if they are equal, 1 if not."""
     from xlmr_core.verification import compare
 
-    with ProgressLine(arguments.progress) as progress:
+    with quietly(*arguments.backend), ProgressBar(arguments.progress) as progress:
         found = compare(arguments.a, arguments.b, head=arguments.head, backends=arguments.backend, progress=progress)
-    if arguments.json:
-        print(json.dumps({**dataclasses.asdict(found), "equal": found.equal}, ensure_ascii=False, indent=2))
+    if arguments.format == "json":
+        print(as_json(found, equal=found.equal))
     else:
-        print(f"first    {found.a}\nsecond   {found.b}")
+        show(f"first    {found.a}", 9)
+        show(f"second   {found.b}", 9)
         for line in comparison_lines(found):
-            print(line)
+            show(line, 9)
     return 0 if found.equal else 1

@@ -14,6 +14,7 @@ from xlmr_core.checkpoints.model_files import find_model, open_model
 from xlmr_core.diagnosis import settings, weights
 from xlmr_core.diagnosis.examined import Examined, Remark, in_words
 from xlmr_core.errors import CheckpointError, ConfigError, TokenizerError
+from xlmr_core.probe import Progress
 
 __all__ = ["CHECKS", "Check", "Diagnosis", "Finding", "diagnose"]
 
@@ -80,7 +81,13 @@ CHECKS = (
 )
 
 
-def diagnose(name_or_path: str | os.PathLike[str], *, head: str | None = None, part: str | None = None) -> Diagnosis:
+def diagnose(
+    name_or_path: str | os.PathLike[str],
+    *,
+    head: str | None = None,
+    part: str | None = None,
+    progress: Progress | None = None,
+) -> Diagnosis:
     """Examine a checkpoint of any format.
 
     Args:
@@ -88,6 +95,7 @@ def diagnose(name_or_path: str | os.PathLike[str], *, head: str | None = None, p
         head: a suffix of ``HEADS``, where neither the configuration nor the parameters say it.
         part: of a file that holds several models or heads, the one to read: see
             :func:`xlmr_core.checkpoint.open_checkpoint`.
+        progress: called with what is being done, the bytes that are done, and all there are.
 
     Raises:
         ModelNotFoundError: if there is no such model. Whatever is wrong with it is a finding and no error.
@@ -98,7 +106,7 @@ def diagnose(name_or_path: str | os.PathLike[str], *, head: str | None = None, p
     except (CheckpointError, ConfigError) as error:
         return Diagnosis(str(path), ("opens",), (Finding("opens", True, *in_words(error)),))
     with files:
-        examined = Examined(files)
+        examined = Examined(files, progress)
         findings = []
         for check in CHECKS:
             try:

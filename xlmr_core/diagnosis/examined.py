@@ -15,7 +15,8 @@ from xlmr_core.checkpoints.casting import blocks, widened
 from xlmr_core.checkpoints.load_plan import LoadPlan
 from xlmr_core.checkpoints.model_files import ModelFiles
 from xlmr_core.errors import CheckpointError, ConfigError, XLMRError
-from xlmr_core.formats.tensors import FLOAT_TAGS
+from xlmr_core.formats.tensors import FLOAT_TAGS, LazyTensor
+from xlmr_core.probe import Counter, Progress
 from xlmr_core.tokenization import XLMRobertaTokenizer, XLMRobertaTokenizerFast
 from xlmr_core.tokenization.files import CONFIG_FILE, TOKENIZER_FILE, VOCAB_FILE
 
@@ -43,8 +44,9 @@ class Values:
 class Examined:
     """An open checkpoint, and what several checks want to know of it."""
 
-    def __init__(self, files: ModelFiles) -> None:
+    def __init__(self, files: ModelFiles, progress: Progress | None = None) -> None:
         self.files = files
+        self.progress = progress
         self.config = files.config
         self.folder = files.folder
 
@@ -88,18 +90,23 @@ class Examined:
     @cached_property
     def values(self) -> dict[str, Values]:
         """By canonical name; empty if the model cannot be loaded."""
+        streams = {name: self.files.checkpoint.stream(source) for name, source in self._sources.items()}
+        floats = {name: stream for name, stream in streams.items() if stream.dtype in FLOAT_TAGS}
+        count = Counter("reading", sum(stream.nbytes for stream in floats.values()), self.progress)
+        return {name: _values_of(stream, count) for name, stream in floats.items()}
+
+    @property
+    def _sources(self) -> dict[str, str]:
+        """Where each parameter is in the file; what a class of the user's own has beyond ours is there by its name."""
         if self.plan is None:
             return {}
-        return {
-            name: _values_of(self.files, source)
-            for name, source in self.plan.sources.items()
-            if self.files.checkpoint.info(source).dtype in FLOAT_TAGS
-        }
+        return {**self.plan.sources, **{name: name for name in self.files.own_parts}}
 
     @property
     def stored_dtypes(self) -> set[str]:
-        sources = self.plan.sources.values() if self.plan is not None else ()
-        return {dtype for name in sources if (dtype := self.files.checkpoint.info(name).dtype) in FLOAT_TAGS}
+        return {
+            dtype for name in self._sources.values() if (dtype := self.files.checkpoint.info(name).dtype) in FLOAT_TAGS
+        }
 
 
 def fault(what: str, remedy: str) -> Remark:
@@ -128,13 +135,13 @@ def json_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def _values_of(files: ModelFiles, source: str) -> Values:
-    stream = files.checkpoint.stream(source)
+def _values_of(stream: LazyTensor, count: Counter) -> Values:
     nan = infinite = 0
     largest = 0.0
     for block in blocks(stream):
+        count(block.nbytes)
         values = np.abs(widened(block, stream.dtype))
-        top = float(values.max())
+        top = float(values.max(initial=0.0))
         if not math.isfinite(top):
             nan += int(np.isnan(values).sum())
             infinite += int(np.isinf(values).sum())

@@ -22,9 +22,10 @@ def check_config(examined: Examined) -> Iterator[Remark]:
     config = examined.config
     own_family = config.model_type.startswith("xlm-roberta")
     if own_family and config.layer_norm_eps < 1e-6:
-        yield fault(
+        # What a configuration says where nobody chose it, so it may be right: of a model that was made with it.
+        yield advice(
             f"layer_norm_eps is {config.layer_norm_eps:g}, and every published XLM-R was trained with 1e-05",
-            "set it to 1e-05, unless this model was trained with the other one",
+            "nothing if this model was trained so; set it to 1e-05 if its weights come from a published one",
         )
     if own_family and config.pad_token_id != 1 and examined.tokenizer is None:
         yield advice(
@@ -47,7 +48,7 @@ def check_labels(examined: Examined) -> Iterator[Remark]:
         return
     nameless = [label for index, label in config.id2label.items() if label == f"LABEL_{index}"]
     if config.num_labels > 1 and nameless:
-        yield fault(
+        yield advice(
             f"id2label has no names for {len(nameless)} of {config.num_labels} labels ({listed(nameless)})",
             "write their names into id2label and label2id of config.json, in the order of the training data",
         )
@@ -127,15 +128,15 @@ def check_length(examined: Examined) -> Iterator[Remark]:
     limit, tokenizer = examined.config.max_tokens, examined.tokenizer
     if tokenizer is not None and tokenizer.model_max_length > limit:
         length = tokenizer.model_max_length
-        rows = examined.config.max_position_embeddings
+        is_set, is_rows = length < 10**9, length == examined.config.max_position_embeddings
         what = (
             f"is {length}, the rows of the position table, of which a text can use {limit}"
-            if length == rows
-            else f"is not set, and the model takes {limit} tokens"
-            if length > 10**9
+            if is_rows
             else f"is {length}, and the model takes {limit} tokens"
+            if is_set
+            else f"is not set, and the model takes {limit} tokens"
         )
-        yield fault(
+        yield (fault if is_set else advice)(
             f"model_max_length of the tokenizer {what}: truncation would leave texts too long",
             f"set it to {limit} in {CONFIG_FILE}",
         )

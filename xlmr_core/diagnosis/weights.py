@@ -16,6 +16,7 @@ from xlmr_core.formats import FORMATS
 from xlmr_core.parameters import Role
 from xlmr_core.probe import largest_activation
 from xlmr_core.verification import compare_files
+from xlmr_core.wording import counted, number
 
 LARGEST_FLOAT16 = 65504.0
 _SHARD = re.compile(r".+-\d{5}-of-\d{5}\.(safetensors|bin|h5|msgpack)")
@@ -34,8 +35,8 @@ def check_head(examined: Examined) -> Iterator[Remark]:
     missing = examined.plan.report.missing
     if missing:
         yield fault(
-            f"{listed(list(missing))} not in the file: {examined.files.architecture} would start them with fresh, "
-            "untrained values",
+            f"{listed(list(missing))} not in the file: {examined.files.architecture} would start "
+            f"{number(missing, 'it', 'them')} with fresh, untrained values",
             "train the model before use, load the class that the file was saved from, or correct architectures in "
             "config.json",
         )
@@ -44,7 +45,15 @@ def check_head(examined: Examined) -> Iterator[Remark]:
             f"config.json names no architectures; by its parameters this is {examined.files.architecture}",
             f'add "architectures": ["{examined.files.architecture}"]',
         )
-    others = [row.name for row in examined.plan.report.dropped if row.why == OTHER_TASK]
+    own_class, own = examined.files.own_class, examined.files.own_parts
+    if own_class:
+        parts = f"{counted(len(own), 'tensor')} of its own ({listed(list(own))})" if own else "no tensor of its own"
+        yield advice(
+            f"config.json names {own_class}, which is none of this library; it has {parts}, and what is examined is "
+            f"the {examined.files.architecture} in it",
+            f"load it with {own_class} itself; {examined.files.architecture} leaves its own parts out",
+        )
+    others = [row.name for row in examined.plan.report.dropped if row.why == OTHER_TASK and row.name not in own]
     if others and missing:
         yield fault(
             f"the file holds {listed(others)}, {OTHER_TASK} than {examined.files.architecture}",
@@ -67,11 +76,13 @@ def check_head(examined: Examined) -> Iterator[Remark]:
 def check_leftovers(examined: Examined) -> Iterator[Remark]:
     if examined.plan is None:
         return
-    if examined.plan.report.unexpected:
+    unexpected = examined.plan.report.unexpected
+    if unexpected and not examined.files.own_class:
         yield advice(
-            f"{listed(list(examined.plan.report.unexpected))} in the file have no place in "
+            f"{listed(list(unexpected))} in the file {number(unexpected, 'has', 'have')} no place in "
             f"{examined.files.architecture}",
-            "nothing, if they belong to another tool; otherwise check architectures and the numbers in config.json",
+            f"nothing, if {number(unexpected, 'it belongs', 'they belong')} to another tool; otherwise check "
+            "architectures and the numbers in config.json",
         )
     for note in examined.plan.report.notes:
         what, _, remedy = note.rstrip(".").rpartition("; ")
@@ -87,7 +98,9 @@ def check_files(examined: Examined) -> Iterator[Remark]:
             continue
         try:
             with open_model(other, head=examined.files.head, format=format.name) as another:
-                compared = compare_files(examined.files, another, tokenizers=False, outputs=False)
+                compared = compare_files(
+                    examined.files, another, tokenizers=False, outputs=False, progress=examined.progress
+                )
         except (CheckpointError, ConfigError) as error:
             what, remedy = in_words(error)
             yield fault(
@@ -116,12 +129,15 @@ def check_files(examined: Examined) -> Iterator[Remark]:
     ]
     if stray:
         yield fault(
-            f"no index names the shards {listed(stray)}",
-            "remove them if they are of an older save, otherwise fetch the index",
+            f"no index names the {number(stray, 'shard', 'shards')} {listed(stray)}",
+            f"remove {number(stray, 'it if it is', 'them if they are')} of an older save, otherwise fetch the index",
         )
     temporary = [name for name in files if name.startswith(".") and name.endswith(".tmp")]
     if temporary:
-        yield advice(f"{listed(temporary)} were left by a save that was killed", "remove them")
+        yield advice(
+            f"{listed(temporary)} {number(temporary, 'was', 'were')} left by a save that was killed",
+            f"remove {number(temporary, 'it', 'them')}",
+        )
     pickles = [own.info(name).file.name for name in own.names[:1] if own.info(name).file.suffix in _PICKLES]
     if pickles:
         yield advice(
@@ -144,18 +160,19 @@ def check_values(examined: Examined) -> Iterator[Remark]:
     if broken:
         first, row = next(iter(broken.items()))
         yield fault(
-            f"{listed(list(broken))} hold values that are no numbers ({row.nan} NaN and {row.infinite} infinite in "
-            f"{first})",
+            f"{listed(list(broken))} {number(broken, 'holds', 'hold')} values that are no numbers ({row.nan} NaN and "
+            f"{row.infinite} infinite in {first})",
             "go back to a checkpoint from before the training broke down, or fetch the file again",
         )
+    never_zero = (Role.LINEAR_WEIGHT, Role.NORM_SCALE)
     zero = [
         name
         for name, row in examined.values.items()
-        if row.largest == 0 and not row.nan and examined.files.rows[name].role in (Role.LINEAR_WEIGHT, Role.NORM_SCALE)
+        if row.largest == 0 and not row.nan and getattr(examined.files.rows.get(name), "role", None) in never_zero
     ]
     if zero:
         yield fault(
-            f"{listed(zero)} are all zero: the weights were never loaded or never trained",
+            f"{listed(zero)} {number(zero, 'is', 'are')} all zero: the weights were never loaded or never trained",
             "convert or fetch the checkpoint again",
         )
 
@@ -164,7 +181,8 @@ def check_float16(examined: Examined) -> Iterator[Remark]:
     too_large = [name for name, row in examined.values.items() if row.largest > LARGEST_FLOAT16]
     if too_large:
         yield fault(
-            f"{listed(too_large)} hold values over {LARGEST_FLOAT16:.0f}, which are infinite in float16",
+            f"{listed(too_large)} {number(too_large, 'holds', 'hold')} values over {LARGEST_FLOAT16:.0f}, which are "
+            "infinite in float16",
             "use bfloat16 or float32",
         )
     broken = any(row.nan or row.infinite for row in examined.values.values())
@@ -175,7 +193,7 @@ def check_float16(examined: Examined) -> Iterator[Remark]:
         "run it in bfloat16 or float32 (dtype), or convert it: "
         "xlmr convert SOURCE DESTINATION --to safetensors --dtype bfloat16"
     )
-    largest = largest_activation(examined.files)
+    largest = largest_activation(examined.files, examined.progress)
     if largest > LARGEST_FLOAT16 / 4:
         yield fault(
             f"hidden states of this XL model reach {largest:.3g} on a short input, and float16 ends at "

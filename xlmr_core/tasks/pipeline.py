@@ -88,6 +88,24 @@ class Pipeline:
             return self._task.gather(self._answers(given, settled), single=False)
         return self._stream(_one_by_one(given), settled)
 
+    def __repr__(self) -> str:
+        """Its class, its task, the model and where that is, and the options that were chosen."""
+        kind = type(self.model).__name__
+        name = str(getattr(self.model, "name_or_path", "") or "")
+        usual = self._task.Options()
+        chosen = {
+            own.name: getattr(self.options, own.name)
+            for own in option_fields(self.options)
+            if getattr(self.options, own.name) != getattr(usual, own.name)
+        }
+        parts = {
+            "task": repr(self.task),
+            "model": f"{kind}({name!r})" if name else kind,
+            "device": repr(str(self.device)),
+            **{name: repr(value) for name, value in chosen.items()},
+        }
+        return f"{type(self).__name__}({', '.join(f'{name}={text}' for name, text in parts.items())})"
+
     def text(self, answer: Any) -> str:
         """An answer as ``xlmr run`` prints it for people."""
         return self._task.text(answer)
