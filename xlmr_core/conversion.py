@@ -23,18 +23,19 @@ from xlmr_core.formats import FORMATS
 from xlmr_core.formats.fairseq_format import fairseq_dictionary
 from xlmr_core.formats.tensors import LazyTensor
 from xlmr_core.heads import HEADS
+from xlmr_core.tokenization.dictionary import DICTIONARY_FILE, check_json_ids, read_model_file
 from xlmr_core.tokenization.files import ADDED_FILE, CONFIG_FILE, SPECIAL_FILE, TOKENIZER_FILE, VOCAB_FILE
 from xlmr_core.tokenization.spm import SentencePieceModel
 from xlmr_core.verification import Comparison, Counter, Progress, compare_files
 
 __all__ = ["COPIED", "Conversion", "convert", "small_files", "writable_formats"]
 
-_CONFIG, _MODULES, _DICTIONARY = "config.json", "modules.json", "dict.txt"
+_CONFIG, _MODULES = "config.json", "modules.json"
 # Small files that belong to a model and are copied beside its weights, where there are any: the tokenizer, how to
 # generate, what makes a sentence encoder of it (beside the folders that the list of modules names), and the other heads
 # of bge-m3.
 COPIED = (
-    *(VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE, _DICTIONARY),
+    *(VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE, DICTIONARY_FILE),
     "generation_config.json",
     *(_MODULES, "config_sentence_transformers.json", "sentence_bert_config.json"),
     *("sparse_linear.pt", "colbert_linear.pt"),
@@ -123,6 +124,7 @@ def convert(
     Raises:
         ModelNotFoundError, ConfigError, CheckpointError: if the source cannot be read, or cannot be written in that
             format.
+        TokenizerError: if fairseq's dict.txt and the tokenizer beside it are of different vocabularies.
         CheckpointError: if files would be replaced without ``force``, if other files in ``destination`` would be
             mistaken for parts of the new checkpoint, or if the disk refuses.
     """
@@ -149,8 +151,11 @@ def convert(
                 "convert the checkpoint it was made from"
             )
         small = small_files(files, dtype)
-        if to == "fairseq" and _DICTIONARY not in small and VOCAB_FILE in small:
-            small[_DICTIONARY] = _dictionary(small[VOCAB_FILE])
+        if VOCAB_FILE in small:
+            # The model has its pieces in the order of the dictionary now, which only fairseq asks for.
+            dictionary = small.pop(DICTIONARY_FILE, None)
+            if to == "fairseq":
+                small[DICTIONARY_FILE] = dictionary or _dictionary(small[VOCAB_FILE])
         _refuse_mixture(files, folder, to, small, force)
         tensors = {
             name: stream if tag is None else cast(stream, tag, name=name, allow_overflow=allow_overflow)
@@ -208,6 +213,11 @@ def small_files(files: ModelFiles, dtype: str | None = None) -> dict[str, bytes]
         for name in COPIED:
             if (folder / name).is_file() and not (name == TOKENIZER_FILE and files.tokenizer != root):
                 found[name] = _content(folder / name)
+        # The rows of a model of fairseq follow dict.txt, and nobody else reads that: its order goes into the model.
+        if (folder / VOCAB_FILE).is_file():
+            found[VOCAB_FILE] = read_model_file(folder / VOCAB_FILE)
+        if TOKENIZER_FILE in found and (folder / TOKENIZER_FILE).is_file():
+            check_json_ids(folder / TOKENIZER_FILE)
         if (folder / _MODULES).is_file():
             found.update(_modules(folder, root))
     if files.tokenizer is not None and files.tokenizer.is_file():
