@@ -44,7 +44,6 @@ def ids_of(pieces: list[str], text: str) -> list[int]:
     return [pieces.index(piece) + 4 if piece in pieces else 3 for piece in found]
 
 
-# A filler of letters that the small vocabulary can spell, as every larger one can spell fairseq's.
 FILLED = [*BACKWARDS[:50], "madeupword0000", *BACKWARDS[50:], "madeupword0001"]
 
 

@@ -27,7 +27,16 @@ LINES = [
 ] + ["<0x 0123456789 > ABCDEF"] * 4
 PROBES = [
     *("the old bird", "The  river   is read", " a quiet house ", "  the", "a ", " ", "the ▁old", "12 1 2\tx\n", "\n"),
-    *("☃ is new", "the ☃☃ ☃bird", "<sym>", "a <sym> b<sym>the", "housebird the housebird", "<0x41> the", "①② ﬁne Ａ"),
+    *(
+        "☃ is new",
+        "the ☃☃ ☃bird",
+        "<sym>",
+        "a <sym> b<sym>the",
+        "housebird the housebird",
+        "<☃ctrl> a<☃ctrl>",
+        "<0x41> the",
+        "①② ﬁne Ａ",
+    ),
     *("the  <sym>  old", "river<sym>", "aaaaaaaa the aaaa", "x" * 40, "thethethe oldold"),
 ]
 
@@ -94,9 +103,11 @@ SERVED: dict[str, Callable[[], bytes]] = {
     "byte_fallback": lambda: trained(byte_fallback=True, vocab_size=330),
     "split_by_whitespace": lambda: trained(split_by_whitespace=False, vocab_size=120),
     "allow_whitespace_only_pieces": lambda: trained(allow_whitespace_only_pieces=True, remove_extra_whitespaces=False),
+    "across words": lambda: trained() + piece("▁the▁old", -0.5) + piece("d▁h", -0.5),
     "user-defined": lambda: trained(user="<sym>,river<"),
     "user-defined, spaces": lambda: trained(user="▁▁,<sym>▁", remove_extra_whitespaces=False),
     "control": lambda: trained(control="housebird"),
+    "control, of unknown letters": lambda: trained(control="<☃ctrl>"),
     "unused": lambda: _unused(trained()),
     "identity": lambda: trained(normalization_rule_name="identity"),
     "nfkc": lambda: trained(normalization_rule_name="nfkc"),
@@ -166,7 +177,7 @@ def test_normalization_rules_of_a_users_own(rule: str, served: bool, tmp_path: P
             XLMRobertaTokenizerFast.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["add_dummy_prefix", "byte_fallback", "control", "split_by_whitespace", "identity"])
+@pytest.mark.parametrize("name", ["add_dummy_prefix", "byte_fallback", "control", "across words", "identity"])
 def test_a_json_that_does_not_do_what_the_model_says(name: str, tmp_path: Path) -> None:
     """As the original library converts a model: the published steps, whatever the settings."""
     model = SERVED[name]()

@@ -498,7 +498,8 @@ def _check_agreement(tokenizer: Any, tokenizer_file: str, vocab_file: str) -> No
             f"normalization tables (precompiled_charsmap) of {len(charsmap)} and {len(model_settings.charsmap)} bytes",
         )
     makes_spaces = pipeline.makes_spaces(charsmap)
-    if model_settings.unusual or not makes_spaces or spm.has_kinds(data, spans):
+    across_words = any("▁" in piece[1:] for piece in pieces)
+    if model_settings.unusual or across_words or not makes_spaces or spm.has_kinds(data, spans):
         built = pipeline.from_model(data, vocab_file)
         model = spm.SentencePieceModel.from_bytes(data, vocab_file)
         own = [model.pieces[number] for number in list(model.kinds)[3 : 3 + _SAMPLES]]
@@ -506,7 +507,11 @@ def _check_agreement(tokenizer: Any, tokenizer_file: str, vocab_file: str) -> No
         for text in (*_PROBES, *(f"a {piece} b" for piece in own if piece not in spm.RESERVED)):
             if built.encode(text).ids != tokenizer.encode(text).ids:
                 fields = ", ".join(model_settings.unusual) or (
-                    "pieces of a type of their own" if makes_spaces else "normalization that leaves white space alone"
+                    "pieces across words"
+                    if across_words
+                    else "pieces of a type of their own"
+                    if makes_spaces
+                    else "normalization that leaves white space alone"
                 )
                 raise TokenizerError(
                     f"expected {tokenizer_file} to do what {vocab_file} says ({fields}), received other ids for "

@@ -23,6 +23,8 @@ __all__ = ["assembled", "from_model", "refusing"]
 
 _SPACE = "▁"
 _SLOW = "use XLMRobertaTokenizer (AutoTokenizer with use_fast=False), which takes it"
+_STRANGER = "\ue000"  # of the private use area
+_MOST_HIDDEN = 64  # pieces that need a step each
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 # Normalization tables that come with sentencepiece. What the library does otherwise with them (combining marks) is
 # known and recorded.
@@ -52,7 +54,7 @@ def from_model(data: bytes, source: str) -> Any:
     if settings.charsmap and settings.rule_name not in _KNOWN_RULES:
         _check_rules(settings.charsmap, source)
     if model.kinds.keys() - {0, 1, 2}:
-        _check_kinds(tokenizer, model, source)
+        _settle_kinds(tokenizer, model, source)
     return tokenizer
 
 
@@ -110,12 +112,18 @@ def makes_spaces(charsmap: bytes) -> bool:
     return bool(charsmap) and normalizers.Precompiled(charsmap).normalize_str("\t\n\r") == "   "
 
 
-def _check_kinds(tokenizer: Any, model: SentencePieceModel, source: str) -> None:
-    """Refuse a model whose pieces of a kind of their own are not found, or found, as sentencepiece would do it."""
+def _settle_kinds(tokenizer: Any, model: SentencePieceModel, source: str) -> None:
+    """See to it that pieces of a kind of their own are found, or not found, as sentencepiece does it.
+
+    Raises:
+        TokenizerError: the library cannot do that.
+    """
     from tokenizers import normalizers
 
     charsmap = model.settings.charsmap
     normalized = normalizers.Precompiled(charsmap).normalize_str if charsmap else str
+    letters: set[str] | None = None
+    hidden: list[Any] = []
     for number, kind in model.kinds.items():
         piece, index = model.pieces[number], number + 1
         if number < len(spm.SPM_SPECIAL) or piece in spm.RESERVED:
@@ -127,10 +135,22 @@ def _check_kinds(tokenizer: Any, model: SentencePieceModel, source: str) -> None
                     f"(number {number}); {_SLOW}"
                 )
         elif index in tokenizer.encode(piece, add_special_tokens=False).ids:
-            raise TokenizerError(
-                f"expected the {Kind(kind).name.lower()} piece {piece!r} (number {number}) of {source} to be spelled "
-                f"by other pieces, received none that do; {_SLOW}"
-            )
+            # Its text has letters that no piece has: any other such letter in the place of one gives the same ids.
+            if letters is None:
+                matched = (Kind.NORMAL, Kind.USER_DEFINED)
+                kinds = (model.kinds.get(other, Kind.NORMAL) for other in range(len(model.pieces)))
+                letters = set[str]().union(
+                    *(text for text, of in zip(model.pieces, kinds, strict=True) if of in matched)
+                )
+            unknown = next((letter for letter in piece if letter not in letters and letter not in " ▁"), None)
+            if unknown is None or _STRANGER in letters or model.settings.byte_fallback or len(hidden) >= _MOST_HIDDEN:
+                raise TokenizerError(
+                    f"expected the {Kind(kind).name.lower()} piece {piece!r} (number {number}) of {source} to be "
+                    f"spelled by other pieces, received none that do; {_SLOW}"
+                )
+            hidden.append(normalizers.Replace(piece, piece.replace(unknown, _STRANGER)))
+    if hidden:
+        tokenizer.normalizer = normalizers.Sequence([tokenizer.normalizer, *hidden])
 
 
 # Normalization rules

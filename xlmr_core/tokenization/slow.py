@@ -428,7 +428,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
 
 def _with_bytes_joined(tokens: list[str]) -> list[str]:
     """Each run of byte pieces as the text of its bytes, or a replacement character for each where it is none."""
-    joined = []
+    joined: list[str] = []
     for is_byte, run in groupby(tokens, key=lambda token: _BYTE_PIECE.fullmatch(token) is not None):
         if not is_byte:
             joined += run

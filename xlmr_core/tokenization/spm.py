@@ -142,7 +142,7 @@ _NORMALIZER = {
     4: "remove_extra_whitespaces",
     5: "escape_whitespaces",
 }
-_KIND_OF_SETTING = {item.name: type(item.default) for item in dataclasses.fields(Settings)}
+_KIND_OF_SETTING: dict[str, Any] = {item.name: type(item.default) for item in dataclasses.fields(Settings)}
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,7 @@ def _settings(trainer: bytes, normalizer: bytes) -> Settings:
             kind = _KIND_OF_SETTING[name]
             if isinstance(value, bytes) != (kind in (str, bytes)):
                 continue  # protobuf takes a field of another wire type for one that it does not know
-            values[name] = value.decode(errors="replace") if kind is str else kind(value)  # type: ignore[union-attr]
+            values[name] = value.decode(errors="replace") if isinstance(value, bytes) and kind is str else kind(value)
     return Settings(**values)
 
 
