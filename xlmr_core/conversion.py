@@ -153,9 +153,9 @@ def convert(
         small = small_files(files, dtype)
         if VOCAB_FILE in small:
             # The model has its pieces in the order of the dictionary now, which only fairseq asks for.
-            dictionary = small.pop(DICTIONARY_FILE, None)
+            small.pop(DICTIONARY_FILE, None)
             if to == "fairseq":
-                small[DICTIONARY_FILE] = dictionary or _dictionary(small[VOCAB_FILE])
+                small[DICTIONARY_FILE] = _dictionary(small[VOCAB_FILE])
         _refuse_mixture(files, folder, to, small, force)
         tensors = {
             name: stream if tag is None else cast(stream, tag, name=name, allow_overflow=allow_overflow)

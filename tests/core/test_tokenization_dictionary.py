@@ -97,6 +97,26 @@ def test_a_dictionary_of_another_vocabulary(
         cls.from_pretrained(folder)
 
 
+@CLASSES
+@pytest.mark.parametrize("what", ["subset", "no dictionary", "json alone"])
+def test_a_dictionary_that_the_rows_say_is_a_strangers(
+    cls: Any, what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write(tmp_path, ["jieba 3 n"] if what == "no dictionary" else counted(PIECES[9:]))
+    if what == "json alone":
+        XLMRobertaTokenizerFast(model_alone(tmp_path)).save_pretrained(folder)
+        (folder / MODEL).unlink()
+    with pytest.raises(TokenizerError, match=r"dict\.txt"):
+        cls.from_pretrained(folder)
+    for rows in (len(PIECES) + 5 - 9, 999):
+        (folder / "config.json").write_text(json.dumps({"vocab_size": rows}))
+        with pytest.raises(TokenizerError, match=r"dict\.txt"):
+            cls.from_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps({"vocab_size": len(PIECES) + 5}))
+    assert cls.from_pretrained(folder).encode(TEXTS[0])[1:-1] == ids_of(PIECES, TEXTS[0])
+    assert "not used" in caplog.text
+
+
 def test_a_dictionary_that_is_no_text(tmp_path: Path) -> None:
     write(tmp_path, [])
     (tmp_path / DICTIONARY).write_bytes(b"\xff\xfe")
@@ -139,7 +159,7 @@ def test_a_conversion_writes_a_model_in_the_order_of_the_rows(tmp_path: Path) ->
     symbols = [line.rpartition(" ")[0] for line in (tmp_path / "b" / DICTIONARY).read_text().splitlines()]
     assert symbols == BACKWARDS
     convert(source, tmp_path / "c", "fairseq", dtype="float64")
-    assert (tmp_path / "c" / DICTIONARY).read_bytes() == (source / DICTIONARY).read_bytes()
+    assert (tmp_path / "c" / DICTIONARY).read_bytes() == (tmp_path / "b" / DICTIONARY).read_bytes()
     assert (tmp_path / "c" / MODEL).read_bytes() == (tmp_path / "a" / MODEL).read_bytes()
     assert compare(source, tmp_path / "a").equal
 

@@ -43,18 +43,55 @@ def read_model_file(path: str | os.PathLike[str]) -> bytes:
     Raises:
         TokenizerError: there is no such file, or the two are of different vocabularies.
     """
-    data = spm.read_file(path)
-    dictionary = Path(path).parent / DICTIONARY_FILE
-    if not dictionary.is_file():
-        return data
-    ordered = in_order_of(read_dictionary(dictionary), data, str(path), str(dictionary))
+    data, ordered = _with_order(Path(path))
     if ordered != data:
         logger.warning(
             "%s lists the pieces in another order than %s; ids follow it, as the rows of a model of fairseq do",
-            dictionary,
+            Path(path).parent / DICTIONARY_FILE,
             Path(path).name,
         )
     return ordered
+
+
+def order_differs(vocab_file: Path) -> bool:
+    """Whether the ``dict.txt`` beside a ``.model`` lists its pieces in another order.
+
+    Raises:
+        TokenizerError: one of them cannot be read, or they are of different vocabularies.
+    """
+    if not (vocab_file.parent / DICTIONARY_FILE).is_file() or not vocab_file.is_file():
+        return False
+    data, ordered = _with_order(vocab_file)
+    return ordered != data
+
+
+def _with_order(vocab_file: Path) -> tuple[bytes, bytes]:
+    """A ``.model`` file as it is, and with its pieces in the order of the dictionary."""
+    data = spm.read_file(vocab_file)
+    dictionary = vocab_file.parent / DICTIONARY_FILE
+    if not dictionary.is_file():
+        return data, data
+    symbols: list[str] = []
+    try:
+        symbols = read_dictionary(dictionary)
+        return data, in_order_of(symbols, data, str(vocab_file), str(dictionary))
+    except TokenizerError:
+        ids = len(spm.scan_model(data, str(vocab_file))[0]) + 2  # <pad> and <mask>
+        if not _is_a_stranger(dictionary, symbols, ids):
+            raise
+        return data, data
+
+
+def _is_a_stranger(dictionary: Path, symbols: Sequence[str], ids: int) -> bool:
+    """Whether the embedding has the rows of the tokenizer beside a dictionary, and not those of the dictionary."""
+    try:
+        rows = json.loads((dictionary.parent / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    except (KeyError, OSError, RecursionError, TypeError, ValueError):
+        return False
+    if rows != ids or rows == len(symbols) + len(spm.FAIRSEQ_SPECIAL) + 1:
+        return False
+    logger.warning("%s is of another vocabulary than the tokenizer and the model beside it, and not used", dictionary)
+    return True
 
 
 def read_dictionary(path: Path) -> list[str]:
@@ -119,8 +156,13 @@ def in_order_of(symbols: Sequence[str], model: bytes, source: str, dictionary: s
     return spm.reordered(model, spans, [number_of.get(symbol, symbol) for symbol in symbols])
 
 
-def check_ids(id_to_token: Callable[[int], str | None], tokenizer_file: str | os.PathLike[str]) -> None:
+def check_ids(id_to_token: Callable[[int], str | None], ids: int, tokenizer_file: str | os.PathLike[str]) -> None:
     """Refuse a ``tokenizer.json`` whose ids are not those of the ``dict.txt`` beside it.
+
+    Args:
+        id_to_token: what it calls an id.
+        ids: how many it has.
+        tokenizer_file: its path.
 
     Raises:
         TokenizerError: an id is another piece's.
@@ -128,13 +170,20 @@ def check_ids(id_to_token: Callable[[int], str | None], tokenizer_file: str | os
     dictionary = Path(tokenizer_file).parent / DICTIONARY_FILE
     if not dictionary.is_file():
         return
-    for index, symbol in enumerate(read_dictionary(dictionary), len(spm.FAIRSEQ_SPECIAL)):
-        found = id_to_token(index)
-        if found != symbol and not _FILLER.fullmatch(symbol):
-            raise TokenizerError(
-                f"expected one vocabulary in {tokenizer_file} and {dictionary}, received different ones (id {index} is "
-                f"{found!r} and {symbol!r}), and the rows of a model of fairseq follow {DICTIONARY_FILE}; {_REMEDY}"
-            )
+    symbols: list[str] = []
+    try:
+        symbols = read_dictionary(dictionary)
+        for index, symbol in enumerate(symbols, len(spm.FAIRSEQ_SPECIAL)):
+            found = id_to_token(index)
+            if found != symbol and not _FILLER.fullmatch(symbol):
+                raise TokenizerError(
+                    f"expected one vocabulary in {tokenizer_file} and {dictionary}, received different ones (id "
+                    f"{index} is {found!r} and {symbol!r}), and the rows of a model of fairseq follow "
+                    f"{DICTIONARY_FILE}; {_REMEDY}"
+                )
+    except TokenizerError:
+        if not _is_a_stranger(dictionary, symbols, ids):
+            raise
 
 
 def check_json_ids(tokenizer_file: Path) -> None:
@@ -153,20 +202,7 @@ def check_json_ids(tokenizer_file: Path) -> None:
             f"expected a unigram tokenizer in {tokenizer_file}, but it is damaged or of another kind ({error!r}); "
             "copy it again"
         ) from error
-    check_ids(lambda index: names[index] if index < len(names) else None, tokenizer_file)
-
-
-def order_differs(vocab_file: Path) -> bool:
-    """Whether the ``dict.txt`` beside a ``.model`` lists its pieces in another order.
-
-    Raises:
-        TokenizerError: one of them cannot be read, or they are of different vocabularies.
-    """
-    path = vocab_file.parent / DICTIONARY_FILE
-    if not path.is_file() or not vocab_file.is_file():
-        return False
-    data = spm.read_file(vocab_file)
-    return in_order_of(read_dictionary(path), data, str(vocab_file), str(path)) != data
+    check_ids(lambda index: names[index] if index < len(names) else None, len(names), tokenizer_file)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -93,7 +93,8 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
             if self.vocab_file is not None:
                 _check_agreement(self._tokenizer, str(tokenizer_file), self.vocab_file)
             else:
-                dictionary.check_ids(self._tokenizer.id_to_token, tokenizer_file)
+                ids = self._tokenizer.get_vocab_size(with_added_tokens=False)
+                dictionary.check_ids(self._tokenizer.id_to_token, ids, tokenizer_file)
         elif self.vocab_file is not None:
             self._tokenizer = pipeline.from_model(dictionary.read_model_file(self.vocab_file), self.vocab_file)
         elif vocab is not None:

@@ -75,7 +75,7 @@ def find_files(
     if path.is_file():
         kind = "tokenizer_file" if path.suffix == ".json" else "vocab_file"
         return TokenizerFiles(str(path), **{kind: path}), settings  # type: ignore[arg-type]
-    wanted = (VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE, DICTIONARY_FILE)
+    wanted = (VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE, DICTIONARY_FILE, "config.json")
     folder = resolve(name_or_path, **where, patterns=wanted)
     vocab_file, tokenizer_file = folder / VOCAB_FILE, folder / TOKENIZER_FILE
     if not vocab_file.is_file() and not tokenizer_file.is_file():

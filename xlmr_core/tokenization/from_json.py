@@ -87,7 +87,7 @@ def model_of_json(path: str | os.PathLike[str]) -> tuple[bytes, dict[int, AddedT
             f"expected a tokenizer.json at {path}, but it is damaged ({error!r}); copy it again"
         ) from error
     names = [piece for piece, _ in pairs]
-    dictionary.check_ids(lambda index: names[index] if index < len(names) else None, path)
+    dictionary.check_ids(lambda index: names[index] if index < len(names) else None, len(names), path)
     return model_of_pairs(pairs, str(path), *tables[:1]), added
 
 
