@@ -24,6 +24,7 @@ from xlmr_core.formats.fairseq_format import fairseq_dictionary
 from xlmr_core.formats.tensors import LazyTensor
 from xlmr_core.heads import HEADS
 from xlmr_core.probe import Counter, Progress
+from xlmr_core.tokenization.dictionary import DICTIONARY_FILE, check_json_ids, read_model_file
 from xlmr_core.tokenization.files import ADDED_FILE, CONFIG_FILE, SPECIAL_FILE, TOKENIZER_FILE, VOCAB_FILE
 from xlmr_core.tokenization.spm import SentencePieceModel
 from xlmr_core.verification import Comparison, compare_files
@@ -31,12 +32,12 @@ from xlmr_core.wording import number
 
 __all__ = ["COPIED", "Conversion", "convert", "small_files", "writable_formats"]
 
-_CONFIG, _MODULES, _DICTIONARY = "config.json", "modules.json", "dict.txt"
+_CONFIG, _MODULES = "config.json", "modules.json"
 # Small files that belong to a model and are copied beside its weights, where there are any: the tokenizer, how to
 # generate, what makes a sentence encoder of it (beside the folders that the list of modules names), and the other heads
 # of bge-m3.
 COPIED = (
-    *(VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE, _DICTIONARY),
+    *(VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE, DICTIONARY_FILE),
     "generation_config.json",
     *(_MODULES, "config_sentence_transformers.json", "sentence_bert_config.json"),
     *("sparse_linear.pt", "colbert_linear.pt"),
@@ -128,6 +129,7 @@ def convert(
     Raises:
         ModelNotFoundError, ConfigError, CheckpointError: if the source cannot be read, or cannot be written in that
             format.
+        TokenizerError: if fairseq's dict.txt and the tokenizer beside it are of different vocabularies.
         CheckpointError: if files would be replaced without ``force``, if other files in ``destination`` would be
             mistaken for parts of the new checkpoint, or if the disk refuses.
     """
@@ -212,6 +214,11 @@ def small_files(files: ModelFiles, dtype: str | None = None) -> dict[str, bytes]
         for name in COPIED:
             if (folder / name).is_file() and not (name == TOKENIZER_FILE and files.tokenizer != root):
                 found[name] = _content(folder / name)
+        # The rows of a model of fairseq follow dict.txt, and nobody else reads that: its order goes into the model.
+        if (folder / VOCAB_FILE).is_file():
+            found[VOCAB_FILE] = read_model_file(folder / VOCAB_FILE)
+        if TOKENIZER_FILE in found and (folder / TOKENIZER_FILE).is_file():
+            check_json_ids(folder / TOKENIZER_FILE)
         if (folder / _MODULES).is_file():
             found.update(_modules(folder, root))
     if files.tokenizer is not None and files.tokenizer.is_file():
@@ -245,8 +252,10 @@ def _complete(small: dict[str, bytes], files: ModelFiles, to: str, folder: Path)
     """
     if VOCAB_FILE not in small:
         return
-    if _DICTIONARY not in small and (to == "fairseq" or (folder / _DICTIONARY).is_file()):
-        small[_DICTIONARY] = fairseq_dictionary(SentencePieceModel.from_bytes(small[VOCAB_FILE]).pieces)
+    # The model has its pieces in the order of the dictionary now, which only fairseq asks for.
+    small.pop(DICTIONARY_FILE, None)
+    if to == "fairseq" or (folder / DICTIONARY_FILE).is_file():
+        small[DICTIONARY_FILE] = fairseq_dictionary(SentencePieceModel.from_bytes(small[VOCAB_FILE]).pieces)
     if CONFIG_FILE not in small and (folder / CONFIG_FILE).is_file():
         small[CONFIG_FILE] = _settings(files)
 

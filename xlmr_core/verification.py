@@ -21,6 +21,8 @@ from xlmr_core.formats.tensors import DTYPES, FLOAT_TAGS, LazyTensor, RawTensor
 from xlmr_core.probe import REFERENCE, Counter, Progress, make_probe, run_probe
 from xlmr_core.reference import ACTIVATION_FUNCTIONS
 from xlmr_core.tokenization import AutoTokenizer
+from xlmr_core.tokenization.dictionary import DICTIONARY_FILE, order_differs
+from xlmr_core.tokenization.files import VOCAB_FILE
 from xlmr_core.wording import number
 
 __all__ = [
@@ -440,6 +442,11 @@ def _compare_tokenizers(a: ModelFiles, b: ModelFiles, notes: list[str]) -> tuple
             notes.append(f"tokenizers are not compared, because there is none in {files.folder}")
             return 0, ()
         tokenizers.append(AutoTokenizer.from_pretrained(files.tokenizer))
+        if order_differs(files.folder / VOCAB_FILE):
+            notes.append(
+                f"ids of {files.folder} follow its {DICTIONARY_FILE}, which lists the pieces in another order than "
+                f"{VOCAB_FILE}"
+            )
     first, second = tokenizers
     found = []
     for text in SENTENCES:

@@ -13,6 +13,7 @@ import tensorflow as tf
 from xlmr_core.errors import InputError, MissingBackendError
 from xlmr_core.heads import Head, LossKind
 from xlmr_core.positions import max_tokens
+from xlmr_core.tokenization.dictionary import read_model_file
 
 __all__ = ["ExportedByKeras"]
 
@@ -129,8 +130,7 @@ class _TextEncoder:
                 "tokenizing inside a SavedModel needs the operators of tensorflow_text; "
                 "pip install tensorflow-text, or tokenize before the call"
             ) from error
-        with open(tokenizer.vocab_file, "rb") as file:
-            self.pieces = text.SentencepieceTokenizer(file.read())
+        self.pieces = text.SentencepieceTokenizer(read_model_file(tokenizer.vocab_file))
         self.bos, self.eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         self.unknown, self.padding = tokenizer.unk_token_id, tokenizer.pad_token_id
         self.longest = max_tokens(model.config)

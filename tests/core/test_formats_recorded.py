@@ -22,7 +22,7 @@ from xlmr_core.formats.fairseq_format import fairseq_dictionary
 from xlmr_core.formats.h5_file import H5File
 from xlmr_core.heads import head_of_class
 from xlmr_core.reference import forward
-from xlmr_core.tokenization.spm import read_model_file, read_pieces, scan_model
+from xlmr_core.tokenization.spm import SentencePieceModel
 
 FORMATS = {
     "torch": ("pytorch_model.bin", 8),
@@ -162,8 +162,8 @@ def test_a_classification_head_is_chosen_by_name(shared: Path) -> None:
 
 def test_the_dictionary_of_fairseq_is_that_of_the_pieces(shared: Path) -> None:
     fixtures = shared / "fixtures"
-    data = read_model_file(fixtures / "tokenizer" / "sentencepiece.bpe.model")
-    pieces, _ = read_pieces(data, scan_model(data, "the model")[0])
+    data = (fixtures / "tokenizer" / "sentencepiece.bpe.model").read_bytes()
+    pieces = SentencePieceModel.from_bytes(data).pieces
     recorded = (fixtures / "fairseq" / "base_cfg" / "dict.txt").read_text().splitlines()
     ours = fairseq_dictionary(pieces).decode().splitlines()
     assert [line.rpartition(" ")[0] for line in ours] == [line.rpartition(" ")[0] for line in recorded]

@@ -417,7 +417,7 @@ def test_slow_has_no_alignment(slow: XLMRobertaTokenizer) -> None:
     assert encoded.encodings is None
     assert not encoded.is_fast
     with pytest.raises(TokenizerError, match="Fast"):
-        encoded.word_ids()
+        encoded.token_to_chars(0)
     with pytest.raises(KeyError, match="slice"):
         _ = encoded[0]
 

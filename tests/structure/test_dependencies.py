@@ -27,8 +27,8 @@ CORE_ANYWHERE = {"numpy"}
 CORE_ONLY_IN = {
     "h5py": {"xlmr_core.formats.h5_file"},
     "safetensors": {"xlmr_core.formats.safetensors_file"},
-    "sentencepiece": {"xlmr_core.tokenization.slow"},
-    "tokenizers": {"xlmr_core.tokenization.fast"},
+    "sentencepiece": {"xlmr_core.tokenization.slow", "xlmr_core.tokenization.pipeline"},
+    "tokenizers": {"xlmr_core.tokenization.fast", "xlmr_core.tokenization.pipeline"},
     "huggingface_hub": {"xlmr_core.hub"},
     "tqdm": {"xlmr_core.cli.progress"},
 }

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from xlmr_core.diagnosis.examined import Examined, Remark, advice, fault, json_object, listed
 from xlmr_core.tokenization import XLMRobertaTokenizer, XLMRobertaTokenizerFast
+from xlmr_core.tokenization.dictionary import DICTIONARY_FILE, order_differs
 from xlmr_core.tokenization.files import CONFIG_FILE, TOKENIZER_FILE, VOCAB_FILE
 from xlmr_core.verification import SENTENCES
 
@@ -73,6 +74,13 @@ def check_tokenizer(examined: Examined) -> Iterator[Remark]:
     for name, kind in ((TOKENIZER_FILE, XLMRobertaTokenizerFast), (VOCAB_FILE, XLMRobertaTokenizer)):
         if name in there and name not in examined.tokenizers:
             kind.from_pretrained(examined.folder)  # raises the error that says why
+    if VOCAB_FILE in there and order_differs(examined.folder / VOCAB_FILE):
+        say = advice if examined.files.checkpoint.format == "fairseq" else fault
+        yield say(
+            f"{DICTIONARY_FILE} lists the pieces in another order than {VOCAB_FILE}: ids follow {DICTIONARY_FILE} "
+            "here, as the rows of a model of fairseq do, and the order of the model in other libraries",
+            "convert it: xlmr convert SOURCE DESTINATION --to safetensors writes a model in the order of the rows",
+        )
     said = examined.tokenizer_config.get("tokenizer_class")
     if (
         examined.config.model_type.startswith("xlm-roberta")

@@ -311,12 +311,13 @@ def _write(path: Path, tensors: Mapping[str, LazyTensor], model: Model) -> None:
 
 
 def fairseq_dictionary(pieces: Iterable[str]) -> bytes:
-    """The content of ``dict.txt`` for the pieces of a sentencepiece model, in their order.
+    """The content of ``dict.txt`` for the pieces of a sentencepiece model, in their order, without its first three.
 
     fairseq puts its own special tokens before them and ``<mask>`` behind them, and reads a count beside each piece only
-    to keep their order.
+    to keep their order. The row of a piece with the name of one of those is no text's: one of fairseq's fillers.
     """
-    plain = [piece for piece in pieces if piece not in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")]
+    fillers = {"<pad>": "madeupword9998", "<mask>": "madeupword9999"}
+    plain = [fillers.get(piece, piece) for piece in pieces if piece not in ("<s>", "</s>", "<unk>")]
     return "".join(f"{piece} {len(plain) - index}\n" for index, piece in enumerate(plain)).encode()
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self, Unpack
 
 from xlmr_core.arguments import UPLOAD_ARGUMENTS, refuse_unknown
 from xlmr_core.errors import TokenizerError
-from xlmr_core.tokenization import calling, files
+from xlmr_core.tokenization import calling, files, settings
 from xlmr_core.tokenization.calling import (
     CallArguments,
     CallOptions,
@@ -20,7 +21,7 @@ from xlmr_core.tokenization.calling import (
     read_texts,
     warn_of_unknown,
 )
-from xlmr_core.tokenization.checks import as_id
+from xlmr_core.tokenization.checks import as_id, describe
 from xlmr_core.tokenization.encoding import BatchEncoding, as_lists
 from xlmr_core.tokenization.lengths import NO_LIMIT, TruncationStrategy, check_side, truncate
 from xlmr_core.tokenization.rows import EncodedTexts, pad_rows, to_columns
@@ -50,15 +51,18 @@ class PreTrainedTokenizerBase(ABC):
         split_special_tokens: treat special tokens in a text as ordinary text.
         bos_token ... mask_token, additional_special_tokens, extra_special_tokens: the special tokens.
         added_tokens_decoder: id to token, as ``tokenizer_config.json`` holds it.
+        model_specific_special_tokens: more special tokens by names of their own (also any other ``..._token``).
         chat_template: kept and saved; nothing here uses it.
-        kwargs: kept, and written again by ``save_pretrained``.
+        add_prefix_space: True: a text starts with a space, as XLM-R's does; False is refused, see docs/tokenizers.md.
+        merges_file: None: a unigram vocabulary has no merges.
+        kwargs: kept, and written again by ``save_pretrained``; the name of a method is refused.
     """
 
     vocab_files_names: ClassVar[dict[str, str]]
     pretrained_vocab_files_map: ClassVar[dict[str, dict[str, str]]] = {}
     slow_tokenizer_class: ClassVar[type[PreTrainedTokenizerBase] | None] = None
     is_fast: ClassVar[bool]
-    SPECIAL_TOKENS_ATTRIBUTES: ClassVar[list[str]] = [*DEFAULT_TOKENS, "additional_special_tokens"]
+    SPECIAL_TOKENS_ATTRIBUTES: list[str] = [*DEFAULT_TOKENS, "additional_special_tokens"]  # noqa: RUF012
 
     # A subclass or an instance may have its own.
     padding_side: str = "right"
@@ -73,8 +77,9 @@ class PreTrainedTokenizerBase(ABC):
 
     def __init__(
         self,
-        *,
         special: Mapping[str, Any],
+        /,
+        *,
         model_max_length: int | None = None,
         padding_side: str | None = None,
         truncation_side: str | None = None,
@@ -83,15 +88,40 @@ class PreTrainedTokenizerBase(ABC):
         split_special_tokens: bool = False,
         additional_special_tokens: Sequence[Any] | None = None,
         extra_special_tokens: Mapping[str, Any] | Sequence[Any] | None = None,
+        model_specific_special_tokens: Mapping[str, Any] | None = None,
         name_or_path: str = "",
         chat_template: Any = None,
+        max_len: int | None = None,
+        merges_file: Any = None,
         **kwargs: Any,
     ) -> None:
-        self._special = SpecialTokens(special, additional_special_tokens, extra_special_tokens)
+        if merges_file is not None:
+            raise TokenizerError(
+                f"expected no merges_file, received {describe(merges_file)}: XLM-R's vocabulary is unigram, and "
+                "the score of each piece stands in the place of merges; leave it out"
+            )
+        limit = max_len if model_max_length is None else model_max_length  # the first releases wrote max_len
+        own = {name: kwargs.pop(name) for name in list(kwargs) if settings.names_a_token(name, kwargs[name])}
+        settings.check(
+            {
+                "model_max_length": limit,
+                "model_input_names": model_input_names,
+                "split_special_tokens": split_special_tokens,
+                "additional_special_tokens": additional_special_tokens,
+                "extra_special_tokens": extra_special_tokens,
+                "model_specific_special_tokens": model_specific_special_tokens,
+            }
+        )
+        own |= dict(model_specific_special_tokens or {})
+        named = extra_special_tokens if isinstance(extra_special_tokens, Mapping) else {}
+        settings.refuse_names_of(type(self), kwargs, [*own, *named])
+        settings.advise_on_names(kwargs)
+        self._special = SpecialTokens(special, additional_special_tokens, extra_special_tokens, own)
+        self.SPECIAL_TOKENS_ATTRIBUTES = [*self.SPECIAL_TOKENS_ATTRIBUTES, *self._special.own_names]
         self.init_inputs: tuple[Any, ...] = ()
-        self.init_kwargs = dict(kwargs)
+        self.init_kwargs = {**special, **kwargs}
         self.name_or_path = name_or_path
-        self.model_max_length = NO_LIMIT if model_max_length is None else int(model_max_length)
+        self.model_max_length = NO_LIMIT if limit is None or limit >= NO_LIMIT else int(limit)
         self.padding_side = self.padding_side if padding_side is None else padding_side
         self.truncation_side = self.truncation_side if truncation_side is None else truncation_side
         check_side("padding_side", self.padding_side)
@@ -312,7 +342,16 @@ class PreTrainedTokenizerBase(ABC):
             return named[name].content
         if name.removesuffix("_id") in named:
             return self._token_id(named[name.removesuffix("_id")].content)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        why = settings.NOT_HERE.get(name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}" + (f": {why}" if why else ""))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        special = self.__dict__.get("_special")
+        token = name.removesuffix("_id")
+        if special is None or token not in special.own_names:
+            super().__setattr__(name, value)
+        else:
+            special.set(token, self._id_token(value) if name != token and value is not None else value)
 
     @property
     def additional_special_tokens(self) -> list[str]:
@@ -327,6 +366,10 @@ class PreTrainedTokenizerBase(ABC):
     def additional_special_tokens_ids(self) -> list[int | None]:
         """Ids of ``additional_special_tokens``."""
         return [self._token_id(token) for token in self.additional_special_tokens]
+
+    @additional_special_tokens_ids.setter
+    def additional_special_tokens_ids(self, value: Sequence[int] | None) -> None:
+        self._special.set_additional([self._id_token(as_id(index)) for index in value or []])
 
     @property
     def extra_special_tokens(self) -> dict[str, str]:
@@ -364,13 +407,18 @@ class PreTrainedTokenizerBase(ABC):
         return {**tokens, "additional_special_tokens": additional} if additional else tokens
 
     def add_special_tokens(
-        self, special_tokens_dict: Mapping[str, Any], replace_additional_special_tokens: bool = True
+        self,
+        special_tokens_dict: Mapping[str, Any],
+        replace_additional_special_tokens: bool = True,
+        *,
+        replace_extra_special_tokens: bool = True,
     ) -> int:
         """Set special tokens by attribute name and add those that are not in the vocabulary.
 
         Args:
             special_tokens_dict: e.g. ``{"pad_token": "[PAD]", "additional_special_tokens": ["<q>"]}``.
             replace_additional_special_tokens: replace the list of additional ones, or extend it.
+            replace_extra_special_tokens: version 5's name of the same.
 
         Returns:
             how many tokens the vocabulary grew by.
@@ -378,10 +426,24 @@ class PreTrainedTokenizerBase(ABC):
         Raises:
             TokenizerError: a key that is no special-token attribute, or a value that is no token.
         """
-        tokens = self._special.update(
-            special_tokens_dict, replace_additional_special_tokens, self.SPECIAL_TOKENS_ATTRIBUTES
-        )
+        replace = replace_additional_special_tokens and replace_extra_special_tokens
+        tokens = self._special.update(special_tokens_dict, replace, self.SPECIAL_TOKENS_ATTRIBUTES)
         return self.add_tokens(tokens, special_tokens=True)
+
+    def sanitize_special_tokens(self) -> int:
+        """Add special tokens that are not in the vocabulary yet, such as one that was assigned; how many they are."""
+        return self.add_tokens(self.all_special_tokens_extended, special_tokens=True)
+
+    @classmethod
+    def convert_added_tokens(cls, obj: Any, save: bool = False, add_type_field: bool = True) -> Any:
+        """Tokens in a structure of lists and dicts, from the form that ``tokenizer_config.json`` holds, or into it.
+
+        Args:
+            obj: the structure; whatever is no token stays as it is.
+            save: into that form.
+            add_type_field: with ``{"__type": "AddedToken"}`` in it, or without the flag ``special``.
+        """
+        return settings.converted_tokens(obj, save, add_type_field)
 
     def build_inputs_with_special_tokens(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
@@ -421,6 +483,46 @@ class PreTrainedTokenizerBase(ABC):
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
         """How many special tokens a text (2) or a pair (4) gets."""
         return 4 if pair else 2
+
+    # -- targets -------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def as_target_tokenizer(self) -> Iterator[None]:
+        """Texts are targets in this block. XLM-R's targets are encoded like its texts, so it changes nothing.
+
+        Newer code passes ``text_target=`` to a call.
+        """
+        yield
+
+    def prepare_seq2seq_batch(
+        self,
+        src_texts: list[str],
+        tgt_texts: list[str] | None = None,
+        max_length: int | None = None,
+        max_target_length: int | None = None,
+        padding: bool | str = "longest",
+        return_tensors: str | None = None,
+        truncation: bool | str = True,
+        **kwargs: Any,
+    ) -> BatchEncoding:
+        """Texts and their targets as one batch; newer code passes ``text_target=`` to a call.
+
+        Args:
+            src_texts, tgt_texts: the texts, and the targets whose ids become ``labels``.
+            max_length, max_target_length: of the texts and of the targets; by default ``model_max_length``, and
+                ``max_length``.
+            others: as of a call; ``src_lang`` and ``tgt_lang`` do nothing.
+        """
+        options = {"padding": padding, "truncation": truncation, "return_tensors": return_tensors, **kwargs}
+        options = {name: value for name, value in options.items() if name not in ("src_lang", "tgt_lang")}
+        length = max_length
+        if length is None and self.model_max_length < NO_LIMIT:
+            length = self.model_max_length
+        batch = self(src_texts, max_length=length, **options)
+        if tgt_texts is not None:
+            target_length = length if max_target_length is None else max_target_length
+            batch["labels"] = self(text_target=tgt_texts, max_length=target_length, **options)["input_ids"]
+        return batch
 
     # -- vocabulary ----------------------------------------------------------------------------------------------------
 
@@ -495,10 +597,25 @@ class PreTrainedTokenizerBase(ABC):
         """Room for a text's own tokens."""
         return self.model_max_length - self.num_special_tokens_to_add(pair=False)
 
+    @max_len_single_sentence.setter
+    def max_len_single_sentence(self, value: int) -> None:
+        self._refuse_another_length("max_len_single_sentence", value)
+
     @property
     def max_len_sentences_pair(self) -> int:
         """Room for a pair's own tokens."""
         return self.model_max_length - self.num_special_tokens_to_add(pair=True)
+
+    @max_len_sentences_pair.setter
+    def max_len_sentences_pair(self, value: int) -> None:
+        self._refuse_another_length("max_len_sentences_pair", value)
+
+    def _refuse_another_length(self, name: str, value: int) -> None:
+        if value != getattr(self, name):
+            raise TokenizerError(
+                f"expected {name} to stay {getattr(self, name)}, which follows model_max_length, received {value!r}; "
+                "set model_max_length"
+            )
 
     # -- decoding ------------------------------------------------------------------------------------------------------
 
@@ -526,6 +643,8 @@ class PreTrainedTokenizerBase(ABC):
             TokenizerError: ids that are no integers, or (sentencepiece class) outside the vocabulary.
         """
         ids = as_lists(token_ids)
+        if isinstance(ids, list) and ids and isinstance(ids[0], list):
+            raise TokenizerError("expected the ids of one text, received several rows; call batch_decode")
         ids = [as_id(index) for index in (ids if isinstance(ids, list) else [ids])]
         if kwargs:
             warn_of_unknown(self, kwargs)
@@ -589,8 +708,8 @@ class PreTrainedTokenizerBase(ABC):
             "token": token,
             "revision": revision,
         }
-        found, settings = files.find_files(pretrained_model_name_or_path, kwargs)
-        return cls(*init_inputs, **files.init_arguments(found, settings, fast=cls.is_fast))
+        found, given = files.find_files(pretrained_model_name_or_path, kwargs)
+        return cls(*init_inputs, **files.init_arguments(found, given, fast=cls.is_fast))
 
     def save_pretrained(
         self,

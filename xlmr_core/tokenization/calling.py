@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, Protocol, TypedDict, TypeVar
 import numpy as np
 
 from xlmr_core.errors import TokenizerError
+from xlmr_core.tokenization.checks import no_text
 from xlmr_core.tokenization.lengths import LengthPlan, PaddingStrategy, TruncationStrategy, as_strategy, check_side
 
 __all__ = [
@@ -276,7 +278,9 @@ def warn_of_unknown(tokenizer: Tokenizer, names: Iterable[str]) -> None:
     fresh = [name for name in sorted(names) if not tokenizer.deprecation_warnings.get(f"keyword-{name}")]
     if fresh:
         tokenizer.deprecation_warnings |= {f"keyword-{name}": True for name in fresh}
-        logger.warning("keyword arguments %s are not known to the tokenizer and do nothing", fresh)
+        near = [found for name in fresh for found in difflib.get_close_matches(name, sorted(_KNOWN), n=1)]
+        meant = f"; did you mean {', '.join(near)}?" if near else ""
+        logger.warning("keyword arguments %s are not known to the tokenizer and do nothing%s", fresh, meant)
 
 
 # -- texts -------------------------------------------------------------------------------------------------------------
@@ -290,6 +294,10 @@ def read_texts(text: Any, pair: Any, words: bool) -> tuple[list[Any], list[Any] 
         pair: None, or in the form of ``text``.
         words: a text is a list of words.
     """
+    for given in (text, pair):
+        # One that holds several texts and is no list: NumPy's and pandas' arrays, columns of data sets, generators.
+        if isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping | list | tuple):
+            raise no_text(given, words, wanted="a text (str) or a list of texts")
     if not isinstance(text, list | tuple) or (words and not (text and isinstance(text[0], list | tuple))):
         return [text], None if pair is None else [pair], True
     if pair is None:

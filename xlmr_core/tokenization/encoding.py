@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import UserDict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization.checks import describe
 
-__all__ = ["BatchEncoding", "CharSpan", "TokenSpan", "as_lists", "framework_of"]
+__all__ = ["Aligned", "BatchEncoding", "CharSpan", "TokenSpan", "as_lists", "framework_of"]
 
 logger = logging.getLogger("xlmr_core.tokenization")
 
@@ -30,12 +31,20 @@ class TokenSpan(NamedTuple):
     end: int
 
 
+class Aligned(NamedTuple):
+    """What the sentencepiece class tells of a row: token by token, padding included."""
+
+    tokens: list[str]
+    word_ids: list[int | None]
+    sequence_ids: list[int | None]
+
+
 class BatchEncoding(UserDict[str, Any]):
     """A dict of model inputs that also gives its keys as attributes, and aligns tokens with words and characters.
 
     Args:
         data: model inputs by name.
-        encodings: the tokenizers library's encodings, one a row (fast class only); the alignment helpers read them.
+        encoding: the tokenizers library's encodings, one a row (fast class only); the alignment helpers read them.
         tensor_type: 'np', 'pt', 'tf' or 'jax' to convert the values.
         prepend_batch_axis: add a leading axis of one while converting.
         n_sequences: 1 for texts, 2 for pairs.
@@ -44,16 +53,17 @@ class BatchEncoding(UserDict[str, Any]):
     def __init__(
         self,
         data: dict[str, Any] | None = None,
-        encodings: Any = None,
+        encoding: Any = None,
         tensor_type: str | None = None,
         prepend_batch_axis: bool = False,
         n_sequences: int | None = None,
     ) -> None:
         # Not super().__init__(data): that would copy the dict key by key on every call.
         self.data = dict(data or {})
-        if encodings is not None and not isinstance(encodings, list | tuple):
-            encodings = [encodings]
-        self._encodings: list[Any] | None = None if encodings is None else list(encodings)
+        if encoding is not None and not isinstance(encoding, list | tuple):
+            encoding = [encoding]
+        self._encodings: list[Any] | None = None if encoding is None else list(encoding)
+        self._aligned: Callable[[int], Aligned] | None = None
         self._n_sequences = n_sequences
         if n_sequences is None and self._encodings:
             self._n_sequences = self._encodings[0].n_sequences
@@ -93,9 +103,20 @@ class BatchEncoding(UserDict[str, Any]):
 
     # -- alignment -----------------------------------------------------------------------------------------------------
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The alignment holds the tokenizer and the texts, which a worker process should not be sent with each batch.
+        return {**self.__dict__, "_aligned": None}
+
     def _row(self, row: int, what: str) -> Any:
+        """A row of the tokenizers library's, or of the sentencepiece class what it can tell of one."""
+        if self._aligned is not None and what in Aligned._fields:
+            return self._aligned(row)
         if self._encodings is None:
-            raise TokenizerError(f"{what}() is not available from the sentencepiece class; use XLMRobertaTokenizerFast")
+            raise TokenizerError(
+                f"{what}() is not available from the sentencepiece class"
+                + (" after copying or pickling" if what in Aligned._fields else "")
+                + "; use XLMRobertaTokenizerFast"
+            )
         if not -len(self._encodings) <= row < len(self._encodings):
             raise TokenizerError(f"expected a row below {len(self._encodings)}, received {row}")
         return self._encodings[row]
@@ -114,7 +135,7 @@ class BatchEncoding(UserDict[str, Any]):
 
     def words(self, batch_index: int = 0) -> list[int | None]:
         """The older name of ``word_ids``."""
-        return list(self._row(batch_index, "words").word_ids)
+        return self.word_ids(batch_index)
 
     def token_to_sequence(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
         """Which text (0 or 1) a token comes from: ``(token)`` for a single row or ``(row, token)``."""
@@ -192,7 +213,11 @@ class BatchEncoding(UserDict[str, Any]):
             return self
         name = str(getattr(tensor_type, "value", tensor_type))
         if name not in ("np", "pt", "tf", "jax"):
-            raise TokenizerError(f"expected return_tensors 'np', 'pt', 'tf' or 'jax', received {tensor_type!r}")
+            near = next((short for short, long in _LONG_NAMES.items() if name.lower() in long), None)
+            raise TokenizerError(
+                f"expected return_tensors 'np', 'pt', 'tf' or 'jax', received {tensor_type!r}"
+                + (f"; did you mean {near!r}?" if near else "")
+            )
         for key, value in self.data.items():
             array = _rectangular(key, [value] if prepend_batch_axis else value, name)
             if array is not None:
@@ -214,6 +239,14 @@ class BatchEncoding(UserDict[str, Any]):
             for key, value in self.data.items()
         }
         return self
+
+
+_LONG_NAMES = {
+    "np": ("numpy",),
+    "pt": ("torch", "pytorch"),
+    "tf": ("tensorflow", "keras"),
+    "jax": ("flax", "jnp", "nnx"),
+}
 
 
 def _row_and_index(first: int, second: int | None) -> tuple[int, int]:
@@ -242,10 +275,10 @@ def _rectangular(key: str, value: Any, framework: str) -> np.ndarray[Any, Any] |
             # Tensors that NumPy cannot read: bfloat16, of another device, or with a gradient.
             leaf, array = 0.0, np.asarray(as_lists(value))
     except (ValueError, OverflowError) as error:
-        raise _refused(key, leaf) from error
+        raise _refused(key, value, leaf) from error
     # NumPy and TensorFlow have arrays of text.
     if array.dtype == object or (array.dtype.kind in "US" and framework in ("pt", "jax")):
-        raise _refused(key, leaf)
+        raise _refused(key, value, leaf)
     if array.size == 0:
         array = array.astype(np.int64)
     of_python = leaf is None or (isinstance(leaf, int | float) and not isinstance(leaf, np.generic))
@@ -262,7 +295,7 @@ def _as_of_python(array: np.ndarray[Any, Any], framework: str) -> np.ndarray[Any
     return array
 
 
-def _refused(key: str, leaf: Any) -> TokenizerError:
+def _refused(key: str, value: Any, leaf: Any) -> TokenizerError:
     if isinstance(leaf, np.ndarray) and leaf.size:
         leaf = leaf.flat[0]
     if isinstance(leaf, str | bytes):
@@ -271,10 +304,22 @@ def _refused(key: str, leaf: Any) -> TokenizerError:
             "padding or converting"
         )
     return TokenizerError(
-        f"expected rows of one length to make a tensor of {key!r}, received rows of different lengths or missing "
-        "values; pass padding=True and truncation=True"
-        + (" and drop return_overflowing_tokens" if key == "overflowing_tokens" else "")
+        f"expected rows of one length to make a tensor of {key!r}, received {_uneven(value)}; pass padding=True and "
+        "truncation=True" + (" and drop return_overflowing_tokens" if key == "overflowing_tokens" else "")
     )
+
+
+def _uneven(value: Any) -> str:
+    """Which rows do not fit together."""
+    rows = value if isinstance(value, list | tuple) else []
+    missing = [number for number, row in enumerate(rows) if row is None]
+    lengths = [len(row) if hasattr(row, "__len__") else 0 for row in rows]
+    odd = [number for number, length in enumerate(lengths) if length != lengths[0]]
+    if missing:
+        return f"None in row {missing[0]}"
+    if odd:
+        return f"rows of different lengths: {lengths[0]} in row 0 and {lengths[odd[0]]} in row {odd[0]}"
+    return "rows of different lengths or missing values"
 
 
 def _to_framework(name: str, array: np.ndarray[Any, Any]) -> Any:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
+import base64
 import json
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import groupby, repeat
 from pathlib import Path
 from typing import Any, ClassVar
 
 from xlmr_core.errors import TokenizerError
-from xlmr_core.tokenization import files, spm
+from xlmr_core.tokenization import dictionary, files, pipeline, settings, spm
 from xlmr_core.tokenization.base import PreTrainedTokenizerBase
 from xlmr_core.tokenization.calling import CallOptions, read_options, warn_if_too_long
-from xlmr_core.tokenization.checks import check_text, describe
+from xlmr_core.tokenization.checks import check_text, no_text
 from xlmr_core.tokenization.encoding import BatchEncoding
 from xlmr_core.tokenization.lengths import LengthPlan, PaddingStrategy, TruncationStrategy
+from xlmr_core.tokenization.pipeline import refusing
 from xlmr_core.tokenization.slow import XLMRobertaTokenizer
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 
@@ -27,6 +28,8 @@ __all__ = ["XLMRobertaTokenizerFast", "tokenizer_json_from_model"]
 logger = logging.getLogger("xlmr_core.tokenization")
 
 _SAMPLES = 512  # pieces compared between a tokenizer.json and the sentencepiece model beside it
+# Texts on which settings of a sentencepiece model show: runs of spaces, spaces at the ends, unknown characters.
+_PROBES = ("a", " The  model is read. ", "☃ is new\U00010348", "<0x41> a_b", "1234  5 \t\n x", "x\n")
 
 
 class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
@@ -39,6 +42,7 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         tokenizer_file: path of ``tokenizer.json``.
         bos_token ... mask_token: the special tokens, str or AddedToken.
         tokenizer_object: a ``tokenizers.Tokenizer`` instead of a file.
+        vocab: (piece, score) pairs in id order, or a dict from piece to score, instead of a file; or a file's path.
         added_tokens_decoder: id to token, as ``tokenizer_config.json`` holds it.
         kwargs: see ``PreTrainedTokenizerBase``.
 
@@ -66,9 +70,15 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         mask_token: Any = "<mask>",
         *,
         tokenizer_object: Any = None,
+        vocab: Any = None,
         added_tokens_decoder: Mapping[Any, Any] | None = None,
+        add_prefix_space: bool | None = None,
         **kwargs: Any,
     ) -> None:
+        sampling = kwargs.get("sp_model_kwargs")
+        settings.check({"sp_model_kwargs": sampling, "added_tokens_decoder": added_tokens_decoder})
+        if isinstance(vocab, str | os.PathLike):
+            vocab_file, vocab = vocab, None
         if vocab_file is not None and tokenizer_file is None and str(vocab_file).endswith(".json"):
             vocab_file, tokenizer_file = None, vocab_file
         if isinstance(mask_token, str):
@@ -82,12 +92,19 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
             self._tokenizer = _checked(_read(tokenizer_file), str(tokenizer_file))
             if self.vocab_file is not None:
                 _check_agreement(self._tokenizer, str(tokenizer_file), self.vocab_file)
+            else:
+                ids = self._tokenizer.get_vocab_size(with_added_tokens=False)
+                dictionary.check_ids(self._tokenizer.id_to_token, ids, tokenizer_file)
         elif self.vocab_file is not None:
-            self._tokenizer = _from_model(spm.read_model_file(self.vocab_file), self.vocab_file)
+            self._tokenizer = pipeline.from_model(dictionary.read_model_file(self.vocab_file), self.vocab_file)
+        elif vocab is not None:
+            with refusing("expected vocab= to make a unigram vocabulary; check its pieces and scores"):
+                made = pipeline.assembled(spm.read_pairs(vocab), spm.Settings())
+            self._tokenizer = _checked(made, "vocab=")
         else:
-            raise TokenizerError(
-                "expected a vocabulary, received none; pass vocab_file= (.model) or tokenizer_file= (tokenizer.json)"
-            )
+            raise TokenizerError(files.NO_VOCABULARY)
+        prefixed = add_prefix_space is not False or _starts_with_a_space(self._tokenizer)
+        settings.check_prefix_space(add_prefix_space, prefixed)
         # Some published files were saved in the middle of use; only the sides are worth keeping.
         padding, truncation = self._tokenizer.padding, self._tokenizer.truncation
         if padding:
@@ -103,13 +120,15 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
                 type(self).__name__,
             )
         tokens = (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token)
-        super().__init__(special=dict(zip(DEFAULT_TOKENS, tokens, strict=True)), **kwargs)
+        super().__init__(dict(zip(DEFAULT_TOKENS, tokens, strict=True)), **kwargs)
+        if add_prefix_space is not None:
+            self.init_kwargs["add_prefix_space"] = add_prefix_space
         self._add_missing(added_tokens_decoder or {})
 
     def _add_missing(self, listed: Mapping[Any, Any]) -> None:
         """Add what the vocabulary's file does not mark as added: tokens listed with their ids, then special ones."""
         known = self.added_tokens_encoder
-        tokens = {int(index): AddedToken.of(token) for index, token in listed.items()}
+        tokens = files.tokens_by_id(listed)
         fresh = [token for _, token in sorted(tokens.items()) if token.content not in known]
         have = known.keys() | {token.content for token in fresh}
         special = [token for token in self.all_special_tokens_extended if token.content not in have]
@@ -207,8 +226,8 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         if single and pairs is not None and not pairs[0]:
             pairs = None  # an empty second text of a single call is no second text; in a batch of pairs it is one
         inputs = [
-            _input(text, pair, options.is_split_into_words)
-            for text, pair in zip(texts, pairs or repeat(None), strict=False)
+            _input(text, pair, options.is_split_into_words, None if single else row)
+            for row, (text, pair) in enumerate(zip(texts, pairs or repeat(None), strict=False))
         ]
         paired = any(isinstance(item, tuple) for item in inputs)
         special = self.num_special_tokens_to_add(paired) if options.add_special_tokens else 0
@@ -225,14 +244,14 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         warn_if_too_long(map(len, data["input_ids"]), options, self)
         if single and options.return_tensors is None and not options.return_overflowing_tokens:
             data = {key: value[0] if isinstance(value[0], list) else value for key, value in data.items()}
-        return BatchEncoding(data, encodings=rows, tensor_type=options.return_tensors)
+        return BatchEncoding(data, encoding=rows, tensor_type=options.return_tensors)
 
     def _run(self, inputs: list[Any], options: CallOptions) -> list[Any]:
         # Lengths are settings of the tokenizers object, so another thread must not change them in between.
         with self._lock:
             self._set_lengths(options.plan)
             self._tokenizer.encode_special_tokens = options.split_special_tokens
-            with _refusing("the tokenizers library refused the text; pass other lengths or another truncation", inputs):
+            with refusing("the tokenizers library refused the text; pass other lengths or another truncation", inputs):
                 return list(
                     self._tokenizer.encode_batch(
                         inputs,
@@ -343,7 +362,7 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
             unk_token=unknown,
             **{"show_progress": False, **kwargs},
         )
-        with _refusing("training failed; pass more text or a smaller vocab_size"):
+        with refusing("training failed; pass more text or a smaller vocab_size"):
             fresh.train_from_iterator(text_iterator, trainer=trainer, length=length)
         known: dict[str, Any] = {name: token for name, token in self._special.named.items() if name in DEFAULT_TOKENS}
         added = [*self._special.additional, *special[len(special) - len(new_special_tokens or []) :]]
@@ -372,13 +391,13 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
                 "save_pretrained"
             )
         assert self.vocab_file is not None
-        contents = {files.VOCAB_FILE: spm.read_model_file(self.vocab_file)}
+        contents = {files.VOCAB_FILE: dictionary.read_model_file(self.vocab_file)}
         return files.write_files(Path(save_directory), contents, filename_prefix)
 
     def _vocabulary_contents(self, legacy_format: bool | None) -> dict[str, str | bytes]:
         contents: dict[str, str | bytes] = {}
         if legacy_format is not False and self.vocab_file is not None and self.can_save_slow_tokenizer:
-            contents[files.VOCAB_FILE] = spm.read_model_file(self.vocab_file)
+            contents[files.VOCAB_FILE] = dictionary.read_model_file(self.vocab_file)
         elif legacy_format:
             raise TokenizerError(
                 "expected a sentencepiece model for legacy_format=True, but this tokenizer came from tokenizer.json"
@@ -406,32 +425,12 @@ def tokenizer_json_from_model(vocab_file: str | os.PathLike[str]) -> str:
     return str(XLMRobertaTokenizerFast(vocab_file=vocab_file).backend_tokenizer.to_str(pretty=True))
 
 
-def _from_model(data: bytes, source: str) -> Any:
-    """Build the tokenizers object that the original library converts a sentencepiece model into."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-
-    model = spm.SentencePieceModel.from_bytes(data, source)
-    vocabulary = spm.xlmr_vocabulary(model)
-    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=spm.FAIRSEQ_SPECIAL.index("<unk>"), byte_fallback=False))
-    steps: list[Any] = [normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(" {2,}"), "▁")]
-    if model.charsmap:
-        with _refusing(f"expected a normalization table in {source}, received a damaged one; copy the file again"):
-            steps.insert(0, normalizers.Precompiled(model.charsmap))
-    tokenizer.normalizer = normalizers.Sequence(steps)
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
-    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    return tokenizer
-
-
 def _read(path: str | os.PathLike[str]) -> Any:
     from tokenizers import Tokenizer
 
     if not os.path.isfile(path):
         raise TokenizerError(f"expected a tokenizer.json at {path}, found no file; check the path")
-    with _refusing(f"expected a tokenizer.json at {path}, but it is damaged or of another kind"):
+    with refusing(f"expected a tokenizer.json at {path}, but it is damaged or of another kind"):
         return Tokenizer.from_file(os.fspath(path))
 
 
@@ -450,10 +449,18 @@ def _checked(tokenizer: Any, source: str) -> Any:
             f"expected ids 0 to 3 of {source} to be {spm.FAIRSEQ_SPECIAL}, received {first}; this is not an XLM-R "
             "tokenizer"
         )
+    for index, token in enumerate(first):
+        found = tokenizer.token_to_id(token)
+        if found != index:  # as converters write a model that has such a piece of its own
+            raise TokenizerError(
+                f"expected {token} once in {source}, received it as id {index} and as id {found}; remove the file, and "
+                "the fast class is built from the sentencepiece model"
+            )
     padding, truncation = tokenizer.padding, tokenizer.truncation
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    template = tokenizer.encode("", "").ids
+    with refusing(f"expected {source} to know the tokens that it puts around a text; copy the file again"):
+        template = tokenizer.encode("", "").ids
     if padding:
         tokenizer.enable_padding(**padding)
     if truncation:
@@ -467,21 +474,69 @@ def _checked(tokenizer: Any, source: str) -> Any:
 
 
 def _check_agreement(tokenizer: Any, tokenizer_file: str, vocab_file: str) -> None:
-    """Refuse a tokenizer.json and a sentencepiece model of different vocabularies (by size, and by some pieces)."""
-    data = spm.read_model_file(vocab_file)
-    spans, _ = spm.scan_model(data, vocab_file)
+    """Refuse a tokenizer.json and a sentencepiece model of different vocabularies (by size, and by some pieces), and
+    one that does not follow the settings of a model unlike the published ones.
+    """
+    data = dictionary.read_model_file(vocab_file)
+    spans, model_settings = spm.scan_model(data, vocab_file)
     expected = len(spans) + 2  # <pad> and <mask>
     actual = tokenizer.get_vocab_size(with_added_tokens=False)
     # Some converters keep <mask> among the added tokens only.
     if actual not in (expected, expected - 1):
         raise _disagreement(tokenizer_file, vocab_file, f"{actual} entries and {expected - 2} pieces")
     numbers = range(len(spm.FAIRSEQ_SPECIAL) - 1, len(spans), max(1, len(spans) // _SAMPLES))
-    pieces, _ = spm.read_pieces(data, [spans[number] for number in numbers])
+    pieces, _, _ = spm.read_pieces(data, [spans[number] for number in numbers])
     for number, piece in zip(numbers, pieces, strict=True):
-        if tokenizer.id_to_token(number + 1) != piece:
+        if tokenizer.id_to_token(number + 1) not in (piece, spm.own_name(piece)):
             raise _disagreement(
                 tokenizer_file, vocab_file, f"id {number + 1} is {tokenizer.id_to_token(number + 1)!r} and {piece!r}"
             )
+    charsmap = _charsmap(tokenizer)
+    if charsmap != model_settings.charsmap:
+        raise _disagreement(
+            tokenizer_file,
+            vocab_file,
+            f"normalization tables (precompiled_charsmap) of {len(charsmap)} and {len(model_settings.charsmap)} bytes",
+        )
+    makes_spaces = pipeline.makes_spaces(charsmap)
+    across_words = any("▁" in piece[1:] for piece in pieces)
+    if model_settings.unusual or across_words or not makes_spaces or spm.has_kinds(data, spans):
+        built = pipeline.from_model(data, vocab_file)
+        model = spm.SentencePieceModel.from_bytes(data, vocab_file)
+        own = [model.pieces[number] for number in list(model.kinds)[3 : 3 + _SAMPLES]]
+        own += [piece.replace("▁", " ") for piece in model.pieces if "▁" in piece[1:]][:_SAMPLES]
+        for text in (*_PROBES, *(f"a {piece} b" for piece in own if piece not in spm.RESERVED)):
+            if built.encode(text).ids != tokenizer.encode(text).ids:
+                fields = ", ".join(model_settings.unusual) or (
+                    "pieces across words"
+                    if across_words
+                    else "pieces of a type of their own"
+                    if makes_spaces
+                    else "normalization that leaves white space alone"
+                )
+                raise TokenizerError(
+                    f"expected {tokenizer_file} to do what {vocab_file} says ({fields}), received other ids for "
+                    f"{text!r}; remove {tokenizer_file}, and the fast class is built from the model"
+                )
+
+
+def _charsmap(tokenizer: Any) -> bytes:
+    """The normalization table of a tokenizers object."""
+    if tokenizer.normalizer is None:
+        return b""
+    waiting = [json.loads(tokenizer.normalizer.__getstate__())]
+    while waiting:
+        step = waiting.pop()
+        if step.get("type") == "Precompiled":
+            return base64.b64decode(step["precompiled_charsmap"] or "")
+        waiting += step.get("normalizers", [])
+    return b""
+
+
+def _starts_with_a_space(tokenizer: Any) -> bool:
+    """Whether a text gets a space in front."""
+    words = tokenizer.pre_tokenizer.pre_tokenize_str("a") if tokenizer.pre_tokenizer is not None else [("a", (0, 1))]
+    return bool(words) and words[0][0] != "a"
 
 
 def _disagreement(tokenizer_file: str, vocab_file: str, what: str) -> TokenizerError:
@@ -495,8 +550,8 @@ def _unknown_last(index: int | None) -> float:
     return float("inf") if index is None else index
 
 
-def _input(text: Any, pair: Any, words: bool) -> Any:
-    """What the tokenizers library takes for a row: a text or a (text, pair) tuple."""
+def _input(text: Any, pair: Any, words: bool, row: int | None) -> Any:
+    """What the tokenizers library takes for a row (None: the only one): a text or a (text, pair) tuple."""
     for side in (text,) if pair is None else (text, pair):
         good = (
             isinstance(side, list | tuple) and all(isinstance(word, str) for word in side)
@@ -504,8 +559,7 @@ def _input(text: Any, pair: Any, words: bool) -> Any:
             else isinstance(side, str)
         )
         if not good:
-            wanted = "a list of words (is_split_into_words=True)" if words else "a text (str)"
-            raise TokenizerError(f"expected {wanted}, received {describe(side)}; check the items of the batch")
+            raise no_text(side, words, row)
     if words:
         text, pair = list(text), None if pair is None else list(pair)
     return text if pair is None else (text, pair)
@@ -524,18 +578,3 @@ def _columns(rows: list[Any], options: CallOptions) -> dict[str, Any]:
     if options.return_length:
         data["length"] = [len(ids) for ids in data["input_ids"]]
     return data
-
-
-@contextlib.contextmanager
-def _refusing(message: str, inputs: Sequence[Any] = ()) -> Iterator[None]:
-    """Turn an error of the tokenizers library into ours; a panic of its Rust code is a BaseException."""
-    try:
-        yield
-    except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        for item in inputs:
-            for side in item if isinstance(item, tuple) else (item,):
-                for text in side if isinstance(side, list) else (side,):
-                    check_text(text)
-        raise TokenizerError(f"{message} ({error})") from error

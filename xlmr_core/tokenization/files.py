@@ -14,6 +14,8 @@ from xlmr_core.arguments import HUB_ARGUMENTS, NOT_NEEDED, ONLY, without_publish
 from xlmr_core.atomic_files import write_all_atomically
 from xlmr_core.errors import TokenizerError
 from xlmr_core.hub import resolve
+from xlmr_core.tokenization.checks import check_text, describe
+from xlmr_core.tokenization.dictionary import DICTIONARY_FILE
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 
 __all__ = ["ADDED_FILE", "CONFIG_FILE", "SPECIAL_FILE", "TOKENIZER_FILE", "VOCAB_FILE", "TokenizerFiles", "find_files"]
@@ -23,6 +25,8 @@ TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_FILE = "special_tokens_map.json"
 ADDED_FILE = "added_tokens.json"
+NO_VOCABULARY = "expected a vocabulary, received none; pass vocab_file= (.model) or tokenizer_file= (tokenizer.json)"
+_IDS = 2**31  # more than any embedding has rows
 _SOMETIMES_WRITTEN = (VOCAB_FILE, TOKENIZER_FILE, ADDED_FILE)
 
 # Published arguments that choose a class elsewhere.
@@ -35,6 +39,8 @@ _BOOKKEEPING = (
     "tokenizer_file",
     "vocab_file",
     "special_tokens_map_file",
+    "tokenizer_object",
+    "vocab",
 )
 # A tokenizer class in tokenizer_config.json that says nothing against XLM-R's ids.
 _NEUTRAL_CLASSES = ("PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend", "SentencePieceBackend")
@@ -69,7 +75,7 @@ def find_files(
     if path.is_file():
         kind = "tokenizer_file" if path.suffix == ".json" else "vocab_file"
         return TokenizerFiles(str(path), **{kind: path}), settings  # type: ignore[arg-type]
-    wanted = (VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE)
+    wanted = (VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE, DICTIONARY_FILE, "config.json")
     folder = resolve(name_or_path, **where, patterns=wanted)
     vocab_file, tokenizer_file = folder / VOCAB_FILE, folder / TOKENIZER_FILE
     if not vocab_file.is_file() and not tokenizer_file.is_file():
@@ -98,11 +104,11 @@ def init_arguments(files: TokenizerFiles, overrides: Mapping[str, Any], *, fast:
     use_json = fast and files.tokenizer_file is not None and not overrides.pop("from_slow", False)
     overrides.pop("from_slow", None)
     if not use_json:
-        _check_sentencepiece(files)
+        _check_class(files)
     arguments: dict[str, Any] = {key: value for key, value in files.config.items() if key not in _BOOKKEEPING}
     arguments["name_or_path"] = files.folder
     arguments["vocab_file"] = files.vocab_file
-    if use_json:
+    if use_json or files.vocab_file is None:
         arguments["tokenizer_file"] = files.tokenizer_file
     added = _added_tokens(files)
     if added:
@@ -140,12 +146,10 @@ def _mapped_tokens(files: TokenizerFiles, overrides: Mapping[str, Any]) -> dict[
     return mapped
 
 
-def _check_sentencepiece(files: TokenizerFiles) -> None:
+def _check_class(files: TokenizerFiles) -> None:
+    """A sentencepiece model does not say how its pieces are numbered, so a class of another model does."""
     if files.vocab_file is None:
-        raise TokenizerError(
-            f"expected {VOCAB_FILE} in {files.folder}, found {TOKENIZER_FILE} only; use XLMRobertaTokenizerFast "
-            "(AutoTokenizer with use_fast=True), or copy the sentencepiece model there"
-        )
+        return
     name = files.config.get("tokenizer_class")
     if isinstance(name, str) and not name.startswith("XLMRoberta") and name not in _NEUTRAL_CLASSES:
         raise TokenizerError(
@@ -154,23 +158,47 @@ def _check_sentencepiece(files: TokenizerFiles) -> None:
         )
 
 
+def tokens_by_id(listed: Mapping[Any, Any]) -> dict[int, AddedToken]:
+    """``added_tokens_decoder`` as it is given: ids may be texts, tokens their JSON form.
+
+    Raises:
+        TokenizerError: an id that is none, or something that is no token.
+    """
+    return {_added_id(index): AddedToken.of(token) for index, token in listed.items()}
+
+
+def _added_id(index: Any) -> int:
+    try:
+        value = int(index)
+    except (OverflowError, TypeError, ValueError):
+        value = -1
+    if not 0 <= value < _IDS:
+        raise TokenizerError(
+            f"expected ids from 0 to {_IDS - 1} for added tokens, received {describe(index)}; correct "
+            "added_tokens_decoder"
+        )
+    return value
+
+
 def _added_tokens(files: TokenizerFiles) -> dict[int, AddedToken]:
     """Id to token, from the first place that lists them: config (4.34 and later), tokenizer.json, added_tokens.json."""
     try:
         listed = files.config.get("added_tokens_decoder")
         if listed:
-            return {int(index): AddedToken.of(token) for index, token in listed.items()}
+            return tokens_by_id(listed)
         tokens: dict[int, AddedToken] = {}
         if files.tokenizer_file is not None:
-            tokens.update((item["id"], AddedToken.of(item)) for item in _added_tokens_of_json(files.tokenizer_file))
+            tokens.update(
+                (_added_id(item["id"]), AddedToken.of(item)) for item in _added_tokens_of_json(files.tokenizer_file)
+            )
         special = {str(AddedToken.of(token)) for name, token in files.special_tokens.items() if name in DEFAULT_TOKENS}
         special |= {str(AddedToken.of(token)) for token in files.special_tokens.get("additional_special_tokens", [])}
         for content, index in files.added_tokens.items():
             # <mask> has flags of its own, which this oldest format did not keep.
             if content != DEFAULT_TOKENS["mask_token"]:
-                tokens.setdefault(int(index), AddedToken(content, special=content in special))
+                tokens.setdefault(_added_id(index), AddedToken(content, special=content in special))
         return tokens
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise TokenizerError(
             f"expected lists of added tokens in the files of {files.folder}, received something else: {error}"
         ) from error
@@ -184,7 +212,7 @@ def _added_tokens_of_json(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         return json.JSONDecoder().raw_decode(text, match.end())[0]  # type: ignore[no-any-return]
-    except json.JSONDecodeError as error:
+    except (RecursionError, ValueError) as error:
         raise TokenizerError(
             f"expected JSON in {path}, but it is damaged ({error}); download or copy it again"
         ) from error
@@ -202,7 +230,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
+    except (RecursionError, ValueError) as error:
         raise TokenizerError(
             f"expected JSON in {path}, but it is damaged ({error}); download or copy it again"
         ) from error
@@ -250,6 +278,8 @@ def dump(content: Mapping[str, Any]) -> str:
         TokenizerError: a value that JSON does not know.
     """
     try:
-        return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    except TypeError as error:
+        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        check_text(text)
+        return text
+    except (RecursionError, TypeError) as error:
         raise TokenizerError(f"expected settings that JSON can hold, received one that it cannot: {error}") from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -64,13 +65,20 @@ def as_strategy(name: str, value: Any, if_true: T, if_false: T) -> T:
         return strategies(getattr(value, "value", value))
     except ValueError as error:
         allowed = ", ".join(repr(item.value) for item in strategies)
-        raise TokenizerError(f"expected {name} True, False or one of {allowed}, received {value!r}") from error
+        raise TokenizerError(
+            f"expected {name} True, False or one of {allowed}, received {value!r}{_meant(value, strategies)}"
+        ) from error
+
+
+def _meant(value: Any, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(value), [str(word) for word in known], n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def check_side(name: str, side: Any) -> None:
     """Refuse a side that is neither 'left' nor 'right'."""
     if side not in ("left", "right"):
-        raise TokenizerError(f"expected {name} 'left' or 'right', received {side!r}")
+        raise TokenizerError(f"expected {name} 'left' or 'right', received {side!r}{_meant(side, ('left', 'right'))}")
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import os
+import re
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
 from xlmr_core.errors import TokenizerError
-from xlmr_core.tokenization import files, spm
+from xlmr_core.tokenization import dictionary, files, from_json, settings, spm
 from xlmr_core.tokenization.base import PreTrainedTokenizerBase, overridden
 from xlmr_core.tokenization.calling import CallOptions, warn_of_unknown
-from xlmr_core.tokenization.checks import check_text, describe
-from xlmr_core.tokenization.encoding import BatchEncoding
+from xlmr_core.tokenization.checks import check_text, no_text
+from xlmr_core.tokenization.encoding import Aligned, BatchEncoding
 from xlmr_core.tokenization.finder import AddedTokens, Part
+from xlmr_core.tokenization.lengths import PaddingStrategy
 from xlmr_core.tokenization.rows import EncodedTexts, Offsets, to_columns
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 
@@ -21,6 +26,8 @@ __all__ = ["XLMRobertaTokenizer"]
 
 _OFFSET = 1  # fairseq has <pad> before the file's pieces, so a piece's id is one more than its number in the file
 _SPACE = "▁"
+_BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
+_NO_WORD = (0, 0)  # what stands for special tokens and padding where others have the number of a word
 _THREADED_FROM = 16  # texts; below this, starting threads costs more than it gains
 
 
@@ -31,6 +38,8 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
 
     Args:
         vocab_file: path of ``sentencepiece.bpe.model``.
+        tokenizer_file: path of a ``tokenizer.json`` to make the sentencepiece model of, where there is no file of one.
+        vocab: (piece, score) pairs in id order, or a dict from piece to score, instead of a file; or a file's path.
         bos_token ... mask_token: the special tokens, str or AddedToken.
         sp_model_kwargs: arguments of ``SentencePieceProcessor``; subword sampling is
             ``{"enable_sampling": True, "nbest_size": -1, "alpha": 0.1}``.
@@ -46,7 +55,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
 
     def __init__(
         self,
-        vocab_file: str | os.PathLike[str],
+        vocab_file: str | os.PathLike[str] | None = None,
         bos_token: Any = "<s>",
         eos_token: Any = "</s>",
         sep_token: Any = "</s>",
@@ -56,19 +65,39 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         mask_token: Any = "<mask>",
         sp_model_kwargs: Mapping[str, Any] | None = None,
         *,
+        tokenizer_file: str | os.PathLike[str] | None = None,
+        vocab: Any = None,
         added_tokens_decoder: Mapping[Any, Any] | None = None,
+        add_prefix_space: bool | None = None,
         **kwargs: Any,
     ) -> None:
+        settings.check({"sp_model_kwargs": sp_model_kwargs, "added_tokens_decoder": added_tokens_decoder})
+        if isinstance(vocab, str | os.PathLike):
+            vocab_file, vocab = vocab, None
+        if vocab_file is not None and tokenizer_file is None and str(vocab_file).endswith(".json"):
+            vocab_file, tokenizer_file = None, vocab_file
         if isinstance(mask_token, str):
             mask_token = AddedToken(mask_token, lstrip=True, special=True)
         tokens = (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token)
-        super().__init__(special=dict(zip(DEFAULT_TOKENS, tokens, strict=True)), **kwargs)
-        self.vocab_file = str(vocab_file)
+        super().__init__(dict(zip(DEFAULT_TOKENS, tokens, strict=True)), **kwargs)
+        if add_prefix_space is not None:
+            self.init_kwargs["add_prefix_space"] = add_prefix_space
+        self.vocab_file = None if vocab_file is None else str(vocab_file)
         self.sp_model_kwargs = dict(sp_model_kwargs or {})
         self.init_kwargs["sp_model_kwargs"] = self.sp_model_kwargs
-        self._load(spm.read_model_file(vocab_file), self.vocab_file)
-        listed = (added_tokens_decoder or {}).items()
-        self._added = AddedTokens({int(index): AddedToken.of(token) for index, token in listed})
+        listed = files.tokens_by_id(added_tokens_decoder or {})
+        if vocab_file is not None:
+            self._load(dictionary.read_model_file(vocab_file), str(vocab_file))
+        elif tokenizer_file is not None:
+            model, in_file = from_json.model_of_json(tokenizer_file)
+            self._load(model, str(tokenizer_file))
+            listed = in_file | listed
+        elif vocab is not None:
+            self._load(from_json.model_of_pairs(spm.read_pairs(vocab), "vocab="), "vocab=")
+        else:
+            raise TokenizerError(files.NO_VOCABULARY)
+        settings.check_prefix_space(add_prefix_space, self._spm_settings.add_dummy_prefix)
+        self._added = AddedTokens(listed)
         self._check_places()
         missing = [token for token in self.all_special_tokens_extended if token.content not in self._added.by_text]
         self.add_tokens(missing, special_tokens=True)
@@ -76,7 +105,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
     def _load(self, model: bytes, source: str) -> None:
         import sentencepiece
 
-        spans, _ = spm.scan_model(model, source)
+        spans, self._spm_settings = spm.scan_model(model, source)
         try:
             self._processor = sentencepiece.SentencePieceProcessor(
                 model_proto=spm.in_id_order(model, spans), **self.sp_model_kwargs
@@ -87,7 +116,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
             ) from error
         except (RuntimeError, OSError, ValueError) as error:
             raise TokenizerError(f"expected a sentencepiece model in {source}, received: {error}") from error
-        self._model = model
+        self._model, self._source = model, source
         self._sp_model: Any = None
         self.fairseq_offset = _OFFSET
         self._mask_index = len(self._processor)
@@ -101,7 +130,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._load(self._model, self.vocab_file)
+        self._load(self._model, self._source)
 
     @property
     def sp_model(self) -> Any:
@@ -141,7 +170,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
             if (known is not None and known != index) or (known is None and index < self.vocab_size):
                 raise TokenizerError(
                     f"expected id {index} to be {self._piece(index) if index < self.vocab_size else 'free'!r} in "
-                    f"{self.vocab_file}, but the tokenizer's other files say it is {token.content!r}; they belong to "
+                    f"{self._source}, but the tokenizer's other files say it is {token.content!r}; they belong to "
                     "different vocabularies, so use files from one place"
                 )
 
@@ -208,7 +237,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
                 logged and do nothing, as in the original.
         """
         if not isinstance(text, str):
-            raise TokenizerError(f"expected a text (str), received {describe(text)}")
+            raise no_text(text, False)
         whole = bool(kwargs.pop("split_special_tokens", self.split_special_tokens))
         text, kwargs = self.prepare_for_tokenization(text, **kwargs)
         if kwargs:
@@ -227,23 +256,74 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
 
     def _encode(self, texts: list[Any], pairs: list[Any] | None, single: bool, options: CallOptions) -> BatchEncoding:
         if any(text is None for text in texts):
-            raise TokenizerError("expected a text (str), received None; check the items of the batch")
-        encoded = EncodedTexts(*self._side(texts, options))
+            raise no_text(
+                None, options.is_split_into_words, None if single else [text is None for text in texts].index(True)
+            )
+        encoded = EncodedTexts(*self._side(texts, options, single))
         if pairs is not None:
-            encoded.pair_ids, encoded.pair_offsets = self._side(pairs, options)
+            encoded.pair_ids, encoded.pair_offsets = self._side(pairs, options, single)
         columns = to_columns(encoded, options, self, single)
+        rows = columns["input_ids"]
         if single and options.return_tensors is None:
-            columns = {name: rows[0] for name, rows in columns.items()}
-        return BatchEncoding(columns, tensor_type=options.return_tensors)
+            columns = {name: of_rows[0] for name, of_rows in columns.items()}
+        batch = BatchEncoding(columns, tensor_type=options.return_tensors)
+        batch._aligned = lambda row: self._alignment(texts, pairs, options, rows, row)
+        return batch
 
-    def _side(self, texts: list[Any], options: CallOptions) -> tuple[list[Any], list[Any] | None]:
+    def _alignment(
+        self, texts: list[Any], pairs: list[Any] | None, options: CallOptions, rows: list[list[int]], row: int
+    ) -> Aligned:
+        """Which word and which text each token of a row is of: the row is encoded again, with numbers for offsets."""
+        if not -len(rows) <= row < len(rows):
+            raise TokenizerError(f"expected a row below {len(rows)}, received {row}")
+        again = copy.copy(options)
+        again.plan = dataclasses.replace(options.plan, padding=PaddingStrategy.DO_NOT_PAD)
+        again.return_overflowing_tokens = again.return_special_tokens_mask = again.verbose = False
+        ids, numbers = self._numbered(texts[row], options, 0)
+        encoded = EncodedTexts([ids], [numbers])
+        if pairs is not None and pairs[row] is not None:
+            ids, numbers = self._numbered(pairs[row], options, 1)
+            encoded.pair_ids, encoded.pair_offsets = [ids], [numbers]
+        numbers = to_columns(encoded, again, self, single=True)["offset_mapping"][0]
+        padding = len(rows[row]) - len(numbers)
+        if self.sp_model_kwargs.get("enable_sampling") or padding < 0 or (padding and not options.plan.pads):
+            raise TokenizerError(
+                f"expected {len(rows[row])} tokens in row {row}, found {len(numbers)} on encoding it again, because of "
+                "sampling or of a template of special tokens of your own; use XLMRobertaTokenizerFast"
+            )
+        gap = [_NO_WORD] * padding
+        numbers = gap + numbers if options.plan.padding_side == "left" else numbers + gap
+        return Aligned(
+            self.convert_ids_to_tokens(rows[row]),
+            [None if pair == _NO_WORD else pair[0] - 1 for pair in numbers],
+            [None if pair == _NO_WORD else pair[1] - 1 for pair in numbers],
+        )
+
+    def _numbered(self, text: Any, options: CallOptions, sequence: int) -> tuple[list[int], Offsets]:
+        """For each token (number of its word + 1, number of its text + 1) in the place of offsets, and 0 for its id."""
+        units = self._units(text, options.is_split_into_words, None)
+        if isinstance(units, _Ids):
+            raise TokenizerError("expected a text to number the words of, received ids; pass a text")
+        words: list[int] = []
+        for number, unit in enumerate(units, 1):
+            for part, _, index in self._split(unit, bool(options.split_special_tokens)):
+                pieces = [part] if index is not None else self._processor.encode(part, out_type=str)
+                for place, piece in enumerate(pieces):
+                    begins = place == 0 or piece.startswith(_SPACE)
+                    words.append(number if options.is_split_into_words else (words[-1] if words else 0) + begins)
+        return [0] * len(words), [(word, sequence + 1) for word in words]
+
+    def _side(self, texts: list[Any], options: CallOptions, single: bool) -> tuple[list[Any], list[Any] | None]:
         """The ids of a batch's texts or of its pairs (None: no pair), and on request where the tokens stand."""
         words, whole = options.is_split_into_words, bool(options.split_special_tokens)
         if not options.return_offsets_mapping and not words and all(type(text) is str for text in texts):
             if overridden(self.prepare_for_tokenization, XLMRobertaTokenizer.prepare_for_tokenization):
                 texts = [self.prepare_for_tokenization(text)[0] for text in texts]
             return self._ids(texts, whole), None
-        rows: list[Any] = [None if text is None else self._units(text, words) for text in texts]
+        rows: list[Any] = [
+            None if text is None else self._units(text, words, None if single else row)
+            for row, text in enumerate(texts)
+        ]
         if options.return_offsets_mapping:
             aligned = [(None, None) if units is None else self._aligned(units, whole) for units in rows]
             return [ids for ids, _ in aligned], [offsets for _, offsets in aligned]
@@ -296,8 +376,8 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
                 offsets += [(at + start, at + end) for start, end in found["offsets"]]
         return ids, offsets
 
-    def _units(self, text: Any, words: bool) -> list[str] | _Ids:
-        """A text as the strings that are encoded on their own, or as the ids that it is already."""
+    def _units(self, text: Any, words: bool, row: int | None) -> list[str] | _Ids:
+        """A text as the strings that are encoded on their own, or as the ids that it is already; ``row`` for errors."""
         if isinstance(text, str) and not words:
             return [self.prepare_for_tokenization(text)[0]]
         if isinstance(text, list | tuple):
@@ -307,15 +387,14 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
                 return _Ids(self.convert_tokens_to_ids(text))
             if not words and all(isinstance(item, int) for item in text):
                 return _Ids(text)
-        wanted = (
-            "a list of words (is_split_into_words=True)" if words else "a text (str), a list of tokens or a list of ids"
-        )
-        raise TokenizerError(f"expected {wanted}, received {describe(text)}; check the items of the batch")
+        raise no_text(text, words, row, "a text (str), a list of tokens or a list of ids")
 
     # -- ids to text ---------------------------------------------------------------------------------------------------
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """Join pieces into a text."""
+        if self._spm_settings.byte_fallback:
+            tokens = _with_bytes_joined(tokens)
         return "".join(tokens).replace(_SPACE, " ").strip()
 
     def _decode(self, ids: list[int], skip_special_tokens: bool, spaces_between_special_tokens: bool) -> str:
@@ -345,6 +424,21 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
 
     def _vocabulary_contents(self, legacy_format: bool | None) -> dict[str, bytes]:
         return {files.VOCAB_FILE: self._model}
+
+
+def _with_bytes_joined(tokens: list[str]) -> list[str]:
+    """Each run of byte pieces as the text of its bytes, or a replacement character for each where it is none."""
+    joined: list[str] = []
+    for is_byte, run in groupby(tokens, key=lambda token: _BYTE_PIECE.fullmatch(token) is not None):
+        if not is_byte:
+            joined += run
+            continue
+        data = bytes(int(token[3:5], 16) for token in run)
+        try:
+            joined.append(data.decode())
+        except UnicodeDecodeError:
+            joined.append("\ufffd" * len(data))
+    return joined
 
 
 class _Ids(list[int]):

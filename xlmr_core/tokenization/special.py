@@ -26,7 +26,7 @@ DEFAULT_TOKENS = {
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AddedToken:
     """A token that is cut out of the text before the model sees it.
 
@@ -59,6 +59,14 @@ class AddedToken:
 
     def __str__(self) -> str:
         return self.content
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to any token of the same text and flags, one of the tokenizers library too."""
+        names = ("content", *_FLAGS, "special")
+        return all(getattr(self, name) == getattr(other, name, other) for name in names)
+
+    def __hash__(self) -> int:
+        return hash(self.content)
 
     @classmethod
     def of(cls, token: Any, special: bool | None = None) -> AddedToken:
@@ -96,10 +104,13 @@ class SpecialTokens:
         named: attribute name to token (str, AddedToken, its JSON form); None: there is no such token.
         additional: tokens without a name.
         extra: more tokens with names of their own, or, as newer files spell it, more of ``additional``.
+        own: more tokens with names of their own.
     """
 
-    def __init__(self, named: Mapping[str, Any], additional: Iterable[Any] | None, extra: Any) -> None:
-        own = extra if isinstance(extra, Mapping) else {}
+    def __init__(
+        self, named: Mapping[str, Any], additional: Iterable[Any] | None, extra: Any, own: Mapping[str, Any]
+    ) -> None:
+        own = {**extra, **own} if isinstance(extra, Mapping) else own
         listed = [] if isinstance(extra, Mapping) else extra or []
         self.named: dict[str, AddedToken] = {}
         for name, token in [*named.items(), *own.items()]:
@@ -141,6 +152,8 @@ class SpecialTokens:
         additional = self.additional
         given: list[AddedToken] = []
         for name, value in tokens.items():
+            if name == "extra_special_tokens":  # version 5's name of them
+                name = "additional_special_tokens"
             if name not in (*attributes, *self.named):
                 raise TokenizerError(
                     f"expected a special-token attribute, received {name!r}; use one of {', '.join(attributes)}"
