@@ -138,7 +138,7 @@ def test_of_several_encoders_one_is_chosen(tmp_path: Path) -> None:
     state = {part + name: x for part, model in models.items() for name, x in model.state_dict().items()}
     lightning(tmp_path / "a.ckpt", state)
     with pytest.raises(
-        CheckpointError, match=r"holds several encoders, under teacher\., student\.: open one of them with part="
+        CheckpointError, match=r"holds several encoders, under teacher\., student\.; choose one of them with part="
     ):
         open_checkpoint(tmp_path)
     with open_checkpoint(tmp_path, part="student.") as checkpoint:
