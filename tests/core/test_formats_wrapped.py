@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from tests.core.wrapped import (
     with_wrappers,
 )
 from xlmr_core.checkpoints.found import find, open_checkpoint
-from xlmr_core.checkpoints.load_plan import plan_load
+from xlmr_core.checkpoints.load_plan import LoadWarning, plan_load
 from xlmr_core.errors import CheckpointError, MismatchError
 from xlmr_core.formats.parts import WRAPPERS, names_of_model, plain_name
 from xlmr_core.formats.torch_writer import write_torch
@@ -248,7 +249,8 @@ def test_a_model_in_a_model_of_keras_is_read(around: str, suffix: str, tmp_path:
 
 
 def plan(path: Path, **options: Any) -> None:
-    with open_checkpoint(path) as checkpoint:
+    with open_checkpoint(path) as checkpoint, warnings.catch_warnings():
+        warnings.simplefilter("ignore", LoadWarning)
         plan_load(CONFIG, HEAD, checkpoint, **options)
 
 

@@ -273,8 +273,8 @@ def plan_load(
     # A user's own name means what it says: no prefix and no older name of a part is looked for.
     own = {name for name, row in rows.items() if row.own}
     here = set(checkpoint.names)
-    plain = {plain_name(name): name for name in reversed(checkpoint.names)}
     # Wrappers in the user's class, or in what was saved, are no part of a name.
+    plain = {plain_name(name): name for name in checkpoint.names if name not in rows}
     of_own = {name: name if name in here else plain.get(plain_name(name)) for name in own}
     taken = set(of_own.values())
     in_file = _by_bare_name(tuple(name for name in checkpoint.names if name not in taken), rows)

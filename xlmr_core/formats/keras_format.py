@@ -72,7 +72,7 @@ def _decode(stored: str) -> Iterable[tuple[str, Layout]]:
     # A model in a model of a user's has the path to it in front, of which the lists of layers are no part of a name.
     path = re.sub(r"(^|/)layers/tfxlm_roberta(_xl)?_model/", r"\1roberta/", match[1])
     path = re.sub(r"encoder/layer/layer(_\d+)?/", lambda found: f"encoder/layer/{int((found[1] or '_0')[1:])}/", path)
-    path = path.replace("layers/linear", "layers/qa_outputs").replace("layers/", "")
+    path = re.sub(r"(^|/)layers/", r"\1", path.replace("layers/linear", "layers/qa_outputs"))
     name = re.sub(r"output_(?=/|$)", "output", path).replace("/", ".")
     if name.endswith("lm_head"):
         return ((f"{name}.bias", KEPT),)
