@@ -244,7 +244,7 @@ def _flat(tensors: Mapping[str, Any], place: str = "") -> tuple[dict[str, Any], 
             inner, where = _flat(value, f"{place}{key}.")
             flat |= inner
             places |= where
-        elif hasattr(value, "shape"):  # numbers and texts of a training are no weights
+        elif value is not None and not isinstance(value, str | bytes | int | float):  # which are no weights
             flat[f"{place}{key}"] = value
             places[f"{place}{key}"] = place
     return flat, places

@@ -71,8 +71,10 @@ class Found:
 
     @property
     def folder(self) -> Path:
-        """Where the weights are, and beside them the config and the tokenizer."""
-        return self.path.parent
+        """Where the weights are, and beside them the config and the tokenizer; above a folder of a training's files."""
+        folder = self.path.parent
+        is_inner = folder.name == INNER_FOLDER and not (folder / "config.json").is_file()
+        return folder.parent if is_inner else folder
 
     def open(self, part: str | None = None) -> Checkpoint:
         """The checkpoint; see :func:`open_checkpoint`. Without ``part`` its own."""
@@ -132,8 +134,10 @@ def _by_content(folder: Path, formats: tuple[Format, ...]) -> Found:
         for path in sorted(where.glob("*"))
         if path.suffix in FILE_SUFFIXES and path.is_file()
     ]
+    if len(files) == 1 and len(formats) > 1:
+        return find(files[0])
     known = [Found(path, row) for path in files[:MOST_FILES] if (row := _format_of_file(path, formats)) is not None]
-    found = [one for one in known if len(known) == 1 or _holds_model(one)]
+    found = [one for one in known if len(files) == 1 or _holds_model(one)]
     if len(found) == 1 and len(files) <= MOST_FILES:
         return found[0]
     raise CheckpointError(_nothing_in(folder, formats, [str(path.relative_to(folder)) for path in files]))
