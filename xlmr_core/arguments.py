@@ -22,7 +22,16 @@ from typing import Any, Protocol, TypeAlias
 from xlmr_core.errors import InputError
 
 __all__ = [
-    *("FORMAT_ARGUMENTS", "HUB_ARGUMENTS", "MODEL_NOT_NEEDED", "NOT_NEEDED", "ONLY", "UPLOAD_ARGUMENTS", "Served"),
+    *(
+        "FORMAT_ARGUMENTS",
+        "HUB_ARGUMENTS",
+        "MODEL_NOT_NEEDED",
+        "NOT_NEEDED",
+        "ONLY",
+        "PART",
+        "UPLOAD_ARGUMENTS",
+        "Served",
+    ),
     *("check_known", "known_names", "model_only", "refuse_unknown", "refuse_upload"),
     "without_published",
 ]
@@ -31,6 +40,8 @@ __all__ = [
 HUB_ARGUMENTS = ("revision", "cache_dir", "local_files_only", "token", "force_download", "subfolder")
 # Which file of a folder to read, see :func:`xlmr_core.checkpoints.found.format_asked_for`.
 FORMAT_ARGUMENTS = ("use_safetensors", "from_pt", "from_tf", "from_flax")
+# Which of several models in it, see :func:`xlmr_core.checkpoint.open_checkpoint`.
+PART = "part"
 # Of save_pretrained, about an upload.
 UPLOAD_ARGUMENTS = (
     *("repo_id", "use_temp_dir", "commit_message", "commit_description", "private", "token", "max_shard_size"),

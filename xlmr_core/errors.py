@@ -10,6 +10,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "InputError",
+    "MismatchError",
     "MissingBackendError",
     "ModelNotFoundError",
     "TokenizerError",
@@ -35,6 +36,10 @@ class TokenizerError(XLMRError):
 
 class CheckpointError(XLMRError, OSError):
     """A checkpoint file that is missing, truncated, tampered with, or does not fit the model."""
+
+
+class MismatchError(CheckpointError, RuntimeError):
+    """A parameter whose shape in the checkpoint is not the model's; a ``RuntimeError`` too, as PyTorch's is."""
 
 
 class ModelNotFoundError(XLMRError, OSError):

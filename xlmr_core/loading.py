@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from xlmr_core.arguments import (
     FORMAT_ARGUMENTS,
     HUB_ARGUMENTS,
     MODEL_NOT_NEEDED,
+    PART,
     Served,
     check_known,
     known_names,
@@ -24,6 +25,7 @@ from xlmr_core.checkpoints.found import Found, fetch, fetch_files, format_asked_
 from xlmr_core.checkpoints.load_plan import UNUSED, LoadReport, TensorFile
 from xlmr_core.config import AutoConfig, XLMRobertaConfig
 from xlmr_core.errors import InputError
+from xlmr_core.formats.parts import names_of_model
 from xlmr_core.formats.safetensors_format import OWN_NAMES
 from xlmr_core.formats.tensors import RawTensor, TensorInfo
 from xlmr_core.parameters import Parameter
@@ -52,11 +54,13 @@ class Request:
         found: the checkpoint; ``None`` where a state dict takes its place.
         config: of the model.
         constructor: arguments that go to the model's constructor, by name.
+        part: which of several models in a state dict is meant.
     """
 
     found: Found | None
     config: XLMRobertaConfig
     constructor: dict[str, Any]
+    part: str | None = None
 
     @property
     def source(self) -> str:
@@ -89,7 +93,7 @@ def read_request(
         TypeError: for an argument that neither the loader, nor the model, nor the configuration knows.
     """
     format, where = _where_to_look(arguments)
-    left = without_published(arguments, only, (*MODEL_NOT_NEEDED, *HUB_ARGUMENTS, *FORMAT_ARGUMENTS))
+    left = without_published(arguments, only, (*MODEL_NOT_NEEDED, *HUB_ARGUMENTS, *FORMAT_ARGUMENTS, PART))
     names, takes_any = kind._constructor_arguments()
     others = set(left) - known_names(kind.config_class())  # a name of the configuration is the configuration's
     constructor = {key: left.pop(key) for key in (others if takes_any else others & names)}
@@ -103,11 +107,12 @@ def read_request(
         values = partial(read_config_values, fetch_files(name_or_path, format, **where), format)
     else:
         found = fetch(name_or_path, format, **where)
+        found = replace(found, part=arguments.get(PART, found.part))
         values = found.config_values
     own = model_config(kind.config_class, kind.__name__, values, config, left)
     name = found.name if found is not None else name_or_path
     own.name_or_path = "" if name is None else str(name)
-    return Request(None if has_state_dict else found, own, constructor)
+    return Request(None if has_state_dict else found, own, constructor, arguments.get(PART))
 
 
 def model_config(
@@ -158,7 +163,7 @@ def auto_checkpoint(
     format, where = _where_to_look(arguments)
     if config is not None:
         return AutoConfig.from_pretrained(config, **where), name_or_path
-    found = fetch(name_or_path, format, **where)
+    found = replace(fetch(name_or_path, format, **where), part=arguments.get(PART))
     return found.config(), found
 
 
@@ -189,12 +194,17 @@ def dtype_wanted(asked: Any, default: Any, config: XLMRobertaConfig, source: Ten
 
 
 class StateDict:
-    """Tensors in memory by canonical name, read like a checkpoint file.
+    """Tensors in memory by canonical name, read like a checkpoint file. What a wrapper or a training program put around
+    the names or the dictionary is found as in a file.
 
     Args:
-        tensors: the framework's own.
+        tensors: the framework's own, by name; also in dictionaries inside.
         describe: the tag and the shape of a tensor.
         to_raw: its bytes.
+        part: which of several models is meant.
+
+    Raises:
+        CheckpointError: if there are several models and none is asked for.
     """
 
     path = Path("the state_dict passed")
@@ -204,8 +214,12 @@ class StateDict:
         tensors: Mapping[str, Any],
         describe: Callable[[Any], tuple[str, tuple[int, ...]]],
         to_raw: Callable[[Any], RawTensor],
+        part: str | None = None,
     ) -> None:
-        self._tensors, self._describe, self._to_raw = tensors, describe, to_raw
+        flat, places = _flat(tensors)
+        names = names_of_model(self.path, tuple(flat), places if any(places.values()) else {}, part)
+        self._tensors = {canonical: flat[name] for name, canonical in names.items()}
+        self._describe, self._to_raw = describe, to_raw
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -219,6 +233,21 @@ class StateDict:
     def tensor(self, name: str) -> RawTensor:
         """The tensor."""
         return self._to_raw(self._tensors[name])
+
+
+def _flat(tensors: Mapping[str, Any], place: str = "") -> tuple[dict[str, Any], dict[str, str]]:
+    """The tensors of a dictionary and of those inside it by the keys that lead to them, and the place of each."""
+    flat: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    for key, value in tensors.items():
+        if isinstance(value, Mapping):
+            inner, where = _flat(value, f"{place}{key}.")
+            flat |= inner
+            places |= where
+        elif value is not None and not isinstance(value, str | bytes | int | float):  # which are no weights
+            flat[f"{place}{key}"] = value
+            places[f"{place}{key}"] = place
+    return flat, places
 
 
 def loading_info(report: LoadReport) -> dict[str, Any]:

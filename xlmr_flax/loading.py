@@ -113,8 +113,9 @@ def from_pretrained(
         **kwargs: ``use_safetensors``, ``from_pt``, ``from_tf``, ``from_flax`` say which file of a folder to read; by
             default, and with ``from_pt``, the first of ``xlmr_core.formats.FORMATS`` that is there. Further what the
             constructor takes (``gradient_checkpointing``, ``add_pooling_layer``, a user's own); the hub's ``revision``,
-            ``cache_dir``, ``local_files_only``, ``token``, ...; published arguments that ask for nothing here
-            (``low_cpu_mem_usage``, ...); everything else sets a value of the config.
+            ``cache_dir``, ``local_files_only``, ``token``, ...; ``part``, which of several models in a file; published
+            arguments that ask for nothing here (``low_cpu_mem_usage``, ...); everything else sets a value of the
+            config.
 
     Raises:
         ModelNotFoundError: if the name or folder cannot be found.
@@ -142,7 +143,9 @@ def from_pretrained(
 
     rows = model.parameter_table()
     opened = (
-        request.found.open() if request.found is not None else nullcontext(StateDict(state_dict, _describe, to_raw))
+        request.found.open()
+        if request.found is not None
+        else nullcontext(StateDict(state_dict, _describe, to_raw, request.part))
     )
     with opened as source:
         plan = plan_load(

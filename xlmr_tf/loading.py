@@ -106,8 +106,9 @@ def from_pretrained(
             ``info["report"]`` and its lists under their published names.
         **kwargs: ``use_safetensors``, ``from_pt``, ``from_tf``, ``from_flax`` say which file of a folder to read; by
             default, and with ``from_pt``, the first of ``xlmr_core.formats.FORMATS`` that is there. Further the hub's
-            ``revision``, ``cache_dir``, ``local_files_only``, ``token``, ...; published arguments that ask for nothing
-            here (``low_cpu_mem_usage``, ...); everything else sets a value of the config.
+            ``revision``, ``cache_dir``, ``local_files_only``, ``token``, ...; ``part``, which of several models in a
+            file; published arguments that ask for nothing here (``low_cpu_mem_usage``, ...); everything else sets a
+            value of the config.
 
     Raises:
         ModelNotFoundError: if the name or folder cannot be found.
@@ -127,7 +128,7 @@ def from_pretrained(
     source: TensorFile = (
         request.found.open()
         if request.found is not None
-        else StateDict(state_dict, _describe, lambda x: to_raw(np.asarray(x)))
+        else StateDict(state_dict, _describe, lambda x: to_raw(np.asarray(x)), request.part)
     )
     policy = dtype_wanted(dtype, None, config, source, source.names)
     arguments = request.constructor if policy is None else {**request.constructor, "dtype": find_policy(policy)}

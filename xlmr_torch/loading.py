@@ -20,6 +20,8 @@ from xlmr_core.checkpoints.load_plan import LoadPlan, TensorFile, plan_load
 from xlmr_core.checkpoints.saving import save_tensors
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
+from xlmr_core.formats.base import PUBLISHED
+from xlmr_core.formats.parts import names_of_model, plain_names
 from xlmr_core.formats.tensors import RawTensor
 from xlmr_core.loading import StateDict, config_to_save, dtype_wanted, loading_info, metadata_to_save, read_request
 from xlmr_core.own_classes import check_dtypes, check_ties
@@ -109,8 +111,9 @@ def from_pretrained(
         **kwargs: ``use_safetensors``, ``from_tf``, ``from_flax`` say which file of a folder to read:
             ``model.safetensors`` (``False``: ``pytorch_model.bin``), ``tf_model.h5`` or ``flax_model.msgpack``; by
             default the first of ``xlmr_core.formats.FORMATS`` that is there. Further the hub's ``revision``,
-            ``cache_dir``, ``local_files_only``, ``token``, ...; published arguments that ask for nothing here
-            (``low_cpu_mem_usage``, ...); everything else sets a value of the config.
+            ``cache_dir``, ``local_files_only``, ``token``, ...; ``part``, which of several models in a file; published
+            arguments that ask for nothing here (``low_cpu_mem_usage``, ...); everything else sets a value of the
+            config.
 
     Raises:
         ModelNotFoundError: if the name or folder cannot be found.
@@ -140,7 +143,7 @@ def from_pretrained(
     source: TensorFile = (
         request.found.open()
         if request.found is not None
-        else StateDict(state_dict, lambda x: (TAG_OF_DTYPE[x.dtype], tuple(x.shape)), to_raw)
+        else StateDict(state_dict, lambda x: (TAG_OF_DTYPE[x.dtype], tuple(x.shape)), to_raw, request.part)
     )
     rows = model.parameter_table()
     plan = plan_load(
@@ -215,6 +218,12 @@ def save_pretrained(
         raise InputError(
             f"{empty[0]} is on the meta device and holds no values; load or initialise the model before saving"
         )
+    placeholders = [name for name, tensor in values.items() if not tensor.numel() and PUBLISHED.match(name)]
+    if placeholders:
+        raise InputError(
+            f"{placeholders[0]} is a placeholder without values, as DeepSpeed ZeRO-3 and FSDP leave them; gather the "
+            "whole state dict and pass it as state_dict="
+        )
     if state_dict is None:
         _check_ties(model, rows)
     tensors = _tensors_to_save(rows, values, "state_dict() of the model" if state_dict is None else "state_dict passed")
@@ -234,11 +243,16 @@ def _tensors_to_save(rows: Mapping[str, Parameter], values: Mapping[str, Tensor]
     """What a checkpoint stores of a state dict: what is tied once, and whatever else is in it."""
     known = [name for name in stored_names(rows) if not rows[name].own]
     absent = [name for name in known if name not in values and rows[name].tied_to is None]
+    if absent:  # of a wrapper, perhaps
+        names = names_of_model(f"the {whose}", tuple(values), {}, None)
+        values = {canonical: values[name] for name, canonical in names.items()}
+        absent = [name for name in absent if name not in values]
     if absent:
         raise InputError(f"the {whose} lacks {', '.join(absent[:8])}; pass the model's whole state dict")
     others = (name for name in values if name not in rows or rows[name].own)
     stored = [*known, *(name for name in others if name not in rows or rows[name].tied_to not in rows)]
-    tensors = {name: values[name if name in values else rows[name].tied_to or name] for name in stored}
+    plain = plain_names(stored)
+    tensors = {plain[name]: values[name if name in values else rows[name].tied_to or name] for name in stored}
     check_dtypes(
         {name: TAG_OF_DTYPE.get(tensor.dtype) for name, tensor in tensors.items()},
         {name: tensor.dtype for name, tensor in tensors.items()},

@@ -268,11 +268,14 @@ def test_a_header_with_any_byte_changed_is_refused_or_reads_within_the_file(fold
     [
         ([], "found no weights; check the folder"),
         (["config.json", "README.md"], "found no weights"),
-        (["pytorch_model.fp16.bin"], r"found pytorch_model.fp16.bin; pass the path of the file itself"),
+        (["pytorch_model.fp16.bin"], r"pytorch_model.fp16.bin is none of: .*; pass a file of weights"),
         (["a.ckpt", "b.ckpt"], r"found a.ckpt, b.ckpt; pass the path of the file itself"),
-        (["model.keras"], r"holds model.keras \(a Keras model\): convert it in the library that wrote it"),
-        (["model.onnx", "model.gguf"], r"an ONNX graph.*GGUF weights"),
-        (["model.fp16.safetensors"], r"found model.fp16.safetensors; pass the path of the file itself"),
+        (["model.keras"], r"model.keras is none of: "),
+        (
+            ["model.onnx", "model.gguf"],
+            r"found an ONNX graph \(model.onnx\) and GGUF .*, which is not read; conv",
+        ),
+        (["model.fp16.safetensors"], r"model.fp16.safetensors \(1 bytes\) is not a whole safetensors file"),
     ],
     ids=str,
 )

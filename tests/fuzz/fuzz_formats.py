@@ -1,9 +1,13 @@
-"""Throw damaged files of every format at their readers for a while: ``nox -s fuzz``, or ``-- --minutes 10 --seed 1``.
+"""Throw damaged and wrapped files of every format at their readers for a while: ``nox -s fuzz``, or ``-- --minutes 10
+--seed 1``.
 
 A file is taken from the recorded ones and from our own writers, bytes of it are changed, removed, doubled or cut, or
 lengths in it made absurd, mostly where its structure is. Reading it, all of it, must end within seconds in a result or
 in a ``CheckpointError``, and take little memory. Each format is read in a process of its own, which may die: then the
 seed of the file is printed.
+
+``wrapped`` are whole files as wrappers and training programs leave them (``tests/core/wrapped.py``): every value of the
+model in them arrives, or a sentence says why there is none.
 """
 
 from __future__ import annotations
@@ -21,8 +25,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.core.format_cases import WRITABLE, write
+from tests.core.format_cases import WRITABLE, plain, write
+from tests.core.wrapped import CONFIG, HEAD, bare, draw
 from xlmr_core.checkpoint import open_checkpoint
+from xlmr_core.checkpoints.load_plan import plan_load
 from xlmr_core.errors import XLMRError
 from xlmr_core.formats import FORMATS
 
@@ -36,6 +42,8 @@ RECORDED = {
 }
 ABSURD = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1)
 MOST_SECONDS, MOST_BYTES = 20.0, 3 << 30
+WRAPPED = "wrapped"
+KINDS = (*WRITABLE, WRAPPED)
 
 
 def sources(format: str, folder: Path) -> list[bytes]:
@@ -89,6 +97,24 @@ def read_all(path: Path, format: str) -> bool:
     return True
 
 
+def read_wrapped(path: Path, seed: int) -> bool:
+    """Write and read a wrapped model; whether there was one to read."""
+    for left in path.parent.glob(f"{path.name}*"):
+        left.unlink()
+    file = draw(seed)
+    path = file.write(path)
+    try:
+        with open_checkpoint(path) as checkpoint:
+            plan_load(CONFIG, HEAD, checkpoint)
+            found = bare(plain({name: checkpoint.tensor(name) for name in checkpoint.names}))
+    except XLMRError as error:
+        assert not file.expected, f"{file.how}: {error}"
+        return False
+    assert file.expected, file.how
+    assert {name: found.get(name) for name in file.expected} == file.expected, file.how
+    return True
+
+
 def run(format: str, seed: int, seconds: float) -> dict[str, float]:
     """Read damaged files of one format until the time is over."""
     warnings.simplefilter("ignore")
@@ -96,13 +122,14 @@ def run(format: str, seed: int, seconds: float) -> dict[str, float]:
     resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, limit[1]))
     end, counts, slowest = time.monotonic() + seconds, {True: 0, False: 0}, 0.0
     with tempfile.TemporaryDirectory(prefix="xlmr-fuzz-") as name:
-        wholes = sources(format, Path(name))
-        path = Path(name) / FORMATS[format].single
+        wholes = [] if format == WRAPPED else sources(format, Path(name))
+        path = Path(name) / ("x" if format == WRAPPED else FORMATS[format].single)
         while time.monotonic() < end:
-            path.write_bytes(damaged(wholes[seed % len(wholes)], seed))
+            if wholes:
+                path.write_bytes(damaged(wholes[seed % len(wholes)], seed))
             print(seed, flush=True, file=sys.stderr)
             started = time.monotonic()
-            counts[read_all(path, format)] += 1
+            counts[read_all(path, format) if wholes else read_wrapped(path, seed)] += 1
             slowest = max(slowest, time.monotonic() - started)
             assert slowest < MOST_SECONDS, f"{format}, seed {seed}: took {slowest:.1f} s"
             seed += 1
@@ -113,10 +140,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=3.0, help="for all formats together (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the first file (default: %(default)s)")
-    parser.add_argument("--format", choices=WRITABLE, help="only this one")
+    parser.add_argument("--format", choices=KINDS, help="only this one")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    formats = (arguments.format,) if arguments.format else WRITABLE
+    formats = (arguments.format,) if arguments.format else KINDS
     seconds = arguments.minutes * 60 / len(formats)
     if arguments.child:
         print(json.dumps(run(arguments.format, arguments.seed, seconds)))

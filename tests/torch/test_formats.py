@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 import xlmr_torch
 from tests.core.format_cases import WRITABLE, write
@@ -138,7 +139,7 @@ def test_of_several_encoders_one_is_chosen(tmp_path: Path) -> None:
     state = {part + name: x for part, model in models.items() for name, x in model.state_dict().items()}
     lightning(tmp_path / "a.ckpt", state)
     with pytest.raises(
-        CheckpointError, match=r"holds several encoders, under teacher\., student\.: open one of them with part="
+        CheckpointError, match=r"holds several encoders, under teacher\., student\.; choose one of them with part="
     ):
         open_checkpoint(tmp_path)
     with open_checkpoint(tmp_path, part="student.") as checkpoint:
@@ -178,6 +179,55 @@ def test_a_data_parallel_state_dict_loads(tmp_path: Path) -> None:
     torch.save({f"module.{name}": x for name, x in model.state_dict().items()}, tmp_path / "pytorch_model.bin")
     model.config.save_pretrained(tmp_path)
     same_model(xlmr_torch.XLMRobertaForMaskedLM.from_pretrained(tmp_path), model)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_fsdp_wrapped_module."])
+def test_the_state_dict_of_a_wrapper_is_saved_under_published_names(prefix: str, tmp_path: Path) -> None:
+    model = xlmr_torch.XLMRobertaForMaskedLM(config_of("base", "ForMaskedLM"))
+    model.save_pretrained(tmp_path, state_dict={prefix + name: x for name, x in model.state_dict().items()})
+    with open_checkpoint(tmp_path) as checkpoint:
+        assert "roberta.embeddings.word_embeddings.weight" in checkpoint.names
+    same_model(xlmr_torch.XLMRobertaForMaskedLM.from_pretrained(tmp_path), model)
+
+
+class Wrapped(xlmr_torch.XLMRobertaPreTrainedModel):
+    """A class with wrappers, and with names that wrappers use."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.roberta = xlmr_torch.XLMRobertaModel(config)
+        self.roberta.encoder.layer[1] = checkpoint_wrapper(self.roberta.encoder.layer[1])
+        self.teacher = xlmr_torch.XLMRobertaModel(config)
+        self.classifier = torch.nn.DataParallel(torch.nn.Linear(16, 3))
+        self.module = torch.nn.Linear(16, 3)
+        self.model = torch.nn.ModuleDict({"module": torch.nn.Linear(3, 3), "net": torch.nn.Linear(2, 2)})
+        self.optimizer_state = torch.nn.Linear(2, 2)
+        self.register_buffer("step", torch.tensor(3))
+        self.post_init()
+
+
+@pytest.mark.parametrize("size", ["5GB", "10KB"])
+def test_what_a_class_with_wrappers_saves_it_loads(size: str, tmp_path: Path) -> None:
+    model = Wrapped(config_of("base", "ForTokenClassification"))
+    model.save_pretrained(tmp_path / "a", max_shard_size=size)
+    same_model(Wrapped.from_pretrained(tmp_path / "a"), model)
+    encoder = xlmr_torch.XLMRobertaModel.from_pretrained(tmp_path / "a", part="teacher.", add_pooling_layer=True)
+    same_model(encoder, model.teacher)
+    for content in (model.state_dict(), {"model": {f"module.{name}": x for name, x in model.state_dict().items()}}):
+        torch.save(content, tmp_path / "a" / "best.pth")
+        same_model(Wrapped.from_pretrained(tmp_path / "a" / "best.pth"), model)
+
+
+def test_placeholders_are_not_saved(tmp_path: Path) -> None:
+    model = xlmr_torch.XLMRobertaForMaskedLM(config_of("base", "ForMaskedLM"))
+    whole = {name: x.clone() for name, x in model.state_dict().items()}
+    for parameter in model.parameters():
+        parameter.data = torch.empty(0)
+    with pytest.raises(InputError, match="is a placeholder without values, as DeepSpeed ZeRO-3 and FSDP leave them"):
+        model.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path, state_dict=whole)
+    loaded = xlmr_torch.XLMRobertaForMaskedLM.from_pretrained(tmp_path)
+    assert all(torch.equal(x, whole[name]) for name, x in loaded.state_dict().items())
 
 
 # Files of torch.save

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from xlmr_core.checkpoints.reading import open_file
+from xlmr_core.checkpoints.reading import holds_model, open_file
 from xlmr_core.config import XLMRobertaConfig, config_class_of, read_config_json
 from xlmr_core.errors import CheckpointError, InputError, ModelNotFoundError
 from xlmr_core.formats import FORMATS, Checkpoint, Format
@@ -30,15 +30,26 @@ __all__ = [
 
 # Of a model on the hub, beside its weights; sentence-transformers keep them one folder down.
 CONFIG_FILES = ("config.json", "modules.json", "0_Transformer/config.json")
-FILE_SUFFIXES = (".safetensors", ".bin", ".pt", ".ckpt", ".h5", ".msgpack", ".json")
+# How names of files with weights end, whoever wrote them.
+FILE_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".keras", ".msgpack")
+# Of a folder with more of them none is looked into.
+MOST_FILES = 16
+# Where a folder keeps the files of a training: Lightning's.
+INNER_FOLDER = "checkpoints"
 
-# Weights that no format here reads, by file name, and what they are.
+# Weights that no format here reads, by file name, what they are, and what to do.
 OTHER_FORMATS = (
-    ("*.keras", "a Keras model"),
-    ("*.onnx", "an ONNX graph"),
-    ("*.gguf", "GGUF weights"),
-    ("*.npz", "NumPy arrays"),
-    ("*.ckpt.*", "a TensorFlow checkpoint"),
+    ("*.onnx", "an ONNX graph", "convert it in the library that wrote it"),
+    ("*.gguf", "GGUF weights", "pass the checkpoint that they were made from"),
+    ("*.npz", "NumPy arrays", "convert them in the library that wrote them"),
+    ("*.ckpt.*", "a TensorFlow checkpoint", "load it in TensorFlow and save_pretrained"),
+    ("zero_to_fp32.py", "a DeepSpeed checkpoint", "run that program, and load the file that it writes"),
+    (
+        "*.distcp",
+        "a distributed PyTorch checkpoint",
+        "torch.distributed.checkpoint.format_utils.dcp_to_torch_save makes a file of it",
+    ),
+    ("_CHECKPOINT_METADATA", "an Orbax checkpoint", "restore it in Orbax and save_pretrained"),
 )
 
 
@@ -50,20 +61,24 @@ class Found:
         path: the file, or the index of several, that decides.
         format: its format.
         name: what the user called it, if it was asked for by a name.
+        part: which of several models in the file is meant; see :func:`open_checkpoint`.
     """
 
     path: Path
     format: Format
     name: str = ""
+    part: str | None = None
 
     @property
     def folder(self) -> Path:
-        """Where the weights are, and beside them the config and the tokenizer."""
-        return self.path.parent
+        """Where the weights are, and beside them the config and the tokenizer; above a folder of a training's files."""
+        folder = self.path.parent
+        is_inner = folder.name == INNER_FOLDER and not (folder / "config.json").is_file()
+        return folder.parent if is_inner else folder
 
     def open(self, part: str | None = None) -> Checkpoint:
-        """The checkpoint; see :func:`open_checkpoint`."""
-        return open_file(self.path, self.format, part)
+        """The checkpoint; see :func:`open_checkpoint`. Without ``part`` its own."""
+        return open_file(self.path, self.format, self.part if part is None else part)
 
     def config_values(self, part: str | None = None) -> dict[str, Any]:
         """The content of its ``config.json``, or what the weights say where that does not name an architecture.
@@ -80,10 +95,11 @@ class Found:
 
 
 def find(path: str | os.PathLike[str], format: str | None = None) -> Found:
-    """Look for a checkpoint.
+    """Look for a checkpoint. A file is known by its content, whatever its name.
 
     Args:
-        path: a folder, a file of weights, or an index.
+        path: a folder, a file of weights, or an index. Of a folder without a published name, the only file that holds
+            a model.
         format: the word for the only format to look for; by default the first of ``FORMATS`` that is there.
 
     Raises:
@@ -97,7 +113,7 @@ def find(path: str | os.PathLike[str], format: str | None = None) -> Found:
             found = row.find(path)
             if found is not None:
                 return Found(found, row)
-        raise CheckpointError(_nothing_in(path, formats))
+        return _by_content(path, formats)
     for row in formats:
         if row.index and path.name.endswith(row.index):
             return Found(path, row)
@@ -107,7 +123,36 @@ def find(path: str | os.PathLike[str], format: str | None = None) -> Found:
     if format is not None:
         return Found(path, formats[0])  # which says what is wrong with it
     kinds = ", ".join(row.title for row in formats)
-    raise CheckpointError(f"{path} is none of: {kinds}; it was cut short or altered, fetch or save it again")
+    raise CheckpointError(f"{path} is none of: {kinds}; pass a file of weights, or fetch it again if it should be one")
+
+
+def _by_content(folder: Path, formats: tuple[Format, ...]) -> Found:
+    """The only file of a folder that holds a model, under whatever name."""
+    files = [
+        path
+        for where in (folder, folder / INNER_FOLDER)
+        for path in sorted(where.glob("*"))
+        if path.suffix in FILE_SUFFIXES and path.is_file()
+    ]
+    if len(files) == 1 and len(formats) > 1:
+        return find(files[0])
+    known = [Found(path, row) for path in files[:MOST_FILES] if (row := _format_of_file(path, formats)) is not None]
+    found = [one for one in known if len(files) == 1 or _holds_model(one)]
+    if len(found) == 1 and len(files) <= MOST_FILES:
+        return found[0]
+    raise CheckpointError(_nothing_in(folder, formats, [str(path.relative_to(folder)) for path in files]))
+
+
+def _format_of_file(path: Path, formats: tuple[Format, ...]) -> Format | None:
+    with contextlib.suppress(CheckpointError):  # a damaged file: who passes its path is told so
+        return next((row for row in formats if row.recognises(path)), None)
+    return None
+
+
+def _holds_model(found: Found) -> bool:
+    with contextlib.suppress(CheckpointError):
+        return holds_model(found.path, found.format)
+    return False
 
 
 def open_checkpoint(path: str | os.PathLike[str], format: str | None = None, *, part: str | None = None) -> Checkpoint:
@@ -117,7 +162,7 @@ def open_checkpoint(path: str | os.PathLike[str], format: str | None = None, *, 
         path: what to open.
         format: the word for the only format to look for; by default the first of ``FORMATS`` that is there.
         part: of a file that holds several models or heads, the one to read: the name of a classification head of a
-            fairseq archive, or the beginning of the names in a training checkpoint, such as ``student.``.
+            fairseq archive, or what the names of a model begin with, such as ``student.``.
 
     Raises:
         CheckpointError: if there is none, or if a file is missing, truncated, or tampered with.
@@ -223,7 +268,7 @@ def fetch_files(
         ModelNotFoundError: if there is no such model.
     """
     local = Path(name_or_path).expanduser()
-    if local.is_file() and local.suffix in FILE_SUFFIXES:
+    if local.is_file():
         return local
     rows = [row for row in FORMATS.values() if row.single] if format is None else [format_of(format)]
     folder = resolve(name_or_path, patterns=patterns or (*CONFIG_FILES, *rows[0].files), **where)
@@ -247,8 +292,7 @@ def format_of(name: str) -> Format:
     return FORMATS[name]
 
 
-def _nothing_in(folder: Path, formats: tuple[Format, ...]) -> str:
-    files = sorted(file.name for file in folder.iterdir() if file.is_file())
+def _nothing_in(folder: Path, formats: tuple[Format, ...], weights: list[str]) -> str:
     singles = list(dict.fromkeys(row.single for row in formats if row.single))
     expected = (
         f"expected {' or '.join(singles)} in {folder}" if singles else f"expected one {formats[0].title} in {folder}"
@@ -256,12 +300,13 @@ def _nothing_in(folder: Path, formats: tuple[Format, ...]) -> str:
     elsewhere = [found.name for row in FORMATS.values() if (found := row.find(folder)) is not None]
     if elsewhere:
         return f"{expected}, found {', '.join(elsewhere)}; ask for that format, or for none"
-    named_otherwise = [name for name in files if name.endswith(FILE_SUFFIXES) and not name.endswith(".json")]
-    if named_otherwise:
-        return f"{expected}, found {', '.join(named_otherwise[:3])}; pass the path of the file itself"
-    other = [
-        f"{', '.join(held[:3])} ({what})" for pattern, what in OTHER_FORMATS if (held := fnmatch.filter(files, pattern))
-    ]
-    if other:
-        return f"{expected}; this folder holds {'; '.join(other)}: convert it in the library that wrote it"
+    if weights:
+        shown = ", ".join(weights[:3]) + (f" and {len(weights) - 3} more" if len(weights) > 3 else "")
+        return f"{expected}, found {shown}; pass the path of the file itself"
+    files = sorted(file.name for file in folder.iterdir())
+    other = [(what, fnmatch.filter(files, pattern), remedy) for pattern, what, remedy in OTHER_FORMATS]
+    kinds = [f"{what} ({', '.join(held[:3])})" for what, held, _ in other if held]
+    if kinds:
+        remedy = next(remedy for _, held, remedy in other if held)
+        return f"{expected}, found {' and '.join(kinds)}, which is not read; {remedy}"
     return f"{expected}, found no weights; check the folder"

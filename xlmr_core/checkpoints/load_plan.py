@@ -16,8 +16,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from xlmr_core.checkpoints.contents import contents, kept_elsewhere
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import CheckpointError
+from xlmr_core.errors import CheckpointError, MismatchError
+from xlmr_core.formats.parts import holds_encoder, plain_name
 from xlmr_core.formats.tensors import FLOAT_TAGS, RawTensor, TensorInfo
 from xlmr_core.heads import model_class_name
 from xlmr_core.parameters import HEAD_PARTS, WORD_EMBEDDINGS, Parameter, Role, parameters
@@ -39,6 +41,9 @@ __all__ = [
 
 PREFIX = "roberta."
 DECODER, DECODER_BIAS, LM_BIAS = "lm_head.decoder.weight", "lm_head.decoder.bias", "lm_head.bias"
+
+# So many names are looked at for the nearest one.
+MOST_COMPARED = 2000
 
 # Classification heads of fairseq that nobody chose.
 OTHER_HEADS = "classification_heads."
@@ -262,22 +267,27 @@ def plan_load(
         LoadWarning: one, naming what starts fresh and has to be trained, and what has no place in the model.
 
     Raises:
-        CheckpointError: for a missing encoder weight, a wrong shape, or a dtype that is neither floating point nor the
-            scheme's.
+        CheckpointError: for a missing encoder weight, one without values, or a dtype that is neither floating point nor
+            the scheme's.
+        MismatchError: for a wrong shape.
     """
     rows = dict(parameters(config, head, pooler=pooler, scheme=scheme) if rows is None else rows)
     has_pooler = any(_bare(name).startswith("pooler.") for name in rows)
     # A user's own name means what it says: no prefix and no older name of a part is looked for.
     own = {name for name, row in rows.items() if row.own}
-    in_file = _by_bare_name(tuple(name for name in checkpoint.names if name not in own), rows)
     here = set(checkpoint.names)
+    # Wrappers in the user's class, or in what was saved, are no part of a name.
+    plain = {plain_name(name): name for name in checkpoint.names if name not in rows}
+    of_own = {name: name if name in here else plain.get(plain_name(name)) for name in own}
+    taken = set(of_own.values())
+    in_file = _by_bare_name(tuple(name for name in checkpoint.names if name not in taken), rows)
     sources: dict[str, str] = {}
     missing: list[Parameter] = []
     for name, row in rows.items():
         if row.tied_to is not None:
             continue
         if name in own:
-            source = name if name in here else None
+            source = of_own[name]
         else:
             source = next((in_file[bare] for bare in _candidates(name, config) if bare in in_file), None)
         if source is None:
@@ -288,9 +298,10 @@ def plan_load(
 
     for name, source in sources.items():
         _refuse_dtype(rows[name], source, checkpoint)
+        _refuse_placeholder(rows[name], source, checkpoint)
     _refuse_missing(missing, rows, sources, checkpoint)
     if mismatched and not ignore_mismatched_sizes:
-        raise CheckpointError("\n".join(_mismatch_message(row, sources[row.name], checkpoint) for row in mismatched))
+        raise MismatchError("\n".join(_mismatch_message(row, sources[row.name], checkpoint) for row in mismatched))
     wrong = tuple(Mismatched(row.name, row.shape, checkpoint.info(sources[row.name]).shape) for row in mismatched)
 
     used = set(sources.values())
@@ -368,15 +379,33 @@ def _refuse_missing(
         return
     row = needed[0]
     what = row.quantized.suffix.lstrip("._") if row in alone and row.quantized else "encoder weight"
-    unused = [name for name in checkpoint.names if name not in sources.values()]
-    nearest = difflib.get_close_matches(row.name, unused, n=1, cutoff=0.0)
+    used = set(sources.values())
+    unused = [name for name in checkpoint.names if name not in used]
+    elsewhere = kept_elsewhere(unused)
+    if elsewhere is not None:
+        raise CheckpointError(
+            f"expected the {what} {row.name} of shape {row.shape} in {checkpoint.path}; {elsewhere[0]}; {elsewhere[1]}"
+        )
+    nearest = difflib.get_close_matches(row.name, unused[:MOST_COMPARED], n=1, cutoff=0.0)
     encoder = [name for name, row in rows.items() if not _may_be_fresh(row)]
     count = f", the first of {len(needed)} missing of {len(encoder)}" if len(needed) > 1 else ""
     raise CheckpointError(
         f"expected the {what} {row.name} of shape {row.shape} in {checkpoint.path}{count}; "
         + (f"the nearest unused name there is {nearest[0]!r}; " if nearest else "")
+        + (f"{contents(checkpoint)}; " if not holds_encoder(checkpoint.names) else "")
         + "load a checkpoint that fits the config (num_hidden_layers, position_embedding_type), or correct the config"
     )
+
+
+def _refuse_placeholder(row: Parameter, source: str, checkpoint: TensorFile) -> None:
+    shape = checkpoint.info(source).shape
+    if 0 in shape and 0 not in row.shape:
+        raise CheckpointError(
+            f"{row.name} in {_file_of(source, checkpoint)} has the shape {shape} and no values, expected {row.shape}: "
+            "DeepSpeed ZeRO-3 and other sharded trainings leave such placeholders where another file or process has "
+            "the values; run the zero_to_fp32.py that lies in the folder of the checkpoint and load the file that it "
+            "writes, or gather the full state dict before saving"
+        )
 
 
 def _may_be_fresh(row: Parameter) -> bool:

@@ -9,10 +9,11 @@ from typing import Any
 from xlmr_core.config import read_config_json
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats import Checkpoint, Format
-from xlmr_core.formats.base import Entry, entries_of
-from xlmr_core.formats.tensors import Container, TensorInfo
+from xlmr_core.formats.base import Entry, Naming, entries_of
+from xlmr_core.formats.parts import DICTIONARIES, holds_encoder, model_naming
+from xlmr_core.formats.tensors import Container, Described, TensorInfo
 
-__all__ = ["open_file"]
+__all__ = ["holds_model", "open_file"]
 
 
 def open_file(path: Path, format: Format, part: str | None = None) -> Checkpoint:
@@ -27,13 +28,29 @@ def open_file(path: Path, format: Format, part: str | None = None) -> Checkpoint
         CheckpointError: if a file is missing, truncated, or tampered with.
     """
     if format.index and path.name.endswith(".json"):
-        return _open_shards(path, format)
+        return _open_shards(path, format, part)
     file = format.open(path)
-    parts = file.metadata.get("parts", ())
-    if part is not None and part not in parts:
-        there = f"it has {', '.join(parts)}" if parts else "it has only one"
-        raise CheckpointError(f"{path} has no part {part!r}; {there}")
-    return Checkpoint(path, format.name, entries_of(file, file.tensors, format.naming(file, part)), file.metadata)
+    said = {key: value for key, value in file.metadata.items() if key != DICTIONARIES}
+    return Checkpoint(path, format.name, entries_of(file, file.tensors, _naming(file, format, part)), said)
+
+
+def holds_model(path: Path, format: Format) -> bool:
+    """Whether there is an encoder in a file of weights.
+
+    Raises:
+        CheckpointError: if the file is damaged.
+    """
+    file = format.open(path)
+    naming = format.naming(file, None)
+    return holds_encoder(name for stored in file.tensors for name, _ in naming.decode(stored))
+
+
+def _naming(file: Described, format: Format, part: str | None) -> Naming:
+    """The names of a format, of a model wherever it is in the file."""
+    heads = file.metadata.get("heads", ())
+    if part is not None and heads and part not in heads:
+        raise CheckpointError(f"{file.path} has no part {part!r}; it has {', '.join(heads)}")
+    return model_naming(file, format.naming(file, part), None if heads else part)
 
 
 @dataclass(frozen=True)
@@ -45,7 +62,7 @@ class _Shards:
     metadata: dict[str, Any]
 
 
-def _open_shards(index: Path, format: Format) -> Checkpoint:
+def _open_shards(index: Path, format: Format, part: str | None) -> Checkpoint:
     content = read_config_json(index)
     weight_map = content.get("weight_map")
     if (
@@ -71,7 +88,7 @@ def _open_shards(index: Path, format: Format) -> Checkpoint:
     whole = _Shards(index, {name: info for shard in shards.values() for name, info in shard.tensors.items()}, {})
     for shard in shards.values():
         whole.metadata.update(shard.metadata)
-    naming = format.naming(whole, None)
+    naming = _naming(whole, format, part)
     # The index decides: a tensor that it does not name is not part of the checkpoint.
     entries: dict[str, Entry] = {}
     for tensor, file in weight_map.items():

@@ -6,6 +6,7 @@ ones). Nothing else in the library knows of either.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.layouts import KEPT, Layout, refuse_shape
 from xlmr_core.formats.tensors import Container, Described, LazyTensor, RawTensor, TensorInfo
+from xlmr_core.parameters import HEAD_PARTS
 
 __all__ = ["Checkpoint", "Entry", "Format", "Model", "Naming"]
 
@@ -36,6 +38,9 @@ class Model(NamedTuple):
     metadata: Mapping[str, str] | None = None
     sharded: bool = False
 
+
+# How the names of parameters begin, but for what a user's class adds.
+PUBLISHED = re.compile(rf"(roberta\.)?(embeddings|encoder|pooler)\.|({'|'.join(HEAD_PARTS)})\.")
 
 Decoded: TypeAlias = Iterable[tuple[str, Layout]]
 
@@ -70,8 +75,8 @@ class Format:
         find: the file or index that decides in a folder, ``None`` if there is none.
         recognises: whether a file is of this format, from its content.
         open: open one file.
-        naming: names and layouts of what an open file holds; the text is the part of it that was asked for, one of
-            ``parts`` in its metadata.
+        naming: names and layouts of what an open file holds; the text is the one of the ``heads`` in its metadata that
+            was asked for, if it has any.
         written: names and layouts of what is written; ``None`` if the format is only read.
         prepare: what is to be done to canonical tensors before they are named and laid out; refuses models that the
             format cannot hold.
@@ -215,5 +220,7 @@ def entries_of(container: Container, stored: Iterable[str], naming: Naming) -> d
                     f"{container.path} stores {canonical} twice, as {entries[canonical].stored} and as {name}; "
                     "it was altered, fetch or save it again"
                 )
-            entries[canonical] = Entry(container, name, layout)
+            # A kernel of a user's convolution beside the model is not of the table, and lies there as it is.
+            fits = layout.shape(container.tensors[name].shape) is not None
+            entries[canonical] = Entry(container, name, layout if fits or PUBLISHED.match(canonical) else KEPT)
     return entries

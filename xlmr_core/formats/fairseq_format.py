@@ -78,10 +78,10 @@ class FairseqFile(TorchFile):
                 + (", ".join(map(repr, list(root)[:8])) if isinstance(root, dict) else type(root).__name__)
                 + "; check the file"
             )
-        super().__init__(archive, root["model"], {})
+        super().__init__(archive, root["model"])
         self.settings = _settings(root)
         heads = [name.removeprefix(HEADS).partition(".")[0] for name in self.tensors if name.startswith(HEADS)]
-        self.metadata["parts"] = tuple(dict.fromkeys(heads))
+        self.metadata["heads"] = tuple(dict.fromkeys(heads))
         words = next((info for name, info in self.tensors.items() if name.endswith("embed_tokens.weight")), None)
         if words is not None and len(words.shape) == 2:
             self.tensors[NO_TYPES] = TensorInfo(words.dtype, (1, words.shape[1]), path)
@@ -124,10 +124,10 @@ def _is_xl(names: Iterable[str]) -> bool:
     return any(name.endswith("sentence_encoder.layer_norm.weight") for name in names)
 
 
-def _naming(container: Described, part: str | None) -> Naming:
+def _naming(container: Described, head: str | None) -> Naming:
     bare = not any(name.startswith((HEADS, "encoder.lm_head.", "decoder.lm_head.")) for name in container.tensors)
-    heads = container.metadata["parts"]
-    return fairseq_naming(_is_xl(container.tensors), bare, heads[0] if part is None and len(heads) == 1 else part)
+    heads = container.metadata["heads"]
+    return fairseq_naming(_is_xl(container.tensors), bare, heads[0] if head is None and len(heads) == 1 else head)
 
 
 def _config(path: Path, checkpoint: Checkpoint) -> XLMRobertaConfig:

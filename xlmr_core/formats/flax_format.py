@@ -29,7 +29,7 @@ FLAX = Format(
     find=in_folder(SINGLE, INDEX),
     recognises=is_msgpack,
     open=MsgpackFile,
-    naming=lambda container, part: flax_naming(),
+    naming=lambda container, head: flax_naming(),
     written=lambda model: flax_naming(),
     write=_write,
 )

@@ -1,4 +1,5 @@
 """The HDF5 container: datasets by path, read as views of the file where they lie in one piece, and written as a stream.
+The file may lie in a zip (``.keras``).
 
 h5py is imported here and nowhere else, when the first such file is opened. It reads the structure; values that lie in
 one piece are taken from the file itself. Whatever would lead out of the file (links to other files, external or virtual
@@ -7,14 +8,16 @@ storage, filter plugins) is refused.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.finding import first_bytes
 from xlmr_core.formats.tensors import DTYPES, PIECE, LazyTensor, MappedFile, RawTensor, TensorInfo
+from xlmr_core.formats.zip_file import KERAS_WEIGHTS, ZIP, read_directory, span_of
 
 __all__ = ["SIGNATURE", "H5File", "write_h5"]
 
@@ -47,29 +50,49 @@ class H5File:
         Raises:
             CheckpointError: if it is missing, damaged, or leads to other files.
         """
-        import h5py
-
         self.path = path
         self.tensors: dict[str, TensorInfo] = {}
         self.metadata: dict[str, Any] = {}
         self.groups: list[str] = []
         self._begins: dict[str, int] = {}
-        first_bytes(path)
+        start = first_bytes(path)
         try:
             with path.open("rb") as file:
                 self._file = MappedFile(path, file)
+                self._span = self._span_in_zip(file) if start.startswith(ZIP) else (0, self._file.size)
         except OSError as error:
+            if isinstance(error, CheckpointError):
+                raise
             raise CheckpointError(
                 f"cannot read {path}: {error.strerror or error}; check the file, its permissions and the free memory"
             ) from error
         try:
-            with h5py.File(path, "r", locking=False) as root:
+            with self._opened() as root:
                 self._read_attributes(root)
                 self._walk(root)
         except CheckpointError:
             raise
         except DAMAGE as error:
             raise self._damaged(error) from error
+
+    def _span_in_zip(self, file: BinaryIO) -> tuple[int, int]:
+        """Where the HDF5 file in a ``.keras`` lies."""
+        try:
+            records = read_directory(file)
+            if KERAS_WEIGHTS not in records:
+                raise ValueError(f"it is a zip without {KERAS_WEIGHTS}")
+            return span_of(file, records[KERAS_WEIGHTS], self._file.size)
+        except ValueError as error:
+            raise self._damaged(error) from error
+
+    def _opened(self) -> Any:
+        """The file as h5py sees it."""
+        import h5py
+
+        begin, end = self._span
+        if (begin, end) == (0, self._file.size):
+            return h5py.File(self.path, "r", locking=False)
+        return h5py.File(_Window(memoryview(self._file.map)[begin:end]), "r")
 
     def _damaged(self, error: object) -> CheckpointError:
         return CheckpointError(
@@ -133,13 +156,14 @@ class H5File:
         stored = int(dataset.id.get_storage_size())
         one_piece = begin is not None and dataset.chunks is None and dataset.dtype.isnative
         limit = stored if dataset.chunks is None else stored * MOST_EXPANSION
-        if nbytes > limit or (one_piece and begin + nbytes > self._file.size):
+        first, end = self._span
+        if nbytes > limit or (one_piece and first + begin + nbytes > end):
             raise CheckpointError(
                 f"{self.path} says that {where} has the shape {shape}, for which it holds {stored} bytes; "
                 "it was cut short or altered, fetch or save it again"
             )
         if one_piece:
-            self._begins[where] = int(begin)
+            self._begins[where] = first + int(begin)
         self.tensors[where] = TensorInfo(tag, shape, self.path)
 
     def tensor(self, name: str) -> RawTensor:
@@ -162,13 +186,12 @@ class H5File:
 
     def _through_h5py(self, name: str) -> Iterator[memoryview]:
         """Compressed, chunked or foreign-endian values, some rows at a time."""
-        import h5py
         import numpy as np
 
         dtype, shape, _ = self.tensors[name]
         kind = np.dtype(DTYPES[dtype].numpy or f"V{DTYPES[dtype].size}")
         try:
-            with h5py.File(self.path, "r", locking=False) as root:
+            with self._opened() as root:
                 dataset = root[name]
                 if not shape:
                     yield np.asarray(dataset[()], kind).reshape(1).view(np.uint8).data
@@ -179,6 +202,33 @@ class H5File:
                     yield rows.reshape(-1).view(np.uint8).data
         except DAMAGE as error:
             raise self._damaged(error) from error
+
+
+class _Window(io.RawIOBase):
+    """Some bytes as a file."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data, self._position = data, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._data[self._position : self._position + len(buffer)]
+        buffer[: len(piece)] = piece
+        self._position += len(piece)
+        return len(piece)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._data)}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
 
 
 def _tag_of(dataset: Any) -> str | None:

@@ -1,5 +1,5 @@
 """The format ``keras``: ``model.weights.h5`` as ``save_weights`` of a model of the Keras backend writes it and
-``load_weights`` reads it.
+``load_weights`` reads it, alone or in the ``.keras`` of ``save``.
 
 Keras stores the variables of a layer in the order in which it made them, under the attributes that lead to it. Members
 of a list go by the names of their classes and are numbered from the second. The attributes of the backend are the steps
@@ -8,23 +8,26 @@ of the canonical names; what differs is in the tables below.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from xlmr_core.config import XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core.config import XLMRobertaConfig, XLMRobertaXLConfig, config_class_of, read_config_json
 from xlmr_core.errors import CheckpointError
-from xlmr_core.formats.base import Format, Model, Naming
+from xlmr_core.formats.base import Checkpoint, Format, Model, Naming
 from xlmr_core.formats.finding import first_bytes
 from xlmr_core.formats.h5_file import SIGNATURE, H5File, write_h5
 from xlmr_core.formats.layouts import KEPT, TRANSPOSED, Layout
 from xlmr_core.formats.naming import role_of
 from xlmr_core.formats.tensors import Described, LazyTensor
+from xlmr_core.formats.zip_file import KERAS_WEIGHTS, ZIP, has_record, read_directory, span_of
 from xlmr_core.parameters import Role
 
 __all__ = ["KERAS", "WEIGHTS_FILE"]
 
-WEIGHTS_FILE = "model.weights.h5"
+WEIGHTS_FILE = KERAS_WEIGHTS
 
 # Where a variable of a role stands among those of its layer, and how it lies.
 VARIABLES: dict[Role, tuple[int, Layout]] = {
@@ -40,6 +43,8 @@ RENAMED = {"output": "output_"}
 # class.
 IN_LIST = {"pooler": "layers/pooler", "lm_head": "layers/lm_head", "qa_outputs": "layers/linear"}
 ENCODERS = {XLMRobertaConfig: "layers/tfxlm_roberta_model", XLMRobertaXLConfig: "layers/tfxlm_roberta_xl_model"}
+# More than the description of any model in a ``.keras``.
+MOST_CONFIG_BYTES = 1 << 26
 VOCABULARY_BIAS = "lm_head.bias"  # the only variable of its layer
 VOCABULARY_BIAS_TOO = "lm_head.decoder.bias"  # the other name of the same, which checkpoints of untied models keep
 
@@ -64,12 +69,13 @@ def _decode(stored: str) -> Iterable[tuple[str, Layout]]:
     match = re.fullmatch(r"(.+)/vars/([01])", stored)
     if match is None:
         return ((stored, KEPT),)
-    path = re.sub(r"^layers/tfxlm_roberta(_xl)?_model/", "roberta/", match[1])
+    # A model in a model of a user's has the path to it in front, of which the lists of layers are no part of a name.
+    path = re.sub(r"(^|/)layers/tfxlm_roberta(_xl)?_model/", r"\1roberta/", match[1])
     path = re.sub(r"encoder/layer/layer(_\d+)?/", lambda found: f"encoder/layer/{int((found[1] or '_0')[1:])}/", path)
-    path = path.replace("layers/linear", "layers/qa_outputs").replace("layers/", "")
+    path = re.sub(r"(^|/)layers/", r"\1", path.replace("layers/linear", "layers/qa_outputs"))
     name = re.sub(r"output_(?=/|$)", "output", path).replace("/", ".")
-    if name == "lm_head":
-        return ((VOCABULARY_BIAS, KEPT),)
+    if name.endswith("lm_head"):
+        return ((f"{name}.bias", KEPT),)
     canonical = f"{name}.{('weight', 'bias')[int(match[2])]}"
     role = role_of(canonical)
     return ((canonical, KEPT if role is None else VARIABLES[role][1]),)
@@ -85,13 +91,19 @@ def is_keras(file: H5File) -> bool:
     return any("/vars/" in name for name in file.tensors)
 
 
+def is_h5(path: Path) -> bool:
+    """Whether a file is HDF5, or a ``.keras``, which is a zip of such a file and small ones."""
+    start = first_bytes(path)
+    return start.startswith(SIGNATURE) or (start.startswith(ZIP) and has_record(path, WEIGHTS_FILE))
+
+
 def _find(folder: Path) -> Path | None:
     path = folder / WEIGHTS_FILE
     return path if path.is_file() and _recognises(path) else None
 
 
 def _recognises(path: Path) -> bool:
-    if not first_bytes(path).startswith(SIGNATURE):
+    if not is_h5(path):
         return False
     file = H5File(path)
     return is_keras(file) and not is_hub(file)
@@ -104,7 +116,7 @@ def _open(path: Path) -> H5File:
     return file
 
 
-def _naming(container: Described, part: str | None) -> Naming:
+def _naming(container: Described, head: str | None) -> Naming:
     return Naming(_decode)
 
 
@@ -115,6 +127,30 @@ def _prepare(tensors: Mapping[str, LazyTensor], model: Model) -> dict[str, LazyT
 
 def _write(path: Path, tensors: Mapping[str, LazyTensor], model: Model) -> None:
     write_h5(path, tensors)
+
+
+def _config(path: Path, checkpoint: Checkpoint) -> XLMRobertaConfig:
+    """The configuration of the model in a ``.keras``; weights alone have the ``config.json`` beside them."""
+    if not first_bytes(path).startswith(ZIP):
+        values: Any = read_config_json(path.parent / "config.json")
+        return config_class_of(values).from_dict(values)
+    try:
+        with path.open("rb") as file:
+            begin, end = span_of(file, read_directory(file)["config.json"], path.stat().st_size)
+            file.seek(begin)
+            waiting = [json.loads(file.read(min(end - begin, MOST_CONFIG_BYTES)))]
+    except (OSError, ValueError, KeyError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} holds no config.json that can be read ({error}); save the model again"
+        ) from error
+    while waiting:
+        values = waiting.pop()
+        if isinstance(values, dict) and {"model_type", "num_attention_heads"} <= set(values):
+            return config_class_of(values).from_dict(values)
+        waiting += values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
+    raise CheckpointError(
+        f"expected the configuration of a model like this in {path}, found none; put a config.json beside it"
+    )
 
 
 KERAS = Format(
@@ -129,4 +165,5 @@ KERAS = Format(
     written=lambda model: Naming(_decode, lambda name: _encode(name, model)),
     prepare=_prepare,
     write=_write,
+    config=_config,
 )

@@ -15,9 +15,8 @@ from typing import Any
 from xlmr_core.config import XLMRobertaConfig, read_config_json
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.base import Checkpoint, Format, Naming
-from xlmr_core.formats.finding import first_bytes
-from xlmr_core.formats.h5_file import SIGNATURE, H5File
-from xlmr_core.formats.keras_format import WEIGHTS_FILE, is_hub
+from xlmr_core.formats.h5_file import H5File
+from xlmr_core.formats.keras_format import WEIGHTS_FILE, is_h5, is_hub
 from xlmr_core.formats.layouts import KEPT, TRANSPOSED, Layout, folded, lowered
 from xlmr_core.formats.tensors import DTYPES, Described, LazyTensor, RawTensor, TensorInfo
 
@@ -95,10 +94,10 @@ def _find(folder: Path) -> Path | None:
 
 
 def _recognises(path: Path) -> bool:
-    return first_bytes(path).startswith(SIGNATURE) and is_hub(H5File(path))
+    return is_h5(path) and is_hub(H5File(path))
 
 
-def _naming(container: Described, part: str | None) -> Naming:
+def _naming(container: Described, head: str | None) -> Naming:
     return Naming(_decode)
 
 

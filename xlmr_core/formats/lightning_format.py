@@ -1,28 +1,23 @@
 """The format ``lightning``: a ``.ckpt`` of a LightningModule or of another training program, read only.
 
-It is a file of ``torch.save`` with the state dict under a key, beside the state of the training, and the names of the
+It is a file of ``torch.save`` with the state dict under some key, beside the state of the training; the names of the
 model begin with the attributes that lead to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from xlmr_core.config import RELEASED, XLMRobertaConfig, XLMRobertaXLConfig, config_class_of
 from xlmr_core.errors import CheckpointError
-from xlmr_core.formats.base import Checkpoint, Format, Naming
+from xlmr_core.formats.base import CANONICAL, Checkpoint, Format
 from xlmr_core.formats.pickle_reader import Record
-from xlmr_core.formats.prefixes import prefixed_naming, prefixes_of
-from xlmr_core.formats.tensors import Described
-from xlmr_core.formats.torch_file import TorchArchive, TorchFile, is_torch_file
-from xlmr_core.formats.torch_format import is_state_dict
+from xlmr_core.formats.torch_file import TorchArchive, is_torch_file
+from xlmr_core.formats.torch_format import is_nested, open_torch
 
 __all__ = ["LIGHTNING"]
 
-# Under which key training programs keep the weights, best first.
-KEYS = ("state_dict", "model_state_dict", "model")
 HYPERPARAMETERS = "hyper_parameters"
 # Attention heads of the released models, by family and hidden size: no tensor tells their number.
 HEADS_OF_SIZE = {
@@ -31,55 +26,17 @@ HEADS_OF_SIZE = {
 }
 
 
-def _state_of(root: Any) -> Mapping[Any, Any] | None:
-    if not isinstance(root, dict):
-        return None
-    found = next((root[key] for key in KEYS if is_state_dict(root.get(key))), None)
-    return found if found is not None and prefixes_of(filter(_is_text, found)) else None
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-class LightningFile(TorchFile):
-    """The tensors of the model inside a training checkpoint.
-
-    Attributes:
-        settings: the plain values with which the module was made.
-    """
-
-    def __init__(self, path: Path) -> None:
-        archive = TorchArchive(path)
-        state = _state_of(archive.root)
-        if state is None:
-            raise CheckpointError(
-                f"{path} is no training checkpoint of a model like this: expected a state dict with an encoder under "
-                f"{' or '.join(map(repr, KEYS))}; check the file"
-            )
-        super().__init__(archive, state, {"parts": prefixes_of(filter(_is_text, state))})
-        settings = archive.root.get(HYPERPARAMETERS)
-        if isinstance(settings, Record):
-            settings = settings.state or dict(settings.items)
-        self.settings: dict[Any, Any] = settings if isinstance(settings, dict) else {}
-
-
-def _naming(container: Described, part: str | None) -> Naming:
-    return prefixed_naming(container.path, container.tensors, part)
-
-
-def _find(folder: Path) -> Path | None:
-    """The only ``.ckpt`` of a folder or of the folder ``checkpoints`` in it."""
-    for where in (folder, folder / "checkpoints"):
-        found = sorted(where.glob("*.ckpt"))
-        if len(found) == 1 and found[0].is_file():
-            return found[0]
-    return None
+def _settings(root: Any) -> dict[Any, Any]:
+    """The plain values with which a module was made."""
+    settings = root.get(HYPERPARAMETERS) if isinstance(root, dict) else None
+    if isinstance(settings, Record):
+        settings = settings.state or dict(settings.items)
+    return settings if isinstance(settings, dict) else {}
 
 
 def _config(path: Path, checkpoint: Checkpoint) -> XLMRobertaConfig:
     """From a configuration among the hyperparameters, or else from shapes and what is known of released models."""
-    settings = LightningFile(path).settings
+    settings = _settings(TorchArchive(path).root)
     for value in (settings, *settings.values()):
         values = value.state if isinstance(value, Record) else value
         if isinstance(values, dict) and {"model_type", "num_attention_heads"} <= set(values):
@@ -127,9 +84,9 @@ LIGHTNING = Format(
     title="training checkpoint (.ckpt)",
     single="",
     index="",
-    find=_find,
-    recognises=lambda path: is_torch_file(path) and _state_of(TorchArchive(path).root) is not None,
-    open=LightningFile,
-    naming=_naming,
+    find=lambda folder: None,  # under any name
+    recognises=lambda path: is_torch_file(path) and is_nested(path),
+    open=open_torch,
+    naming=lambda container, head: CANONICAL,
     config=_config,
 )

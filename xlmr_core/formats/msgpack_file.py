@@ -87,18 +87,22 @@ class MsgpackFile:
                 f"{path} ({self._file.size} bytes) is not a whole Flax file: {error}; it was cut short or altered, "
                 "fetch or save it again"
             ) from error
+        if not self._arrays:
+            held = ", ".join(f"{key[:40]!r}" for key in list(root)[:8]) or "an empty map"
+            raise CheckpointError(f"{path} holds no arrays: expected parameters by name, found {held}; check the file")
         self.tensors = {name: TensorInfo(array.dtype, array.shape, path) for name, array in self._arrays.items()}
 
-    def _flatten(self, tree: dict[str, Any], before: str) -> None:
-        for key, value in tree.items():
+    def _flatten(self, tree: dict[str, Any] | list[Any], before: str) -> None:
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
             if isinstance(value, dict) and CHUNKED in value:
                 value = _joined(value)
-            if isinstance(value, dict):
+            if isinstance(value, dict | list):
                 self._flatten(value, f"{before}{key}/")
             elif isinstance(value, Array):
-                if before + key in self._arrays:
-                    raise ValueError(f"it names {before + key} twice")
-                self._arrays[before + key] = value
+                name = f"{before}{key}"
+                if name in self._arrays:
+                    raise ValueError(f"it names {name} twice")
+                self._arrays[name] = value
 
     def tensor(self, name: str) -> RawTensor:
         """The array of that name: a view of the file, or a copy if it is stored in several parts."""
@@ -179,6 +183,8 @@ class _Reader:
             key = self.value(level + 1)
             if isinstance(key, tuple):
                 key = str(self.data[slice(*key)], "utf-8")  # a text of writers that knew no texts
+            if type(key) is int:
+                key = str(key)  # of a layer in a list, as NNX numbers them
             if not isinstance(key, str):
                 raise ValueError(f"a key is {key!r:.40} and no text")
             if key in values:

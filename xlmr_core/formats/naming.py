@@ -42,6 +42,9 @@ FLAX: dict[Role, tuple[str, Layout]] = {
 # TensorFlow's class of word embeddings makes its variable itself and calls it so.
 WORDS, WORDS_VARIABLE = "word_embeddings", "weight"
 
+# What a state of NNX has below the name of a variable.
+NNX_VALUES = ("value", "raw_value")
+
 _CANONICAL_VARIABLE = {
     "embeddings": ("weight", KEPT),
     "embedding": ("weight", KEPT),
@@ -85,10 +88,14 @@ def tensorflow_naming(bare: bool) -> Naming:
 
 
 def flax_naming(separator: str = "/") -> Naming:
-    """``roberta/encoder/layer/0/attention/self/query/kernel``, or with dots in between (in safetensors)."""
+    """``roberta/encoder/layer/0/attention/self/query/kernel``, or with dots in between (in safetensors). Both are
+    read.
+    """
 
     def decode(stored: str) -> Iterable[tuple[str, Layout]]:
-        *steps, variable = stored.split(separator)
+        *steps, variable = re.split(r"[./]", stored)
+        if variable in NNX_VALUES and steps and steps[-1] in _CANONICAL_VARIABLE:
+            variable = steps.pop()
         return ((*_joined(stored, steps, variable),),)
 
     def encode(name: str) -> tuple[str, Layout]:

@@ -116,8 +116,9 @@ RECORDS = {
     ),
     *("numpy.dtype", "numpy.ndarray", "numpy.core.multiarray.scalar", "numpy.core.multiarray._reconstruct"),
     *("numpy._core.multiarray.scalar", "numpy._core.multiarray._reconstruct", "numpy.core.numeric._frombuffer"),
+    *("numpy._core.numeric._frombuffer", "collections.deque"),
     *("pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.PurePosixPath"),
-    *("torch.device", "torch.Size", "torch.serialization._get_layout"),
+    *("torch.device", "torch.Size", "torch.serialization._get_layout", "torch.torch_version.TorchVersion"),
 }
 RECORD_PACKAGES = (
     "fairseq.",
@@ -128,7 +129,13 @@ RECORD_PACKAGES = (
     "lightning_utilities.",
     "typing.",
     "transformers.",
+    "accelerate.",
+    "deepspeed.",
+    "peft.",
+    "torchmetrics.",
 )
+# What is refused with a word of its own.
+SHARDS = "torch.distributed."
 
 
 class _Mark:
@@ -136,7 +143,7 @@ class _Mark:
 
 
 _MARK = _Mark()
-Plain: TypeAlias = str | int | float | bytes | bool | None
+Plain: TypeAlias = str | int | float | bytes | bool | tuple[Any, ...] | None
 
 
 def read_pickle(source: bytes | BinaryIO, file: object, storage: Callable[[tuple[Any, ...]], StorageRef]) -> Any:
@@ -193,6 +200,11 @@ class _Machine:
         return value
 
     def refusal(self, what: str) -> CheckpointError:
+        if what.startswith(SHARDS):
+            return CheckpointError(
+                f"{self.file} holds {what}, one process's share of a sharded model; gather the full state dict "
+                "(get_model_state_dict with full_state_dict=True) and save that"
+            )
         return CheckpointError(
             f"{self.file} holds {what}; only tensors, containers and plain values are read, because anything else "
             "could run code. "
@@ -311,9 +323,11 @@ class _Machine:
         if not isinstance(target, dict):
             raise TypeError(f"{type(target).__name__} takes no keys")
         for key, value in pairs:
-            if _key(key) in target:
+            # An optimizer that was saved whole has tensors for keys; they are of no interest.
+            name = f"{type(key).__name__} {len(target)}" if isinstance(key, TensorRef | Record) else _key(key)
+            if name in target:
                 raise CheckpointError(f"{self.file} names {key!r} twice; it was altered, fetch or save it again")
-            target[key] = value
+            target[name] = value
 
     def make_dict(self, _: Any) -> None:
         values = self.above_mark()
@@ -351,8 +365,9 @@ class _Machine:
 
 def _key(value: Any) -> Plain:
     # Only these hash in bounded time: nested tuples can be made that take forever.
-    if value is not None and not isinstance(value, str | int | float | bytes):
-        raise TypeError(f"a key must be a plain value, not {type(value).__name__}")
+    for part in value if type(value) is tuple else (value,):
+        if part is not None and not isinstance(part, str | int | float | bytes):
+            raise TypeError(f"a key must be a plain value, not {type(part).__name__}")
     return value
 
 

@@ -85,7 +85,7 @@ def _recognises(path: Path) -> bool:
     return first_bytes(path).startswith(SIGNATURE) and any(name.endswith(":0") for name in H5File(path).tensors)
 
 
-def _naming(container: Described, part: str | None) -> Naming:
+def _naming(container: Described, head: str | None) -> Naming:
     return tensorflow_naming(bare=re.search(r"_model(_\d+)?$", container.metadata.get("model", "")) is not None)
 
 

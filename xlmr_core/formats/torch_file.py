@@ -7,8 +7,7 @@ The pickle is read by ``pickle_reader``; storages stay in the file and are hande
 from __future__ import annotations
 
 import math
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,23 +15,26 @@ import numpy as np
 
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.finding import first_bytes
-from xlmr_core.formats.pickle_reader import StorageRef, TensorRef, read_pickle, storage_tag
+from xlmr_core.formats.parts import DICTIONARIES
+from xlmr_core.formats.pickle_reader import Record, StorageRef, TensorRef, read_pickle, storage_tag
 from xlmr_core.formats.tensors import DTYPES, LazyTensor, MappedFile, RawTensor, TensorInfo
+from xlmr_core.formats.zip_file import KERAS_WEIGHTS, ZIP, has_record, read_directory, span_of
 
-__all__ = ["TorchArchive", "TorchFile", "is_torch_file"]
+__all__ = ["TorchArchive", "TorchFile", "described", "is_torch_file", "tensors_in"]
 
-ZIP = b"PK\x03\x04"
 # How a stream of torch.save begins: protocol 2, and a number that says so.
 LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 LEGACY_PROTOCOL = 1001
 # Pickles hold names and numbers; the largest known one has 2 MB.
 MOST_PICKLE_BYTES = 1 << 28
+# Of dictionaries and lists in each other, and of tensors in all of them; an optimizer of XXL has some 3000 tensors.
+MOST_LEVELS, MOST_PLACES = 32, 200_000
 
 
 def is_torch_file(path: Path) -> bool:
-    """Whether a file begins like one of ``torch.save``."""
+    """Whether a file begins like one of ``torch.save``, and is no zip of Keras."""
     start = first_bytes(path)
-    return start.startswith((ZIP, LEGACY))
+    return start.startswith(LEGACY) or (start.startswith(ZIP) and not has_record(path, KERAS_WEIGHTS))
 
 
 class TorchArchive:
@@ -79,15 +81,9 @@ class TorchArchive:
 
     def _read_zip(self, file: BinaryIO) -> Any:
         try:
-            with zipfile.ZipFile(file) as archive:
-                members = archive.infolist()
-        except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, EOFError, MemoryError) as error:
+            records = read_directory(file)
+        except ValueError as error:
             raise self._not_whole(error) from error
-        except Exception as error:  # struct.error has no common base
-            raise self._not_whole(f"{type(error).__name__}: {error}") from error
-        records = {member.filename: member for member in members}
-        if len(records) < len(members):
-            raise self._not_whole("a record is there twice")
         pickles = [name for name in records if name == "data.pkl" or name.endswith("/data.pkl")]
         folder = pickles[0].removesuffix("data.pkl") if len(pickles) == 1 else ""
         if f"{folder}constants.pkl" in records:
@@ -100,7 +96,10 @@ class TorchArchive:
                 f"{self.path} is a zip without the one data.pkl that torch.save writes; check that it is the file of "
                 "weights"
             )
-        spans = {name: self._span_of(file, member) for name, member in records.items()}
+        try:
+            spans = {name: span_of(file, member, self._file.size) for name, member in records.items()}
+        except ValueError as error:
+            raise self._not_whole(error) from error
         begin, end = spans[pickles[0]]
         if end - begin > MOST_PICKLE_BYTES:
             raise self._not_whole(f"its pickle has {end - begin} bytes")
@@ -122,21 +121,6 @@ class TorchArchive:
             return self._checked(StorageRef(storage_tag(dtype), key, count))
 
         return read_pickle(bytes(self._file.map[begin:end]), self.path, storage)
-
-    def _span_of(self, file: BinaryIO, member: zipfile.ZipInfo) -> tuple[int, int]:
-        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-            raise self._not_whole(
-                f"its record {member.filename} is compressed or encrypted, which torch.save never does"
-            )
-        file.seek(member.header_offset)
-        header = file.read(30)
-        if len(header) < 30 or not header.startswith(ZIP):
-            raise self._not_whole(f"its record {member.filename} has no header")
-        name_size, extra_size = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
-        begin = member.header_offset + 30 + name_size + extra_size
-        if member.compress_size != member.file_size or begin + member.file_size > self._file.size:
-            raise self._not_whole(f"its record {member.filename} reaches beyond the file")
-        return begin, begin + member.file_size
 
     # The stream
 
@@ -252,16 +236,37 @@ class TorchArchive:
 
 
 class TorchFile:
-    """The tensors of one dictionary inside an archive: a container."""
+    """The tensors of an archive, by the keys that lead to them: a container.
 
-    def __init__(self, archive: TorchArchive, state: Mapping[Any, Any], metadata: Mapping[str, Any]) -> None:
+    Attributes:
+        path: the file.
+        tensors: what it holds.
+        metadata: in which dictionary each tensor is, if there are several.
+    """
+
+    def __init__(self, archive: TorchArchive, root: Mapping[Any, Any]) -> None:
+        """Look for tensors.
+
+        Args:
+            archive: the file.
+            root: its root, or a dictionary in it.
+
+        Raises:
+            CheckpointError: if there are none, or if it nests values as no checkpoint does.
+        """
         self.path = archive.path
-        self.metadata = dict(metadata)
+        self.metadata: dict[str, Any] = {}
         self._archive = archive
-        # State dicts hold numbers and texts too, such as a count of steps: they are no weights.
-        self._refs = {
-            key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, TensorRef)
-        }
+        found = tensors_in(root, archive.path)
+        if not found:
+            raise CheckpointError(
+                f"{self.path} holds no state dict: expected tensors by name, found {described(root)}; "
+                "save model.state_dict()"
+            )
+        places = {name: place for name, (_, place) in found.items()}
+        if any(places.values()):
+            self.metadata[DICTIONARIES] = places
+        self._refs = {name: ref for name, (ref, _) in found.items()}
         self.tensors = {name: archive.info(name, ref) for name, ref in self._refs.items()}
 
     def tensor(self, name: str) -> RawTensor:
@@ -271,3 +276,91 @@ class TorchFile:
     def stream(self, name: str) -> LazyTensor:
         """The tensor of that name as a stream."""
         return self._archive.stream(self._refs[name])
+
+
+def described(root: Any) -> str:
+    """What was saved, in a few words."""
+    if isinstance(root, dict):
+        return ", ".join(f"{_key_text(key)!r}" for key in list(root)[:8]) or "an empty dictionary"
+    if isinstance(root, TensorRef):
+        return "a single tensor"
+    return root.kind if isinstance(root, Record) else type(root).__name__
+
+
+def tensors_in(root: Any, file: object) -> dict[str, tuple[TensorRef, str]]:
+    """The tensors of a dictionary and of what is nested in it, each with the place of the dictionary that it is in. A
+    name is made of the keys that lead to it, a place of all but the last: ``state_dict.`` for
+    ``state_dict.roberta.embeddings.word_embeddings.weight``.
+
+    State dicts hold numbers and texts too, such as a count of steps: they are no weights.
+
+    Raises:
+        CheckpointError: for values that are nested too deeply, or in more places than a checkpoint has.
+    """
+    found: dict[str, tuple[TensorRef, str]] = {}
+    leading = _with_tensors_below(root)
+    waiting = [("", id(root), 0)] if isinstance(root, dict) and id(root) in leading else []
+    visited = 0
+    while waiting:
+        place, container, level = waiting.pop()
+        inner = []
+        for key, value in leading[container]:
+            name = place + _key_text(key)
+            if not isinstance(value, TensorRef):
+                inner.append((f"{name}.", id(value), level + 1))
+            elif name in found:
+                raise CheckpointError(f"{file} has two tensors named {name}; save the state dict of the model alone")
+            else:
+                found[name] = value, place
+        waiting += reversed(inner)
+        visited += 1
+        if level >= MOST_LEVELS or max(visited, len(found), len(waiting)) > MOST_PLACES:
+            raise CheckpointError(
+                f"{file} nests tensors in more than {MOST_LEVELS} levels or {MOST_PLACES} places, as no checkpoint "
+                "does; save the state dict of the model alone"
+            )
+    return found
+
+
+def _with_tensors_below(root: Any) -> dict[int, list[tuple[Any, Any]]]:
+    """The containers that lead to tensors, by their identities, each with what does so in it. Each is looked at once,
+    however often it is referred to.
+    """
+    holders: dict[int, Any] = {}
+    above: dict[int, list[int]] = {}
+    lead: list[int] = []
+    waiting = [root]
+    while waiting:
+        container = waiting.pop()
+        if id(container) in holders:
+            continue
+        holders[id(container)] = container
+        for _, value in _items(container):
+            if isinstance(value, TensorRef):
+                lead.append(id(container))
+            elif isinstance(value, dict | list | tuple):
+                above.setdefault(id(value), []).append(id(container))
+                waiting.append(value)
+    found: set[int] = set()
+    while lead:
+        here = lead.pop()
+        if here not in found:
+            found.add(here)
+            lead += above.get(here, ())
+    return {
+        here: [row for row in _items(holders[here]) if isinstance(row[1], TensorRef) or id(row[1]) in found]
+        for here in found
+    }
+
+
+def _items(value: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if type(value) in (list, tuple) else ()
+
+
+def _key_text(key: Any) -> str:
+    if isinstance(key, str):
+        return key
+    small = key is None or isinstance(key, float) or (isinstance(key, int) and abs(key) < 2**63)
+    return str(key) if small else type(key).__name__
