@@ -177,17 +177,13 @@ def examples(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Damaged checkpoints of every format for three minutes; not part of the default run.
+    """What hurts, drawn at random, a script of ``tests/fuzz`` a kind; not part of the default run.
 
-    ``nox -s fuzz -- --minutes 10 --seed 1000``: what follows goes to ``tests/fuzz/fuzz_formats.py``.
+    ``nox -s fuzz -- --minutes 10 --seed 1000``: what follows goes to each of the scripts.
     """
-    session.run(
-        sys.executable,
-        "tests/fuzz/fuzz_formats.py",
-        *session.posargs,
-        env={**ENV, "PYTHONPATH": str(ROOT)},
-        external=True,
-    )
+    for script in sorted((ROOT / "tests" / "fuzz").glob("fuzz_*.py")):
+        path = str(script.relative_to(ROOT))
+        session.run(sys.executable, path, *session.posargs, env={**ENV, "PYTHONPATH": str(ROOT)}, external=True)
 
 
 @nox.session(venv_backend="venv", reuse_venv=True)

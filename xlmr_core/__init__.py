@@ -6,9 +6,35 @@ Needs numpy, safetensors, sentencepiece and tokenizers; never imports torch, ten
 
 from __future__ import annotations
 
-from xlmr_core.config import AutoConfig, XLMRobertaConfig, XLMRobertaXLConfig
-from xlmr_core.errors import XLMRError
+from typing import TYPE_CHECKING
 
-__all__ = ["AutoConfig", "XLMRError", "XLMRobertaConfig", "XLMRobertaXLConfig", "__version__"]
+from xlmr_core.config import AutoConfig, PretrainedConfig, XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core.errors import XLMRError
+from xlmr_core.importing import import_when_used
+
+if TYPE_CHECKING:
+    from xlmr_core.tokenization import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast
+
+__all__ = [
+    "AutoConfig",
+    "AutoTokenizer",
+    "PretrainedConfig",
+    "XLMRError",
+    "XLMRobertaConfig",
+    "XLMRobertaTokenizer",
+    "XLMRobertaTokenizerFast",
+    "XLMRobertaXLConfig",
+    "__version__",
+]
 
 __version__ = "0.1.0"
+
+# Imported when first used: a configuration alone needs no tokenizer.
+__getattr__ = import_when_used(
+    globals(),
+    dict.fromkeys(("AutoTokenizer", "XLMRobertaTokenizer", "XLMRobertaTokenizerFast"), "xlmr_core.tokenization"),
+)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -15,25 +15,16 @@ any other name                  refused, with the nearest name that is known
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from xlmr_core.errors import InputError
+from xlmr_core.wording import letters_apart, nearest
 
 __all__ = [
-    *(
-        "FORMAT_ARGUMENTS",
-        "HUB_ARGUMENTS",
-        "MODEL_NOT_NEEDED",
-        "NOT_NEEDED",
-        "ONLY",
-        "PART",
-        "UPLOAD_ARGUMENTS",
-        "Served",
-    ),
-    *("check_known", "known_names", "model_only", "refuse_unknown", "refuse_upload"),
-    "without_published",
+    *("FORMAT_ARGUMENTS", "HUB_ARGUMENTS", "LOADER_ARGUMENTS", "MODEL_NOT_NEEDED", "NOT_NEEDED", "ONLY", "PART", "Served"),
+    *("check_known", "known_names", "misspelt_keys", "model_only", "refuse_unknown"),
+    *("reworded_call", "suggestion", "without_published"),
 ]
 
 # Where to look for a model, see :func:`xlmr_core.hub.resolve`.
@@ -42,10 +33,10 @@ HUB_ARGUMENTS = ("revision", "cache_dir", "local_files_only", "token", "force_do
 FORMAT_ARGUMENTS = ("use_safetensors", "from_pt", "from_tf", "from_flax")
 # Which of several models in it, see :func:`xlmr_core.checkpoint.open_checkpoint`.
 PART = "part"
-# Of save_pretrained, about an upload.
-UPLOAD_ARGUMENTS = (
-    *("repo_id", "use_temp_dir", "commit_message", "commit_description", "private", "token", "max_shard_size"),
-    *("create_pr", "safe_serialization", "revision", "tags", "organization", "repo_url", "use_auth_token"),
+# Of from_pretrained of models, in one backend or another.
+LOADER_ARGUMENTS = (
+    *("config", "state_dict", "dtype", "torch_dtype", "device", "device_map", "attn_implementation", "packing"),
+    *("ignore_mismatched_sizes", "output_loading_info", PART),
 )
 
 # Of every from_pretrained. No code is fetched here, and the hub's package does the rest.
@@ -86,7 +77,7 @@ def model_only(quantization: str) -> Served:
             ("tp_plan", "tp_size", "device_mesh"),
             ((None,), "a model is loaded onto one device; shard it afterwards, with the framework's own means"),
         ),
-        "push_to_hub": ((False,), "this library does not upload; use huggingface_hub.upload_folder"),
+        "push_to_hub": ((False,), "it is an argument of save_pretrained, and a method of models"),
     }
 
 
@@ -115,18 +106,6 @@ def without_published(
     return left
 
 
-def refuse_upload(push_to_hub: Any) -> None:
-    """Refuse ``save_pretrained(..., push_to_hub=True)``.
-
-    Raises:
-        InputError: if it is true.
-    """
-    if push_to_hub:
-        raise InputError(
-            "push_to_hub=True asks for an upload, which this library does not do; use huggingface_hub.upload_folder"
-        )
-
-
 # ---- Names that nobody knows
 
 
@@ -137,52 +116,117 @@ class _Values(Protocol):
 
 
 # Other names under which a configuration takes a value.
-ALIASES = ("num_labels", "torch_dtype", "_num_labels", "_name_or_path", "attn_implementation", "_attn_implementation")
-# Published values of any configuration that no model here reads (but ``torchscript``, which asks for tuples). They are
-# kept.
-UNREAD = (
-    *("cross_attention_hidden_size", "tie_encoder_decoder", "prefix", "torchscript", "use_bfloat16", "tf_legacy_loss"),
+ALIASES = (
+    *("num_labels", "_num_labels", "torch_dtype", "name_or_path", "_name_or_path"),
+    *("attn_implementation", "_attn_implementation", "model_type"),
+)
+# Published values of any configuration that no model here reads (but ``torchscript``, which asks for tuples), with the
+# value of a configuration that does not say. They are kept.
+UNREAD: dict[str, Any] = {
+    "cross_attention_hidden_size": None,
+    "tie_encoder_decoder": False,
+    "prefix": None,
+    "torchscript": False,
+    "use_bfloat16": False,
+    "tf_legacy_loss": False,
+    "transformers_version": None,
+}
+# Published values about generation, which the original library took out of its configurations. They are kept too, and
+# have no value where nobody says one.
+OF_GENERATION = (
     *("max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty"),
     *("temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size"),
     *("encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "output_scores", "suppress_tokens"),
     *("return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values"),
     *("exponential_decay_length_penalty", "begin_suppress_tokens"),
 )
+# Keys that files have beside those, and that are no misspelling of any.
+NO_MISSPELLINGS = ("cls_token_id", "mask_token_id", "unk_token_id", "eos_token_ids")
 
 
 def known_names(config: _Values) -> set[str]:
     """The names under which a configuration takes values."""
-    return {*config.to_dict(), *ALIASES, *UNREAD}
+    return {*config.to_dict(), *ALIASES, *UNREAD, *OF_GENERATION}
 
 
-def check_known(config: _Values, names: Iterable[str], caller: str) -> None:
+def check_known(config: _Values, names: Iterable[str], caller: str, others: Iterable[str] = ()) -> None:
     """Refuse arguments that name no value of a configuration, with the nearest that there is.
 
     Args:
         config: the configuration.
         names: what was passed.
         caller: what to call the place in the message, such as ``XLMRobertaModel.from_pretrained()``.
+        others: what the place takes as well, and may have been meant.
 
     Raises:
         TypeError: for the first such name.
     """
-    refuse_unknown(names, known_names(config), caller)
+    refuse_unknown(names, known_names(config), caller, others)
 
 
-def refuse_unknown(names: Iterable[str], known: Iterable[str], caller: str) -> None:
+def refuse_unknown(names: Iterable[str], known: Iterable[str], caller: str, others: Iterable[str] = ()) -> None:
     """Refuse arguments that are not known, with the nearest known name.
 
     Args:
         names: what was passed.
         known: what there is.
         caller: what to call the place in the message, such as ``XLMRobertaConfig.from_pretrained()``.
+        others: what the place takes as well, and may have been meant.
 
     Raises:
         TypeError: for the first unknown name.
     """
-    known = sorted(known)
+    known = set(known)
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            remedy = f"did you mean {near[0]!r}?" if near else "check the spelling"
-            raise TypeError(f"{caller} does not know the argument {name!r}; {remedy}")
+            near = suggestion(name, sorted({*known, *others}))
+            raise TypeError(f"{caller} does not know the argument {name!r}; {near}")
+
+
+def reworded_call(model: object, call: Callable[..., Any], error: TypeError, passed: Iterable[str]) -> TypeError | None:
+    """Python's refusal of an argument said again, with the class that was called and the nearest name.
+
+    Args:
+        model: what was called.
+        call: the function of its class that the arguments go to.
+        error: what Python said.
+        passed: the names of the arguments.
+
+    Returns:
+        The error to raise in its place; ``None`` if no argument was the matter.
+    """
+    if "unexpected keyword argument" not in str(error):
+        return None
+    import inspect  # where something went wrong only
+
+    known = list(inspect.signature(call).parameters)[1:]
+    try:
+        refuse_unknown(passed, known, f"{type(model).__name__}()")
+    except TypeError as better:
+        return better
+    return None
+
+
+def suggestion(name: str, known: Iterable[str], otherwise: str = "check the spelling") -> str:
+    """A question after the known name that was probably meant, or what to do in its place."""
+    near = nearest(name, known)
+    return f"did you mean {near!r}?" if near else otherwise
+
+
+def misspelt_keys(given: Collection[str], meant: Collection[str]) -> dict[str, str]:
+    """The keys that mean nothing and are at most two letters away from one that would and is not given, with that one.
+
+    Args:
+        given: all keys of a configuration.
+        meant: those that its class reads.
+    """
+    absent = sorted(name for name in meant if name not in given)
+    found = {}
+    for key in given:
+        if key not in meant and key not in UNREAD and key not in OF_GENERATION and key not in NO_MISSPELLINGS:
+            # Of a short word, two letters make another word.
+            most = 1 if len(key) < 6 else 2
+            near = min(absent, key=lambda name: letters_apart(key, name, most), default=None)
+            if near is not None and letters_apart(key, near, most) <= most:
+                found[key] = near
+    return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 
 from xlmr_core.errors import MissingBackendError, XLMRError
 
-__all__ = ["BACKENDS", "Backend", "find_backend", "import_when_used", "installed", "load_backend", "to_tensor"]
+__all__ = ["BACKENDS", "Backend", "find_backend", "installed", "load_backend", "to_tensor"]
 
 
 @dataclass(frozen=True)
@@ -70,21 +69,3 @@ def load_backend(name: str) -> ModuleType:
 def to_tensor(name: str, array: np.ndarray[Any, Any]) -> Any:
     """Hand a NumPy array to a framework, by any name of its backend, such as ``pt``, ``tf`` or ``jax``."""
     return load_backend(name).to_tensor(array)
-
-
-def import_when_used(package: dict[str, Any], names: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package.
-
-    Args:
-        package: its ``globals()``, where a name is kept once it is imported.
-        names: the module of each name.
-    """
-
-    def find(name: str) -> Any:
-        if name not in names:
-            raise AttributeError(f"module {package['__name__']!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(names[name]), name)
-        package[name] = value
-        return value
-
-    return find

@@ -9,13 +9,15 @@ checks of what only heads take.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from xlmr_core.arguments import suggestion
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
+from xlmr_core.wording import an, counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +37,9 @@ __all__ = [
     "check_range",
     "check_shape",
     "check_source",
+    "place_of",
     "refuse_cache",
+    "refuse_layout",
     "refuse_type",
     "see_array",
     "warn_of_attended_padding",
@@ -58,6 +62,7 @@ class Kind(Enum):
     INTEGER = "integers"
     FLOATING = "floating point numbers"
     BOOLEAN = "truth values"
+    TEXT = "texts"
     COMPLEX = "complex numbers"
     OTHER = "something else"
 
@@ -95,40 +100,91 @@ def see_array(name: str, x: NDArray[Any] | None) -> Seen | None:
 
 
 # By the letter that NumPy has for it.
-_KIND_OF_LETTER = {"i": Kind.INTEGER, "u": Kind.INTEGER, "f": Kind.FLOATING, "b": Kind.BOOLEAN, "c": Kind.COMPLEX}
+_KIND_OF_LETTER = {
+    "i": Kind.INTEGER,
+    "u": Kind.INTEGER,
+    "f": Kind.FLOATING,
+    "b": Kind.BOOLEAN,
+    "c": Kind.COMPLEX,
+    **dict.fromkeys("UST", Kind.TEXT),
+}
 
 
 # ---- One input
 
 
-def refuse_type(name: str, value: object, wanted: str, cure: str) -> None:
+# What a tokenizer gives; other inputs come from elsewhere.
+_FROM_TOKENIZER = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def refuse_type(name: str, value: object, wanted: str, *, of_tokenizer: str, conversion: str) -> None:
     """Refuse what is no tensor.
+
+    Args:
+        name: of the input.
+        value: what came.
+        wanted: what to call a tensor of the framework, with its article.
+        of_tokenizer: the argument that makes a tokenizer return tensors.
+        conversion: what makes a tensor of numbers.
 
     Raises:
         InputError: always; naming what came, what was wanted and how to get it.
     """
+    rows = value if isinstance(value, list | tuple) else ()
+    if isinstance(value, Mapping) or hasattr(value, "input_ids"):
+        cure = "pass its entries by name, model(**inputs)"
+    elif isinstance(value, str) or any(isinstance(row, str) for row in rows):
+        of_text = f"texts go through the tokenizer first, with {of_tokenizer}"
+        cure = of_text if name in _FROM_TOKENIZER else f"pass numbers (of labels: config.label2id), {conversion}"
+    elif len({len(row) for row in rows if isinstance(row, list | tuple)}) > 1:
+        cure = "its rows have different lengths; let the tokenizer fill them up (padding=True)"
+    elif name in _FROM_TOKENIZER:
+        cure = f"pass {of_tokenizer} to the tokenizer, or {conversion}"
+    else:
+        cure = f"pass {conversion}"
     raise InputError(f"{name} must be {wanted}, received {type(value).__name__}; {cure}")
+
+
+def refuse_layout(name: str, layout: str, conversion: str) -> None:
+    """Refuse a tensor whose values do not lie in one block.
+
+    Args:
+        name: of the input.
+        layout: what it is: sparse, ragged, nested.
+        conversion: what makes an ordinary tensor of it.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(f"{name} must be an ordinary (dense) tensor, received {an(layout)} one; pass {conversion}")
 
 
 def check_choice(name: str, value: Any, allowed: Collection[str]) -> str:
     """Return a word if it is one of those allowed, else say which there are."""
     if not isinstance(value, str) or value not in allowed:
-        raise InputError(f"{name} must be one of {', '.join(map(repr, allowed))}, received {value!r}")
+        near = suggestion(value, allowed, "") if isinstance(value, str) else ""
+        raise InputError(
+            f"{name} must be one of {', '.join(map(repr, allowed))}, received {value!r}{near and '; '}{near}"
+        )
     return value
 
 
-def check_shape(name: str, shape: Shape, *allowed: Shape) -> None:
+def check_shape(name: str, shape: Shape, *allowed: Shape, cure: str = "") -> None:
     """Refuse a shape that is none of those allowed."""
     # Compared one by one and not as a set: under an export sizes are symbols, which have no hash.
     if not any(tuple(shape) == tuple(one) for one in allowed):
         expected = " or ".join(dict.fromkeys(str(tuple(one)) for one in allowed))
-        raise InputError(f"{name} must have the shape {expected}, received {tuple(shape)}")
+        raise InputError(f"{name} must have the shape {expected}, received {tuple(shape)}{cure and '; '}{cure}")
 
 
-def check_integers(seen: Seen | None, cure: str = "") -> None:
+def check_integers(seen: Seen | None, cure: str = "convert them to integers (int64)") -> None:
     """Refuse anything but integers."""
     if seen is not None and seen.kind is not Kind.INTEGER:
-        raise InputError(f"{seen.name} must hold integers, received {seen.dtype_name}{cure and '; '}{cure}")
+        if seen.kind is Kind.TEXT:
+            cure = "texts go through the tokenizer first"
+        elif seen.dtype_name == "object":
+            cure = "it may have rows of different lengths; let the tokenizer fill them up (padding=True)"
+        raise InputError(f"{seen.name} must hold integers, received {seen.dtype_name}; {cure}")
 
 
 def check_range(name: str, values: NDArray[Any], low: int, high: int, meaning: str) -> None:
@@ -146,7 +202,17 @@ def check_range(name: str, values: NDArray[Any], low: int, high: int, meaning: s
     if smallest < low or largest > high:
         worst = smallest if smallest < low else largest
         shown = int(worst) if float(worst).is_integer() else worst
-        raise InputError(f"{name} must lie between {low} and {high}, received {shown}; the range is given by {meaning}")
+        where = place_of(values == worst)
+        raise InputError(
+            f"{name} must lie between {low} and {high}, received {shown}{where}; the range is given by {meaning}"
+        )
+
+
+def place_of(found: NDArray[Any]) -> str:
+    """Where the first true value stands, in words: the row, and the position in it."""
+    first = [int(indices[0]) for indices in found.nonzero()]
+    words = ("row", "position") if len(first) < 3 else ("row", *["index"] * (len(first) - 2), "position")
+    return " in " + ", ".join(f"{word} {index}" for word, index in zip(words, first, strict=False)) if first else ""
 
 
 def check_mask(mask: Seen | None) -> None:
@@ -160,11 +226,11 @@ def check_mask(mask: Seen | None) -> None:
     values = mask.values()
     check_range(mask.name, values, 0, 1, "a mask, in which 1 means attend and 0 means ignore")
     if mask.kind is Kind.FLOATING:
-        between = values[(values != 0) & (values != 1)]
-        if between.size:
+        between = (values != 0) & (values != 1)
+        if between.any():
             raise InputError(
-                f"{mask.name} must hold 0 and 1 only, received {between[0].item()}; round it, or scale the scores "
-                "elsewhere"
+                f"{mask.name} must hold 0 and 1 only, received {values[between][0].item()}{place_of(between)}; "
+                "round it, or scale the scores elsewhere"
             )
 
 
@@ -172,8 +238,9 @@ def check_length(config: XLMRobertaConfig, length: int) -> None:
     """Refuse a sequence for which the position table is too short."""
     if length > config.max_tokens:
         raise InputError(
-            f"sequence has {length} tokens, this checkpoint takes {config.max_tokens} (max_position_embeddings "
-            f"{config.max_position_embeddings}, of which the first {config.pad_token_id + 1} are reserved); "
+            f"sequence has {counted(int(length), 'token')}, this checkpoint takes {config.max_tokens} "
+            f"(max_position_embeddings {config.max_position_embeddings}, of which the first {config.pad_token_id + 1} "
+            "are reserved); "
             f"pass truncation=True, max_length={config.max_tokens} to the tokenizer, or split the text"
         )
 
@@ -197,6 +264,9 @@ def check_encoder_inputs(
             over the model's length, an input whose shape does not fit, ids that are not integers or lie outside their
             table, a mask of other than 0 and 1.
     """
+    for source in (input_ids, inputs_embeds):
+        if source is not None and 0 in tuple(source.shape):
+            refuse_empty(source.shape)
     for ids in (input_ids, token_type_ids, position_ids):
         check_integers(ids, "pass the tokenizer's output, or inputs_embeds for vectors")
     if inputs_embeds is not None and inputs_embeds.kind is not Kind.FLOATING:
@@ -251,12 +321,18 @@ def _batch_and_length(config: XLMRobertaConfig, ids: Seen | None, embeds: Seen |
                 f"received {tuple(embeds.shape)}; its last axis is the model's hidden_size"
             )
         batch, length, _ = embeds.shape
-    if batch == 0 or length == 0:
-        raise InputError(
-            "expected at least one sequence of at least one token, "
-            f"received the shape {(batch, length)}; skip empty batches"
-        )
     return batch, length
+
+
+def refuse_empty(shape: Shape) -> None:
+    """Refuse an input without a token.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(
+        f"expected at least one sequence of at least one token, received the shape {tuple(shape)}; skip empty batches"
+    )
 
 
 def check_source(ids: Seen | None, embeds: Seen | None) -> Seen:

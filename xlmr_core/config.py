@@ -11,10 +11,11 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, TypeVar, overload
 
-from xlmr_core.config_base import SHARED_DEFAULTS, PretrainedConfig, read_config_json
+from xlmr_core.config_base import SHARED_DEFAULTS, PretrainedConfig, check_name, read_config_json
 from xlmr_core.config_checks import ACTIVATIONS, POSITION_EMBEDDING_TYPES, check_values
 from xlmr_core.errors import ConfigError
 from xlmr_core.positions import max_tokens
+from xlmr_core.wording import an
 
 __all__ = [
     "ACTIVATIONS",
@@ -22,6 +23,7 @@ __all__ = [
     "POSITION_EMBEDDING_TYPES",
     "SHARED_DEFAULTS",
     "AutoConfig",
+    "PretrainedConfig",
     "XLMRobertaConfig",
     "XLMRobertaXLConfig",
     "config_class_of",
@@ -111,20 +113,22 @@ class XLMRobertaConfig(PretrainedConfig):
         model_type = kwargs.pop("model_type", None)
         if model_type is not None:
             self._check_model_type(model_type)
-            if model_type != type(self).model_type:
+            # A file of RoBERTa stays one; what a class of a user's own reads becomes that class's.
+            own = type(self).model_type
+            if model_type != own and own in self.accepted_model_types:
                 self.model_type = model_type
         super().__init__(**kwargs)
         self.validate()
 
     @classmethod
     def _check_model_type(cls, model_type: str) -> None:
-        if model_type not in cls.accepted_model_types:
+        if model_type not in (cls.model_type, *cls.accepted_model_types):
             hint = CONFIG_CLASSES.get(str(model_type))
             others = "only XLM-RoBERTa, XLM-RoBERTa-XL, RoBERTa and CamemBERT load here"
             remedy = f"load it with {hint.__name__} and its models" if hint else others
             raise ConfigError(
                 f"{cls.__name__} expects a config.json with model_type "
-                f"{' or '.join(map(repr, cls.accepted_model_types))}, "
+                f"{' or '.join(map(repr, dict.fromkeys((cls.model_type, *cls.accepted_model_types))))}, "
                 f"received {model_type!r}; {remedy}"
             )
 
@@ -279,6 +283,12 @@ CONFIG_CLASSES: dict[str, type[XLMRobertaConfig]] = {
 class AutoConfig:
     """Chooses the configuration class by the ``model_type`` of a ``config.json``."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise ConfigError(
+            "AutoConfig is not built itself; use AutoConfig.from_pretrained(name_or_path) or "
+            "AutoConfig.for_model(model_type)"
+        )
+
     @overload
     @staticmethod
     def from_pretrained(
@@ -294,16 +304,49 @@ class AutoConfig:
         """Load the configuration of a checkpoint; arguments as in :meth:`XLMRobertaConfig.from_pretrained`.
 
         Raises:
-            ConfigError: if the architecture is none of XLM-RoBERTa, XLM-RoBERTa-XL, RoBERTa and CamemBERT.
+            ConfigError: if the architecture is none of XLM-RoBERTa, XLM-RoBERTa-XL, RoBERTa and CamemBERT, and none
+                that was registered.
             TypeError: for arguments that name no value, unless ``return_unused_kwargs=True``.
         """
+        check_name(pretrained_model_name_or_path, "AutoConfig.from_pretrained()")
         values, overrides = XLMRobertaConfig.get_config_dict(pretrained_model_name_or_path, **kwargs)
+        values["_name_or_path"] = str(pretrained_model_name_or_path)
         return config_class_of(values).from_dict(values, **overrides)
 
     @staticmethod
     def for_model(model_type: str, *args: Any, **kwargs: Any) -> XLMRobertaConfig:
         """The default configuration of a model type, with some values set."""
         return config_class_of({"model_type": model_type})(*args, **kwargs)
+
+    @staticmethod
+    def register(model_type: str, config: type[XLMRobertaConfig], exist_ok: bool = False) -> None:
+        """Make a configuration class of your own known, to every Auto class.
+
+        Args:
+            model_type: what stands in its ``config.json``, and as ``model_type`` in the class.
+            config: the class, derived from :class:`XLMRobertaConfig` or :class:`XLMRobertaXLConfig`.
+            exist_ok: let it take the place of one that is known by this type.
+
+        Raises:
+            ConfigError: for a class of another kind or type, or a type that is known.
+        """
+        if not (isinstance(config, type) and issubclass(config, XLMRobertaConfig)):
+            received = config.__name__ if isinstance(config, type) else an(type(config).__name__)
+            raise ConfigError(
+                f"AutoConfig.register expects a class derived from XLMRobertaConfig or XLMRobertaXLConfig, received "
+                f"{received}; the models here are built from these"
+            )
+        if config.model_type != model_type:
+            raise ConfigError(
+                f"{config.__name__} has model_type {config.model_type!r}, received {model_type!r}; "
+                "register it under its own"
+            )
+        if model_type in CONFIG_CLASSES and not exist_ok:
+            raise ConfigError(
+                f"model_type {model_type!r} belongs to {CONFIG_CLASSES[model_type].__name__}; "
+                "name another one, or pass exist_ok=True"
+            )
+        CONFIG_CLASSES[model_type] = config
 
 
 def config_class_of(values: Mapping[str, Any]) -> type[XLMRobertaConfig]:
@@ -320,6 +363,6 @@ def config_class_of(values: Mapping[str, Any]) -> type[XLMRobertaConfig]:
     if str(model_type) not in CONFIG_CLASSES:
         raise ConfigError(
             f"expected a config.json with model_type {', '.join(map(repr, CONFIG_CLASSES))}, received {model_type!r}; "
-            "this library holds XLM-RoBERTa only"
+            "this library holds XLM-RoBERTa only (AutoConfig.register makes a class of your own known)"
         )
     return CONFIG_CLASSES[str(model_type)]

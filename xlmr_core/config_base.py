@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, TypeVar, overload
 
 from xlmr_core.arguments import (
+    ALIASES,
     HUB_ARGUMENTS,
-    UPLOAD_ARGUMENTS,
+    UNREAD,
     known_names,
+    misspelt_keys,
     refuse_unknown,
-    refuse_upload,
+    suggestion,
     without_published,
 )
 from xlmr_core.config_checks import ACTIVATIONS, check_labels, label_map, pruned_head_map
-from xlmr_core.errors import CheckpointError, ConfigError
+from xlmr_core.errors import CheckpointError, ConfigError, ConfigWarning, warn_caller
 from xlmr_core.hub import resolve
+from xlmr_core.uploads import PushToHub, upload_after
+from xlmr_core.wording import an, counted
 
-__all__ = ["SHARED_DEFAULTS", "PretrainedConfig", "dtype_name", "read_config_json"]
+__all__ = ["SHARED_DEFAULTS", "PretrainedConfig", "check_name", "dtype_name", "read_config_json"]
 
 # Keys every configuration has beside the model's own numbers. They are written to config.json only where they differ
 # from these.
@@ -45,17 +50,39 @@ SHARED_DEFAULTS: dict[str, Any] = {
     "task_specific_params": None,
 }
 
+# The three names under which labels come.
+LABELS = frozenset({"num_labels", "id2label", "label2id"})
+
 ConfigT = TypeVar("ConfigT", bound="PretrainedConfig")
 
 
-class PretrainedConfig:
+class PretrainedConfig(PushToHub):
     """Base of the model configurations; the values of a model come with its own class."""
 
     model_type: str = ""
+    # Published, and empty for a model that is one encoder: its parts, and other names of its values.
+    base_config_key: ClassVar[str] = ""
+    sub_configs: ClassVar[dict[str, Any]] = {}
+    attribute_map: ClassVar[dict[str, str]] = {}
+    has_no_defaults_at_init: ClassVar[bool] = False
+
+    def __new__(cls, /, *args: Any, **kwargs: Any) -> Self:
+        """Warn of keys that are probably misspelt: only here all that was given is seen together."""
+        if args and isinstance(args[0], str | os.PathLike):
+            raise ConfigError(
+                f"{cls.__name__} expects numbers, received the name {str(args[0])!r}; to read what it names, use "
+                f"{cls.__name__}.from_pretrained({str(args[0])!r})"
+            )
+        given = {*kwargs, *_positional_names(cls)[: len(args)]}
+        misspelt = misspelt_keys(given, _argument_names(cls)) if kwargs else {}
+        if misspelt:
+            keys, meant = ", ".join(map(repr, misspelt)), " and ".join(map(repr, dict.fromkeys(misspelt.values())))
+            warn_caller(f"{cls.__name__} reads no {keys} and keeps it as it is; did you mean {meant}?", ConfigWarning)
+        return super().__new__(cls)
 
     def __init__(self, /, **kwargs: Any) -> None:
         kwargs = copy.deepcopy(kwargs)  # the caller's own dictionaries stay as they are
-        self.name_or_path = str(kwargs.pop("name_or_path", kwargs.pop("_name_or_path", "")) or "")
+        self.name_or_path = kwargs.pop("name_or_path", kwargs.pop("_name_or_path", ""))
         self._attn_implementation = kwargs.pop("attn_implementation", kwargs.pop("_attn_implementation", None))
         torch_dtype = kwargs.pop("torch_dtype", None)
         dtype = kwargs.pop("dtype", None)
@@ -84,16 +111,36 @@ class PretrainedConfig:
             return
         if num_labels not in (None, len(id2label)):
             raise ConfigError(
-                f"num_labels={num_labels} disagrees with id2label of {len(id2label)} labels; pass one of them"
+                f"num_labels={num_labels} disagrees with id2label of {counted(len(id2label), 'label')}; pass one of "
+                "them"
             )
         self.id2label = id2label
-        self.label2id = dict(label2id) if label2id else {label: index for index, label in id2label.items()}
+        self.label2id = dict(label2id) if label2id else _inverse(id2label)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # A number computed with NumPy, such as labels.max() + 1, is kept as Python's, which can be written to a file.
         if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
             value = value.item()
-        super().__setattr__(name, value)
+        if name == "id2label" and isinstance(value, Mapping):
+            self._name_labels(label_map(value.items(), name))
+        else:
+            super().__setattr__(name, value)
+
+    def _name_labels(self, id2label: dict[int, Any]) -> None:
+        """Set the labels by their ids, and the ids by their labels with them, where the two said the same before."""
+        known = vars(self)
+        same = known.get("label2id") == _inverse(known.get("id2label", {}))
+        super().__setattr__("id2label", id2label)
+        if same:
+            self.label2id = _inverse(id2label)
+
+    if not TYPE_CHECKING:  # for a type checker there is no other attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """A published value that nothing here reads is there all the same, as where no file says another."""
+            if name in UNREAD:
+                return UNREAD[name]
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def _keep(self, key: str, value: Any) -> None:
         """Keep an unknown value: as an attribute, unless that would hide something of the class or of the instance."""
@@ -117,6 +164,7 @@ class PretrainedConfig:
     id2label: dict[int, str]
     label2id: dict[str, int]
     hidden_act: str | Callable[..., Any]  # set by the model's own class; the one value that may be no plain data
+    _name_or_path: str  # under its published name, by which other libraries read it
     # How models built from this configuration attend, under its published name; None leaves it to them. No part of a
     # file.
     _attn_implementation: str | None
@@ -136,7 +184,7 @@ class PretrainedConfig:
             raise ConfigError(f"num_labels must be a positive integer, received {num_labels!r}")
         if len(getattr(self, "id2label", {})) != num_labels:
             self.id2label = {index: f"LABEL_{index}" for index in range(num_labels)}
-            self.label2id = {label: index for index, label in self.id2label.items()}
+            self.label2id = _inverse(self.id2label)
 
     @property
     def use_return_dict(self) -> bool:
@@ -144,13 +192,13 @@ class PretrainedConfig:
         return bool(self.return_dict) and not getattr(self, "torchscript", False)
 
     @property
-    def _name_or_path(self) -> str:
-        """The published name of ``name_or_path``, which other libraries read."""
-        return self.name_or_path
+    def name_or_path(self) -> str:
+        """What ``AutoConfig.from_pretrained``, or a model's ``from_pretrained``, was asked for."""
+        return self._name_or_path
 
-    @_name_or_path.setter
-    def _name_or_path(self, value: str) -> None:
-        self.name_or_path = value
+    @name_or_path.setter
+    def name_or_path(self, value: Any) -> None:
+        self._name_or_path = str(value or "")
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Self:
         """The configuration of the part that reads text, which is all of it."""
@@ -195,19 +243,28 @@ class PretrainedConfig:
         Args:
             config_dict: the content; unknown keys are kept.
             **kwargs: values that win over it. With ``return_unused_kwargs=True`` the answer is ``(config, unused)``,
-                where ``unused`` are the arguments that name no value of the class or of ``config_dict``.
+                where ``unused`` are the arguments that name no value of the class or of ``config_dict``, and the dtype.
 
         Raises:
             ConfigError: for another architecture, or for values that no model can be built from.
             TypeError: for arguments that name no value, unless ``return_unused_kwargs=True``.
         """
+        if not isinstance(config_dict, Mapping):
+            raise ConfigError(
+                f"{cls.__name__}.from_dict() expects a dictionary, received {an(type(config_dict).__name__)}; "
+                "read a file or a name with from_pretrained(...)"
+            )
         return_unused = kwargs.pop("return_unused_kwargs", False)
-        known = known_names(cls()) | set(config_dict)
+        known = known_names(cls()) | _argument_names(cls) | set(config_dict)
         unused = {key: value for key, value in kwargs.items() if key not in known}
         if not return_unused:
             refuse_unknown(unused, known, cls.__name__)
         config = cls(**_merged(config_dict, {key: value for key, value in kwargs.items() if key in known}))
-        return (config, unused) if return_unused else config
+        if return_unused:
+            # As published, the dtype comes back too: it is an argument of a model's from_pretrained as well.
+            asked = [kwargs[key] for key in ("dtype", "torch_dtype") if kwargs.get(key) is not None]
+            return config, {**unused, **({"dtype": asked[0]} if asked else {})}
+        return config
 
     @classmethod
     def from_json_file(cls: type[ConfigT], json_file: str | os.PathLike[str], **overrides: Any) -> ConfigT:
@@ -291,12 +348,11 @@ class PretrainedConfig:
         """The content of a checkpoint's ``config.json``, and the keyword arguments that are not about finding it."""
         where = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
         kwargs = without_published(kwargs)
+        check_name(pretrained_model_name_or_path, f"{cls.__name__}.from_pretrained()")
         path = Path(pretrained_model_name_or_path)
         if not path.is_file():
             path = resolve(pretrained_model_name_or_path, patterns=("config.json",), **where) / "config.json"
-        values = read_config_json(path)
-        values["name_or_path"] = str(pretrained_model_name_or_path)
-        return values, kwargs
+        return read_config_json(path), kwargs
 
     def to_dict(self) -> dict[str, Any]:
         """Every value as plain Python, ready for ``from_dict``."""
@@ -311,7 +367,7 @@ class PretrainedConfig:
     def to_diff_dict(self) -> dict[str, Any]:
         """The content of ``config.json``: the model's numbers, and what differs from the shared defaults."""
         values = self.to_dict()
-        values.pop("name_or_path")
+        values.pop("_name_or_path")
         if self.id2label == {0: "LABEL_0", 1: "LABEL_1"} and self.label2id == {"LABEL_0": 0, "LABEL_1": 1}:
             del values["id2label"], values["label2id"]
         return {
@@ -325,9 +381,9 @@ class PretrainedConfig:
             ConfigError: if a value cannot be written, such as a callable ``hidden_act``.
         """
         values = self.to_diff_dict() if use_diff else self.to_dict()
-        if callable(self.hidden_act):
+        if callable(values.get("hidden_act")):
             raise ConfigError(
-                f"hidden_act is the callable {self.hidden_act!r}, which config.json cannot hold; "
+                f"hidden_act is the callable {values['hidden_act']!r}, which config.json cannot hold; "
                 f"set config.hidden_act to one of {', '.join(ACTIVATIONS)} before saving"
             )
         try:
@@ -356,26 +412,24 @@ class PretrainedConfig:
 
         Args:
             save_directory: the folder.
-            push_to_hub: must be false; nothing here uploads.
-            **kwargs: the published arguments of an upload (``repo_id``, ``token``, ``commit_message``, ...), without
-                effect.
+            push_to_hub: upload it afterwards.
+            **kwargs: of the upload, as in :meth:`push_to_hub`; ``repo_id`` is by default the folder's name.
 
         Raises:
-            InputError: for ``push_to_hub=True``.
             ConfigError: if a value cannot be written, such as a callable ``hidden_act``.
             CheckpointError: if ``save_directory`` is a file.
+            UploadError, MissingBackendError: if it cannot be uploaded.
             TypeError: for an argument that is not known.
         """
-        refuse_unknown(kwargs, UPLOAD_ARGUMENTS, f"{type(self).__name__}.save_pretrained()")
-        refuse_upload(push_to_hub)
-        text = self.to_json_string()
         folder = Path(save_directory)
-        if folder.is_file():
-            raise CheckpointError(f"save_pretrained expects a folder, received the file {folder}; name a folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        from xlmr_core.atomic_files import write_atomically
+        with upload_after(self, folder, push_to_hub, kwargs):
+            text = self.to_json_string()
+            if folder.is_file():
+                raise CheckpointError(f"save_pretrained expects a folder, received the file {folder}; name a folder")
+            folder.mkdir(parents=True, exist_ok=True)
+            from xlmr_core.atomic_files import write_atomically
 
-        write_atomically(folder / "config.json", text.encode())
+            write_atomically(folder / "config.json", text.encode())
 
     def update(self, config_dict: Mapping[str, Any]) -> None:
         """Set several values at once, checked together."""
@@ -386,6 +440,35 @@ class PretrainedConfig:
             else:
                 self._keep(key, value)
         self.validate()
+
+    def update_from_string(self, update_str: str) -> None:
+        """Set several values at once, from a text such as ``num_hidden_layers=2,hidden_act=relu,use_cache=false``.
+
+        Raises:
+            ConfigError: for a name that there is not, a value of another type than the one it replaces, or values that
+                no model can be built from.
+        """
+        there = self.to_dict()
+        values: dict[str, Any] = {}
+        for pair in update_str.split(","):
+            key, equals, text = (part.strip() for part in pair.partition("="))
+            if not equals or key not in there:
+                hint = suggestion(key, there) if equals else "write key=value, separated by commas"
+                raise ConfigError(f"update_from_string expects values of this configuration, received {pair!r}; {hint}")
+            values[key] = _read_as(there[key], text, key)
+        self.update(values)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str | type = "AutoConfig") -> NoReturn:
+        """Refused: no code is saved with a checkpoint, nor run from one; ``AutoConfig.register`` makes a class known.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            f"no code is saved with a checkpoint, received register_for_auto_class() of {cls.__name__}; where the "
+            f"class is imported, call AutoConfig.register({cls.model_type!r}, {cls.__name__})"
+        )
 
     def copy(self: ConfigT, **overrides: Any) -> ConfigT:
         """A copy with some values replaced; the original stays as it is.
@@ -402,7 +485,11 @@ class PretrainedConfig:
         if not isinstance(other, PretrainedConfig) or type(self) is not type(other):
             return False
         # Where a configuration came from is no part of it.
-        return {**self.to_dict(), "name_or_path": None} == {**other.to_dict(), "name_or_path": None}
+        return {**self.to_dict(), "_name_or_path": None} == {**other.to_dict(), "_name_or_path": None}
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the values, so that ``name in config`` says whether there is one."""
+        return iter(self.to_dict())
 
     __hash__ = None  # type: ignore[assignment]  # mutable, as published scripts expect
 
@@ -418,12 +505,70 @@ def dtype_name(dtype: Any) -> str | None:
     return str(getattr(dtype, "name", None) or getattr(dtype, "__name__", dtype)).removeprefix("torch.")
 
 
+def check_name(name_or_path: object, caller: str) -> None:
+    """Refuse what is no name, folder or file, where ``from_pretrained`` expects one.
+
+    Args:
+        name_or_path: what was passed.
+        caller: what to call the place in the message.
+
+    Raises:
+        ConfigError: if it is a configuration or anything else.
+    """
+    if not isinstance(name_or_path, str | os.PathLike):
+        what = an(type(name_or_path).__name__)
+        remedy = (
+            "pass it as config=, or build a model of it with the class itself, or with from_config"
+            if isinstance(name_or_path, PretrainedConfig)
+            else "pass the folder or the name of a model"
+        )
+        raise ConfigError(f"{caller} expects a name or folder, received {what}; {remedy}")
+
+
+@functools.cache
+def _positional_names(config_class: type[PretrainedConfig]) -> tuple[str, ...]:
+    """The names of what a configuration class takes by position."""
+    code = getattr(config_class.__init__, "__code__", None)
+    return () if code is None else code.co_varnames[1 : code.co_argcount]
+
+
+@functools.cache
+def _argument_names(config_class: type[PretrainedConfig]) -> frozenset[str]:
+    """The names of what a configuration class reads: the arguments of its constructors, and what all have."""
+    names = {*SHARED_DEFAULTS, "id2label", "label2id", *ALIASES}
+    for part in config_class.__mro__:
+        code = getattr(vars(part).get("__init__"), "__code__", None)
+        if code is not None:
+            names.update(code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount])
+    return frozenset(names)
+
+
+def _inverse(id2label: Mapping[int, Any]) -> dict[Any, int]:
+    """The ids of the labels, by their names."""
+    return {label: index for index, label in id2label.items()}
+
+
+def _read_as(old: Any, text: str, key: str) -> Any:
+    """A text as a value of the type of the one that it replaces."""
+    words = {**dict.fromkeys(("true", "1", "y", "yes"), True), **dict.fromkeys(("false", "0", "n", "no"), False)}
+    try:
+        if isinstance(old, bool):
+            return words[text.lower()]
+        if isinstance(old, int | float | str):
+            return type(old)(text)
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"{key} must be {an(type(old).__name__)}, received {text!r}; it is {old!r} now") from error
+    raise ConfigError(f"{key} is {old!r} and no number, word or truth value; set it as an attribute")
+
+
 def _merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A file's values under those that were passed; of several names of labels and dtype only the winner's stay."""
     merged = dict(values)
+    # None asks for nothing: scripts pass the labels that they may not have.
+    overrides = {key: value for key, value in overrides.items() if value is not None or key not in LABELS}
     labels = merged.get("id2label")
     # A file's labels count for more than a number that older versions left beside them.
-    if labels or not {"num_labels", "id2label", "label2id"}.isdisjoint(overrides):
+    if labels or not LABELS.isdisjoint(overrides):
         merged.pop("num_labels", None)
         merged.pop("_num_labels", None)
     same_size = isinstance(labels, Mapping) and overrides.get("num_labels") == len(labels)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from xlmr_core.errors import ConfigError
+from xlmr_core.wording import nearest
 
 if TYPE_CHECKING:
     from xlmr_core.config import XLMRobertaConfig
@@ -57,16 +58,18 @@ def check_values(config: XLMRobertaConfig) -> None:
         ),
         (
             callable(act) or act in ACTIVATIONS,
-            f"hidden_act must be one of {', '.join(ACTIVATIONS)} or a callable, received {act!r}",
+            f"hidden_act must be one of {', '.join(ACTIVATIONS)} or a callable, received {act!r}"
+            f"{_near(act, ACTIVATIONS)}",
         ),
         (
             config.position_embedding_type in POSITION_EMBEDDING_TYPES,
             f"position_embedding_type must be one of {', '.join(POSITION_EMBEDDING_TYPES)}, received "
-            f"{config.position_embedding_type!r}",
+            f"{config.position_embedding_type!r}{_near(config.position_embedding_type, POSITION_EMBEDDING_TYPES)}",
         ),
         (
             config.problem_type in PROBLEM_TYPES,
-            f"problem_type must be one of {', '.join(str(p) for p in PROBLEM_TYPES)}, received {config.problem_type!r}",
+            f"problem_type must be one of {', '.join(str(p) for p in PROBLEM_TYPES)}, received {config.problem_type!r}"
+            f"{_near(config.problem_type, PROBLEM_TYPES)}",
         ),
         (
             _is_integer(pad) and 0 <= pad < config.vocab_size,
@@ -153,6 +156,8 @@ def label_map(pairs: Iterable[tuple[Any, Any]], key: str) -> dict[int, Any]:
             raise ConfigError(
                 f"{key} must give each label an integer, such as {_LABEL_EXAMPLES[key]}; it has {index!r}"
             ) from error
+        if not isinstance(label, Hashable):
+            raise ConfigError(f"{key} must name each label by a word, such as {_LABEL_EXAMPLES[key]}; it has {label!r}")
         labels[number] = label
     return labels
 
@@ -165,6 +170,12 @@ def pruned_head_map(value: Any) -> dict[int, list[int]]:
         raise ConfigError(
             f"pruned_heads must map layers to lists of heads, such as {{0: [2, 3]}}, received {value!r}"
         ) from error
+
+
+def _near(value: Any, allowed: Iterable[Any]) -> str:
+    """A question after the word that was probably meant."""
+    near = nearest(value, [word for word in allowed if word is not None]) if isinstance(value, str) else ""
+    return f"; did you mean {near!r}?" if near else ""
 
 
 def _is_integer(value: Any) -> bool:

@@ -1,20 +1,29 @@
-"""The errors a user can cause, one class per place where they arise.
+"""The errors a user can cause, one class per place where they arise, and the warnings of what may be a mistake.
 
-Every message says what was expected, what came, and what to do. All of them are ``ValueError``; the ones about files
-are ``OSError`` as well, because that is what scripts written for the original libraries catch.
+Every message says what was expected, what came, and what to do. All errors are ``ValueError``; the ones about files
+are ``OSError`` as well, because that is what scripts written for the original libraries catch. All warnings are
+``UserWarning``; ``warnings.simplefilter("ignore", LoadWarning)`` silences one kind of them, ``"error"`` makes it an
+error.
 """
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 __all__ = [
     "CheckpointError",
     "ConfigError",
+    "ConfigWarning",
     "InputError",
+    "LoadWarning",
     "MismatchError",
     "MissingBackendError",
     "ModelNotFoundError",
     "TokenizerError",
+    "UploadError",
     "XLMRError",
+    "warn_caller",
 ]
 
 
@@ -46,5 +55,29 @@ class ModelNotFoundError(XLMRError, OSError):
     """A model name or folder that cannot be found (locally, built in, or on the hub)."""
 
 
+class UploadError(XLMRError, OSError):
+    """An upload to the hub that did not come about."""
+
+
 class MissingBackendError(XLMRError, ImportError):
     """An optional package that the call needs and that is not installed."""
+
+
+class LoadWarning(UserWarning):
+    """Something about a load that is worth a look: weights that start fresh and have to be trained, or weights of the
+    checkpoint that the model has no place for.
+
+    It is one warning a load. ``from_pretrained(..., output_loading_info=True)`` gives the same as data.
+    """
+
+
+class ConfigWarning(UserWarning):
+    """A key of a configuration that nothing reads, and that is probably a misspelling of one that is not given."""
+
+
+def warn_caller(message: str, category: type[UserWarning]) -> None:
+    """Warn at the line outside this library that asked for what is warned of."""
+    depth, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("xlmr_"):
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=depth)

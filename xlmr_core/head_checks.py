@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xlmr_core.checks import IGNORE_INDEX, Kind, Seen, check_integers, check_range, check_shape, check_source
+import numpy as np
+
+from xlmr_core.checks import IGNORE_INDEX, Kind, Seen, check_integers, check_range, check_shape, check_source, place_of
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import ConfigError, InputError
 from xlmr_core.losses import Problem, sequence_problem
@@ -22,6 +24,7 @@ __all__ = [
     "check_shape_of_choices",
     "check_span",
     "check_where_logits_are_computed",
+    "refuse_gaps",
     "refuse_tied_projection",
 ]
 
@@ -31,20 +34,59 @@ Shape = Sequence[int]
 # ---- Labels
 
 
-def check_class_labels(labels: Seen | None, classes: int, *shapes: Shape) -> None:
-    """Refuse labels that are not integers in [0, classes) or -100, or of another shape than those given."""
+def check_class_labels(labels: Seen | None, classes: int, *shapes: Shape, otherwise: str = "") -> None:
+    """Refuse labels that are not integers in [0, classes) or -100, or of another shape than those given.
+
+    Args:
+        labels: what came.
+        classes: how many there are.
+        shapes: those that they may have.
+        otherwise: what else the labels may mean to this model, and how to say so.
+    """
     if labels is None:
         return
-    check_shape(labels.name, labels.shape, *shapes)
+    is_one_each = len(labels.shape) == 1 < min(map(len, shapes))
+    check_shape(labels.name, labels.shape, *shapes, cure="pass one for every token" if is_one_each else "")
     if labels.kind is not Kind.INTEGER:
+        refuse_gaps(labels)
         raise InputError(
             f"{labels.name} must hold integers here, received {labels.dtype_name}; "
-            "convert them, or set config.problem_type"
+            f"convert them to integers (int64){' with config.label2id' if labels.kind is Kind.TEXT else ''}"
+            f"{otherwise and ', or '}{otherwise}"
         )
     if labels.values is not None:
         values = labels.values()
         meaning = f"the number of classes, or {IGNORE_INDEX} to ignore; check num_labels and the labels' ids"
-        check_range(labels.name, values[values != IGNORE_INDEX], 0, classes - 1, meaning)
+        check_range(labels.name, np.where(values == IGNORE_INDEX, 0, values), 0, classes - 1, meaning)
+
+
+def refuse_gaps(labels: Seen) -> None:
+    """Refuse labels some of which are no numbers: what a table reads from a column with a gap."""
+    if labels.kind is Kind.FLOATING and labels.values is not None:
+        gaps = ~np.isfinite(labels.values())
+        if gaps.any():
+            raise InputError(
+                f"{labels.name} must be numbers, received {labels.values()[gaps][0].item()}{place_of(gaps)}, as a "
+                "column with a gap gives it; leave such rows out, or fill the gap"
+            )
+
+
+# What labels of a shape that does not fit are likely to be, by what they mean to the model as it is: one number each
+# for every text, or one for every class of every text.
+_ONE, _SEVERAL = "one a text", "one a text and class"
+_ADVICE = {
+    (Problem.SINGLE_LABEL, _SEVERAL): (
+        "for several classes a text set config.problem_type = 'multi_label_classification'"
+    ),
+    (Problem.MULTI_LABEL, _ONE): (
+        "for one class a text pass integers (int64) and problem_type 'single_label_classification' or None; for one "
+        "number a text set num_labels=1"
+    ),
+    (Problem.REGRESSION, _ONE): (
+        "for one number a text set num_labels=1; for one class a text set "
+        "config.problem_type = 'single_label_classification'"
+    ),
+}
 
 
 def check_sequence_labels(config: XLMRobertaConfig, labels: Seen | None, batch: int, classes: int) -> None:
@@ -60,19 +102,29 @@ def check_sequence_labels(config: XLMRobertaConfig, labels: Seen | None, batch: 
     if labels is None:
         return
     problem = sequence_problem(config, labels_are_integers=labels.kind is Kind.INTEGER)
+    one, several = [(batch,), (batch, 1)], [(batch, classes)]
+    is_one = problem is Problem.SINGLE_LABEL or (problem is Problem.REGRESSION and classes == 1)
+    looks = _SEVERAL if is_one else _ONE
+    fits = any(tuple(labels.shape) == tuple(shape) for shape in (several if is_one else one))
+    check_shape(
+        labels.name, labels.shape, *(one if is_one else several), cure=_ADVICE.get((problem, looks), "") if fits else ""
+    )
     if problem is Problem.SINGLE_LABEL:
-        check_class_labels(labels, classes, (batch,), (batch, 1))
+        otherwise = "set config.problem_type = 'regression' and num_labels=1 for one number a text"
+        check_class_labels(labels, classes, *one, otherwise=otherwise)
         return
-    if labels.kind is Kind.COMPLEX:
-        raise InputError(f"labels must hold numbers, received {labels.dtype_name}")
-    one_number = problem is Problem.REGRESSION and classes == 1
-    check_shape(labels.name, labels.shape, *([(batch,), (batch, 1)] if one_number else [(batch, classes)]))
+    if labels.kind in (Kind.COMPLEX, Kind.TEXT, Kind.OTHER):
+        raise InputError(
+            f"{labels.name} must hold numbers, received {labels.dtype_name}; convert them to numbers (config.label2id)"
+        )
+    refuse_gaps(labels)
     if problem is Problem.MULTI_LABEL and labels.values is not None:
         values = labels.values()
-        outside = values[(values < 0) | (values > 1)]
-        if outside.size:
+        outside = (values < 0) | (values > 1)
+        if outside.any():
             raise InputError(
-                f"labels must lie between 0 and 1, received {outside[0].item()}; each says whether a class applies"
+                f"{labels.name} must lie between 0 and 1, received {values[outside][0].item()}{place_of(outside)}; "
+                "each says whether a class applies"
             )
 
 
@@ -109,13 +161,13 @@ def check_shape_of_choices(
     """
     source = check_source(input_ids, inputs_embeds)
     shape = tuple(source.shape)
-    if len(shape) != (4 if input_ids is None else 3):
-        last = ", hidden" if input_ids is None else ""
-        raise InputError(f"{source.name} must have the shape (batch, choices, length{last}), received {shape}")
     if 0 in shape[:3]:
         raise InputError(
             f"expected at least one example, choice and token, received the shape {shape}; skip empty batches"
         )
+    if len(shape) != (4 if input_ids is None else 3):
+        last = ", hidden" if input_ids is None else ""
+        raise InputError(f"{source.name} must have the shape (batch, choices, length{last}), received {shape}")
     for other in others:
         if other is not None and tuple(other.shape[:3]) != shape[:3]:
             check_shape(other.name, other.shape, shape[:3])
@@ -168,6 +220,7 @@ def check_masked_positions(positions: Seen | None, batch: int, length: int) -> N
             worst = low if low < -1 else high
             raise InputError(
                 f"masked_positions must lie between -1 (none) and {length - 1} (the last token), received {worst}"
+                f"{place_of(values == worst)}"
             )
 
 

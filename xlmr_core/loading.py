@@ -14,6 +14,7 @@ from typing import Any
 from xlmr_core.arguments import (
     FORMAT_ARGUMENTS,
     HUB_ARGUMENTS,
+    LOADER_ARGUMENTS,
     MODEL_NOT_NEEDED,
     PART,
     Served,
@@ -24,6 +25,7 @@ from xlmr_core.arguments import (
 from xlmr_core.checkpoints.found import Found, fetch, fetch_files, format_asked_for, read_config_values
 from xlmr_core.checkpoints.load_plan import UNUSED, LoadReport, TensorFile
 from xlmr_core.config import AutoConfig, XLMRobertaConfig
+from xlmr_core.config_base import check_name
 from xlmr_core.errors import InputError
 from xlmr_core.formats.parts import names_of_model
 from xlmr_core.formats.safetensors_format import OWN_NAMES
@@ -92,11 +94,13 @@ def read_request(
         InputError: for a published argument whose value cannot be served.
         TypeError: for an argument that neither the loader, nor the model, nor the configuration knows.
     """
+    if name_or_path is not None and not isinstance(name_or_path, Found):
+        check_name(name_or_path, f"{kind.__name__}.from_pretrained()")
     format, where = _where_to_look(arguments)
     left = without_published(arguments, only, (*MODEL_NOT_NEEDED, *HUB_ARGUMENTS, *FORMAT_ARGUMENTS, PART))
     names, takes_any = kind._constructor_arguments()
-    others = set(left) - known_names(kind.config_class())  # a name of the configuration is the configuration's
-    constructor = {key: left.pop(key) for key in (others if takes_any else others & names)}
+    own_names = set(left) - known_names(kind.config_class())  # a name of the configuration is the configuration's
+    constructor = {key: left.pop(key) for key in (own_names if takes_any else own_names & names)}
     found = None
     values: Callable[[], dict[str, Any]] = dict
     if name_or_path is None:
@@ -109,7 +113,8 @@ def read_request(
         found = fetch(name_or_path, format, **where)
         found = replace(found, part=arguments.get(PART, found.part))
         values = found.config_values
-    own = model_config(kind.config_class, kind.__name__, values, config, left)
+    others = {*names, *LOADER_ARGUMENTS, *HUB_ARGUMENTS, *FORMAT_ARGUMENTS}
+    own = model_config(kind.config_class, kind.__name__, values, config, left, others)
     name = found.name if found is not None else name_or_path
     own.name_or_path = "" if name is None else str(name)
     return Request(None if has_state_dict else found, own, constructor, arguments.get(PART))
@@ -121,6 +126,7 @@ def model_config(
     values: Callable[[], dict[str, Any]],
     config: XLMRobertaConfig | str | os.PathLike[str] | None,
     overrides: Mapping[str, Any],
+    others: Iterable[str] = (),
 ) -> XLMRobertaConfig:
     """The configuration of a model to load, the checkpoint's own or the one that was passed, with values replaced.
 
@@ -130,6 +136,7 @@ def model_config(
         values: reads the checkpoint's own.
         config: in place of the checkpoint's own; a caller's own object stays as it is.
         overrides: values by name.
+        others: names of what else the call takes, for messages.
 
     Raises:
         ConfigError: for a configuration of another family, or values that no model can be built from.
@@ -141,7 +148,7 @@ def model_config(
         known = config
     else:
         known = kind.from_pretrained(config)
-    check_known(known, overrides, f"{caller}.from_pretrained()")
+    check_known(known, overrides, f"{caller}.from_pretrained()", others)
     return known.copy(**overrides)
 
 
@@ -158,6 +165,7 @@ def auto_checkpoint(
         ModelNotFoundError, CheckpointError, ConfigError: if there is no such checkpoint, or none that says what it is.
     """
     config = arguments.get("config")
+    check_name(name_or_path, "from_pretrained")
     if isinstance(config, XLMRobertaConfig):
         return config, name_or_path
     format, where = _where_to_look(arguments)

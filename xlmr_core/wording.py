@@ -1,11 +1,11 @@
-"""How a sentence counts: one thing or several, and which known word a wrong one is near."""
+"""How a sentence counts: one thing or several, with which article, and which known word a wrong one is near."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sized
 
-__all__ = ["counted", "nearest", "number"]
+__all__ = ["an", "counted", "letters_apart", "nearest", "number"]
 
 
 def counted(count: int, noun: str, nouns: str = "") -> str:
@@ -27,3 +27,29 @@ def number(things: int | Sized, one: str, several: str) -> str:
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word that was probably meant, or an empty text."""
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)), "")
+
+
+def letters_apart(one: str, other: str, most: int) -> int:
+    """How many letters have to be added, left out, replaced, or swapped with their neighbour to make one word of the
+    other; ``most + 1`` for more than ``most``.
+    """
+    if abs(len(one) - len(other)) > most:
+        return most + 1
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        row = [i]
+        for j, b in enumerate(other, 1):
+            step = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (a != b))
+            if i > 1 and j > 1 and a == other[j - 2] and b == one[i - 2]:
+                step = min(step, before[j - 2] + 1)
+            row.append(step)
+        before, last = last, row
+    return min(last[-1], most + 1)
+
+
+def an(noun: str) -> str:
+    """A noun with its article: ``an XLMRobertaConfig``, ``a TFXLMRobertaModel``, ``an int``."""
+    first = noun[:1]
+    said_as_a_letter = noun[:2].isupper()  # XLMRoberta..., TFXLMRoberta...
+    return f"an {noun}" if first in ("AEFHILMNORSX" if said_as_a_letter else "aeioAEIO") else f"a {noun}"

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xlmr_core.backends import import_when_used
-from xlmr_core.config import AutoConfig, XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core import __version__
+from xlmr_core.config import AutoConfig, PretrainedConfig, XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core.importing import import_when_used
 from xlmr_flax.auto import (
     FlaxAutoModel,
     FlaxAutoModelForCausalLM,
     FlaxAutoModelForMaskedLM,
     FlaxAutoModelForMultipleChoice,
+    FlaxAutoModelForPreTraining,
     FlaxAutoModelForQuestionAnswering,
     FlaxAutoModelForSequenceClassification,
     FlaxAutoModelForTokenClassification,
@@ -51,6 +53,7 @@ __all__ = [
     "FlaxAutoModelForCausalLM",
     "FlaxAutoModelForMaskedLM",
     "FlaxAutoModelForMultipleChoice",
+    "FlaxAutoModelForPreTraining",
     "FlaxAutoModelForQuestionAnswering",
     "FlaxAutoModelForSequenceClassification",
     "FlaxAutoModelForTokenClassification",
@@ -70,12 +73,14 @@ __all__ = [
     "FlaxXLMRobertaXLForTokenClassification",
     "FlaxXLMRobertaXLModel",
     "FlaxXLMRobertaXLPreTrainedModel",
+    "PretrainedConfig",
     "XLMRobertaConfig",
     "XLMRobertaTokenizer",
     "XLMRobertaTokenizerFast",
     "XLMRobertaXLConfig",
     "pipeline",
     "to_tensor",
+    "__version__",
 ]
 
 register_outputs()

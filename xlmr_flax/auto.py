@@ -5,11 +5,19 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
-from xlmr_core.arguments import MODEL_NOT_NEEDED, without_published
+import jax.numpy as jnp
+
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import model_class_name
 from xlmr_core.loading import auto_checkpoint
-from xlmr_core.pretrained import refuse_building
+from xlmr_core.pretrained import (
+    arguments_to_build,
+    check_auto_config,
+    dtype_to_build,
+    refuse_building,
+    register_model,
+    registered_model,
+)
 from xlmr_flax import modeling_xlm_roberta, modeling_xlm_roberta_xl
 from xlmr_flax.loading import MODEL_ONLY
 from xlmr_flax.pretrained import PreTrainedModel
@@ -19,6 +27,7 @@ __all__ = [
     "FlaxAutoModelForCausalLM",
     "FlaxAutoModelForMaskedLM",
     "FlaxAutoModelForMultipleChoice",
+    "FlaxAutoModelForPreTraining",
     "FlaxAutoModelForQuestionAnswering",
     "FlaxAutoModelForSequenceClassification",
     "FlaxAutoModelForTokenClassification",
@@ -37,15 +46,36 @@ def model_class(config: XLMRobertaConfig, head: str) -> type[PreTrainedModel]:
 class _AutoModel:
     head: ClassVar[str]
 
-    def __init__(self) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         refuse_building(type(self))
+
+    @classmethod
+    def register(cls, config_class: type[XLMRobertaConfig], model_class: type, exist_ok: bool = False) -> None:
+        """Let this class build models of your own for configurations of your own.
+
+        Args:
+            config_class: of the configurations, made known by ``AutoConfig.register``.
+            model_class: of the models; its ``config_class`` is that class.
+            exist_ok: let it take the place of another one.
+
+        Raises:
+            ConfigError: for classes of another kind or that do not belong together, or if there is a model already.
+        """
+        register_model(cls, config_class, model_class, PreTrainedModel, exist_ok)
+
+    @classmethod
+    def _class_for(cls, config: XLMRobertaConfig) -> type[PreTrainedModel]:
+        """The class of the model for a configuration: a registered one, or the published one of the head."""
+        check_auto_config(cls, config)
+        return registered_model(cls, config) or model_class(config, cls.head)
 
     @classmethod
     def from_config(
         cls,
         config: XLMRobertaConfig,
         *,
-        dtype: Any = "float32",
+        dtype: Any = None,
+        torch_dtype: Any = None,
         attn_implementation: str | None = None,
         packing: str | None = None,
         **kwargs: Any,
@@ -54,13 +84,15 @@ class _AutoModel:
 
         Args:
             config: of the model.
-            dtype: in which everything is computed.
+            dtype: in which everything is computed; by default the config's, or float32 where it has none.
+                ``torch_dtype`` is its older name.
             attn_implementation, packing: as in ``from_pretrained``.
             **kwargs: model arguments such as ``seed``, ``_do_init`` or ``add_pooling_layer``.
         """
-        model = model_class(config, cls.head)(
-            config, dtype=dtype, **without_published(kwargs, MODEL_ONLY, MODEL_NOT_NEEDED)
-        )
+        kind = cls._class_for(config)
+        dtype = dtype_to_build(torch_dtype if dtype is None else dtype, config)
+        dtype = jnp.float32 if dtype is None else dtype
+        model = kind(config, dtype=dtype, **arguments_to_build(cls, kind, kwargs, MODEL_ONLY))
         if attn_implementation is not None:
             model.set_attn_implementation(attn_implementation)
         if packing is not None:
@@ -74,7 +106,7 @@ class _AutoModel:
         """Load a checkpoint; arguments as in :func:`xlmr_flax.loading.from_pretrained`."""
         config, source = auto_checkpoint(pretrained_model_name_or_path, kwargs)
         kwargs["config"] = config
-        return model_class(config, cls.head).from_pretrained(source, *model_args, **kwargs)
+        return cls._class_for(config).from_pretrained(source, *model_args, **kwargs)
 
 
 class FlaxAutoModel(_AutoModel):
@@ -117,3 +149,7 @@ class FlaxAutoModelForQuestionAnswering(_AutoModel):
     """Extractive question answering with a checkpoint's encoder."""
 
     head = "ForQuestionAnswering"
+
+
+class FlaxAutoModelForPreTraining(FlaxAutoModelForMaskedLM):
+    """The published name for what a checkpoint was pretrained with, which is masked language modelling."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xlmr_core.calls import Call, read_call
-from xlmr_core.checks import Kind, Seen, refuse_type
+from xlmr_core.checks import Kind, Seen, refuse_layout, refuse_type
 
 if TYPE_CHECKING:
     from xlmr_flax.encoder import EncoderModel
@@ -23,6 +23,7 @@ KINDS = {
     jnp.floating: Kind.FLOATING,
     jnp.complexfloating: Kind.COMPLEX,
     jnp.bool_: Kind.BOOLEAN,
+    np.character: Kind.TEXT,
 }
 
 
@@ -57,8 +58,10 @@ def see(name: str, array: Any) -> Seen | None:
     if array is None:
         return None
     if not isinstance(array, np.ndarray | jax.Array):
-        cure = "pass return_tensors='jax' or 'np' to the tokenizer, or numpy.asarray(...)"
-        refuse_type(name, array, "an array of JAX or NumPy", cure)
+        if hasattr(array, "todense"):  # jax.experimental.sparse, SciPy
+            refuse_layout(name, "sparse", f"{name}.todense()")
+        of_tokenizer, conversion = "return_tensors='jax' or 'np'", "numpy.asarray(...)"
+        refuse_type(name, array, "an array of JAX or NumPy", of_tokenizer=of_tokenizer, conversion=conversion)
     return Seen(name, tuple(array.shape), _kind(array.dtype), array.dtype, _values(array))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from xlmr_core.arguments import refuse_upload
+from xlmr_core.arguments import reworded_call
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.heads import OWN_HEAD, Head
@@ -20,6 +21,7 @@ from xlmr_core.outputs import ModelOutput
 from xlmr_core.own_classes import constructor_arguments
 from xlmr_core.packing import check_packing_mode
 from xlmr_core.pretrained import check_config, refuse_projection
+from xlmr_core.uploads import PushToHub, upload_after
 from xlmr_flax.functional import StaticConfig, flatten, read_params, unflatten, with_params, write_params
 from xlmr_flax.kernels import check_attn_implementation
 from xlmr_flax.linear import is_loading
@@ -31,7 +33,7 @@ from xlmr_flax.values import ModelValues
 __all__ = ["PreTrainedModel"]
 
 
-class PreTrainedModel(ModelValues, ResizableModel, nnx.Module):
+class PreTrainedModel(PushToHub, ModelValues, ResizableModel, nnx.Module):
     """Base class of all models.
 
     A class of your own derives from a published one, or from ``FlaxXLMRobertaPreTrainedModel`` or
@@ -75,6 +77,12 @@ class PreTrainedModel(ModelValues, ResizableModel, nnx.Module):
         # A class of a user's own has no encoder yet, and that draws its own values.
         if _do_init and not is_loading() and self._has_encoder():
             self.params = self.init_weights(jax.random.key(seed), input_shape)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let every class refuse an argument that a call does not take with the nearest that it takes."""
+        super().__init_subclass__(**kwargs)
+        if "__call__" in vars(cls):
+            cls.__call__ = _worded(vars(cls)["__call__"])  # type: ignore[method-assign]
 
     def _build(self, config: XLMRobertaConfig) -> None:
         """Make the layers. A user's class makes its own here or in its constructor."""
@@ -327,26 +335,44 @@ class PreTrainedModel(ModelValues, ResizableModel, nnx.Module):
         max_shard_size: int | str = "5GB",
         token: str | bool | None = None,
         safe_serialization: bool = True,
+        **kwargs: Any,
     ) -> None:
         """Save ``config.json`` and weights; an interruption leaves an older checkpoint in the folder whole.
 
         Args:
             save_directory: a folder; made if it is missing.
             params: a tree of parameters in place of the model's own.
-            push_to_hub: must be false; this library does not upload.
+            push_to_hub: upload the files afterwards.
             max_shard_size: size of a file at most, as a number of bytes or such as ``"5GB"``.
-            token: of the published signature, about uploads.
+            token: access token of an upload.
             safe_serialization: write safetensors, with the names and the layout that PyTorch models read too; ``False``
                 writes ``flax_model.msgpack``, as the original library did by default.
+            **kwargs: of the upload, as in :meth:`push_to_hub`; ``repo_id`` is by default the folder's name.
 
         Raises:
             InputError: for a value that cannot be served, parameters of another model, or ones without values.
             ConfigError: for a config that cannot be written.
             CheckpointError: if the disk refuses.
+            UploadError, MissingBackendError: if it cannot be uploaded.
         """
-        refuse_upload(push_to_hub)
         format = "safetensors" if safe_serialization else "flax"
-        save_pretrained(self, Path(save_directory), params=params, format=format, max_shard_size=max_shard_size)
+        folder = Path(save_directory)
+        with upload_after(self, folder, push_to_hub, {"token": token, **kwargs}):
+            save_pretrained(self, folder, params=params, format=format, max_shard_size=max_shard_size)
+
+
+def _worded(call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def called(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return call(self, *args, **kwargs)
+        except TypeError as error:
+            better = reworded_call(self, type(self).__call__, error, kwargs)
+            if better is None:
+                raise
+            raise better from None
+
+    return called
 
 
 def _cast(params: Mapping[str, Any], dtype: Any, mask: Any) -> dict[str, Any]:

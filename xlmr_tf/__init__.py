@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xlmr_core.backends import import_when_used
-from xlmr_core.config import AutoConfig, XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core import __version__
+from xlmr_core.config import AutoConfig, PretrainedConfig, XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core.importing import import_when_used
 from xlmr_tf import _keras as _keras
 from xlmr_tf.auto import (
     TFAutoModel,
     TFAutoModelForCausalLM,
     TFAutoModelForMaskedLM,
     TFAutoModelForMultipleChoice,
+    TFAutoModelForPreTraining,
     TFAutoModelForQuestionAnswering,
     TFAutoModelForSequenceClassification,
+    TFAutoModelForTextEncoding,
     TFAutoModelForTokenClassification,
+    TFAutoModelWithLMHead,
 )
 from xlmr_tf.modeling_xlm_roberta import (
     TFXLMRobertaForCausalLM,
@@ -48,13 +52,17 @@ if TYPE_CHECKING:
 __all__ = [
     "AutoConfig",
     "AutoTokenizer",
+    "PretrainedConfig",
     "TFAutoModel",
     "TFAutoModelForCausalLM",
     "TFAutoModelForMaskedLM",
     "TFAutoModelForMultipleChoice",
+    "TFAutoModelForPreTraining",
     "TFAutoModelForQuestionAnswering",
     "TFAutoModelForSequenceClassification",
+    "TFAutoModelForTextEncoding",
     "TFAutoModelForTokenClassification",
+    "TFAutoModelWithLMHead",
     "TFXLMRobertaForCausalLM",
     "TFXLMRobertaForMaskedLM",
     "TFXLMRobertaForMultipleChoice",
@@ -77,6 +85,7 @@ __all__ = [
     "XLMRobertaXLConfig",
     "pipeline",
     "to_tensor",
+    "__version__",
 ]
 
 register_outputs()

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from xlmr_core.calls import Call, read_call
-from xlmr_core.checks import Kind, Seen, refuse_type
+from xlmr_core.checks import Kind, Seen, refuse_layout, refuse_type
 from xlmr_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -86,9 +86,13 @@ def see(name: str, tensor: Any) -> Seen | None:
     """
     if tensor is None:
         return None
+    if isinstance(tensor, tf.RaggedTensor):
+        refuse_layout(name, "ragged", f"{name}.to_tensor(...) and a mask")
+    if isinstance(tensor, tf.SparseTensor):
+        refuse_layout(name, "sparse", f"tf.sparse.to_dense({name})")
     if not tf.is_tensor(tensor):
-        cure = "pass return_tensors='tf' to the tokenizer, or tf.convert_to_tensor(...)"
-        refuse_type(name, tensor, "a tf.Tensor", cure)
+        of_tokenizer, conversion = "return_tensors='tf'", "tf.convert_to_tensor(...)"
+        refuse_type(name, tensor, "a tf.Tensor", of_tokenizer=of_tokenizer, conversion=conversion)
     return Seen(name, shape_of(tensor), _kind(tensor.dtype), tensor.dtype, _values(tensor))
 
 
@@ -99,6 +103,8 @@ def _kind(dtype: tf.DType) -> Kind:
         return Kind.FLOATING
     if dtype.is_complex:
         return Kind.COMPLEX
+    if dtype is tf.string:
+        return Kind.TEXT
     return Kind.BOOLEAN if dtype is tf.bool else Kind.OTHER
 
 

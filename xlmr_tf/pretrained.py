@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from xlmr_core.arguments import refuse_upload
+from xlmr_core.arguments import reworded_call
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.heads import OWN_HEAD, Head
@@ -23,6 +23,7 @@ from xlmr_core.outputs import ModelOutput
 from xlmr_core.own_classes import constructor_arguments
 from xlmr_core.packing import check_packing_mode
 from xlmr_core.pretrained import check_config, refuse_projection
+from xlmr_core.uploads import PushToHub, upload_after
 from xlmr_tf.fit import TrainedByKeras
 from xlmr_tf.kernels import check_attn_implementation
 from xlmr_tf.linear import replace_values
@@ -38,7 +39,7 @@ __all__ = ["PreTrainedModel"]
 VARIABLES = ("_kernel", "_embeddings", "bias", "gamma", "beta")
 
 
-class PreTrainedModel(ModelValues, ResizableModel, TrainedByKeras, ExportedByKeras, keras.Model):
+class PreTrainedModel(PushToHub, ModelValues, ResizableModel, TrainedByKeras, ExportedByKeras, keras.Model):
     """Base class of all models.
 
     A class of your own derives from a published one, or from ``TFXLMRobertaPreTrainedModel`` or
@@ -136,13 +137,21 @@ class PreTrainedModel(ModelValues, ResizableModel, TrainedByKeras, ExportedByKer
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the model: inputs by position or by name, as a mapping, or as a list in the order of ``call``."""
+        """Call the model: inputs by position or by name, as a mapping, or as a list in the order of ``call``. An
+        argument that it does not take is refused with the nearest that it takes.
+        """
         if args and isinstance(args[0], Mapping):
             kwargs = {**args[0], **kwargs}
             args = args[1:]
         elif args and isinstance(args[0], list | tuple) and all(_is_array(x) for x in args[0]):
             args = (*args[0], *args[1:])
-        return super().__call__(*args, **kwargs)
+        try:
+            return super().__call__(*args, **kwargs)
+        except TypeError as error:
+            better = reworded_call(self, type(self).call, error, kwargs)
+            if better is None:
+                raise
+            raise better from None
 
     def finish(self, output: ModelOutput[tf.Tensor], return_dict: bool | None) -> Any:
         """The output object, or its tuple if the call or the config says so."""
@@ -307,6 +316,7 @@ class PreTrainedModel(ModelValues, ResizableModel, TrainedByKeras, ExportedByKer
         create_pr: bool = False,
         safe_serialization: bool = True,
         token: str | bool | None = None,
+        **kwargs: Any,
     ) -> None:
         """Save ``config.json`` and safetensors; an interruption leaves an older checkpoint in the folder whole.
 
@@ -315,21 +325,25 @@ class PreTrainedModel(ModelValues, ResizableModel, TrainedByKeras, ExportedByKer
         Args:
             save_directory: a folder; made if it is missing.
             saved_model, signatures: must be left out; ``model.export(path)`` makes a SavedModel.
-            version, create_pr, token: of the published signature, about SavedModels and uploads.
-            push_to_hub: must be false; this library does not upload.
+            version: of the published signature, about SavedModels.
+            create_pr, token: of an upload.
+            push_to_hub: upload the files afterwards.
             max_shard_size: size of a file at most, as a number of bytes or such as ``"5GB"``.
             safe_serialization: of the published signature; the files are safetensors, which every release of the
                 original since 2023 reads.
+            **kwargs: of the upload, as in :meth:`push_to_hub`; ``repo_id`` is by default the folder's name.
 
         Raises:
             InputError: for a value that cannot be served.
             ConfigError: for a config that cannot be written.
             CheckpointError: if the disk refuses.
+            UploadError, MissingBackendError: if it cannot be uploaded.
         """
         if saved_model or signatures is not None:
             raise InputError("saved_model=True asks for a SavedModel beside the checkpoint; call model.export(path)")
-        refuse_upload(push_to_hub)
-        save_pretrained(self, Path(save_directory), max_shard_size=max_shard_size)
+        folder, of_upload = Path(save_directory), {"token": token, "create_pr": create_pr, **kwargs}
+        with upload_after(self, folder, push_to_hub, of_upload):
+            save_pretrained(self, folder, max_shard_size=max_shard_size)
 
 
 def _is_array(x: Any) -> bool:

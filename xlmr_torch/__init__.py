@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xlmr_core.backends import import_when_used
-from xlmr_core.config import AutoConfig, XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core import __version__
+from xlmr_core.config import AutoConfig, PretrainedConfig, XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core.importing import import_when_used
 from xlmr_torch.auto import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForMultipleChoice,
+    AutoModelForPreTraining,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
+    AutoModelForTextEncoding,
     AutoModelForTokenClassification,
+    AutoModelWithLMHead,
 )
 from xlmr_torch.modeling_xlm_roberta import (
     XLMRobertaForCausalLM,
@@ -51,10 +55,14 @@ __all__ = [
     "AutoModelForCausalLM",
     "AutoModelForMaskedLM",
     "AutoModelForMultipleChoice",
+    "AutoModelForPreTraining",
     "AutoModelForQuestionAnswering",
     "AutoModelForSequenceClassification",
+    "AutoModelForTextEncoding",
     "AutoModelForTokenClassification",
+    "AutoModelWithLMHead",
     "AutoTokenizer",
+    "PretrainedConfig",
     "XLMRobertaConfig",
     "XLMRobertaForCausalLM",
     "XLMRobertaForMaskedLM",
@@ -78,6 +86,7 @@ __all__ = [
     "optimize_for_inference",
     "pipeline",
     "to_tensor",
+    "__version__",
 ]
 
 register_outputs()

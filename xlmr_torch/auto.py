@@ -7,11 +7,17 @@ from typing import Any, ClassVar
 
 import torch
 
-from xlmr_core.arguments import MODEL_NOT_NEEDED, without_published
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import model_class_name
 from xlmr_core.loading import auto_checkpoint
-from xlmr_core.pretrained import refuse_building
+from xlmr_core.pretrained import (
+    arguments_to_build,
+    check_auto_config,
+    dtype_to_build,
+    refuse_building,
+    register_model,
+    registered_model,
+)
 from xlmr_torch import modeling_xlm_roberta, modeling_xlm_roberta_xl
 from xlmr_torch.loading import MODEL_ONLY
 from xlmr_torch.placement import find_dtype
@@ -22,9 +28,12 @@ __all__ = [
     "AutoModelForCausalLM",
     "AutoModelForMaskedLM",
     "AutoModelForMultipleChoice",
+    "AutoModelForPreTraining",
     "AutoModelForQuestionAnswering",
     "AutoModelForSequenceClassification",
+    "AutoModelForTextEncoding",
     "AutoModelForTokenClassification",
+    "AutoModelWithLMHead",
     "model_class",
 ]
 
@@ -40,8 +49,28 @@ def model_class(config: XLMRobertaConfig, head: str) -> type[PreTrainedModel]:
 class _AutoModel:
     head: ClassVar[str]
 
-    def __init__(self) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         refuse_building(type(self))
+
+    @classmethod
+    def register(cls, config_class: type[XLMRobertaConfig], model_class: type, exist_ok: bool = False) -> None:
+        """Let this class build models of your own for configurations of your own.
+
+        Args:
+            config_class: of the configurations, made known by ``AutoConfig.register``.
+            model_class: of the models; its ``config_class`` is that class.
+            exist_ok: let it take the place of another one.
+
+        Raises:
+            ConfigError: for classes of another kind or that do not belong together, or if there is a model already.
+        """
+        register_model(cls, config_class, model_class, PreTrainedModel, exist_ok)
+
+    @classmethod
+    def _class_for(cls, config: XLMRobertaConfig) -> type[PreTrainedModel]:
+        """The class of the model for a configuration: a registered one, or the published one of the head."""
+        check_auto_config(cls, config)
+        return registered_model(cls, config) or model_class(config, cls.head)
 
     @classmethod
     def from_config(
@@ -58,14 +87,14 @@ class _AutoModel:
 
         Args:
             config: of the model.
-            dtype: of the parameters; ``None`` is the default one, ``"auto"`` the config's. ``torch_dtype`` is its older
-                name.
+            dtype: of the parameters; by default the config's, or PyTorch's where it has none. ``torch_dtype`` is its
+                older name.
             attn_implementation, packing: as in ``from_pretrained``.
             **kwargs: model arguments such as ``add_pooling_layer``.
         """
-        model = model_class(config, cls.head)(config, **without_published(kwargs, MODEL_ONLY, MODEL_NOT_NEEDED))
-        dtype = torch_dtype if dtype is None else dtype
-        dtype = config.dtype if dtype == "auto" else dtype
+        kind = cls._class_for(config)
+        model = kind(config, **arguments_to_build(cls, kind, kwargs, MODEL_ONLY))
+        dtype = dtype_to_build(torch_dtype if dtype is None else dtype, config)
         if attn_implementation is not None:
             model.set_attn_implementation(attn_implementation)
         if packing is not None:
@@ -79,7 +108,7 @@ class _AutoModel:
         """Load a checkpoint; arguments as in :func:`xlmr_torch.loading.from_pretrained`."""
         config, source = auto_checkpoint(pretrained_model_name_or_path, kwargs)
         kwargs["config"] = config
-        return model_class(config, cls.head).from_pretrained(source, *model_args, **kwargs)
+        return cls._class_for(config).from_pretrained(source, *model_args, **kwargs)
 
 
 class AutoModel(_AutoModel):
@@ -122,3 +151,15 @@ class AutoModelForQuestionAnswering(_AutoModel):
     """Extractive question answering with a checkpoint's encoder."""
 
     head = "ForQuestionAnswering"
+
+
+class AutoModelForPreTraining(AutoModelForMaskedLM):
+    """The published name for what a checkpoint was pretrained with, which is masked language modelling."""
+
+
+class AutoModelForTextEncoding(AutoModel):
+    """The published name for an encoder of texts, which is the bare encoder."""
+
+
+class AutoModelWithLMHead(AutoModelForMaskedLM):
+    """The older name of ``AutoModelForMaskedLM``."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from xlmr_core.calls import Call, read_call
-from xlmr_core.checks import Kind, Seen, refuse_type
+from xlmr_core.checks import Kind, Seen, refuse_layout, refuse_type
 
 if TYPE_CHECKING:
     from xlmr_torch.encoder import EncoderModel
@@ -46,8 +46,12 @@ def see(name: str, tensor: Any) -> Seen | None:
     if tensor is None:
         return None
     if not isinstance(tensor, Tensor):
-        cure = "pass return_tensors='pt' to the tokenizer, or torch.as_tensor(...)"
-        refuse_type(name, tensor, "a torch.Tensor", cure)
+        of_tokenizer, conversion = "return_tensors='pt'", "torch.as_tensor(...)"
+        refuse_type(name, tensor, "a torch.Tensor", of_tokenizer=of_tokenizer, conversion=conversion)
+    if tensor.is_nested:
+        refuse_layout(name, "nested", f"torch.nested.to_padded_tensor({name}, ...) and a mask")
+    if tensor.layout is not torch.strided:
+        refuse_layout(name, "sparse", f"{name}.to_dense()")
     return Seen(name, tuple(tensor.shape), _kind(tensor.dtype), tensor.dtype, _values(tensor))
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from xlmr_core.arguments import refuse_upload
+from xlmr_core.arguments import reworded_call
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.heads import OWN_HEAD, Head
@@ -19,6 +19,7 @@ from xlmr_core.own_classes import constructor_arguments
 from xlmr_core.packing import check_packing_mode
 from xlmr_core.pretrained import check_config, refuse_projection
 from xlmr_core.quantization import Scheme
+from xlmr_core.uploads import PushToHub, upload_after
 from xlmr_torch.kernels import check_attn_implementation
 from xlmr_torch.loading import from_pretrained, save_pretrained
 from xlmr_torch.resizing import ResizableModel
@@ -27,7 +28,7 @@ from xlmr_torch.values import ModelValues
 __all__ = ["PreTrainedModel"]
 
 
-class PreTrainedModel(ModelValues, ResizableModel, nn.Module):
+class PreTrainedModel(PushToHub, ModelValues, ResizableModel, nn.Module):
     """Base class of all models.
 
     A class of your own derives from a published one, or from ``XLMRobertaPreTrainedModel`` or
@@ -120,6 +121,18 @@ class PreTrainedModel(ModelValues, ResizableModel, nn.Module):
 
     # ---- Running
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the model. An argument that it does not take is refused with the nearest that it takes."""
+        if torch.compiler.is_compiling():  # a compiler reads on, and nobody there reads words
+            return super().__call__(*args, **kwargs)
+        try:
+            return super().__call__(*args, **kwargs)
+        except TypeError as error:
+            better = reworded_call(self, type(self).forward, error, kwargs)
+            if better is None:
+                raise
+            raise better from None
+
     def finish(self, output: ModelOutput[Tensor], return_dict: bool | None) -> ModelOutput[Tensor] | tuple[Any, ...]:
         """The output object, or its tuple if the call or the config says so."""
         return output if (self.config.use_return_dict if return_dict is None else return_dict) else output.to_tuple()
@@ -201,6 +214,7 @@ class PreTrainedModel(ModelValues, ResizableModel, nn.Module):
         variant: str | None = None,
         token: str | bool | None = None,
         save_peft_format: bool = True,
+        **kwargs: Any,
     ) -> None:
         """Save ``config.json`` and safetensors; an interruption leaves an older checkpoint in the folder whole.
 
@@ -209,27 +223,31 @@ class PreTrainedModel(ModelValues, ResizableModel, nn.Module):
             is_main_process: write only in the main process of a distributed run.
             state_dict: tensors by canonical name in place of the model's own (as collected from a sharded model).
             save_function: of the published signature; files are always written by the core.
-            push_to_hub: must be false; this library does not upload.
+            push_to_hub: upload the files afterwards.
             max_shard_size: size of a file at most, as a number of bytes or such as ``"5GB"``.
             safe_serialization: must be true; nothing here writes pickles.
             variant: must be ``None``.
-            token, save_peft_format: of the published signature, about uploads and adapters.
+            token: access token of an upload.
+            save_peft_format: of the published signature, about adapters.
+            **kwargs: of the upload, as in :meth:`push_to_hub`; ``repo_id`` is by default the folder's name.
 
         Raises:
             InputError: for a value that cannot be served, an incomplete ``state_dict``, or parameters on the meta
                 device.
             ConfigError: for a config that cannot be written.
             CheckpointError: if the disk refuses.
+            UploadError, MissingBackendError: if it cannot be uploaded.
         """
         if not safe_serialization:
             raise InputError(
                 "safe_serialization=False would write a pickle, which can run code when it is read; leave it True"
             )
-        refuse_upload(push_to_hub)
         if variant is not None:
             raise InputError(f"variant={variant!r} is not supported; save to a folder of its own")
-        if is_main_process:
-            save_pretrained(self, Path(save_directory), state_dict=state_dict, max_shard_size=max_shard_size)
+        folder, upload = Path(save_directory), push_to_hub and is_main_process
+        with upload_after(self, folder, upload, {"token": token, **kwargs}):
+            if is_main_process:
+                save_pretrained(self, folder, state_dict=state_dict, max_shard_size=max_shard_size)
 
 
 def _require_grad(module: nn.Module, inputs: Any, output: Tensor) -> None:

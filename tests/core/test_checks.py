@@ -18,7 +18,9 @@ from xlmr_core.checks import (
     check_encoder_inputs,
     check_head_mask,
     check_memory,
+    place_of,
     refuse_cache,
+    refuse_layout,
     refuse_type,
     see_array,
     warn_of_attended_padding,
@@ -104,7 +106,7 @@ EMBEDS = np.zeros((2, 3, 16), np.float32)
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"input_ids": [[0, 41, 2]]}, r"input_ids must lie between 0 and 40, received 41; .*vocab_size.*tokenizer"),
+        ({"input_ids": [[0, 41, 2]]}, r"between 0 and 40, received 41 in row 0, position 1; .*vocab_size.*tokenizer"),
         ({"input_ids": [[0, -1, 2]]}, r"input_ids must lie between 0 and 40, received -1"),
         ({"input_ids": np.array(IDS, float)}, r"input_ids must hold integers, received float64; .*inputs_embeds"),
         ({"input_ids": np.array(IDS, bool)}, r"input_ids must hold integers, received bool"),
@@ -135,6 +137,11 @@ EMBEDS = np.zeros((2, 3, 16), np.float32)
         ({"attention_mask": [[1, 2, 1]] * 2}, r"attention_mask must lie between 0 and 1, received 2"),
         ({"attention_mask": [[1, -1, 1]] * 2}, r"attention_mask must lie between 0 and 1, received -1"),
         ({"attention_mask": [[1, 0.5, 1]] * 2}, r"attention_mask must hold 0 and 1 only, received 0\.5"),
+        ({"attention_mask": [[1, 1, 1], [1, 0.5, 1]]}, r"received 0\.5 in row 1, position 1; round it"),
+        ({"input_ids": np.zeros(0)}, r"at least one sequence of at least one token, received the shape \(0,\)"),
+        ({"input_ids": None, "inputs_embeds": EMBEDS[:0]}, r"at least one sequence .*the shape \(0, 3, 16\); skip"),
+        ({"input_ids": np.array([["a", "b"]])}, r"must hold integers, received str.*; texts go through the tokenizer"),
+        ({"input_ids": np.array([[1], [2, 3]], object)}, r"received object; .*rows of different lengths.*padding=True"),
         ({"attention_mask": [[1, np.nan, 1]] * 2}, r"attention_mask must hold 0 and 1 only, received nan"),
         ({"attention_mask": [[0.0, -10000.0, 0.0]] * 2}, r"attention_mask must lie between 0 and 1, received -10000"),
         ({"attention_mask": [[1j, 1, 1]] * 2}, r"attention_mask must hold 0 and 1, received complex128"),
@@ -147,7 +154,10 @@ EMBEDS = np.zeros((2, 3, 16), np.float32)
         ({"token_type_ids": [[0, 2, 0]]}, r"token_type_ids must lie between 0 and 1, received 2"),
         ({"token_type_ids": [[0, -1, 0]]}, r"token_type_ids must lie between 0 and 1, received -1"),
         ({"token_type_ids": [[0.0, 1, 0]]}, r"token_type_ids must hold integers, received float64"),
-        ({"position_ids": [[0, 24, 1]]}, r"position_ids must lie between 0 and 23, received 24; .*max_position_emb"),
+        (
+            {"position_ids": [[0, 24, 1]]},
+            r"position_ids must lie between 0 and 23, received 24 in row 0, position 1; .*max_po",
+        ),
         ({"position_ids": [[0, -1, 1]]}, r"position_ids must lie between 0 and 23, received -1"),
     ],
 )
@@ -203,9 +213,9 @@ def test_what_is_refused_by_name() -> None:
     refuse_cache(past_key_values=None, cache_position=None)
     with pytest.raises(InputError, match=r"cache_position is not supported by this release: expected None"):
         refuse_cache(past_key_values=None, cache_position=3)
-    with pytest.raises(InputError, match=r"labels must be a tensor, received list; convert it"):
-        refuse_type("labels", [1], "a tensor", "convert it")
     assert check_choice("way", "a", ("a", "b")) == "a"
+    with pytest.raises(InputError, match=r"received 'alwys'; did you mean 'always'\?"):
+        check_packing_mode("alwys")
     for wrong in ("c", None, ["a"]):
         with pytest.raises(InputError, match=r"way must be one of 'a', 'b', received"):
             check_choice("way", wrong, ("a", "b"))
@@ -213,6 +223,47 @@ def test_what_is_refused_by_name() -> None:
         check_packing_mode("sometimes")
     with pytest.raises(InputError, match=r"tied to the word embedding; use set_input_embeddings"):
         refuse_tied_projection()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("labels", [1], r"labels must be a tensor, received list; pass to_tensor\(...\)$"),
+        ("labels", ["no", "yes"], r"received list; pass numbers \(of labels: config.label2id\), to_tensor"),
+        ("input_ids", [[1, 2]], r"received list; pass return_tensors='x' to the tokenizer, or to_tensor\(...\)"),
+        ("input_ids", [[1, 2], [3]], r"received list; its rows have different lengths; .*padding=True"),
+        ("input_ids", "a text", r"received str; texts go through the tokenizer first, with return_tensors='x'"),
+        ("input_ids", ["a text"], r"received list; texts go through the tokenizer first"),
+        ("input_ids", {"input_ids": [[1]]}, r"received dict; pass its entries by name, model\(\*\*inputs\)"),
+        ("input_ids", 5, r"received int; pass return_tensors"),
+    ],
+    ids=str,
+)
+def test_what_is_no_tensor_is_refused_with_what_makes_one(name: str, value: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        refuse_type(name, value, "a tensor", of_tokenizer="return_tensors='x'", conversion="to_tensor(...)")
+
+
+def test_what_is_no_ordinary_tensor_is_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"must be an ordinary \(dense\) tensor, received a sparse one; pass x.to_dense"
+    ):
+        refuse_layout("input_ids", "sparse", "x.to_dense()")
+
+
+@pytest.mark.parametrize(
+    ("shape", "index", "words"),
+    [
+        ((3,), (2,), " in row 2"),
+        ((2, 4), (1, 3), " in row 1, position 3"),
+        ((2, 3, 4), (1, 0, 2), " in row 1, index 0, pos"),
+    ],
+)
+def test_where_a_value_stands(shape: tuple[int, ...], index: tuple[int, ...], words: str) -> None:
+    found = np.zeros(shape, bool)
+    assert place_of(found) == ""
+    found[index] = found[-1] = True
+    assert place_of(found).startswith(words)
 
 
 @pytest.mark.parametrize(("row", "warns"), [([0, 5, 1], True), ([1, 5, 2], True), ([0, 1, 2], False)])
@@ -232,12 +283,19 @@ def test_attended_padding_is_warned_of(row: list[int], warns: bool) -> None:
     [
         ([[0, -2, 1]] * 2, r"labels must lie between 0 and 2, received -2; .*-100 to ignore"),
         ([[0, 3, 1]] * 2, r"labels must lie between 0 and 2, received 3"),
-        ([[0, 1]] * 2, r"labels must have the shape \(2, 3\), received \(2, 2\)"),
-        ([0, 1], r"labels must have the shape \(2, 3\), received \(2,\)"),
+        ([[0, 1]] * 2, r"labels must have the shape \(2, 3\), received \(2, 2\)$"),
+        ([0, 1], r"labels must have the shape \(2, 3\), received \(2,\); pass one for every token"),
         (
             [[0.0, 1.0, 1.0]] * 2,
-            r"labels must hold integers here, received float64; convert them, or set config.problem",
+            r"labels must hold integers here, received float64; convert them to integers \(int64\)$",
         ),
+        (
+            [[0.0, np.nan, 1.0]] * 2,
+            r"labels must be numbers, received nan in row 0, position 1, as a column with a gap",
+        ),
+        ([[True, False, True]] * 2, r"labels must hold integers here, received bool; convert them to integers"),
+        ([["a", "b", "c"]] * 2, r"labels must hold integers here, received str.*\(int64\) with config.label2id"),
+        ([[0, 1, -100], [0, 3, 1]], r"received 3 in row 1, position 1; .*num_labels"),
     ],
 )
 def test_wrong_class_labels(labels: Any, message: str) -> None:
@@ -262,13 +320,27 @@ NUMBERS = {"problem_type": "regression"}
         ({}, [0, 3], r"labels must lie between 0 and 2, received 3"),
         ({}, [0, -1], r"labels must lie between 0 and 2, received -1"),
         ({}, [0, 1, 2], r"labels must have the shape \(2,\) or \(2, 1\), received \(3,\)"),
-        ({}, [[0, 1, 1], [1, 0, 0]], r"labels must have the shape \(2,\) or \(2, 1\), received \(2, 3\)"),
-        (SINGLE, [0.0, 1.0], r"labels must hold integers here"),
-        (MULTI, [0, 1], r"labels must have the shape \(2, 3\), received \(2,\)"),
-        (MULTI, [[0, 1, 2], [0, 1, 1]], r"labels must lie between 0 and 1, received 2; each says whether"),
+        ({}, [[0, 1, 1], [1, 0, 0]], r"shape \(2,\) or \(2, 1\), received \(2, 3\); for several .*'multi_label_class"),
+        (SINGLE, [0.0, 1.0], r"labels must hold integers here, received float64; .*\(int64\), or set .*'regression'"),
+        (SINGLE, [True, False], r"labels must hold integers here, received bool; convert them to integers"),
+        (SINGLE, [0.0, np.nan], r"labels must be numbers, received nan in row 1, as a column with a gap gives it"),
+        (
+            {},
+            [1.0, 2.0],
+            r"must have the shape \(2, 3\), received \(2,\); for one class a text pass integers \(int64\)",
+        ),
+        ({}, [True, False], r"must have the shape \(2, 3\), received \(2,\); for one class a text pass integers"),
+        ({}, [[1.0], [2.0]], r"must have the shape \(2, 3\), received \(2, 1\); for one class a text pass integers"),
+        (MULTI, [0, 1], r"received \(2,\); .*problem_type 'single_label_classification' or None"),
+        (MULTI, [[0, 1, 2], [0, 1, 1]], r"labels must lie between 0 and 1, received 2 in row 0, position 2; each says"),
+        (MULTI, [["a", "b", "c"]] * 2, r"labels must hold numbers, received str.*config.label2id"),
+        ({}, [[0.0, np.nan, 1.0]] * 2, r"labels must be numbers, received nan in row 0, position 1"),
+        ({"num_labels": 1}, [0.5, np.nan], r"labels must be numbers, received nan in row 1"),
+        ({"num_labels": 1}, [[0.5], [np.inf]], r"labels must be numbers, received inf in row 1, position 0"),
+        (NUMBERS, [[0, 1, 1]], r"labels must have the shape \(2, 3\), received \(1, 3\)$"),
         ({}, [[0.0, 1.0, -100.0], [0.0, 1.0, 1.0]], r"labels must lie between 0 and 1, received -100"),
         ({}, [[0.0, 1.0], [1.0, 0.0]], r"labels must have the shape \(2, 3\), received \(2, 2\)"),
-        (NUMBERS, [0.5, 1.5], r"labels must have the shape \(2, 3\), received \(2,\)"),
+        (NUMBERS, [0.5, 1.5], r"must have the shape \(2, 3\), received \(2,\); for one number a text set num_labels=1"),
         ({"num_labels": 1}, [0.5, 1.5, 2.5], r"labels must have the shape \(2,\) or \(2, 1\), received \(3,\)"),
         ({"num_labels": 1}, [0.5 + 1j, 1j], r"labels must hold numbers, received complex128"),
     ],
@@ -305,7 +377,7 @@ def test_right_sequence_labels(config: dict[str, Any], labels: Any) -> None:
         (None, [0, 1], r"start_positions and end_positions together, received one of them"),
         ([0], [0, 1], r"start_positions must have the shape \(2,\) or \(2, 1\), received \(1,\)"),
         ([0, 1], [[0, 1]], r"end_positions must have the shape \(2,\) or \(2, 1\), received \(1, 2\)"),
-        ([0, 1], [0.0, 1.0], r"end_positions must hold integers, received float64"),
+        ([0, 1], [0.0, 1.0], r"end_positions must hold integers, received float64; convert them to integers"),
     ],
 )
 def test_wrong_answers(start: Any, end: Any, message: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.core.config_numbers import BASE_DEFAULTS, RELEASED, SHARED_DEFAULTS, XL_DEFAULTS, read
-from xlmr_core.config import ACTIVATIONS, XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core.config import ACTIVATIONS, AutoConfig, XLMRobertaConfig, XLMRobertaXLConfig
 from xlmr_core.errors import ConfigError
 
 # Defaults and sizes
@@ -134,6 +134,7 @@ def test_labels_that_disagree_are_refused(build: Any) -> None:
         ({"id2label": {"a": "b"}}, "id2label must give each label an integer"),
         ({"id2label": {"0.5": "b"}}, "id2label must give each label an integer"),
         ({"id2label": {0.5: "b"}}, "it has 0.5"),
+        ({"id2label": {"0": ["b"]}}, "id2label must name each label by a word, such as"),
         ({"label2id": ["a"]}, 'label2id must be a dictionary such as {"no": 0, "yes": 1}, received [\'a\']'),
         ({"label2id": ["a"], "id2label": {"0": "a"}}, "label2id must be a dictionary"),
         ({"label2id": {"a": "b"}}, "label2id must give each label an integer"),
@@ -182,6 +183,36 @@ def test_labels_of_a_file_and_of_overrides() -> None:
     renamed = XLMRobertaConfig.from_dict(file, id2label={0: "no", 1: "yes"})
     assert (renamed.num_labels, renamed.label2id) == (2, {"no": 0, "yes": 1})
     assert XLMRobertaConfig.from_dict(file, label2id={"n": 0}).id2label == {0: "n"}
+
+
+def test_labels_in_two_steps() -> None:
+    """However labels come after a number, their ids are numbers and the two maps say the same."""
+    names = {"0": "no", "1": "yes", "2": "maybe"}
+    for config in (XLMRobertaConfig(num_labels=3), XLMRobertaConfig(), XLMRobertaConfig(id2label={0: "a", 1: "b"})):
+        for change in (
+            lambda config: setattr(config, "id2label", names),
+            lambda config: config.update({"id2label": names}),
+            lambda config: config.update({"num_labels": 3, "id2label": names}),
+        ):
+            changed = config.copy()
+            change(changed)
+            assert (changed.num_labels, changed.id2label) == (3, {0: "no", 1: "yes", 2: "maybe"})
+            assert changed.label2id == {"no": 0, "yes": 1, "maybe": 2}
+            assert XLMRobertaConfig(**changed.to_dict()).to_dict() == changed.to_dict()
+            assert XLMRobertaConfig.from_dict(json.loads(changed.to_json_string())) == changed
+    own = XLMRobertaConfig(id2label={0: "no", 1: "yes"}, label2id={"NO": 0, "YES": 1})
+    own.id2label = {0: "nein", 1: "ja"}
+    assert own.label2id == {"NO": 0, "YES": 1}, "ids of other names are the user's"
+    with pytest.raises(ConfigError, match="id2label must give each label an integer"):
+        own.id2label = {"a": "b"}  # type: ignore[dict-item]
+
+
+def test_none_asks_for_no_other_labels() -> None:
+    file = {"id2label": {"0": "x", "1": "y", "2": "z"}}
+    none = {"num_labels": None, "id2label": None, "label2id": None}
+    assert XLMRobertaConfig.from_dict(file, **none).id2label == {0: "x", 1: "y", 2: "z"}
+    assert XLMRobertaConfig.from_dict(file, **{**none, "num_labels": 2}).num_labels == 2
+    assert XLMRobertaConfig.from_dict({"num_labels": 5}, **none).num_labels == 5
 
 
 def test_the_callers_dictionaries_stay_as_they_are() -> None:
@@ -277,6 +308,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"hidden_act": "swiglu"}, "hidden_act must be one of gelu, relu, silu, gelu_new"),
     ({"hidden_act": dict}, "hidden_act must be a function, received the class dict; pass an instance of it"),
     ({"hidden_act": None}, "hidden_act must be one of"),
+    ({"hidden_act": "gleu"}, "received 'gleu'; did you mean 'gelu'?"),
+    ({"problem_type": "multilabel_classification"}, "did you mean 'multi_label_classification'?"),
+    ({"position_embedding_type": "relativ_key"}, "did you mean 'relative_key'?"),
     (
         {"position_embedding_type": "rotary"},
         "position_embedding_type must be one of absolute, relative_key, relative_key_query",
@@ -373,7 +407,10 @@ def test_where_a_config_came_from_is_no_part_of_its_equality(tmp_path: Path) -> 
     loaded = XLMRobertaConfig.from_pretrained(tmp_path)
     assert loaded == config
     assert loaded != config.copy(hidden_size=36)
-    assert loaded._name_or_path == loaded.name_or_path == str(tmp_path)  # which other libraries read
+    assert loaded.to_dict() == config.to_dict()
+    named = AutoConfig.from_pretrained(tmp_path)
+    assert named._name_or_path == named.name_or_path == str(tmp_path)  # which other libraries read
+    assert named == config and named.to_dict() == {**config.to_dict(), "_name_or_path": str(tmp_path)}
     assert loaded.get_text_config(decoder=True) is loaded
 
 

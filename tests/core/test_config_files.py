@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from tests.core.config_numbers import BASE_DEFAULTS, RELEASED, SHARED_DEFAULTS, read
+from tests.fuzz.fuzz_configs import check as check_drawn
 from xlmr_core.arguments import check_known
 from xlmr_core.config import AutoConfig, XLMRobertaConfig, XLMRobertaXLConfig
-from xlmr_core.errors import CheckpointError, ConfigError, InputError, ModelNotFoundError
+from xlmr_core.errors import CheckpointError, ConfigError, ConfigWarning, ModelNotFoundError
 
 # Files
 
@@ -180,6 +181,73 @@ def test_unknown_attributes_can_be_set_read_and_deleted() -> None:
         _ = config.mine  # type: ignore[attr-defined]
 
 
+# Keys that are probably misspelt
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("hiden_size", "hidden_size"),
+        ("hidden_sizee", "hidden_size"),
+        ("num_hidden_layer", "num_hidden_layers"),
+        ("num_atention_heads", "num_attention_heads"),
+        ("num_labls", "num_labels"),
+        ("problemtype", "problem_type"),
+        ("dtpye", "dtype"),
+        ("id2lable", "id2label"),
+    ],
+)
+def test_a_key_near_one_that_is_not_given_is_kept_with_a_warning(key: str, meant: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"model_type": "xlm-roberta", key: 24}))
+    message = f"XLMRobertaConfig reads no '{key}' and keeps it as it is; did you mean '{meant}'?"
+    builds: list[Any] = [
+        lambda: XLMRobertaConfig(**{key: 24}),
+        lambda: XLMRobertaConfig.from_dict({key: 24}),
+        lambda: XLMRobertaConfig.from_json_file(file),
+        lambda: XLMRobertaConfig.from_pretrained(tmp_path),
+        lambda: AutoConfig.from_pretrained(tmp_path),
+    ]
+    for build in builds:
+        with pytest.warns(ConfigWarning, match=re.escape(message)) as caught:
+            config = build()
+        assert [entry.filename for entry in caught] == [__file__], "one, and it names the line that asked"
+        assert json.loads(config.to_json_string())[key] == 24
+        assert config.copy() == config  # without another warning: here they are errors
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"hiden_size": 24, "hidden_size": 48},  # said, beside a key of another's
+        {"max_lenght": 9},  # near one that nothing reads
+        {"eos_token_ids": 2},  # of older releases
+        {"cls_token_id": 0, "unk_token_id": 3},
+        {"adapters": {}, "my_key": 1, "pool": 1, "type": "x", "heads": 2, "cls": 1, "self": 2},
+        {"max_length": 20, "torchscript": True, "transformers_version": "4.2", "_num_labels": 3},
+    ],
+    ids=str,
+)
+def test_a_key_that_is_no_misspelling_is_kept_in_silence(given: dict[str, Any]) -> None:
+    assert json.loads(XLMRobertaConfig.from_dict(given).to_json_string()).items() >= (
+        {key: value for key, value in given.items() if key != "_num_labels"}.items()
+    )
+
+
+def test_several_misspelt_keys_are_one_warning_also_beside_positional_arguments() -> None:
+    with pytest.warns(ConfigWarning, match="'hiden_act', 'num_lables'.* 'hidden_act' and 'num_labels'") as caught:
+        XLMRobertaConfig(99, 24, 1, 4, hiden_act="relu", num_lables=3)
+    assert len(caught) == 1
+    XLMRobertaConfig(99, 24, 1, 4, hiden_size=1)  # hidden_size is given, by its place
+
+
+@pytest.mark.parametrize("first", range(0, 300, 100))
+def test_configurations_drawn_at_random(first: int) -> None:
+    """A few of what ``nox -s fuzz`` draws."""
+    built = [check_drawn(seed) for seed in range(first, first + 100)]
+    assert 20 < sum(built) < 100
+
+
 # Arguments that name no value
 
 
@@ -231,6 +299,10 @@ def test_unused_arguments_come_back_when_asked_for(tmp_path: Path) -> None:
         assert (config.hidden_size, config.num_labels, config.my_key) == (24, 3, 8)
         assert not {"foo", "return_unused_kwargs"} & config.to_dict().keys()
     assert AutoConfig.from_pretrained(tmp_path, return_unused_kwargs=True)[1] == {}
+    # The dtype is the configuration's, and an argument of the model's from_pretrained.
+    for name in ("dtype", "torch_dtype"):
+        config, unused = AutoConfig.from_pretrained(tmp_path, return_unused_kwargs=True, **{name: "float16"})
+        assert config.dtype == "float16" and unused == {"dtype": "float16"}
 
 
 # Signatures of transformers 4.57.6, as far as a script can call them: the names of the arguments and what has a
@@ -263,12 +335,10 @@ def test_signatures_begin_as_published(where: tuple[type, str], published: str) 
     assert ours[: len(published.split())] == published.split()
 
 
-def test_saving_takes_the_published_arguments_and_uploads_nothing(tmp_path: Path) -> None:
+def test_saving_takes_the_published_arguments(tmp_path: Path) -> None:
     config = XLMRobertaConfig(hidden_size=24)
     config.save_pretrained(tmp_path / "a", push_to_hub=False, repo_id="org/model", token=None, commit_message="x")
     assert XLMRobertaConfig.from_pretrained(tmp_path / "a") == config
-    with pytest.raises(InputError, match="push_to_hub=True asks for an upload, which this library does not do"):
-        config.save_pretrained(tmp_path / "b", push_to_hub=True)
     with pytest.raises(TypeError, match=r"save_pretrained\(\) does not know the argument 'push_to_hup'"):
         config.save_pretrained(tmp_path / "b", push_to_hup=True)
     assert not (tmp_path / "b").exists()
@@ -363,9 +433,10 @@ def test_from_pretrained_takes_a_file_a_folder_and_overrides(tmp_path: Path) -> 
             where, output_attentions=True, num_labels=5, local_files_only=True, trust_remote_code=True
         )
         assert (config.hidden_size, config.output_attentions, config.num_labels) == (24, True, 5)
-        assert config.name_or_path == str(where)
+        assert config.name_or_path == ""
+        assert AutoConfig.from_pretrained(where).name_or_path == str(where)
         assert config.to_dict().keys() == XLMRobertaConfig().to_dict().keys()
-    assert "name_or_path" not in json.loads(config.to_json_string())
+    assert not {"name_or_path", "_name_or_path"} & set(json.loads(AutoConfig.from_pretrained(where).to_json_string()))
 
 
 def test_saving_is_refused_into_a_file_and_leaves_it(tmp_path: Path) -> None:

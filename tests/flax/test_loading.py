@@ -242,7 +242,7 @@ def test_an_int8_checkpoint_is_refused():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"push_to_hub": True}, "does not do"),
+        ({"push_to_hub": True, "tags": ["x"]}, "tags must be None"),
         ({"params": {}}, "expected the"),
     ],
 )

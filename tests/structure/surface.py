@@ -33,7 +33,7 @@ DOCUMENTED = {
     "xlmr_core.diagnosis": ("Diagnosis", "diagnose"),
     "xlmr_core.errors": (
         *("XLMRError", "CheckpointError", "ConfigError", "InputError", "MissingBackendError"),
-        *("ModelNotFoundError", "TokenizerError"),
+        *("ModelNotFoundError", "TokenizerError", "UploadError", "ConfigWarning", "LoadWarning"),
     ),
     "xlmr_core.inspection": ("Inspection", "inspect_model"),
     "xlmr_core.tokenization": ("AutoTokenizer", "BatchEncoding", "XLMRobertaTokenizer", "XLMRobertaTokenizerFast"),

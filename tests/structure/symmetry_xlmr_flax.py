@@ -23,6 +23,8 @@ DIFFERENCES = {
     "+sharding.py": (
         "where parameters lie is an argument of arrays here; PyTorch wraps modules and Keras sets a distribution"
     ),
+    "-auto.py:AutoModelForTextEncoding": "published for PyTorch and TensorFlow only",
+    "-auto.py:AutoModelWithLMHead": "published for PyTorch and TensorFlow only",
     # Layers
     "-embeddings.py:embedding": LAYERS,
     "+embeddings.py:Embedding": LAYERS,
@@ -75,6 +77,7 @@ DIFFERENCES = {
         "NNX needs attributes that can be hashed, so that the configuration is kept in a wrapper"
     ),
     "+pretrained.py:PreTrainedModel.name_or_path": "the configuration keeps it, an attribute would be one more to hash",
+    "-pretrained.py:PreTrainedModel.__call__": "every class has its own, which is wrapped to word its refusals alike",
     "+pretrained.py:PreTrainedModel.train": "torch.nn.Module brings it",
     "+pretrained.py:PreTrainedModel.eval": "torch.nn.Module brings it",
     "+pretrained.py:PreTrainedModel.enable_gradient_checkpointing": "the published name in Flax",

@@ -58,7 +58,6 @@ DIFFERENCES = {
     "+values.py:unbuilt": "layers of Keras may have no variables before their first call",
     "+values.py:variable_at": IN_PLACE,
     "+values.py:value_at": "kernels lie transposed, and adapters are added up",
-    "+pretrained.py:PreTrainedModel.__call__": "Keras passes one structure of inputs to a model",
     "+pretrained.py:PreTrainedModel.set_dtype": "torch.nn.Module has it, as to()",
     "+pretrained.py:PreTrainedModel.enable_lora": "Keras has adapters, for PyTorch there is peft",
     "+pretrained.py:PreTrainedModel.get_config": "what Keras's own files hold beside the values",

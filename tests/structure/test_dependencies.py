@@ -29,14 +29,14 @@ CORE_ONLY_IN = {
     "safetensors": {"xlmr_core.formats.safetensors_file"},
     "sentencepiece": {"xlmr_core.tokenization.slow", "xlmr_core.tokenization.pipeline"},
     "tokenizers": {"xlmr_core.tokenization.fast", "xlmr_core.tokenization.pipeline"},
-    "huggingface_hub": {"xlmr_core.hub"},
+    "huggingface_hub": {"xlmr_core.hub", "xlmr_core.uploads"},
     "tqdm": {"xlmr_core.cli.progress"},
 }
 # Inside the core a module imports from rows above its own, or from its own entry. Types for checkers only are exempt.
 LAYERS = (
     ("errors", "wording"),
-    ("arguments", "atomic_files", "placement", "positions"),
-    ("hub",),
+    ("arguments", "atomic_files", "importing", "placement", "positions"),
+    ("hub", "uploads"),
     ("config_checks",),
     ("config_base",),
     ("config", "outputs"),
@@ -57,7 +57,11 @@ LAYERS = (
     ("__main__",),
 )
 # Who imports by a name in a string: the one door from the core to a backend, and the table of tasks its own modules.
-BY_NAME = {"xlmr_core.backends": {"importlib.import_module"}, "xlmr_core.tasks": {"pkgutil.resolve_name"}}
+BY_NAME = {
+    "xlmr_core.backends": {"importlib.import_module"},
+    "xlmr_core.importing": {"importlib.import_module"},
+    "xlmr_core.tasks": {"pkgutil.resolve_name"},
+}
 
 
 class Import(NamedTuple):
@@ -201,9 +205,15 @@ def third_party(names: set[str]) -> set[str]:
 def test_importing_the_core_imports_no_other_package() -> None:
     loaded = loaded_by("import xlmr_core")
     assert third_party(loaded) == set()
-    assert not {"xlmr_core.checkpoints", "xlmr_core.tokenization", "asyncio", "http.client", "tempfile"} & loaded, (
-        "light"
-    )
+    heavy = {"xlmr_core.backends", "xlmr_core.checkpoints", "xlmr_core.tokenization", "asyncio", "http.client"}
+    assert not {*heavy, "tempfile", "inspect"} & loaded, "light"
+
+
+def test_the_core_imports_tokenizers_when_one_is_asked_for() -> None:
+    light = loaded_by("import xlmr_core; assert 'AutoTokenizer' in dir(xlmr_core)")
+    assert "xlmr_core.tokenization" not in light
+    loaded = loaded_by("from xlmr_core import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast")
+    assert "xlmr_core.tokenization" in loaded and not {root_of(name) for name in loaded} & {*FRAMEWORKS, *BACKENDS}
 
 
 def test_importing_everything_in_the_core_imports_no_framework_and_no_protobuf() -> None:

@@ -89,7 +89,7 @@ def test_what_is_no_tensor(case: Case, kind: type) -> None:
 def test_config_of_another_family(case: Case) -> None:
     other = XLMRobertaXLConfig if case.family == "XLMRoberta" else XLMRobertaConfig
     config = other(**{**vars(case.config()), "model_type": None})
-    with pytest.raises(ConfigError, match=rf"{case} expects a {case.family}Config, received {other.__name__}"):
+    with pytest.raises(ConfigError, match=rf"{case} expects an {case.family}Config, received {other.__name__}"):
         case.model_class(config)
     with pytest.raises(ConfigError, match=r"received dict"):
         case.model_class({"vocab_size": 3})
@@ -176,5 +176,7 @@ def test_padding_without_a_mask_is_warned_of(family: str, row: list[int]) -> Non
 
 @each_family
 def test_unknown_argument_of_a_call(family: str) -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument 'atention_mask'"):
+    with pytest.raises(
+        TypeError, match=r"Model\(\) does not know the argument 'atention_mask'; did you mean 'attention_mask'"
+    ):
         Case(family, "Model").build()(input_ids=torch.tensor([[0, 5, 2]]), atention_mask=torch.ones(1, 3))

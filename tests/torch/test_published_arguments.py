@@ -55,7 +55,9 @@ def test_save_pretrained_writes_in_the_main_process_only(model: Any, tmp_path: P
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize("arguments", [{"push_to_hub": True}, {"variant": "fp16"}, {"safe_serialization": False}])
+@pytest.mark.parametrize(
+    "arguments", [{"tags": ["x"], "push_to_hub": True}, {"variant": "fp16"}, {"safe_serialization": False}]
+)
 def test_save_pretrained_refuses(model: Any, tmp_path: Path, arguments: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(arguments))):
         model.save_pretrained(tmp_path / "new", **arguments)
@@ -106,7 +108,7 @@ def test_from_config_takes_what_from_pretrained_takes() -> None:
     )
     assert (made.attn_implementation, made.packing, made.dtype) == ("eager", "never", torch.bfloat16)
     assert auto.from_config(small(dtype="float16"), torch_dtype="auto").dtype is torch.float16
-    assert auto.from_config(small(dtype="float16")).dtype is torch.float32
+    assert auto.from_config(small(dtype="float16")).dtype is torch.float16
     with pytest.raises(InputError, match="quantization_config"):
         auto.from_config(small(), quantization_config={})
 

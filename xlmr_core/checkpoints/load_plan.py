@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import sys
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -18,7 +16,7 @@ import numpy as np
 
 from xlmr_core.checkpoints.contents import contents, kept_elsewhere
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import CheckpointError, MismatchError
+from xlmr_core.errors import CheckpointError, LoadWarning, MismatchError, warn_caller
 from xlmr_core.formats.parts import holds_encoder, plain_name
 from xlmr_core.formats.tensors import FLOAT_TAGS, RawTensor, TensorInfo
 from xlmr_core.heads import model_class_name
@@ -68,10 +66,6 @@ FIELD_OF_DIM = {
     "distances": "max_position_embeddings",
     "one": "a single score",
 }
-
-
-class LoadWarning(UserWarning):
-    """Something about a load that is worth a look: weights that start fresh, or that were not used."""
 
 
 class Dropped(NamedTuple):
@@ -183,7 +177,7 @@ class LoadReport:
     def warn(self) -> None:
         """Say the message, if there is one, as a single warning."""
         if self.message:
-            warnings.warn(self.message, LoadWarning, stacklevel=_callers_depth())
+            warn_caller(self.message, LoadWarning)
 
     def __str__(self) -> str:
         lines = [f"{self.model} from {self.file}", f"  loaded      {len(self.loaded)}"]
@@ -196,14 +190,6 @@ class LoadReport:
         lines += [f"  tied        {row.name} = {row.to}" for row in self.tied]
         lines += [f"  note        {note}" for note in self.notes]
         return "\n".join(lines)
-
-
-def _callers_depth() -> int:
-    """The stack level of the line outside this library that asked for the load."""
-    depth, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("xlmr_"):
-        depth, frame = depth + 1, frame.f_back
-    return depth
 
 
 def _listed(names: tuple[str, ...], most: int = 12) -> str:

@@ -65,6 +65,13 @@ class Choice:
                 )
 
 
+# Of pipeline(), beside the options of a task.
+PIPELINE_ARGUMENTS = (
+    *("task", "model", "config", "tokenizer", "framework", "revision", "use_fast", "token", "device", "device_map"),
+    *("dtype", "torch_dtype", "trust_remote_code", "model_kwargs"),
+)
+
+
 def choose(
     backend: str,
     task: str | None,
@@ -92,7 +99,7 @@ def choose(
     """
     _check_framework(backend, framework)
     row = _task_of(model) if task is None else find_task(task)
-    changed(row.name, row.load().Options(), options)
+    changed(row.name, row.load().Options(), options, others=PIPELINE_ARGUMENTS)
     if not isinstance(config, XLMRobertaConfig | str | os.PathLike | None):
         received = type(config).__name__
         raise InputError(

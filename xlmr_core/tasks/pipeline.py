@@ -7,6 +7,7 @@ A text, a list of texts, or a stream (a generator, a data set or another iterabl
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xlmr_core.arguments import Served, without_published
+from xlmr_core.arguments import Served, suggestion, without_published
 from xlmr_core.errors import InputError
 from xlmr_core.tasks import TASKS, TaskRow, auto_of, find_task
 from xlmr_core.tasks.options import TaskOptions, option_fields
@@ -167,8 +168,14 @@ def _stack(arrays: Sequence[NDArray[Any]], fill: int) -> NDArray[np.int64]:
     return stacked
 
 
-def changed(task: str, options: TaskOptions, changes: Mapping[str, Any]) -> TaskOptions:
+def changed(task: str, options: TaskOptions, changes: Mapping[str, Any], others: Sequence[str] = ()) -> TaskOptions:
     """Options of a task with some of them replaced; ``None`` leaves an option as it is.
+
+    Args:
+        task: its name.
+        options: as they are.
+        changes: by name.
+        others: names of what else the call takes, which may have been meant.
 
     Raises:
         InputError: for an option that the task does not have, or a value that makes no sense.
@@ -178,7 +185,8 @@ def changed(task: str, options: TaskOptions, changes: Mapping[str, Any]) -> Task
     unknown = sorted(set(changes) - set(known))
     if unknown:
         raise InputError(
-            f"{task} takes the options {', '.join(known)}, received {', '.join(unknown)}; check the spelling"
+            f"{task} takes the options {', '.join(known)}, received {', '.join(unknown)}; "
+            f"{suggestion(unknown[0], [*known, *others])}"
         )
     return replace(options, **{name: value for name, value in changes.items() if value is not None})
 
@@ -189,6 +197,11 @@ def check_model(row: TaskRow, model: object) -> None:
     Raises:
         InputError: naming the class that the task needs.
     """
+    if isinstance(model, str | os.PathLike):
+        raise InputError(
+            f"{row.pipeline} expects a model, received the name {str(model)!r}; pipeline({row.name!r}, "
+            f"{str(model)!r}) loads it"
+        )
     if auto_of(model) not in ("", row.auto):
         received = type(model).__name__
         raise InputError(f"{row.name} needs a model of {row.auto}, received {received}; load the checkpoint with that")

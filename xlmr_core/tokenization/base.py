@@ -6,9 +6,9 @@ import contextlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Self, Unpack
 
-from xlmr_core.arguments import UPLOAD_ARGUMENTS, refuse_unknown
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization import calling, files, settings
 from xlmr_core.tokenization.calling import (
@@ -26,6 +26,7 @@ from xlmr_core.tokenization.encoding import BatchEncoding, as_lists
 from xlmr_core.tokenization.lengths import NO_LIMIT, TruncationStrategy, check_side, truncate
 from xlmr_core.tokenization.rows import EncodedTexts, pad_rows, to_columns
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken, SpecialTokens, TokenId, TokenText
+from xlmr_core.uploads import PushToHub, upload_after
 
 __all__ = ["PreTrainedTokenizerBase", "overridden"]
 
@@ -40,7 +41,7 @@ def overridden(method: Any, ours: Any) -> bool:
     return getattr(method, "__func__", None) is not ours
 
 
-class PreTrainedTokenizerBase(ABC):
+class PreTrainedTokenizerBase(PushToHub, ABC):
     """The common surface of ``XLMRobertaTokenizer`` and ``XLMRobertaTokenizerFast``.
 
     Args:
@@ -728,8 +729,8 @@ class PreTrainedTokenizerBase(ABC):
             save_directory: made if it does not exist.
             legacy_format: fast class only: True without ``tokenizer.json``, False without the sentencepiece model.
             filename_prefix: put before each file name, with a dash.
-            push_to_hub: refused; upload the folder with huggingface_hub.
-            kwargs: published arguments of an upload, without effect.
+            push_to_hub: upload the files afterwards.
+            kwargs: of the upload, as in ``push_to_hub``; ``repo_id`` is by default the folder's name.
 
         Returns:
             the paths written.
@@ -738,21 +739,19 @@ class PreTrainedTokenizerBase(ABC):
             TokenizerError: a folder that cannot be written as asked for.
             TypeError: an argument that nobody knows.
         """
-        refuse_unknown(kwargs, UPLOAD_ARGUMENTS, f"{type(self).__name__}.save_pretrained()")
-        if push_to_hub:
-            raise TokenizerError(
-                "expected a local folder, received push_to_hub=True; upload the folder with huggingface_hub"
-            )
-        folder = files.make_folder(save_directory)
-        contents: dict[str, str | bytes] = {
-            files.CONFIG_FILE: files.dump(self._config()),
-            files.SPECIAL_FILE: self._special.to_json(),
-        }
-        added = {token: index for token, index in self.added_tokens_encoder.items() if index >= self.vocab_size}
-        if added:
-            contents[files.ADDED_FILE] = files.dump(added)
-        contents |= self._vocabulary_contents(legacy_format)
-        return files.replace_files(folder, contents, filename_prefix)
+        names = (files.VOCAB_FILE, files.TOKENIZER_FILE, files.CONFIG_FILE, files.SPECIAL_FILE, files.ADDED_FILE)
+        always = tuple(name if filename_prefix is None else f"{filename_prefix}-{name}" for name in names)
+        with upload_after(self, Path(save_directory), push_to_hub, kwargs, always):
+            folder = files.make_folder(save_directory)
+            contents: dict[str, str | bytes] = {
+                files.CONFIG_FILE: files.dump(self._config()),
+                files.SPECIAL_FILE: self._special.to_json(),
+            }
+            added = {token: index for token, index in self.added_tokens_encoder.items() if index >= self.vocab_size}
+            if added:
+                contents[files.ADDED_FILE] = files.dump(added)
+            contents |= self._vocabulary_contents(legacy_format)
+            return files.replace_files(folder, contents, filename_prefix)
 
     def _config(self) -> dict[str, Any]:
         """The content of ``tokenizer_config.json``: unknown keys as they came, everything known as it is now."""
