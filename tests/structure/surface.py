@@ -28,7 +28,7 @@ PACKAGES = {"xlmr_core": "numpy", "xlmr_torch": "torch", "xlmr_tf": "tensorflow"
 # Of the published modeling files.
 PARTS = (
     *("Attention", "ClassificationHead", "Embeddings", "Encoder", "Intermediate", "LMHead", "Layer", "Output"),
-    *("Pooler", "SdpaSelfAttention", "SelfAttention", "SelfOutput"),
+    *("Pooler", "SelfAttention", "SelfOutput"),
 )
 POSITIONS = "create_position_ids_from_input_ids"
 # The modules that README, docs or examples name, and what of them is promised: the names that stand there, and the
@@ -60,6 +60,7 @@ DOCUMENTED = {
 INTERNAL = {
     *("finish", "head_names", "logical_axes", "logits_at", "parameter_table", "prepare", "project", "set_output_bias"),
     *("first_tokens", "locate", "pack", "pool", "unpack"),  # of a Packing
+    *("feed_forward", "keep_heads", "relative_scores"),  # of parts
     "special_tokens_json",
 }
 

@@ -162,7 +162,7 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("head", ["ForSequenceClassification", "ForMultipleChoice", "ForMaskedLM"])
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:.*barrier.*:UserWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:FSDP2-wrapped module .* returned a view:UserWarning")
 def test_wrappers_stay_packed(group: None, wrapper: str, head: str) -> None:
     case = Case("XLMRoberta", head)
     plain, inputs = case.build(), case.inputs("right")
