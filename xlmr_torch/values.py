@@ -135,7 +135,7 @@ class ModelValues(nn.Module):
         """As in any module; tied parameters stay tied with ``assign=True`` too.
 
         What a file of this model has or lacks is right: one name of a tied pair, and the buffers of older releases.
-        ``missing_keys`` of the answer has the name that is lacking.
+        With ``strict=False``, ``missing_keys`` of the answer has the name that is lacking.
         """
         rows = self.parameter_table()
         values = OrderedDict(state_dict)
@@ -152,7 +152,8 @@ class ModelValues(nn.Module):
                         given_by_other.append(one)
         with _sharing_kept(self):
             answer = super().load_state_dict(values, strict=strict, assign=assign)
-        answer.missing_keys.extend(given_by_other)
+        if not strict:  # strictly, what a file of this model lacks is no lack
+            answer.missing_keys.extend(given_by_other)
         return answer
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
