@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, TypeVar, overload
 
 from xlmr_core.config_base import SHARED_DEFAULTS, PretrainedConfig, check_name, read_config_json
-from xlmr_core.config_checks import ACTIVATIONS, POSITION_EMBEDDING_TYPES, check_values
+from xlmr_core.config_checks import ACTIVATIONS, POSITION_EMBEDDING_TYPES, check_values, layers_from_the_first
 from xlmr_core.errors import ConfigError
 from xlmr_core.positions import max_tokens
 from xlmr_core.wording import an
@@ -182,6 +182,7 @@ class XLMRobertaConfig(PretrainedConfig):
 
     def validate(self) -> None:
         super().validate()
+        self.pruned_heads = layers_from_the_first(self.pruned_heads, self.num_hidden_layers)
         check_values(self)
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "check_labels",
     "check_values",
     "label_map",
+    "layers_from_the_first",
     "pruned_head_map",
 ]
 
@@ -176,6 +177,15 @@ def _near(value: Any, allowed: Iterable[Any]) -> str:
     """A question after the word that was probably meant."""
     near = nearest(value, [word for word in allowed if word is not None]) if isinstance(value, str) else ""
     return f"; did you mean {near!r}?" if near else ""
+
+
+def layers_from_the_first(heads_by_layer: Mapping[int, Iterable[int]], num_layers: int) -> dict[int, list[int]]:
+    """Heads by layer, where layers below zero, which count from the last, stand under their own numbers."""
+    found: dict[int, set[int]] = {}
+    for layer, heads in heads_by_layer.items():
+        from_the_last = _is_integer(layer) and _is_integer(num_layers) and -num_layers <= layer < 0
+        found.setdefault(layer + num_layers if from_the_last else layer, set()).update(heads)
+    return {layer: sorted(heads) for layer, heads in found.items()}
 
 
 def _is_integer(value: Any) -> bool:

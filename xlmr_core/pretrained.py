@@ -16,6 +16,7 @@ __all__ = [
     "check_auto_config",
     "check_config",
     "dtype_to_build",
+    "recomputes_layers",
     "refuse_building",
     "refuse_projection",
     "register_model",
@@ -47,6 +48,11 @@ def check_config(model: type, wanted: type[XLMRobertaConfig], config: object) ->
             f"(model_type {config.model_type!r}); use the class of that family, whose name has {family} in it"
         )
     config.validate()
+
+
+def recomputes_layers(config: XLMRobertaConfig) -> bool:
+    """Whether a configuration asks for gradient checkpointing: files of older releases have a key for it."""
+    return bool(getattr(config, "gradient_checkpointing", False))
 
 
 def check_auto_config(auto: type, config: object) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config_checks import layers_from_the_first
 from xlmr_core.errors import InputError
 
 __all__ = ["SPREAD", "heads_to_prune_now", "rows_wanted"]
@@ -46,7 +47,8 @@ def heads_to_prune_now(
 
     Args:
         config: of the model.
-        asked: heads by layer, by their original numbers; ones already gone are passed over.
+        asked: heads by layer, by their original numbers; ones already gone are passed over. Layers below zero count
+            from the last.
 
     Returns:
         By layer the heads that go now, and the value of ``config.pruned_heads`` afterwards.
@@ -55,7 +57,8 @@ def heads_to_prune_now(
         ConfigError: for heads or layers that the model does not have, or if a layer would be left without any.
     """
     gone = {layer: set(heads) for layer, heads in config.pruned_heads.items()}
-    going = {layer: set(heads) - gone.get(layer, set()) for layer, heads in asked.items()}
+    found = layers_from_the_first(asked, config.num_hidden_layers)
+    going = {layer: set(heads) - gone.get(layer, set()) for layer, heads in found.items()}
     pruned = {layer: sorted(gone.get(layer, set()) | going.get(layer, set())) for layer in {**gone, **going}}
     config.copy(pruned_heads=pruned)  # refuses what cannot be
     return {layer: heads for layer, heads in going.items() if heads}, pruned

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,7 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_torch.embeddings import embedding
 from xlmr_torch.kernels import AttentionPlan, attend
 from xlmr_torch.linear import linear, select_columns, select_rows
+from xlmr_torch.plan import plan_by_bias
 
 __all__ = ["Attention", "AttentionOutput", "SelfAttention"]
 
@@ -17,35 +20,70 @@ class SelfAttention(nn.Module):
     """Projections to queries, keys and values, and attention between them.
 
     Also serves as cross-attention, where keys and values come from an encoder's states.
+
+    Args:
+        config: sizes and probabilities.
+        position_embedding_type: in place of the config's.
+        layer_idx: index of the layer, which says which heads pruning has left it; ``None``: all.
     """
 
     distance_embedding: nn.Embedding | None
 
-    def __init__(self, config: XLMRobertaConfig, num_heads: int, *, relative: bool) -> None:
+    def __init__(
+        self, config: XLMRobertaConfig, position_embedding_type: str | None = None, layer_idx: int | None = None
+    ) -> None:
         super().__init__()
+        kind = position_embedding_type or config.position_embedding_type
+        width = len(heads_left(config, layer_idx)) * config.head_size
         # ---- Layers
-        self.query = linear(config.hidden_size, num_heads * config.head_size)
-        self.key = linear(config.hidden_size, num_heads * config.head_size)
-        self.value = linear(config.hidden_size, num_heads * config.head_size)
-        if relative:
-            self.distance_embedding = embedding(2 * config.max_position_embeddings - 1, config.head_size)
-        else:
+        self.query = linear(config.hidden_size, width)
+        self.key = linear(config.hidden_size, width)
+        self.value = linear(config.hidden_size, width)
+        if kind == "absolute":
             self.distance_embedding = None
+        else:
+            self.distance_embedding = embedding(2 * config.max_position_embeddings - 1, config.head_size)
+        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
         # ---- Config
-        self.head_size = config.head_size
+        self.config = config
+        self.attention_head_size = config.head_size
         self.max_distance = config.max_position_embeddings - 1
-        self.relative_to_key = config.position_embedding_type == "relative_key_query"
-        self.dropout_probability = config.attention_probs_dropout_prob
+        self.position_embedding_type = kind
 
     def forward(
-        self, x: Tensor, plan: AttentionPlan, head_mask_N: Tensor | None = None, memory_BMD: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """(..., D) to the context (..., N * H), and the probabilities if the plan wants them."""
-        source = x if memory_BMD is None else memory_BMD
-        query = self.query(x).unflatten(-1, (-1, self.head_size))
-        key = self.key(source).unflatten(-1, (-1, self.head_size))
-        value = self.value(source).unflatten(-1, (-1, self.head_size))
-        scale = self.head_size**-0.5
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        past_key_values: Any = None,
+        output_attentions: bool = False,
+        cache_position: Tensor | None = None,
+        *,
+        plan: AttentionPlan | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Attend.
+
+        Args:
+            hidden_states: (..., D).
+            attention_mask: additive, as ``get_extended_attention_mask`` of a model makes it.
+            head_mask: factors of the heads' probabilities, N of them.
+            encoder_hidden_states: (B, M, D) that is attended to in place of the states themselves.
+            past_key_values, cache_position: must be ``None``.
+            output_attentions: return the probabilities.
+            plan: in place of mask and ``output_attentions``, inside a model.
+
+        Returns:
+            The context (..., N * H), and the probabilities if they are wanted.
+        """
+        source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        if plan is None:
+            own = encoder_hidden_states is None
+            plan = plan_by_bias(self.config, source, attention_mask, output_attentions, own=own, cache=past_key_values)
+        query = self.query(hidden_states).unflatten(-1, (-1, self.attention_head_size))
+        key = self.key(source).unflatten(-1, (-1, self.attention_head_size))
+        value = self.value(source).unflatten(-1, (-1, self.attention_head_size))
+        scale = self.attention_head_size**-0.5
         relative = None if self.distance_embedding is None else self.relative_scores(query, key) * scale
         context, weights = attend(
             plan,
@@ -53,11 +91,21 @@ class SelfAttention(nn.Module):
             key,
             value,
             scale=scale,
-            dropout=self.dropout_probability if self.training else 0.0,
+            dropout=self.dropout.p if self.dropout.training else 0.0,
             extra_bias=relative,
-            head_mask_N=head_mask_N,
+            head_mask_N=head_mask,
         )
-        return context.flatten(-2), weights
+        return (context.flatten(-2),) if weights is None else (context.flatten(-2), weights)
+
+    @property
+    def num_attention_heads(self) -> int:
+        """Heads that are left."""
+        return self.all_head_size // self.attention_head_size
+
+    @property
+    def all_head_size(self) -> int:
+        """Width of the heads together."""
+        return int(self.query.out_features)
 
     def relative_scores(self, query_BSNH: Tensor, key_BMNH: Tensor) -> Tensor:
         """(B, N, S, M): scores of relative positions (Shaw et al. 2018; with the key's share Huang et al. 2020).
@@ -70,13 +118,13 @@ class SelfAttention(nn.Module):
         distances_SMH = self.distance_embedding(positions_S[:, None] - positions_M[None, :] + self.max_distance)
         distances_SMH = distances_SMH.to(query_BSNH.dtype)
         scores_BNSM = torch.einsum("bsnh,smh->bnsm", query_BSNH, distances_SMH)
-        if self.relative_to_key:
+        if self.position_embedding_type == "relative_key_query":
             scores_BNSM = scores_BNSM + torch.einsum("bmnh,smh->bnsm", key_BMNH, distances_SMH)
         return scores_BNSM
 
     def keep_heads(self, kept: list[int]) -> None:
         """Keep only some of the current heads, given by their current index."""
-        rows = head_rows(kept, self.head_size)
+        rows = head_rows(kept, self.attention_head_size)
         self.query = select_rows(self.query, rows)
         self.key = select_rows(self.key, rows)
         self.value = select_rows(self.value, rows)
@@ -85,18 +133,19 @@ class SelfAttention(nn.Module):
 class AttentionOutput(nn.Module):
     """The projection after attention: dense, dropout, residual, and in post-LN models the norm."""
 
+    pre_norm: ClassVar[bool]
     LayerNorm: nn.LayerNorm | None
 
-    def __init__(self, config: XLMRobertaConfig, num_heads: int, *, norm: bool) -> None:
+    def __init__(self, config: XLMRobertaConfig, layer_idx: int | None = None) -> None:
         super().__init__()
         # ---- Layers
-        self.dense = linear(num_heads * config.head_size, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if norm else None
+        self.dense = linear(len(heads_left(config, layer_idx)) * config.head_size, config.hidden_size)
+        self.LayerNorm = None if self.pre_norm else nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, context: Tensor, residual: Tensor) -> Tensor:
+    def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
         """(..., N * H) and the residual (..., D) to (..., D)."""
-        x = self.dropout(self.dense(context)) + residual
+        x = self.dropout(self.dense(hidden_states)) + input_tensor
         return x if self.LayerNorm is None else self.LayerNorm(x)
 
 
@@ -104,41 +153,75 @@ class Attention(nn.Module):
     """A whole attention block: in XL the norm comes first, in base and large last.
 
     Args:
-        config: sizes and probabilities.
-        heads: the heads of this block by their original numbers (fewer than the config's where some were pruned).
-        pre_norm: XL's order.
-        relative: whether relative positions apply (never in cross-attention).
+        config, position_embedding_type, layer_idx: see :class:`SelfAttention`.
     """
 
+    pre_norm: ClassVar[bool]
+    self_class: ClassVar[type[SelfAttention]]
+    output_class: ClassVar[type[AttentionOutput]]
     self_attn_layer_norm: nn.LayerNorm | None
 
-    def __init__(self, config: XLMRobertaConfig, heads: list[int], *, pre_norm: bool, relative: bool) -> None:
+    def __init__(
+        self, config: XLMRobertaConfig, position_embedding_type: str | None = None, layer_idx: int | None = None
+    ) -> None:
         super().__init__()
+        norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if self.pre_norm else None
         # ---- Layers
-        self.self_attn_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if pre_norm else None
-        self.self = SelfAttention(config, len(heads), relative=relative)
-        self.output = AttentionOutput(config, len(heads), norm=not pre_norm)
+        self.self_attn_layer_norm = norm
+        self.self = self.self_class(config, position_embedding_type, layer_idx)
+        self.output = self.output_class(config, layer_idx)
         # ---- Config
-        self.heads = heads
+        self.all_heads = config.num_attention_heads
+        self.heads = heads_left(config, layer_idx)
 
     def forward(
-        self, x: Tensor, plan: AttentionPlan, head_mask_N: Tensor | None = None, memory_BMD: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """(..., D) to (..., D), and the probabilities if the plan wants them."""
-        if head_mask_N is not None and len(self.heads) < len(head_mask_N):
-            head_mask_N = head_mask_N[self.heads]
-        normed = x if self.self_attn_layer_norm is None else self.self_attn_layer_norm(x)
-        context, weights = self.self(normed, plan, head_mask_N, memory_BMD)
-        return self.output(context, x), weights
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        past_key_values: Any = None,
+        output_attentions: bool = False,
+        cache_position: Tensor | None = None,
+        *,
+        plan: AttentionPlan | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Arguments as in :class:`SelfAttention`; returns (..., D), and the probabilities if they are wanted."""
+        if head_mask is not None:
+            head_mask = head_mask.flatten()  # as published it has axes of length 1
+            head_mask = head_mask if len(head_mask) == len(self.heads) else head_mask[self.heads]
+        normed = hidden_states if self.self_attn_layer_norm is None else self.self_attn_layer_norm(hidden_states)
+        context, *weights = self.self(
+            normed,
+            attention_mask,
+            head_mask,
+            encoder_hidden_states,
+            past_key_values,
+            output_attentions,
+            cache_position,
+            plan=plan,
+        )
+        return (self.output(context, hidden_states), *weights)
+
+    @property
+    def pruned_heads(self) -> set[int]:
+        """The heads that are gone, by their original numbers."""
+        return set(range(self.all_heads)) - set(self.heads)
 
     def prune_heads(self, heads: set[int]) -> None:
         """Remove heads, given by their original numbers."""
         kept = [index for index, head in enumerate(self.heads) if head not in heads]
         self.self.keep_heads(kept)
-        self.output.dense = select_columns(self.output.dense, head_rows(kept, self.self.head_size))
+        self.output.dense = select_columns(self.output.dense, head_rows(kept, self.self.attention_head_size))
         self.heads = [self.heads[index] for index in kept]
 
 
 def head_rows(heads: list[int], head_size: int) -> Tensor:
     """The rows of a projection that belong to some heads."""
     return torch.cat([torch.arange(head * head_size, (head + 1) * head_size) for head in heads])
+
+
+def heads_left(config: XLMRobertaConfig, layer_idx: int | None) -> list[int]:
+    """The heads of a layer that pruning has left, by their original numbers; without an index all of them."""
+    pruned = [] if layer_idx is None else config.pruned_heads.get(layer_idx, [])
+    return [head for head in range(config.num_attention_heads) if head not in pruned]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
 from xlmr_core.calls import Call, Plan
@@ -15,27 +16,52 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from xlmr_core.packing import Needs
+from xlmr_core.pretrained import recomputes_layers
 from xlmr_core.resizing import heads_to_prune_now
 from xlmr_torch.embeddings import Embeddings
 from xlmr_torch.inputs import is_traced, read
 from xlmr_torch.kernels import check_attn_implementation
 from xlmr_torch.layers import Layer, Pooler
+from xlmr_torch.linear import values_follow
 from xlmr_torch.packing import Packing
-from xlmr_torch.plan import plan
+from xlmr_torch.plan import plan, plan_by_biases
 from xlmr_torch.pretrained import PreTrainedModel
+from xlmr_torch.values import first_float
 
 __all__ = ["Encoded", "EncoderModel"]
 
 
 @dataclass
 class Encoded:
-    """The states after the last layer, packed or padded, and how to read them."""
+    """The states after the last layer, packed or padded, and how to read them.
+
+    For those who look on it can also be read as what the published module returns there, by attribute and by index.
+    """
 
     states: Tensor
     packing: Packing | None
+    pooler_output: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
+
+    @property
+    def last_hidden_state(self) -> Tensor:
+        """(B, S, D)."""
+        return self.unpack(self.states)
+
+    def output(self) -> BaseModelOutputWithPoolingAndCrossAttentions[Tensor]:
+        """All of it as the bare model returns it."""
+        return BaseModelOutputWithPoolingAndCrossAttentions(
+            last_hidden_state=self.last_hidden_state,
+            pooler_output=self.pooler_output,
+            hidden_states=self.hidden_states,
+            attentions=self.attentions,
+            cross_attentions=self.cross_attentions,
+        )
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.output()[key]
 
     def first_tokens(self) -> Tensor:
         """(B, D): the state at position 0."""
@@ -58,32 +84,87 @@ class Encoded:
         return x if self.packing is None else self.packing.unpack(x, fill)
 
 
+# Wrappers of the encoder below a head look for tensors in it: FSDP gathers parameters again when gradients come by.
+pytree.register_pytree_node(
+    Encoded,
+    lambda encoded: ([getattr(encoded, field.name) for field in fields(encoded)], None),
+    lambda values, _: Encoded(*values),
+)
+
+
 class Encoder(nn.Module):
     """The stack of layers; in XL with a last norm."""
 
+    pre_norm: ClassVar[bool]
+    layer_class: ClassVar[type[Layer]]
     LayerNorm: nn.LayerNorm | None
 
-    def __init__(self, config: XLMRobertaConfig, *, pre_norm: bool) -> None:
+    def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__()
         # ---- Layers
-        self.layer = nn.ModuleList(
-            Layer(config, number, pre_norm=pre_norm) for number in range(config.num_hidden_layers)
-        )
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if pre_norm else None
-        self.gradient_checkpointing = False
-        self.gradient_checkpointing_kwargs: dict[str, Any] = {}
+        self.layer = nn.ModuleList(self.layer_class(config, number) for number in range(config.num_hidden_layers))
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if self.pre_norm else None
+        # ---- Config
+        self.config = config
+        self.gradient_checkpointing = recomputes_layers(config)
+        self.gradient_checkpointing_kwargs: dict[str, Any] = {"use_reentrant": False}
 
-    def forward(self, x: Tensor, plan: Plan) -> Encoded:
-        """(..., D) through all layers."""
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        head_mask: Any = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = False,
+        output_hidden_states: bool | None = False,
+        return_dict: bool | None = True,
+        cache_position: Tensor | None = None,
+        *,
+        plan: Plan | None = None,
+    ) -> Any:
+        """(..., D) through all layers.
+
+        Args:
+            hidden_states ... cache_position: as in :class:`~xlmr_torch.layers.Layer`; ``head_mask`` has a row a layer.
+            output_hidden_states: return the states before the first layer and after each.
+            return_dict: ``False`` returns a tuple.
+            plan: in place of all these, inside a model: return :class:`Encoded`.
+
+        Returns:
+            :class:`~xlmr_core.outputs.BaseModelOutputWithPoolingAndCrossAttentions`, without a pooler's output.
+        """
+        if plan is not None:
+            return self.run(hidden_states, plan)
+        if isinstance(head_mask, Tensor):
+            head_mask = head_mask.reshape(len(self.layer), -1)
+        plan = plan_by_biases(
+            self.config,
+            hidden_states,
+            attention_mask,
+            head_mask if isinstance(head_mask, Tensor) else None,  # a list of None, as get_head_mask makes it
+            encoder_hidden_states,
+            encoder_attention_mask,
+            bool(output_attentions),
+            bool(output_hidden_states),
+            cache=past_key_values,
+        )
+        output = self.run(hidden_states, plan).output()
+        return output.to_tuple() if return_dict is False else output
+
+    def run(self, x: Tensor, plan: Plan) -> Encoded:
+        """Compute the states as planned."""
         hidden_states, attentions, cross_attentions = [x], [], []
         for number, layer in enumerate(self.layer):
             recompute = self.gradient_checkpointing and self.training
             run = recomputed(layer, self.gradient_checkpointing_kwargs) if recompute else layer
-            x, weights, cross_weights = run(x, plan, number)
+            x, *weights = run(x, plan=plan, number=number)
             if plan.output_hidden_states:
                 hidden_states.append(x)
-            attentions.append(weights)
-            cross_attentions.append(cross_weights)
+            attentions += weights[:1]
+            cross_attentions += weights[1:]
         if self.LayerNorm is not None:
             x = self.LayerNorm(x)
             hidden_states[-1] = x if plan.output_hidden_states else hidden_states[-1]
@@ -105,17 +186,20 @@ class EncoderModel(PreTrainedModel):
     """
 
     _task_head = HEADS["Model"]
-    pre_norm: bool
+    embeddings_class: ClassVar[type[Embeddings]]
+    layers_class: ClassVar[type[Encoder]]
+    pooler_class: ClassVar[type[Pooler]]
     pooler: Pooler | None
 
     def __init__(self, config: XLMRobertaConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
         # ---- Layers
-        self.embeddings = Embeddings(config, norm=not self.pre_norm)
-        self.encoder = Encoder(config, pre_norm=self.pre_norm)
-        self.pooler = Pooler(config) if add_pooling_layer else None
+        with values_follow():
+            self.embeddings = self.embeddings_class(config)
+            self.encoder = self.layers_class(config)
+            self.pooler = self.pooler_class(config) if add_pooling_layer else None
         # ---- Config
-        self._attn_implementation = check_attn_implementation(config._attn_implementation or "sdpa")
+        config._attn_implementation = check_attn_implementation(config._attn_implementation or "sdpa")
         self._packing = "auto"
         self.has_cross_attention = config.add_cross_attention
         self.post_init()
@@ -166,7 +250,7 @@ class EncoderModel(PreTrainedModel):
             InputError: for inputs of a wrong shape, dtype or range.
         """
         if call is not None:
-            return self.run(call, plan(self, call, needs or Needs()))
+            return self._encode(call, needs or Needs())
         call = read(
             self,
             input_ids=input_ids,
@@ -182,33 +266,33 @@ class EncoderModel(PreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        encoded = self.run(call, plan(self, call, Needs(first_token=self.pooler is not None)))
-        return self.finish(
-            BaseModelOutputWithPoolingAndCrossAttentions(
-                last_hidden_state=encoded.unpack(encoded.states),
-                pooler_output=None if self.pooler is None else self.pooler(encoded.first_tokens()),
-                hidden_states=encoded.hidden_states,
-                attentions=encoded.attentions,
-                cross_attentions=encoded.cross_attentions,
-            ),
-            return_dict,
-        )
+        needs = self._onlookers.needs(self, call, Needs(first_token=self.pooler is not None))
+        return self.finish(self._encode(call, needs).output(), return_dict)
+
+    def _encode(self, call: Call[Tensor], needs: Needs[Tensor]) -> Encoded:
+        encoded = self.run(call, plan(self, call, needs))
+        # Here and not in a head: wrappers gather a module's parameters for as long as it runs.
+        if needs.first_token and self.pooler is not None:
+            encoded.pooler_output = self.pooler(encoded.first_tokens())
+        return encoded
 
     def run(self, call: Call[Tensor], plan: Plan) -> Encoded:
         """Compute the states of a call as planned."""
         packing = plan.attention.packing
-        x = self.embeddings(call.input_ids, call.inputs_embeds, call.token_type_ids, call.position_ids, packing=packing)
+        x = self.embeddings(call.input_ids, call.token_type_ids, call.position_ids, call.inputs_embeds, packing=packing)
         if packing is not None and self.encoder._compiled_call_impl is not None and not is_traced():
             # Without this a first batch with as many tokens as there are hidden units would be compiled for that number
             # alone.
             for tensor in (x, packing.indices_T, packing.cu_seqlens):
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
-        return self.encoder(x, plan)
+        return self.encoder(x, plan=plan)
 
     @property
     def _states_dtype(self) -> torch.dtype:
         """The dtype of the states between the layers; matrices may be narrower."""
-        return self.embeddings.token_type_embeddings.weight.dtype
+        table = self.embeddings.token_type_embeddings
+        weight = getattr(table, "weight", None)  # a wrapper has none of its own
+        return (first_float(table) if weight is None else weight).dtype
 
     def prune_heads(self, heads_to_prune: dict[int, list[int]]) -> None:
         """Remove attention heads for good (Michel et al. 2019).
@@ -232,7 +316,7 @@ class EncoderModel(PreTrainedModel):
         self.embeddings.word_embeddings = value
 
 
-def recomputed(layer: nn.Module, options: dict[str, Any]) -> Callable[..., tuple[Tensor, Tensor | None, Tensor | None]]:
+def recomputed(layer: nn.Module, options: dict[str, Any]) -> Callable[..., tuple[Tensor, ...]]:
     """The same layer, whose activations are computed once more in the backward pass in place of being kept.
 
     Args:
@@ -240,11 +324,11 @@ def recomputed(layer: nn.Module, options: dict[str, Any]) -> Callable[..., tuple
         options: of ``torch.utils.checkpoint.checkpoint``.
     """
 
-    def run(x: Tensor, plan: Plan, number: int) -> Any:
+    def run(x: Tensor, *, plan: Plan, number: int) -> Any:
         # The memory goes in by itself: of tensors inside a plan the reentrant way would not see that they want
         # gradients.
         def computed(x: Tensor, memory_BMD: Tensor | None) -> Any:
-            return layer(x, replace(plan, memory_BMD=memory_BMD), number)
+            return layer(x, plan=replace(plan, memory_BMD=memory_BMD), number=number)
 
         return checkpoint(computed, x, plan.memory_BMD, **options)
 

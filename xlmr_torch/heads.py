@@ -29,7 +29,7 @@ from xlmr_core.outputs import (
 from xlmr_core.packing import Needs
 from xlmr_torch.encoder import Encoded, EncoderModel
 from xlmr_torch.inputs import read, see
-from xlmr_torch.linear import linear
+from xlmr_torch.linear import linear, values_follow
 from xlmr_torch.losses import cross_entropy, sequence_loss, span_loss
 from xlmr_torch.pretrained import PreTrainedModel
 
@@ -53,9 +53,9 @@ class ClassificationHead(nn.Module):
         self.dropout = classifier_dropout(config)
         self.out_proj = linear(config.hidden_size, config.num_labels)
 
-    def forward(self, first_BD: Tensor) -> Tensor:
+    def forward(self, features: Tensor, **kwargs: Any) -> Tensor:
         """(B, D), or as published (B, S, D) whose first token is taken, to (B, K)."""
-        first_BD = first_BD[:, 0] if first_BD.dim() == 3 else first_BD
+        first_BD = features[:, 0] if features.dim() == 3 else features
         return self.out_proj(self.dropout(torch.tanh(self.dense(self.dropout(first_BD)))))
 
 
@@ -84,19 +84,21 @@ class HeadModel(PreTrainedModel):
 
     def _encode(self, call: Call[Tensor], needs: Needs[Tensor]) -> Encoded:
         """Run the encoder for a head. Called as a module, so that hooks on it see the call."""
-        return self.roberta(call=call, needs=needs)
+        return self.roberta(call=call, needs=self._onlookers.needs(self, call, needs))
 
 
 class SequenceClassification(HeadModel):
     """Classification or regression of a whole sequence from its first token."""
 
     _task_head = HEADS["ForSequenceClassification"]
+    head_class: ClassVar[type[ClassificationHead]]
 
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__(config)
         # ---- Layers
         self.num_labels = config.num_labels
-        self.classifier = ClassificationHead(config)
+        with values_follow():
+            self.classifier = self.head_class(config)
         # ---- Tying
         self.post_init(self.head_names())
 
@@ -154,7 +156,8 @@ class MultipleChoice(HeadModel):
         super().__init__(config)
         # ---- Layers
         self.dropout = classifier_dropout(config)
-        self.classifier = linear(config.hidden_size, 1)
+        with values_follow():
+            self.classifier = linear(config.hidden_size, 1)
         # ---- Tying
         self.post_init(self.head_names())
 
@@ -205,9 +208,8 @@ class MultipleChoice(HeadModel):
         )
         check_class_labels(see("labels", labels), choices, (batch,), (batch, 1))
         encoded = self._encode(call, Needs(first_token=self._task_head.reads_first_token))
-        assert self.roberta.pooler is not None
-        pooled = self.roberta.pooler(encoded.first_tokens())
-        logits = self.classifier(self.dropout(pooled)).view(batch, choices)
+        assert encoded.pooler_output is not None
+        logits = self.classifier(self.dropout(encoded.pooler_output)).view(batch, choices)
         loss = None if labels is None else cross_entropy(logits, labels.flatten())
         output = MultipleChoiceModelOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
@@ -227,7 +229,8 @@ class TokenClassification(HeadModel):
         # ---- Layers
         self.num_labels = config.num_labels
         self.dropout = classifier_dropout(config)
-        self.classifier = linear(config.hidden_size, config.num_labels)
+        with values_follow():
+            self.classifier = linear(config.hidden_size, config.num_labels)
         # ---- Tying
         self.post_init(self.head_names())
 
@@ -294,7 +297,8 @@ class QuestionAnswering(HeadModel):
         super().__init__(config)
         check_num_labels_of_answers(config)
         # ---- Layers
-        self.qa_outputs = linear(config.hidden_size, config.num_labels)
+        with values_follow():
+            self.qa_outputs = linear(config.hidden_size, config.num_labels)
         # ---- Tying
         self.post_init(self.head_names())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,7 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_torch.activations import activation
 from xlmr_torch.attention import Attention
 from xlmr_torch.linear import linear
+from xlmr_torch.plan import plan_by_biases
 
 __all__ = ["Intermediate", "Layer", "FeedForwardOutput", "Pooler"]
 
@@ -23,26 +26,27 @@ class Intermediate(nn.Module):
         self.dense = linear(config.hidden_size, config.intermediate_size)
         self.intermediate_act_fn = activation(config)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, hidden_states: Tensor) -> Tensor:
         """(..., D) to (..., F)."""
-        return self.intermediate_act_fn(self.dense(x))
+        return self.intermediate_act_fn(self.dense(hidden_states))
 
 
 class FeedForwardOutput(nn.Module):
     """The second half of the feed-forward block: dense, dropout, residual, and in post-LN models the norm."""
 
+    pre_norm: ClassVar[bool]
     LayerNorm: nn.LayerNorm | None
 
-    def __init__(self, config: XLMRobertaConfig, *, norm: bool) -> None:
+    def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__()
         # ---- Layers
         self.dense = linear(config.intermediate_size, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if norm else None
+        self.LayerNorm = None if self.pre_norm else nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+    def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
         """(..., F) and the residual (..., D) to (..., D)."""
-        x = self.dropout(self.dense(x)) + residual
+        x = self.dropout(self.dense(hidden_states)) + input_tensor
         return x if self.LayerNorm is None else self.LayerNorm(x)
 
 
@@ -51,49 +55,91 @@ class Layer(nn.Module):
 
     Args:
         config: sizes and probabilities.
-        number: index of the layer, which says how many heads pruning has left it.
-        pre_norm: XL's order.
+        layer_idx: index of the layer, which says how many heads pruning has left it; ``None``: all.
     """
 
+    pre_norm: ClassVar[bool]
+    attention_class: ClassVar[type[Attention]]
+    intermediate_class: ClassVar[type[Intermediate]]
+    output_class: ClassVar[type[FeedForwardOutput]]
     crossattention: Attention | None
     LayerNorm: nn.LayerNorm | None
 
-    def __init__(self, config: XLMRobertaConfig, number: int, *, pre_norm: bool) -> None:
+    def __init__(self, config: XLMRobertaConfig, layer_idx: int | None = None) -> None:
         super().__init__()
         # ---- Layers
-        relative = config.position_embedding_type != "absolute"
-        all_heads = list(range(config.num_attention_heads))
-        pruned = config.pruned_heads.get(number, [])
-        heads = [head for head in all_heads if head not in pruned]
-        self.attention = Attention(config, heads, pre_norm=pre_norm, relative=relative)
+        self.attention = self.attention_class(config, layer_idx=layer_idx)
         if config.add_cross_attention:
-            self.crossattention = Attention(config, all_heads, pre_norm=pre_norm, relative=False)
+            self.crossattention = self.attention_class(config, position_embedding_type="absolute")
         else:
             self.crossattention = None
-        self.intermediate = Intermediate(config)
-        self.output = FeedForwardOutput(config, norm=not pre_norm)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if pre_norm else None
+        self.intermediate = self.intermediate_class(config)
+        self.output = self.output_class(config)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if self.pre_norm else None
         # ---- Config
-        self.chunk_size = config.chunk_size_feed_forward
+        self.config = config
+        self.chunk_size_feed_forward = config.chunk_size_feed_forward
 
-    def forward(self, x: Tensor, plan: Plan, number: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """(..., D) to (..., D), and the probabilities of self- and cross-attention if the plan wants them."""
-        head_mask_N = plan.head_mask(number)
-        x, weights = self.attention(x, plan.attention, head_mask_N)
-        cross_weights = None
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        output_attentions: bool = False,
+        cache_position: Tensor | None = None,
+        *,
+        plan: Plan | None = None,
+        number: int = 0,
+    ) -> tuple[Tensor, ...]:
+        """One layer.
+
+        Args:
+            hidden_states: (..., D).
+            attention_mask: additive, as ``get_extended_attention_mask`` of a model makes it.
+            head_mask: factors of the heads' probabilities, N of them.
+            encoder_hidden_states, encoder_attention_mask: (B, M, D) that cross-attention attends to, and its additive
+                mask.
+            past_key_values, cache_position: must be ``None``.
+            output_attentions: return the probabilities.
+            plan, number: in place of all these, inside a model: the plan of the call, and which layer this is.
+
+        Returns:
+            (..., D), and if they are wanted the probabilities of self-attention and of cross-attention.
+        """
+        if plan is None:
+            plan = plan_by_biases(
+                self.config,
+                hidden_states,
+                attention_mask,
+                head_mask if head_mask is None else head_mask.reshape(1, -1),
+                encoder_hidden_states,
+                encoder_attention_mask,
+                output_attentions,
+                cache=past_key_values,
+            )
+        head_mask = plan.head_mask(number)
+        x, *weights = self.attention(hidden_states, head_mask=head_mask, plan=plan.attention)
         if plan.memory_attention is not None:
             assert self.crossattention is not None
-            x, cross_weights = self.crossattention(x, plan.memory_attention, head_mask_N, plan.memory_BMD)
-        if self.chunk_size:
-            x = torch.cat([self.feed_forward(chunk) for chunk in x.split(self.chunk_size, dim=-2)], dim=-2)
+            memory = {"encoder_hidden_states": plan.memory_BMD, "plan": plan.memory_attention}
+            x, *more = self.crossattention(x, head_mask=head_mask, **memory)
+            weights += more
+        chunk = self.chunk_size_feed_forward
+        if chunk:
+            x = torch.cat([self.feed_forward(part) for part in x.split(chunk, dim=-2)], dim=-2)
         else:
             x = self.feed_forward(x)
-        return x, weights, cross_weights
+        return (x, *weights)
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
         normed = x if self.LayerNorm is None else self.LayerNorm(x)
         return self.output(self.intermediate(normed), x)
+
+    feed_forward_chunk = feed_forward  # the published name
 
 
 class Pooler(nn.Module):
@@ -104,7 +150,7 @@ class Pooler(nn.Module):
         # ---- Layers
         self.dense = linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, first_BD: Tensor) -> Tensor:
+    def forward(self, hidden_states: Tensor) -> Tensor:
         """(B, D), or as published (B, S, D) whose first token is taken, to (B, D)."""
-        first_BD = first_BD[:, 0] if first_BD.dim() == 3 else first_BD
+        first_BD = hidden_states[:, 0] if hidden_states.dim() == 3 else hidden_states
         return torch.tanh(self.dense(first_BD))

@@ -1,8 +1,8 @@
-"""Linear layers: fast for few rows, and their values are left unset, because a model fills them by the parameter table
-or loads them.
+"""Linear layers: fast for few rows, and in a model their values are left unset, because it fills them by the parameter
+table or loads them.
 
 PyTorch's own constructor would draw every weight once more, which costs seconds at base size and, on the meta device,
-imports hundreds of modules.
+imports hundreds of modules. A part of a model that is made by itself starts as PyTorch's own layers do.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,21 @@ from torch import Tensor, nn
 
 from xlmr_torch.inputs import has_values
 
-__all__ = ["Linear", "is_plain", "linear", "loading", "select_columns", "select_rows", "unset"]
+__all__ = [
+    "Linear",
+    "begun",
+    "is_plain",
+    "linear",
+    "loading",
+    "select_columns",
+    "select_rows",
+    "unset",
+    "values_follow",
+]
 
 FEW = 64  # rows
+
+LayerT = TypeVar("LayerT", nn.Linear, nn.Embedding)
 
 
 def unset(*shape: int) -> Tensor:
@@ -64,8 +77,15 @@ def is_plain(layer: nn.Module) -> bool:
 
 
 def linear(in_features: int, out_features: int) -> nn.Linear:
-    """A projection with unset weight (out, in) and bias (out,), on the default device and dtype."""
-    return _of(nn.Parameter(unset(out_features, in_features)), nn.Parameter(unset(out_features)))
+    """A projection with weight (out, in) and bias (out,), on the default device and dtype."""
+    return begun(_of(nn.Parameter(unset(out_features, in_features)), nn.Parameter(unset(out_features))))
+
+
+def begun(layer: LayerT) -> LayerT:
+    """A layer of unset values as it starts: unset where a model gives them, else drawn as PyTorch does."""
+    if not (_following.get() or _loading.get()):
+        layer.reset_parameters()
+    return layer
 
 
 def select_rows(layer: nn.Linear, rows: Tensor) -> nn.Linear:
@@ -93,9 +113,20 @@ def _like(layer: nn.Linear, weight: Tensor, bias: Tensor) -> nn.Linear:
     return _of(weight, nn.Parameter(bias.clone(), requires_grad=layer.bias.requires_grad)).train(layer.training)
 
 
-# ---- Values that come from a file
+# ---- Values that come from a model or from a file
 
+_following = ContextVar("following", default=False)
 _loading = ContextVar("loading", default=False)
+
+
+@contextmanager
+def values_follow() -> Iterator[None]:
+    """Parts made inside have no values yet, because the model that they belong to is about to give them."""
+    token = _following.set(True)
+    try:
+        yield
+    finally:
+        _following.reset(token)
 
 
 @contextmanager

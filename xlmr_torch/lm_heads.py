@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from xlmr_core.packing import Needs
 from xlmr_torch.encoder import Encoded
 from xlmr_torch.heads import HeadModel, chosen_positions, labelled_positions
 from xlmr_torch.inputs import has_values, see
-from xlmr_torch.linear import linear
+from xlmr_torch.linear import linear, values_follow
 from xlmr_torch.losses import cross_entropy
 
 __all__ = ["CausalLM", "LMHead", "MaskedLM"]
@@ -40,21 +40,29 @@ class LMHead(nn.Module):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.decoder = linear(config.hidden_size, config.vocab_size)
         self.bias = self.decoder.bias
+        if not self.bias.is_meta:
+            nn.init.zeros_(self.bias)  # as published, where no model gives its values
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, features: Tensor, **kwargs: Any) -> Tensor:
         """(..., D) to (..., V)."""
-        return self.decoder(self.layer_norm(F.gelu(self.dense(x))))
+        return self.decoder(self.layer_norm(F.gelu(self.dense(features))))
 
 
 class VocabularyModel(HeadModel):
     """A head that projects to the vocabulary."""
 
+    head_class: ClassVar[type[LMHead]]
     lm_head: LMHead
+    _tied_weights_keys: ClassVar[dict[str, str] | None] = {
+        "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
+        "lm_head.decoder.bias": "lm_head.bias",
+    }
 
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__(config)
         # ---- Layers
-        self.lm_head = LMHead(config)
+        with values_follow():
+            self.lm_head = self.head_class(config)
         # ---- Tying
         self.post_init(self.head_names())
 
@@ -274,6 +282,19 @@ class CausalLM(VocabularyModel):
             cross_attentions=encoded.cross_attentions,
         )
         return self.finish(output, return_dict)
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """The inputs of the next call of a loop that generates; peft asks for it when it wraps a model.
+
+        Args:
+            input_ids: (B, S), the tokens so far.
+            attention_mask: (B, S); all ones by default.
+            **kwargs: what other models need.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return {"input_ids": input_ids, "attention_mask": mask}
 
 
 def kept_columns(logits_to_keep: int | Tensor, length: int) -> Tensor:

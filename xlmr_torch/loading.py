@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,7 +29,7 @@ from xlmr_core.own_classes import check_dtypes, check_ties
 from xlmr_core.parameters import Parameter, stored_names
 from xlmr_core.quantization import scheme_of
 from xlmr_torch.linear import loading
-from xlmr_torch.placement import find_dtype, find_one_device
+from xlmr_torch.placement import as_device_map, find_dtype, find_one_device, refuse_meta
 from xlmr_torch.quantized import quantize
 from xlmr_torch.values import places, put, share, tensor_at
 
@@ -120,11 +121,12 @@ def from_pretrained(
         CheckpointError: if the files are damaged or do not fit.
         ConfigError: for a config of another architecture or impossible values, or weights that another library
             quantized.
-        InputError: for an unknown dtype, device or implementation, or a published argument whose value cannot be
-            served.
+        InputError: for an unknown dtype, device or implementation, a published argument whose value cannot be
+            served, or where new tensors are put on the meta device, which holds no values.
         TypeError: for an argument that neither the loader, nor the model, nor the config knows.
     """
     dtype = torch_dtype if dtype is None else dtype
+    refuse_meta(torch.get_default_device())
     target = find_one_device(device, device_map)
     if dtype not in (None, "auto"):
         dtype = find_dtype(dtype)
@@ -164,6 +166,8 @@ def from_pretrained(
     _fill(model, rows, plan, source, target, wanted, copy=state_dict is not None)
     if scheme is not None:
         model.requires_grad_(False)
+    if device_map is not None:
+        model.hf_device_map = as_device_map(device_map, target)
     config.dtype = str(wanted).removeprefix("torch.")
     model.eval()
     return (model, loading_info(plan.report)) if output_loading_info else model
@@ -191,6 +195,8 @@ def _fill(
     for row in rows.values():
         if row.tied_to in rows:  # also where it is the user's class that shares
             share(model, row.name, row.tied_to)
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        refuse_meta(tensor.device, name)  # a context such as accelerate's init_empty_weights has taken it away
     model.init_weights(fresh)
     default = torch.get_default_dtype()  # of what a user's constructor filled, if it did not say another
     model._apply(lambda x: x.to(device=target, dtype=wanted if x.dtype is default else None))

@@ -6,9 +6,14 @@ from typing import Any
 
 import torch
 
+from xlmr_core.errors import InputError
 from xlmr_core.placement import one_device, refuse_absent, refuse_device, refuse_dtype
 
-__all__ = ["find_device", "find_dtype", "find_one_device"]
+__all__ = ["NoValuesError", "as_device_map", "find_device", "find_dtype", "find_one_device", "refuse_meta"]
+
+
+class NoValuesError(InputError, RuntimeError):
+    """Values are asked for where there can be none. The original library raises a ``RuntimeError``."""
 
 
 def find_device(device: int | str | torch.device) -> torch.device:
@@ -46,6 +51,32 @@ def find_one_device(
     if found == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return find_device(found)
+
+
+def as_device_map(device_map: Any, found: torch.device) -> dict[str, Any]:
+    """The published ``hf_device_map`` of a model: what was passed if it says all, else the whole model and its device.
+
+    Args:
+        device_map: what was passed.
+        found: the device that it means.
+    """
+    if isinstance(device_map, dict):
+        return dict(device_map)
+    return {"": (found.index or 0) if found.type == "cuda" else found.type}
+
+
+def refuse_meta(device: torch.device, name: str = "new tensors") -> None:
+    """Refuse to load where tensors hold no values.
+
+    Raises:
+        NoValuesError: for the meta device.
+    """
+    if device.type == "meta":
+        raise NoValuesError(
+            f"from_pretrained gives a model its values, but {name} would be on the meta device, which holds none; "
+            "load outside torch.device('meta'), set_default_device('meta') and init_empty_weights(), "
+            "or build an empty model there with Model(config)"
+        )
 
 
 def find_dtype(dtype: str | torch.dtype) -> torch.dtype:

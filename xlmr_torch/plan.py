@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from xlmr_core.calls import Call, Plan
+from xlmr_core.checks import refuse_cache
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import InputError
 from xlmr_core.packing import Needs, may_pack
 from xlmr_torch.inputs import is_concrete, is_traced
 from xlmr_torch.kernels import AttentionPlan, causal_keep, mask_bias
@@ -18,7 +21,7 @@ from xlmr_torch.packing import choose_packing
 if TYPE_CHECKING:
     from xlmr_torch.encoder import EncoderModel
 
-__all__ = ["plan"]
+__all__ = ["plan", "plan_by_bias", "plan_by_biases"]
 
 
 def plan(encoder: EncoderModel, call: Call[Tensor], needs: Needs[Tensor]) -> Plan[Tensor]:
@@ -89,3 +92,68 @@ def _attention(encoder: EncoderModel, mask: Tensor | None, length: Any, return_w
     if empty_rows and (dtype is torch.float16 or torch.is_grad_enabled()):
         implementation = "eager"
     return replace(plain, implementation=implementation, bias=mask_bias(keep, dtype))
+
+
+# ---- Parts of a model that are called by themselves: with a mask as published, and without a plan
+
+
+def plan_by_bias(
+    config: XLMRobertaConfig, source: Tensor, bias: Tensor | None, return_weights: bool, *, own: bool, cache: Any
+) -> AttentionPlan:
+    """How an attention block attends that was given the published arguments.
+
+    Args:
+        config: of the block.
+        source: (B, M, D), the states that are attended to.
+        bias: the additive mask, or booleans that are true where a key is attended to.
+        return_weights: probabilities are wanted.
+        own: whether the states attend to each other, and not to a memory.
+        cache: must be ``None``.
+
+    Raises:
+        InputError: for a cache, or a mask that was not made for a block.
+    """
+    refuse_cache(past_key_values=cache)
+    if bias is not None and bias.dim() != 4:
+        raise InputError(
+            f"a part of a model expects attention_mask of shape (B, 1, 1 or S, {source.shape[1]}), "
+            f"received {tuple(bias.shape)}; make it with model.get_extended_attention_mask(attention_mask, shape)"
+        )
+    if bias is not None and bias.dtype is torch.bool:
+        bias = mask_bias(bias, source.dtype)
+    return AttentionPlan(
+        implementation="eager" if return_weights else config._attn_implementation or "sdpa",
+        bias=bias,
+        causal=own and config.is_decoder and bias is None,
+        return_weights=bool(return_weights),
+    )
+
+
+def plan_by_biases(
+    config: XLMRobertaConfig,
+    hidden_states: Tensor,
+    bias: Tensor | None,
+    head_mask_LN: Tensor | None,
+    memory_BMD: Tensor | None,
+    memory_bias: Tensor | None,
+    output_attentions: bool,
+    output_hidden_states: bool = False,
+    *,
+    cache: Any,
+) -> Plan[Tensor]:
+    """How a layer, or a stack of them, runs that was given the published arguments; see :func:`plan_by_bias`."""
+    memory_attention = None
+    if memory_BMD is not None:
+        if not config.add_cross_attention:
+            raise InputError(
+                "encoder_hidden_states are for a layer with cross-attention, expected None; "
+                "set add_cross_attention=True in the configuration"
+            )
+        memory_attention = plan_by_bias(config, memory_BMD, memory_bias, output_attentions, own=False, cache=None)
+    return Plan(
+        attention=plan_by_bias(config, hidden_states, bias, output_attentions, own=True, cache=cache),
+        memory_attention=memory_attention,
+        memory_BMD=memory_BMD,
+        head_mask_LN=head_mask_LN,
+        output_hidden_states=bool(output_hidden_states),
+    )

@@ -20,15 +20,17 @@ from xlmr_core.packing import check_packing_mode
 from xlmr_core.pretrained import check_config, refuse_projection
 from xlmr_core.quantization import Scheme
 from xlmr_core.uploads import PushToHub, upload_after
+from xlmr_torch.hooks import Onlookers
 from xlmr_torch.kernels import check_attn_implementation
 from xlmr_torch.loading import from_pretrained, save_pretrained
+from xlmr_torch.published import PublishedNames
 from xlmr_torch.resizing import ResizableModel
-from xlmr_torch.values import ModelValues
+from xlmr_torch.values import ModelValues, first_float, tensors_in
 
 __all__ = ["PreTrainedModel"]
 
 
-class PreTrainedModel(PushToHub, ModelValues, ResizableModel, nn.Module):
+class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn.Module):
     """Base class of all models.
 
     A class of your own derives from a published one, or from ``XLMRobertaPreTrainedModel`` or
@@ -54,6 +56,8 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, nn.Module):
         check_config(type(self), self.config_class, config)
         self.config = config
         self.name_or_path = config.name_or_path
+        self.warnings_issued: dict[str, Any] = {}  # published; trainers write into it
+        self._onlookers = Onlookers()
 
     # ---- The parts
 
@@ -96,12 +100,12 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, nn.Module):
     @property
     def device(self) -> torch.device:
         """The device of the parameters."""
-        return next(self.parameters()).device
+        return next(tensors_in(self)).device
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the floating point parameters."""
-        return next(parameter.dtype for parameter in self.parameters() if parameter.is_floating_point())
+        return first_float(self).dtype
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """Number of values, tied ones counted once."""
@@ -133,18 +137,21 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, nn.Module):
                 raise
             raise better from None
 
-    def finish(self, output: ModelOutput[Tensor], return_dict: bool | None) -> ModelOutput[Tensor] | tuple[Any, ...]:
+    def finish(self, output: ModelOutput[Tensor], return_dict: bool | None) -> ModelOutput[Tensor] | Any:
         """The output object, or its tuple if the call or the config says so."""
-        return output if (self.config.use_return_dict if return_dict is None else return_dict) else output.to_tuple()
+        if not (self.config.use_return_dict if return_dict is None else return_dict):
+            return output.to_tuple()
+        return dict(output) if torch.jit.is_tracing() else output  # a trace knows plain dictionaries alone
 
     @property
     def attn_implementation(self) -> str:
-        """Name of the attention kernel."""
-        return str(self.base_model._attn_implementation)
+        """Name of the attention kernel, which the configuration keeps."""
+        return check_attn_implementation(self.base_model.config._attn_implementation or "sdpa")
 
     def set_attn_implementation(self, name: str) -> Self:
         """Choose the attention kernel: ``sdpa`` or ``eager``."""
-        self.base_model._attn_implementation = check_attn_implementation(name)
+        self.config._attn_implementation = check_attn_implementation(name)
+        self.base_model.config._attn_implementation = name
         return self
 
     @property

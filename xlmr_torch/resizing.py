@@ -57,7 +57,7 @@ class ResizableModel(nn.Module):
             return embeddings
         embeddings.weight = self._resized(embeddings.weight, rows, mean_resizing)
         embeddings.num_embeddings = rows
-        self.config.vocab_size = self.base_model.config.vocab_size = rows
+        self.config.vocab_size = self.base_model.config.vocab_size = self.vocab_size = rows
         self._resize_projection(rows, mean_resizing)
         self.tie_weights()
         return embeddings

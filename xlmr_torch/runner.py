@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xlmr_torch.values import tensors_in
+
 __all__ = ["Runner"]
 
 
@@ -29,8 +31,9 @@ class Runner:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
-        return next(self.model.parameters()).device
+        """Where inputs go: to the model, or where it is offloaded, to the host, from which its wrapper takes them."""
+        device = next(tensors_in(self.model)).device
+        return torch.device("cpu") if device.type == "meta" else device
 
     @torch.inference_mode()
     def run(self, arrays: dict[str, NDArray[np.int64]], wanted: Sequence[str]) -> dict[str, NDArray[np.float32]]:

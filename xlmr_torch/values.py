@@ -17,7 +17,7 @@ from xlmr_core.own_classes import Place, check_encoder, table_of
 from xlmr_core.parameters import Init, Parameter, Role, parameters
 from xlmr_core.quantization import Scheme
 
-__all__ = ["ModelValues", "places", "put", "share", "tensor_at"]
+__all__ = ["ModelValues", "first_float", "places", "put", "share", "tensor_at", "tensors_in"]
 
 
 class ModelValues(nn.Module):
@@ -135,6 +135,7 @@ class ModelValues(nn.Module):
         """As in any module; tied parameters stay tied with ``assign=True`` too.
 
         What a file of this model has or lacks is right: one name of a tied pair, and the buffers of older releases.
+        With ``strict=False``, ``missing_keys`` of the answer has the name that is lacking.
         """
         rows = self.parameter_table()
         values = OrderedDict(state_dict)
@@ -142,13 +143,18 @@ class ModelValues(nn.Module):
         for name in state_dict:
             if name not in rows and OLD_BUFFERS.match(name.removeprefix("roberta.")):
                 del values[name]
+        given_by_other = []
         for row in rows.values():
             if row.tied_to in rows:
                 for one, other in ((row.name, row.tied_to), (row.tied_to, row.name)):
                     if one not in values and other in values:
                         values[one] = values[other]
+                        given_by_other.append(one)
         with _sharing_kept(self):
-            return super().load_state_dict(values, strict=strict, assign=assign)
+            answer = super().load_state_dict(values, strict=strict, assign=assign)
+        if not strict:  # strictly, what a file of this model lacks is no lack
+            answer.missing_keys.extend(given_by_other)
+        return answer
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # Where ``to``, ``to_empty`` and the like make new parameters, nn.Module makes one for each place.
@@ -182,6 +188,22 @@ def places(model: nn.Module) -> dict[str, Place]:
             if tensor is not None and name not in module._non_persistent_buffers_set:
                 found[f"{path}.{name}" if path else name] = Place(tuple(tensor.shape), id(tensor))
     return found
+
+
+def tensors_in(module: nn.Module) -> Iterator[Tensor]:
+    """The parameters of a module; a replica that ``nn.DataParallel`` made has none, but tensors in their places."""
+    empty = True
+    for parameter in module.parameters():
+        empty = False
+        yield parameter
+    if empty:
+        for part in module.modules():
+            yield from (value for value in vars(part).values() if isinstance(value, Tensor))
+
+
+def first_float(module: nn.Module) -> Tensor:
+    """The first floating point parameter."""
+    return next(tensor for tensor in tensors_in(module) if tensor.is_floating_point())
 
 
 def tensor_at(model: nn.Module, name: str) -> Tensor:

@@ -85,10 +85,10 @@ def test_positional_arguments_follow_the_published_order() -> None:
 
 def test_derived_numbers() -> None:
     config = XLMRobertaConfig(
-        hidden_size=48, num_attention_heads=4, max_position_embeddings=70, pruned_heads={"0": [3, 1]}
+        hidden_size=48, num_attention_heads=4, max_position_embeddings=70, pruned_heads={"0": [3, 1], "-1": [2]}
     )
     assert (config.head_size, config.max_tokens) == (12, 68)
-    assert config.pruned_heads == {0: [1, 3]}
+    assert config.pruned_heads == {0: [1, 3], 11: [2]}
     assert (config.heads_in_layer(0), config.heads_in_layer(1)) == (2, 4)
 
 

@@ -136,6 +136,8 @@ def test_heads_go_once() -> None:
     config = CONFIG.copy(pruned_heads={0: [1]})
     assert heads_to_prune_now(config, {0: [1, 3], 1: [2]}) == ({0: {3}, 1: {2}}, {0: [1, 3], 1: [2]})
     assert heads_to_prune_now(config, {0: [1]}) == ({}, {0: [1]})
+    assert heads_to_prune_now(config, {-1: [2], -2: [0, 1]}) == ({1: {2}, 0: {0}}, {0: [0, 1], 1: [2]})
+    assert heads_to_prune_now(config, {-1: [2], 1: [0]}) == ({1: {0, 2}}, {0: [1], 1: [0, 2]})
     assert config.pruned_heads == {0: [1]}
     for heads, message in (({0: [0, 2, 3]}, "leaves no attention head in layer 0"), ({2: [0]}, "does not have")):
         with pytest.raises(ConfigError, match=message):

@@ -25,6 +25,12 @@ from typing import Any, Generic
 FROZEN = Path(__file__).resolve().parent / "surface"
 # Package -> the framework without which it cannot be imported.
 PACKAGES = {"xlmr_core": "numpy", "xlmr_torch": "torch", "xlmr_tf": "tensorflow", "xlmr_flax": "jax"}
+# Of the published modeling files.
+PARTS = (
+    *("Attention", "ClassificationHead", "Embeddings", "Encoder", "Intermediate", "LMHead", "Layer", "Output"),
+    *("Pooler", "SelfAttention", "SelfOutput"),
+)
+POSITIONS = "create_position_ids_from_input_ids"
 # The modules that README, docs or examples name, and what of them is promised: the names that stand there, and the
 # classes of what those functions return. `test_documented.py` reads the documents and compares.
 DOCUMENTED = {
@@ -45,6 +51,8 @@ DOCUMENTED = {
     "xlmr_tf.datasets": ("tokenized",),
     "xlmr_tf.distribution": ("training_step",),
     "xlmr_torch.int8": ("HAS_FAST_PRODUCT",),
+    "xlmr_torch.modeling_xlm_roberta": (*(f"XLMRoberta{part}" for part in PARTS), POSITIONS),
+    "xlmr_torch.modeling_xlm_roberta_xl": (*(f"XLMRobertaXL{part}" for part in PARTS), POSITIONS),
 }
 
 # Methods without an underscore, because files of a package call each other by them. Neither documents nor the published
@@ -52,6 +60,7 @@ DOCUMENTED = {
 INTERNAL = {
     *("finish", "head_names", "logical_axes", "logits_at", "parameter_table", "prepare", "project", "set_output_bias"),
     *("first_tokens", "locate", "pack", "pool", "unpack"),  # of a Packing
+    *("feed_forward", "keep_heads", "relative_scores"),  # of parts
     "special_tokens_json",
 }
 

@@ -7,8 +7,36 @@ LAYERS = "PyTorch brings these layers; NNX's own would draw values, and would no
 TIED = "a shared parameter stands in the tree once, so that nothing has to be tied again"
 INT8 = "only PyTorch has kernels of int8 on the CPU; this backend refuses such checkpoints"
 ROWS = "packed rows are padded rows to every layer, so that no kernel, and no packing without padding, is needed"
+PARTS = "research code imports the parts of the published modeling files of PyTorch and calls them by themselves"
+LOOKS = "hooks, replicas and offloading, which look into a model or empty it, are PyTorch's"
 
 DIFFERENCES = {
+    # Published parts, and tools that look into a model
+    "-hooks.py": LOOKS,
+    "-values.py:first_float": LOOKS,
+    "-values.py:tensors_in": LOOKS,
+    "-placement.py:as_device_map": "the published attribute hf_device_map is PyTorch's",
+    "-placement.py:NoValuesError": "the meta device is PyTorch's",
+    "-placement.py:refuse_meta": "the meta device is PyTorch's",
+    "-parts_xlm_roberta.py": PARTS,
+    "-parts_xlm_roberta_xl.py": PARTS,
+    "-published.py": "published names of PyTorch's models, which other libraries read there",
+    "-plan.py:plan_by_bias": PARTS,
+    "-plan.py:plan_by_biases": PARTS,
+    "-attention.py:SelfAttention.num_attention_heads": PARTS,
+    "-attention.py:SelfAttention.all_head_size": PARTS,
+    "-attention.py:Attention.pruned_heads": PARTS,
+    "-attention.py:heads_left": PARTS,
+    "-embeddings.py:create_position_ids_from_input_ids": PARTS,
+    "-embeddings.py:Embeddings.create_position_ids_from_inputs_embeds": PARTS,
+    "-embeddings.py:Embeddings.position_ids": PARTS,
+    "-embeddings.py:Embeddings.register_buffer": PARTS,
+    "-encoder.py:Encoded.last_hidden_state": LOOKS,
+    "-encoder.py:Encoded.output": LOOKS,
+    "-encoder.py:Encoder.run": PARTS,
+    "-lm_heads.py:CausalLM.prepare_inputs_for_generation": "peft, which asks for it, is for PyTorch",
+    "-linear.py:begun": PARTS,
+    "-linear.py:values_follow": PARTS,
     # Files
     "-inference.py": "jax.jit and dtype= do what optimize_for_inference does",
     "-int8.py": INT8,

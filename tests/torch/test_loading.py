@@ -7,7 +7,8 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -417,6 +418,67 @@ def test_saving_to_the_folder_it_was_loaded_from(saved: tuple[Any, Path], size: 
         loaded.save_pretrained(folder, max_shard_size=size)
         assert_same(loaded, expected)
         assert_same(type(model).from_pretrained(folder), expected)
+
+
+# ---- Where new tensors hold no values
+
+
+@contextmanager
+def default_device() -> Iterator[None]:
+    torch.set_default_device("meta")
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+
+
+@contextmanager
+def init_empty_weights() -> Iterator[None]:
+    """As accelerate's: parameters go to the meta device as they are registered."""
+    register = torch.nn.Module.register_parameter
+
+    def on_meta(module: Any, name: str, parameter: Any) -> None:
+        register(module, name, parameter)
+        if parameter is not None:
+            module._parameters[name] = torch.nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+
+    torch.nn.Module.register_parameter = on_meta  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+EMPTY: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "torch.device": lambda: torch.device("meta"),
+    "set_default_device": default_device,
+    "init_empty_weights": init_empty_weights,
+}
+
+
+@pytest.mark.parametrize("context", EMPTY)
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_a_model_without_values_is_never_loaded(saved: tuple[Any, Path], context: str, device: str | None) -> None:
+    model, folder = saved
+    with EMPTY[context](), pytest.raises(InputError, match="on the meta device, which holds none; load out") as refused:
+        xlmr_torch.AutoModelForMaskedLM.from_pretrained(folder, device=device)
+    assert isinstance(refused.value, RuntimeError), "as the original library's"
+    assert_same(type(model).from_pretrained(folder), values(model))
+
+
+@pytest.mark.parametrize("context", EMPTY)
+@pytest.mark.parametrize("assign", [True, False])
+def test_a_model_built_without_values_takes_a_state_dict(saved: tuple[Any, Path], context: str, assign: bool) -> None:
+    model, _ = saved
+    with EMPTY[context]():
+        empty = xlmr_torch.AutoModelForMaskedLM.from_config(model.config)
+    assert all(parameter.is_meta for parameter in empty.parameters())
+    if not assign:
+        empty.to_empty(device="cpu")
+    empty.load_state_dict(model.state_dict(), assign=assign)
+    assert_same(empty, values(model))
+    inputs = Case("XLMRoberta", "ForMaskedLM").inputs()
+    assert torch.equal(empty.eval()(**inputs).logits, model(**inputs).logits)
 
 
 # ---- Saving that fails
