@@ -7,7 +7,7 @@ from typing import NoReturn
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import ConfigError, InputError, XLMRError
 
-__all__ = ["check_config", "refuse_building", "refuse_projection"]
+__all__ = ["check_config", "recomputes_layers", "refuse_building", "refuse_projection"]
 
 
 def check_config(model: type, wanted: type[XLMRobertaConfig], config: object) -> None:
@@ -27,6 +27,11 @@ def check_config(model: type, wanted: type[XLMRobertaConfig], config: object) ->
             f" (model_type {getattr(config, 'model_type', None)!r}); build one with {wanted.__name__}.from_dict(...)"
         )
     config.validate()
+
+
+def recomputes_layers(config: XLMRobertaConfig) -> bool:
+    """Whether a configuration asks for gradient checkpointing: files of older releases have a key for it."""
+    return bool(getattr(config, "gradient_checkpointing", False))
 
 
 def refuse_projection(model: type) -> NoReturn:

@@ -14,6 +14,7 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from xlmr_core.packing import Needs
+from xlmr_core.pretrained import recomputes_layers
 from xlmr_core.resizing import heads_to_prune_now
 from xlmr_tf.embeddings import Embeddings
 from xlmr_tf.inputs import read
@@ -70,7 +71,7 @@ class Encoder(keras.layers.Layer):
             Layer(config, number, pre_norm=pre_norm, dtype=dtype) for number in range(config.num_hidden_layers)
         ]
         self.LayerNorm = layer_norm(config.hidden_size, config.layer_norm_eps, dtype) if pre_norm else None
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing = recomputes_layers(config)
         self.built = True
 
     def call(self, x: tf.Tensor, plan: Plan, training: bool | None = None) -> Encoded:
