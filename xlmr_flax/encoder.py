@@ -18,6 +18,7 @@ from xlmr_core.heads import HEADS
 from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from xlmr_core.packing import Needs
 from xlmr_core.positions import first_position
+from xlmr_core.pretrained import recomputes_layers
 from xlmr_core.resizing import heads_to_prune_now
 from xlmr_flax.embeddings import Embeddings, position_ids_from_input_ids
 from xlmr_flax.functional import compiled
@@ -74,7 +75,7 @@ class Encoder(nnx.Module):
             {str(number): Layer(config, number, pre_norm=pre_norm) for number in range(config.num_hidden_layers)}
         )
         self.LayerNorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if pre_norm else None
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing = recomputes_layers(config)
         self.gradient_checkpointing_policy: Callable[..., Any] | None = None
         self.scan_layers = False
 
