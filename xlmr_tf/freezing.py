@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from xlmr_core.errors import InputError
-from xlmr_tf.values import nodes, parts
+from xlmr_tf.values import nodes, parts, set_trainable
 
 __all__ = ["set_trained", "trained"]
 
@@ -39,7 +39,7 @@ def set_trained(model: Any, flags: Mapping[str, bool]) -> None:
                 f"expected {type(model).__name__} to have the part {path!r}, whose trainable is {flag} in the file, "
                 "received a class without it; load the file with the class that wrote it"
             )
-        here[path].trainable = flag
+        set_trainable(here[path], flag)
 
 
 def _walk(model: Any) -> Iterator[tuple[str, Any, bool]]:

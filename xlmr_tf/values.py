@@ -16,7 +16,18 @@ from xlmr_core.own_classes import Place, check_encoder, table_of
 from xlmr_core.parameters import Init, Parameter, Role, parameters
 from xlmr_tf.linear import leave_unset
 
-__all__ = ["ModelValues", "lost", "nodes", "nowhere", "parts", "places", "unbuilt", "value_at", "variable_at"]
+__all__ = [
+    "ModelValues",
+    "lost",
+    "nodes",
+    "nowhere",
+    "parts",
+    "places",
+    "set_trainable",
+    "unbuilt",
+    "value_at",
+    "variable_at",
+]
 
 # The variables of ordinary layers: the attribute, its published name, and what it is.
 ORDINARY: dict[type, dict[str, tuple[str, Role]]] = {
@@ -72,8 +83,8 @@ class ModelValues:
 
         Models inside have drawn or loaded theirs, so what is in them stays as it is.
         """
-        if not self.trainable:
-            self.trainable = False  # which Keras has told the model alone, before there were parts of it
+        if not self.trainable:  # which Keras has told the model alone, before there were parts of it
+            set_trainable(self, False)
         if leave_unset(self):
             return
         if names is None and self.base_model is not self:
@@ -158,6 +169,16 @@ def _of_tensorflow(model: Any) -> Iterator[str]:
                 yield path + name
             elif isinstance(part, tf.Module):
                 yield from (f"{path}{name}.{variable.name}" for variable in part.variables)
+
+
+def set_trainable(part: Any, flag: bool) -> None:
+    """Set whether a layer and what is in it, or a variable, is trained.
+
+    Keras on TensorFlow passes over an attribute that has the value already, and would leave what is in the layer as it
+    is.
+    """
+    part.trainable = not flag
+    part.trainable = flag
 
 
 def unbuilt(model: Any) -> list[str]:

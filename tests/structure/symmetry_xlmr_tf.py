@@ -62,6 +62,7 @@ DIFFERENCES = {
     "+values.py:nodes": "in place of named_modules, which sees no lists and dictionaries",
     "+values.py:parts": "in place of named_modules, which sees no lists and dictionaries",
     "+values.py:nowhere": "variables of Keras that no attribute leads to",
+    "+values.py:set_trainable": "Keras on TensorFlow passes over a flag that is set already",
     "+values.py:unbuilt": "layers of Keras may have no variables before their first call",
     "+values.py:variable_at": IN_PLACE,
     "+values.py:value_at": "kernels lie transposed, and adapters are added up",
