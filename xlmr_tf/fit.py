@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.utils import unpack_x_y_sample_weight
 
@@ -59,21 +60,50 @@ class TrainedByKeras:
         self._class_weight = ()
         super().compile(optimizer, None if isinstance(loss, str) and loss in OWN_LOSS else loss, *args, **kwargs)
 
-    def fit(self, *args: Any, class_weight: Mapping[int, float] | None = None, **kwargs: Any) -> Any:
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        *args: Any,
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: Any = None,
+        **kwargs: Any,
+    ) -> Any:
         """Keras's own.
 
         Args:
-            *args, **kwargs: as of ``keras.Model.fit``.
+            x, y, *args, **kwargs: as of ``keras.Model.fit``.
             class_weight: factors of the classes' losses, in any form of data, labels among the inputs too.
+            sample_weight: factors of the rows' or the labels' losses, of labels among the inputs too.
 
         Raises:
-            InputError: for weights of classes where there are none.
+            InputError: for weights of classes where there are none, or weights without labels.
         """
-        return super().fit(*args, class_weight=self._weights_for_keras(class_weight), **kwargs)
+        x, y = self._apart(x, y, sample_weight)
+        class_weight = self._weights_for_keras(class_weight)
+        return super().fit(x, y, *args, class_weight=class_weight, sample_weight=sample_weight, **kwargs)
 
-    def train_on_batch(self, *args: Any, class_weight: Mapping[int, float] | None = None, **kwargs: Any) -> Any:
-        """Keras's own; ``class_weight`` as of :meth:`fit`."""
-        return super().train_on_batch(*args, class_weight=self._weights_for_keras(class_weight), **kwargs)
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, sample_weight: Any = None, **kwargs: Any) -> Any:
+        """Keras's own; ``sample_weight`` as of :meth:`fit`."""
+        x, y = self._apart(x, y, sample_weight)
+        return super().evaluate(x, y, *args, sample_weight=sample_weight, **kwargs)
+
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Mapping[int, float] | None = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Keras's own; weights as of :meth:`fit`."""
+        x, y = self._apart(x, y, sample_weight)
+        return super().train_on_batch(x, y, sample_weight, self._weights_for_keras(class_weight), return_dict)
+
+    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
+        """Keras's own; ``sample_weight`` as of :meth:`fit`."""
+        x, y = self._apart(x, y, sample_weight)
+        return super().test_on_batch(x, y, sample_weight, return_dict)
 
     def prepare_tf_dataset(
         self,
@@ -202,6 +232,17 @@ class TrainedByKeras:
                 given = tf.stack([tf.reshape(weights[name], (-1,)) for name in names], 1)
             x = {**_by_name(x), "sample_weight": given}
         return x, y, weights
+
+    def _apart(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
+        """Inputs and labels, apart where labels are to be weighed: Keras passes over weights without a ``y``."""
+        if weights is None or y is not None or not isinstance(x, Mapping | list | tuple | np.ndarray | tf.Tensor):
+            return x, y
+        labels = self._labels_of(x)
+        if labels is None:
+            raise InputError(
+                "sample_weight weighs labels, expected them as y or among the inputs, received none; pass both"
+            )
+        return {name: value for name, value in x.items() if name not in self._task_head.labels}, labels
 
     def _named(self, y: Any) -> dict[str, Any]:
         """Labels by name, or what belongs to each of them."""

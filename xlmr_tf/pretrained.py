@@ -378,7 +378,7 @@ def _written_arguments(kind: type, arguments: Mapping[str, Any]) -> dict[str, An
         try:
             written[name] = keras.saving.serialize_keras_object(value)
         except (TypeError, ValueError) as error:
-            raise _not_written(kind, name, f"a {type(value).__name__}") from error
+            raise _not_written(kind, name, f"a value of type {type(value).__name__}") from error
         if not name.isidentifier():
             raise _not_written(kind, name, "one that was passed by place")
     return written

@@ -173,6 +173,9 @@ def test_weights_of_examples_weigh_the_models_own_loss(case, beside):
     data = {"x": x, "y": labels} if beside else {"x": {**x, **y}}
     history = model.fit(**data, sample_weight=WEIGHTS, batch_size=tiny.ROWS, verbose=0).history["loss"]
     assert history[0] == pytest.approx(expected, rel=1e-4)
+    if not beside:  # where Keras itself would pass over the weights
+        found = model.evaluate(**data, sample_weight=WEIGHTS, batch_size=tiny.ROWS, verbose=0)
+        assert found == pytest.approx(expected, rel=1e-4)
 
 
 def labels_of_rows(case, y):
@@ -222,6 +225,9 @@ def test_weights_that_weigh_nothing_are_refused():
     model, x, y, _ = prepared("one class")
     with pytest.raises(InputError, match="sample_weight weighs the losses of labels, expected labels, received none"):
         model(**x, sample_weight=WEIGHTS)
+    model.compile(keras.optimizers.SGD(0.0))
+    with pytest.raises(InputError, match="sample_weight weighs labels, expected them as y or among the inputs"):
+        model.fit(x, sample_weight=WEIGHTS, verbose=0)
     with pytest.raises(InputError, match=r"sample_weight must have the shape \(4,\) or \(4, 1\), received \(3,\)"):
         model(**x, **y, sample_weight=WEIGHTS[:3])
 
