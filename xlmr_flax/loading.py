@@ -199,12 +199,13 @@ def _fill(
         if name in plan.sources:
             place = spot.variable.get_value().dtype
             raw = source.tensor(plan.sources[name])
-            dtype = wanted or _kept(raw.dtype) if place == jnp.float32 or not row.own else place
+            dtype = _kept(raw.dtype) if wanted is None else wanted
+            dtype = place if row.own and place != jnp.float32 else dtype
             transposed = row.role is Role.LINEAR_WEIGHT
             # On a CPU JAX takes the copy's memory over.
             value = jax.device_put(raw.to_aligned(dtype, transposed=transposed, decode=to_numpy), target)
         else:
-            value = jax.device_put(model._fresh(row, key, wanted or jnp.float32), target)
+            value = jax.device_put(model._fresh(row, key, jnp.float32 if wanted is None else wanted), target)
         if isinstance(spot.variable, nnx.Param):
             leaves[spot.path] = value
         else:

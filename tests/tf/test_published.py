@@ -16,6 +16,11 @@ from tests.tf.models import CASES, CLASSES, Case, assert_close, each_case  # noq
 from xlmr_core.errors import InputError  # noqa: E402
 from xlmr_core.heads import HEADS, LossKind  # noqa: E402
 
+# NumPy about TensorFlow's arrays.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "keras.md"
 SEQUENCE = Case("XLMRoberta", "ForSequenceClassification")
 
