@@ -20,6 +20,7 @@ __all__ = [
     "check_kept_columns",
     "check_masked_positions",
     "check_num_labels_of_answers",
+    "check_sample_weight",
     "check_sequence_labels",
     "check_shape_of_choices",
     "check_span",
@@ -138,6 +139,24 @@ def check_span(start: Seen | None, end: Seen | None, batch: int) -> None:
         if positions is not None:
             check_shape(positions.name, positions.shape, (batch,), (batch, 1))
             check_integers(positions)
+
+
+def check_sample_weight(weights: Seen | None, labelled: bool, batch: int, *each: int) -> None:
+    """Refuse factors of losses that are no numbers, or neither one a row nor one for each label.
+
+    Args:
+        weights: the factors.
+        labelled: whether there are labels.
+        batch: B.
+        *each: further sizes of the labels that may weigh differently.
+    """
+    if weights is None:
+        return
+    if not labelled:
+        raise InputError(f"{weights.name} weighs the losses of labels, expected labels, received none; pass both")
+    if weights.kind in (Kind.COMPLEX, Kind.OTHER):
+        raise InputError(f"{weights.name} must hold numbers, received {weights.dtype_name}; convert them")
+    check_shape(weights.name, weights.shape, (batch,), (batch, 1), *([(batch, *each)] if each else []))
 
 
 def check_num_labels_of_answers(config: XLMRobertaConfig) -> None:

@@ -6,7 +6,7 @@ a class adds                                   and
 a parameter, a buffer, a variable              it is saved and loaded under the path of its attribute
 a layer, beside ours or in the place of one    so are its tensors
 a model inside, such as a second encoder       so are its tensors
-an argument of its constructor                 ``from_pretrained`` hands it on
+an argument of its constructor                 ``from_pretrained`` hands it on; Keras's own files hold it
 one tensor in two places                       it is saved once, and is one tensor again after a load
 what no path leads to or no file can hold      the save is refused before anything is written
 values that are no variable of the framework   so too; but for PyTorch, where a plain tensor in an attribute is no part
@@ -21,9 +21,11 @@ that a file serves a class of the same attributes in another framework. Anything
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.formats.tensors import DTYPES
 from xlmr_core.parameters import Init, Parameter, Role
@@ -34,6 +36,7 @@ __all__ = [
     "check_encoder",
     "check_ties",
     "constructor_arguments",
+    "given_arguments",
     "own_names",
     "refuse_lost",
     "table_of",
@@ -109,6 +112,32 @@ def constructor_arguments(kind: type, base: type, of_base: Collection[str] = ())
         if part is base:
             break
     return names | set(of_base), False
+
+
+def given_arguments(kind: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a constructor was called with, by name, but for the configuration.
+
+    An argument of ``*names`` stands under ``names[0]``: nobody can pass it by name again.
+
+    Args:
+        kind: the class.
+        args, kwargs: of the call; where the constructor does not take them, it says so itself.
+    """
+    try:
+        bound = inspect.signature(kind.__init__).bind(None, *args, **kwargs)  # type: ignore[misc]
+    except TypeError:
+        return {}
+    given: dict[str, Any] = {}
+    for name, value in list(bound.arguments.items())[1:]:
+        parameter = bound.signature.parameters[name]
+        if parameter.kind is parameter.VAR_KEYWORD:
+            given.update(value)
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            given.update({f"{name}[{number}]": one for number, one in enumerate(value)})
+        else:
+            given[name] = value
+    given.pop(next((name for name, value in given.items() if isinstance(value, XLMRobertaConfig)), ""), None)
+    return given
 
 
 # ---- What is refused

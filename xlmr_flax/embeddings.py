@@ -12,7 +12,7 @@ from jax import Array
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_flax.linear import LayerNorm, dropout, unset
 
-__all__ = ["Embedding", "Embeddings", "position_ids_from_input_ids"]
+__all__ = ["Embedding", "Embeddings", "create_position_ids_from_input_ids", "position_ids_from_input_ids"]
 
 
 class Embedding(nnx.Module):
@@ -41,6 +41,11 @@ def position_ids_from_input_ids(input_ids_BS: Any, pad_token_id: int) -> Any:
     """
     real = (input_ids_BS != pad_token_id).astype("int32")
     return real.cumsum(1, dtype="int32") * real + pad_token_id
+
+
+def create_position_ids_from_input_ids(input_ids: Any, padding_idx: int) -> Any:
+    """The published name of :func:`position_ids_from_input_ids`."""
+    return position_ids_from_input_ids(input_ids, padding_idx)
 
 
 class Embeddings(nnx.Module):

@@ -17,6 +17,7 @@ from flax import core, nnx, traverse_util
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.parameters import Parameter, Role
+from xlmr_flax.placement import refuse_explicit_axes
 
 __all__ = [
     "StaticConfig",
@@ -45,10 +46,15 @@ LAST_STEP = {
 
 
 class StaticConfig:
-    """A configuration as JAX's compilation cache needs it: hashable, equal where all values are equal."""
+    """A configuration as JAX's compilation cache needs it: hashable, equal where all values are equal.
 
-    def __init__(self, config: XLMRobertaConfig) -> None:
+    Beside it are the ``seed`` and the ``input_shape`` that a model was made with, on which no graph depends.
+    """
+
+    def __init__(self, config: XLMRobertaConfig, seed: int = 0, input_shape: tuple[int, ...] = (1, 1)) -> None:
         self.config = config
+        self.seed = seed
+        self.input_shape = tuple(input_shape)
 
     def _key(self) -> tuple[type, str]:
         return type(self.config), repr(sorted(vars(self.config).items()))
@@ -117,7 +123,8 @@ def _checked(module: nnx.Module, params: Mapping[str, Any], own: Mapping[str, An
     """The parameters as plain dictionaries.
 
     Raises:
-        InputError: if some are missing, if there are others, or for another shape.
+        InputError: if some are missing, if there are others, for another shape, or where explicit axes of a mesh
+            divide one.
     """
     given, expected = flatten(params), flatten(read_params(module) if own is None else own)
     for what, paths_ in (
@@ -132,6 +139,7 @@ def _checked(module: nnx.Module, params: Mapping[str, Any], own: Mapping[str, An
                 "pass a tree such as model.params (what stands under 'params', not the variables around it)"
             )
     for path, value in given.items():
+        refuse_explicit_axes("/".join(path), value)
         if tuple(value.shape) != tuple(expected[path].shape):
             raise InputError(
                 f"{'/'.join(path)} must have the shape {tuple(expected[path].shape)}, received {tuple(value.shape)}; "

@@ -11,6 +11,7 @@ import numpy as np
 
 from xlmr_core.calls import Call, read_call
 from xlmr_core.checks import Kind, Seen, refuse_layout, refuse_type
+from xlmr_flax.placement import refuse_explicit_axes
 
 if TYPE_CHECKING:
     from xlmr_flax.encoder import EncoderModel
@@ -53,10 +54,11 @@ def see(name: str, array: Any) -> Seen | None:
     """What the core's checks look at; ``None`` for an input that was not passed.
 
     Raises:
-        InputError: for what is no array.
+        InputError: for what is no array, or is divided along explicit axes of a mesh.
     """
     if array is None:
         return None
+    refuse_explicit_axes(name, array)
     if not isinstance(array, np.ndarray | jax.Array):
         if hasattr(array, "todense"):  # jax.experimental.sparse, SciPy
             refuse_layout(name, "sparse", f"{name}.todense()")

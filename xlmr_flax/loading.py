@@ -8,6 +8,7 @@ model once.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
@@ -20,10 +21,11 @@ import numpy as np
 from flax import nnx
 
 from xlmr_core.arguments import Served, model_only
-from xlmr_core.checkpoints.load_plan import LoadPlan, TensorFile, plan_load
+from xlmr_core.checkpoints.load_plan import LoadPlan, LoadWarning, TensorFile, plan_load
 from xlmr_core.checkpoints.saving import save_checkpoint
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
+from xlmr_core.formats import Checkpoint
 from xlmr_core.formats.tensors import RawTensor
 from xlmr_core.loading import StateDict, config_to_save, dtype_wanted, loading_info, metadata_to_save, read_request
 from xlmr_core.own_classes import check_dtypes, check_ties, own_names, refuse_lost
@@ -56,6 +58,9 @@ DTYPE_OF_TAG: dict[str, Any] = {
     "BOOL": jnp.dtype("bool"),
 }
 TAG_OF_DTYPE = {dtype: tag for tag, dtype in DTYPE_OF_TAG.items()}
+
+# What stands in a safetensors file of ours whose parameters are not float32.
+PARAMETERS = {"parameters": "flax"}
 
 # Published arguments of which only some values can be served: those values, and what to say to others.
 MODEL_ONLY: Served = model_only("this backend computes in floating point; load the original checkpoint")
@@ -100,8 +105,9 @@ def from_pretrained(
         dtype: in which everything is computed; it leaves the parameters as they are.
         config: in place of the checkpoint's own.
         state_dict: arrays by canonical name and in canonical layout, in place of the checkpoint's files.
-        param_dtype: of the parameters; ``None`` is float32, ``"auto"`` the checkpoint's own. ``torch_dtype``, which
-            says the same in scripts for PyTorch, is taken for it.
+        param_dtype: of the parameters; ``"auto"`` is the checkpoint's own, ``None`` is float32, but parameters that a
+            Flax model saved stay as they were, with a warning where that is not float32. ``torch_dtype``, which says
+            the same in scripts for PyTorch, is taken for it.
         device, device_map: where the parameters go, such as ``"cpu"`` or ``"gpu:1"``; default: JAX's default device.
         seed: of the random key for parts that start fresh.
         _do_init: ``False`` returns ``(model, params)``, and the model itself holds no parameters.
@@ -136,6 +142,7 @@ def from_pretrained(
     with loading():
         model = cls(config, **request.constructor)
     model._set_dtype(dtype)
+    model._config.seed = seed
     if attn_implementation is not None:
         model.set_attn_implementation(attn_implementation)
     if packing is not None:
@@ -156,9 +163,18 @@ def from_pretrained(
             model=cls.__name__,
             rows=rows,
         )
-        wanted = find_dtype(dtype_wanted(param_dtype, "float32", config, source, plan.sources.values()))
-        params = _fill(model, rows, plan, source, target, wanted, jax.random.key(seed))
-    config.dtype = wanted.name
+        default = None if _is_of_flax(source) else "float32"
+        wanted = dtype_wanted(param_dtype, default, config, source, plan.sources.values())
+        wanted = None if wanted is None else find_dtype(wanted)
+        params = _fill(model, rows, plan, source, target, wanted, model.key)
+    config.dtype = _dtype_of(model, params).name
+    if wanted is None and config.dtype != "float32":
+        warnings.warn(
+            f"the parameters are {config.dtype}, as a Flax model saved them; pass param_dtype='float32' to train them, "
+            "or param_dtype='auto' if they are to stay so",
+            LoadWarning,
+            stacklevel=3,
+        )
     if _do_init:
         model.params = params
     found = model if _do_init else (model, params)
@@ -174,7 +190,10 @@ def _fill(
     wanted: Any,
     key: jax.Array,
 ) -> dict[str, Any]:
-    """The tree of a model's parameters with their values; other variables are filled in their places."""
+    """The tree of a model's parameters with their values; other variables are filled in their places.
+
+    Without a ``wanted`` dtype each has that of the file, and what is drawn afresh is float32.
+    """
     here, leaves = spots(model), {}
     for name, row in rows.items():
         if row.tied_to is not None:
@@ -182,18 +201,44 @@ def _fill(
         spot = here[name]
         if name in plan.sources:
             place = spot.variable.get_value().dtype
-            dtype = wanted if place == jnp.float32 or not row.own else place
             raw = source.tensor(plan.sources[name])
+            dtype = _kept(raw.dtype) if wanted is None else wanted
+            dtype = place if row.own and place != jnp.float32 else dtype
             transposed = row.role is Role.LINEAR_WEIGHT
             # On a CPU JAX takes the copy's memory over.
             value = jax.device_put(raw.to_aligned(dtype, transposed=transposed, decode=to_numpy), target)
         else:
-            value = jax.device_put(model._fresh(row, key, wanted), target)
+            value = jax.device_put(model._fresh(row, key, jnp.float32 if wanted is None else wanted), target)
         if isinstance(spot.variable, nnx.Param):
             leaves[spot.path] = value
         else:
             spot.variable.set_value(value)
     return unflatten(leaves)
+
+
+def _is_of_flax(source: TensorFile) -> bool:
+    """Whether a Flax model, of the original library or of this one, wrote a file; of others the dtype is no sign that
+    parameters are to have it.
+    """
+    return isinstance(source, Checkpoint) and (
+        source.format == "flax"
+        or source.metadata.get("format") == "flax"
+        or PARAMETERS.items() <= source.metadata.items()
+    )
+
+
+def _kept(tag: str) -> Any:
+    """The dtype of a parameter that is stored with a tag: its own, if JAX keeps floating point numbers of that size."""
+    dtype = DTYPE_OF_TAG[tag]
+    if jnp.issubdtype(dtype, jnp.floating):
+        return jax.dtypes.canonicalize_dtype(dtype)
+    return jnp.dtype(jnp.float32)
+
+
+def _dtype_of(model: PreTrainedModel, params: Mapping[str, Any]) -> Any:
+    """The dtype that the config of a model says of it: that of the word embedding."""
+    rows = (row for row in model.parameter_table().values() if row.tied_to is None)
+    return flatten(params)[spots(model)[next(rows).name].path].dtype
 
 
 def _describe(array: Any) -> tuple[str, tuple[int, ...]]:
@@ -229,8 +274,9 @@ def save_pretrained(
         {name: TAG_OF_DTYPE.get(jnp.dtype(value.dtype)) for name, value in values.items()},
         {name: value.dtype for name, value in values.items()},
     )
-    dtype = jnp.dtype(next(iter(values.values())).dtype).name
-    config = config_to_save(model.config, type(model).__name__.removeprefix("Flax"), dtype)
+    dtypes = [jnp.dtype(value.dtype) for value in values.values()]
+    half = any(jnp.issubdtype(dtype, jnp.floating) and dtype != jnp.float32 for dtype in dtypes)
+    config = config_to_save(model.config, type(model).__name__.removeprefix("Flax"), dtypes[0].name)
     save_checkpoint(
         folder,
         format,
@@ -238,7 +284,7 @@ def save_pretrained(
         config,
         model._task_head.suffix,
         max_shard_size=max_shard_size,
-        metadata=metadata_to_save(values, rows),
+        metadata={**metadata_to_save(values, rows), **(PARAMETERS if half else {})},
         together={"config.json": config.to_json_string().encode()},
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_flax import heads, lm_heads
+from xlmr_flax.embeddings import create_position_ids_from_input_ids
 from xlmr_flax.encoder import EncoderModel
 from xlmr_flax.pretrained import PreTrainedModel
 
@@ -16,6 +17,7 @@ __all__ = [
     "FlaxXLMRobertaForTokenClassification",
     "FlaxXLMRobertaModel",
     "FlaxXLMRobertaPreTrainedModel",
+    "create_position_ids_from_input_ids",
 ]
 
 

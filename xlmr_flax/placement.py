@@ -6,10 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh, AxisType, Mesh
 
+from xlmr_core.errors import InputError
 from xlmr_core.placement import FLOAT_DTYPES, one_device, refuse_absent, refuse_device, refuse_dtype
 
-__all__ = ["find_device", "find_dtype", "find_one_device"]
+__all__ = ["check_mesh", "find_device", "find_dtype", "find_one_device", "refuse_explicit_axes"]
 
 
 def find_device(device: int | str | jax.Device | None) -> jax.Device | None:
@@ -65,3 +67,34 @@ def find_dtype(dtype: Any) -> Any:
     if found not in [jnp.dtype(name) for name in FLOAT_DTYPES]:
         refuse_dtype(dtype)
     return found
+
+
+def check_mesh(name: str, mesh: Mesh | AbstractMesh) -> None:
+    """Refuse a mesh along whose axes the compiler may not pass shardings on.
+
+    Args:
+        name: of what lies on it.
+        mesh: the devices.
+
+    Raises:
+        InputError: if an axis is of another type than ``Auto``.
+    """
+    if any(kind is not AxisType.Auto for kind in mesh.axis_types):
+        raise InputError(
+            f"{name} must have axes of the type Auto, received {mesh.axis_types}; make the mesh with "
+            "jax.sharding.Mesh(devices, names), or pass axis_types=(AxisType.Auto, ...) to jax.make_mesh"
+        )
+
+
+def refuse_explicit_axes(name: str, array: Any) -> None:
+    """Refuse an array that is divided along explicit axes of a mesh, before JAX does in words about its operators.
+
+    Inside ``jax.shard_map``, where each device sees its own part, there is none.
+    """
+    if not isinstance(array, jax.Array):
+        return
+    sharding = jax.typeof(array).sharding
+    kinds = dict(zip(sharding.mesh.axis_names, sharding.mesh.axis_types, strict=False))
+    axes = [axis for part in sharding.spec for axis in (part if isinstance(part, tuple) else (part,))]
+    if any(kinds.get(axis) is AxisType.Explicit for axis in axes):
+        check_mesh(f"the mesh of {name}", sharding.mesh)

@@ -27,13 +27,14 @@ from xlmr_flax.kernels import check_attn_implementation
 from xlmr_flax.linear import is_loading
 from xlmr_flax.loading import from_pretrained, save_pretrained
 from xlmr_flax.placement import find_dtype
+from xlmr_flax.published import PublishedNames
 from xlmr_flax.resizing import ResizableModel
 from xlmr_flax.values import ModelValues
 
 __all__ = ["PreTrainedModel"]
 
 
-class PreTrainedModel(PushToHub, ModelValues, ResizableModel, nnx.Module):
+class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nnx.Module):
     """Base class of all models.
 
     A class of your own derives from a published one, or from ``FlaxXLMRobertaPreTrainedModel`` or
@@ -42,8 +43,8 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, nnx.Module):
 
     Args:
         config: the model's configuration, kept as ``model.config``.
-        input_shape: of the published signature; parameters do not depend on it.
-        seed: of the random key that fresh parameters are drawn with.
+        input_shape: of the published signature, kept as ``model.input_shape``; parameters do not depend on it.
+        seed: of the random key that fresh parameters are drawn with, ``model.key``.
         dtype: in which everything is computed; parameters are float32 whatever it is.
         _do_init: ``False`` leaves the parameters without values, to be kept outside and passed as ``params=``.
         gradient_checkpointing: recompute each layer in the backward pass.
@@ -56,7 +57,6 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, nnx.Module):
     _task_head: ClassVar[Head] = OWN_HEAD
     base_model_prefix: ClassVar[str] = "roberta"
     main_input_name: ClassVar[str] = "input_ids"
-    framework: ClassVar[str] = "flax"
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, nnx.Module):
         gradient_checkpointing: bool = False,
     ) -> None:
         check_config(type(self), self.config_class, config)
-        self._config = StaticConfig(config)
+        self._config = StaticConfig(config, seed, input_shape)
         self._training = False
         self._build(config)
         self._set_dtype(find_dtype(dtype))
@@ -76,7 +76,7 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, nnx.Module):
             self.gradient_checkpointing_enable()
         # A class of a user's own has no encoder yet, and that draws its own values.
         if _do_init and not is_loading() and self._has_encoder():
-            self.params = self.init_weights(jax.random.key(seed), input_shape)
+            self.params = self.init_weights(self.key, input_shape)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let every class refuse an argument that a call does not take with the nearest that it takes."""

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from xlmr_core.errors import InputError
 from xlmr_flax.functional import flatten, unflatten
+from xlmr_flax.placement import check_mesh
 from xlmr_flax.pretrained import PreTrainedModel
 
 __all__ = ["DATA_PARALLEL", "FSDP", "TENSOR_PARALLEL", "Rules", "param_shardings"]
@@ -52,12 +53,7 @@ def param_shardings(model: PreTrainedModel, mesh: Mesh, rules: Rules) -> dict[st
 
 
 def _check(model: PreTrainedModel, mesh: Mesh, rules: Rules) -> None:
-    if any(kind is not AxisType.Auto for kind in mesh.axis_types):
-        raise InputError(
-            f"mesh must have axes of the type Auto, received {mesh.axis_types}; make it with "
-            "jax.sharding.Mesh(devices, names), or pass "
-            "axis_types=(AxisType.Auto, ...) to jax.make_mesh"
-        )
+    check_mesh("mesh", mesh)
     absent = set(rules.values()) - set(mesh.axis_names)
     if absent:
         raise InputError(

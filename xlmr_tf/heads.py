@@ -16,6 +16,7 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.head_checks import (
     check_class_labels,
     check_num_labels_of_answers,
+    check_sample_weight,
     check_sequence_labels,
     check_shape_of_choices,
     check_span,
@@ -121,12 +122,15 @@ class SequenceClassification(HeadModel):
         return_dict: bool | None = None,
         labels: Any = None,
         training: bool | None = None,
+        *,
+        sample_weight: Any = None,
     ) -> Any:
         """Classify sequences.
 
         Args:
             input_ids ... return_dict, training: as in the bare model.
             labels: see :func:`xlmr_core.head_checks.check_sequence_labels`.
+            sample_weight: factors of the rows' losses, (B,); of several classes or numbers also one each, (B, K).
 
         Returns:
             :class:`~xlmr_core.outputs.SequenceClassifierOutput`; logits (B, K).
@@ -144,10 +148,13 @@ class SequenceClassification(HeadModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        check_sequence_labels(self.config, see("labels", labels), shape_of(call.source)[0], self.num_labels)
+        batch = shape_of(call.source)[0]
+        check_sequence_labels(self.config, see("labels", labels), batch, self.num_labels)
+        each = () if labels is None else shape_of(labels)[1:]
+        check_sample_weight(see("sample_weight", sample_weight), labels is not None, batch, *each)
         encoded = self._encode(call, Needs(first_token=self._task_head.reads_first_token))
         logits = self.classifier(encoded.first_tokens())
-        loss = None if labels is None else sequence_loss(self.config, logits, labels)
+        loss = None if labels is None else sequence_loss(self.config, logits, labels, sample_weight)
         output = SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
@@ -179,6 +186,8 @@ class MultipleChoice(HeadModel):
         return_dict: bool | None = None,
         labels: Any = None,
         training: bool | None = None,
+        *,
+        sample_weight: Any = None,
     ) -> Any:
         """Score the choices of each example.
 
@@ -186,6 +195,7 @@ class MultipleChoice(HeadModel):
             input_ids, token_type_ids, attention_mask, position_ids: (B, C, S).
             inputs_embeds: (B, C, S, D).
             labels: integers (B,), the index of the right choice.
+            sample_weight: factors of the rows' losses, (B,).
 
         Returns:
             :class:`~xlmr_core.outputs.MultipleChoiceModelOutput`; logits (B, C).
@@ -213,13 +223,17 @@ class MultipleChoice(HeadModel):
             output_hidden_states=output_hidden_states,
         )
         check_class_labels(see("labels", labels), choices, (batch,), (batch, 1))
+        check_sample_weight(see("sample_weight", sample_weight), labels is not None, batch)
         encoded = self._encode(call, Needs(first_token=self._task_head.reads_first_token))
         assert self.roberta.pooler is not None
         pooled = self.roberta.pooler(encoded.first_tokens())
         logits = tf.reshape(
             self.classifier(self.dropout(pooled)), dims(input_ids if inputs_embeds is None else inputs_embeds)[:2]
         )
-        loss = None if labels is None else cross_entropy(logits, tf.reshape(labels, (-1,)))
+        loss = None
+        if labels is not None:
+            weights_B = None if sample_weight is None else tf.reshape(sample_weight, (-1,))
+            loss = cross_entropy(logits, tf.reshape(labels, (-1,)), weights_n=weights_B)
         output = MultipleChoiceModelOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
@@ -254,12 +268,15 @@ class TokenClassification(HeadModel):
         return_dict: bool | None = None,
         labels: Any = None,
         training: bool | None = None,
+        *,
+        sample_weight: Any = None,
     ) -> Any:
         """Classify tokens.
 
         Args:
             input_ids ... return_dict, training: as in the bare model.
             labels: integers (B, S), -100 to ignore.
+            sample_weight: factors of the labels' losses, (B,) or (B, S).
 
         Returns:
             :class:`~xlmr_core.outputs.TokenClassifierOutput`; logits (B, S, K).
@@ -277,17 +294,22 @@ class TokenClassification(HeadModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        check_class_labels(see("labels", labels), self.num_labels, shape_of(call.source)[:2])
+        shape = shape_of(call.source)[:2]
+        check_class_labels(see("labels", labels), self.num_labels, shape)
+        check_sample_weight(see("sample_weight", sample_weight), labels is not None, *shape)
         if labels is not None:
             labels = tf.cast(labels, tf.int64)
-            counts = self.counts_masked_labels or attention_mask is None
-            if not counts and attention_mask.shape.is_compatible_with(labels.shape):
-                labels = tf.where(attention_mask == 0, tf.constant(IGNORE_INDEX, labels.dtype), labels)
+            mask = call.attention_mask
+            counts = self.counts_masked_labels or mask is None
+            if not counts and mask.shape.is_compatible_with(labels.shape):
+                labels = tf.where(mask == 0, tf.constant(IGNORE_INDEX, labels.dtype), labels)
         encoded = self._encode(call, Needs(positions_BS=labelled_positions(labels)))
         packed = self.classifier(self.dropout(encoded.states))
         loss = None
         if labels is not None:
-            loss = cross_entropy(flat_logits(packed), encoded.rows(labels))
+            weights = weights_of(sample_weight, labels)
+            weights_n = None if weights is None else encoded.rows(weights)
+            loss = cross_entropy(flat_logits(packed), encoded.rows(labels), weights_n=weights_n)
         output = TokenClassifierOutput(
             loss=loss,
             logits=encoded.unpack(packed),
@@ -323,6 +345,8 @@ class QuestionAnswering(HeadModel):
         start_positions: Any = None,
         end_positions: Any = None,
         training: bool | None = None,
+        *,
+        sample_weight: Any = None,
     ) -> Any:
         """Score tokens as start and end of an answer.
 
@@ -331,6 +355,7 @@ class QuestionAnswering(HeadModel):
             start_positions, end_positions: integers (B,); a position outside the sequence is ignored. The loss
                 normalises over all positions, masked ones included, as published, so with them the padded path is
                 taken.
+            sample_weight: factors of the rows' losses, (B,), or of start and end (B, 2).
 
         Returns:
             :class:`~xlmr_core.outputs.QuestionAnsweringModelOutput`; logits (B, S), ``MASKED_SCORE`` (-10000) where
@@ -351,11 +376,12 @@ class QuestionAnswering(HeadModel):
         )
         batch = shape_of(call.source)[0]
         check_span(see("start_positions", start_positions), see("end_positions", end_positions), batch)
+        check_sample_weight(see("sample_weight", sample_weight), start_positions is not None, batch, 2)
         encoded = self._encode(call, Needs(every_position=start_positions is not None))
         start_logits, end_logits = tf.unstack(encoded.unpack(self.qa_outputs(encoded.states), MASKED_SCORE), axis=-1)
         loss = None
         if start_positions is not None and end_positions is not None:
-            loss = span_loss(start_logits, end_logits, start_positions, end_positions)
+            loss = span_loss(start_logits, end_logits, start_positions, end_positions, sample_weight)
         output = QuestionAnsweringModelOutput(
             loss=loss,
             start_logits=start_logits,
@@ -379,6 +405,13 @@ def _flat(x: tf.Tensor | None) -> tf.Tensor | None:
 def labelled_positions(labels_BS: tf.Tensor | None) -> tf.Tensor | None:
     """Bool (B, S): where there is a label."""
     return None if labels_BS is None else labels_BS != IGNORE_INDEX
+
+
+def weights_of(sample_weight: Any, labels: tf.Tensor) -> tf.Tensor | None:
+    """A weight for each of the labels (B, ...), from one a row or from one each."""
+    if sample_weight is None:
+        return None
+    return tf.broadcast_to(tf.reshape(sample_weight, (dims(labels)[0], -1)), tf.shape(labels))
 
 
 def chosen_positions(columns_BP: tf.Tensor, length: Any) -> tf.Tensor:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["has_values", "is_concrete", "is_traced", "is_xla", "read", "see", "shape_of"]
 
+# What to pass in place of a tensor that has no rows of one length.
+RAGGED = "input_ids.to_tensor(pad_token_id), and attention_mask=tf.ones_like(input_ids).to_tensor(0)"
+SPARSE = "tf.sparse.to_dense(...), with the padding id as default_value for ids"
+MASKS = ("attention_mask", "encoder_attention_mask")
 INTEGERS = (tf.int64, tf.int32, tf.int16, tf.int8, tf.uint8)
 
 
@@ -87,9 +91,9 @@ def see(name: str, tensor: Any) -> Seen | None:
     if tensor is None:
         return None
     if isinstance(tensor, tf.RaggedTensor):
-        refuse_layout(name, "ragged", f"{name}.to_tensor(...) and a mask")
+        refuse_layout(name, "ragged", RAGGED)
     if isinstance(tensor, tf.SparseTensor):
-        refuse_layout(name, "sparse", f"tf.sparse.to_dense({name})")
+        refuse_layout(name, "sparse", SPARSE)
     if not tf.is_tensor(tensor):
         of_tokenizer, conversion = "return_tensors='tf'", "tf.convert_to_tensor(...)"
         refuse_type(name, tensor, "a tf.Tensor", of_tokenizer=of_tokenizer, conversion=conversion)
@@ -119,4 +123,29 @@ def read(encoder: EncoderModel, **inputs: Any) -> Call[tf.Tensor]:
         encoder: the bare model.
         **inputs: the arguments of ``EncoderModel.call``, all but those that only some heads take.
     """
-    return read_call(encoder.config, see, inputs, has_cross_attention=encoder.has_cross_attention)
+    for name in MASKS:
+        mask = inputs.get(name)
+        if tf.is_tensor(mask) and mask.dtype is tf.bool:
+            inputs[name] = tf.cast(mask, tf.int32)
+    call = read_call(encoder.config, see, inputs, has_cross_attention=encoder.has_cross_attention)
+    if is_traced() and not is_xla():  # which leaves assertions out
+        _assert_sizes(call)
+    return call
+
+
+def _assert_sizes(call: Call[tf.Tensor]) -> None:
+    """Let a graph look, when it runs, at the sizes that were not known when it was made."""
+    batch, length = (tf.shape(call.source)[axis] for axis in (0, 1))
+    one_row = {"token_type_ids": call.token_type_ids, "position_ids": call.position_ids}
+    for name, x in {"attention_mask": call.attention_mask, **one_row}.items():
+        if x is None or (x.shape.is_fully_defined() and call.source.shape[:2].is_fully_defined()):
+            continue
+        rows, *columns = tf.unstack(tf.shape(x))
+        fits = tf.reduce_all(tf.stack(columns) == length) & ((rows == batch) | ((rows == 1) & (name in one_row)))
+        expected = f"{name} must have a row for each of input_ids, of the same length"
+        tf.debugging.Assert(fits, [expected, ", received", tf.shape(x), "for", tf.shape(call.source)])
+    if call.memory_BMD is not None:
+        tf.debugging.assert_equal(tf.shape(call.memory_BMD)[0], batch, "encoder_hidden_states must have as many rows")
+        if call.memory_mask_BM is not None:
+            sizes = tf.shape(call.memory_BMD)[:2]
+            tf.debugging.assert_equal(tf.shape(call.memory_mask_BM), sizes, "encoder_attention_mask must fit them")

@@ -13,6 +13,7 @@ from xlmr_core.head_checks import (
     check_class_labels,
     check_kept_columns,
     check_masked_positions,
+    check_sample_weight,
     check_where_logits_are_computed,
 )
 from xlmr_core.heads import HEADS
@@ -20,10 +21,10 @@ from xlmr_core.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
 from xlmr_core.packing import Needs
 from xlmr_tf.activations import ACTIVATIONS
 from xlmr_tf.encoder import Encoded
-from xlmr_tf.heads import HeadModel, chosen_positions, flat_logits, labelled_positions
+from xlmr_tf.heads import HeadModel, chosen_positions, flat_logits, labelled_positions, weights_of
 from xlmr_tf.inputs import is_xla, see, shape_of
 from xlmr_tf.linear import Linear, dims, layer_norm, linear, replace_values, unset
-from xlmr_tf.losses import cross_entropy
+from xlmr_tf.losses import cross_entropy, next_tokens
 
 __all__ = ["CausalLM", "LMHead", "MaskedLM"]
 
@@ -122,6 +123,7 @@ class MaskedLM(VocabularyModel):
         encoder_attention_mask: Any = None,
         masked_positions: Any = None,
         sparse_prediction: bool = False,
+        sample_weight: Any = None,
     ) -> Any:
         """Predict masked tokens.
 
@@ -131,6 +133,7 @@ class MaskedLM(VocabularyModel):
                 is what they are where P equals S.
             masked_positions: integers (B, P), padded with -1: compute logits at these positions only.
             sparse_prediction: with labels: compute logits at labelled positions only.
+            sample_weight: factors of the labels' losses, (B,) or of the labels' shape.
 
         Returns:
             :class:`~xlmr_core.outputs.MaskedLMOutput`; logits (B, S, V), or (B, P, V) with zeros at -1, or (number
@@ -152,7 +155,7 @@ class MaskedLM(VocabularyModel):
             output_hidden_states=output_hidden_states,
         )
         length = dims(call.source)[1]
-        labels = self._labels(call.source, labels, masked_positions, sparse_prediction)
+        labels, weights = self._labels(call.source, labels, sample_weight, masked_positions, sparse_prediction)
         if masked_positions is None:
             needed_BS = labelled_positions(labels)
         else:
@@ -162,27 +165,30 @@ class MaskedLM(VocabularyModel):
         if masked_positions is not None:
             logits = self.logits_at(encoded, masked_positions, length)
             if labels is not None:
-                loss = cross_entropy(flat_logits(logits), tf.reshape(labels, (-1,)))
+                weights_n = None if weights is None else tf.reshape(weights, (-1,))
+                loss = cross_entropy(flat_logits(logits), tf.reshape(labels, (-1,)), weights_n=weights_n)
         elif sparse_prediction:
             flat = tf.reshape(labels, (-1,))
             labelled = tf.where(flat != IGNORE_INDEX)[:, 0]
             logits = self.lm_head(encoded.at(labelled))
-            loss = cross_entropy(logits, tf.gather(flat, labelled))
+            weights_n = None if weights is None else tf.gather(tf.reshape(weights, (-1,)), labelled)
+            loss = cross_entropy(logits, tf.gather(flat, labelled), weights_n=weights_n)
         else:
             packed = self.lm_head(encoded.states)
             logits = encoded.unpack(packed)
             if labels is not None:
                 # Labels lie on real tokens here, so the packed rows are all that counts.
-                loss = cross_entropy(flat_logits(packed), encoded.rows(labels))
+                weights_n = None if weights is None else encoded.rows(weights)
+                loss = cross_entropy(flat_logits(packed), encoded.rows(labels), weights_n=weights_n)
         output = MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
         return self.finish(output, return_dict)
 
     def _labels(
-        self, source: tf.Tensor, labels: Any, masked_positions: Any, sparse_prediction: bool
-    ) -> tf.Tensor | None:
-        """The checked labels of a call, (B, S), or (B, P) with ``masked_positions``."""
+        self, source: tf.Tensor, labels: Any, sample_weight: Any, masked_positions: Any, sparse_prediction: bool
+    ) -> tuple[tf.Tensor | None, tf.Tensor | None]:
+        """The checked labels of a call and their weights, (B, S), or (B, P) with ``masked_positions``."""
         shape = shape_of(source)[:2]
         check_where_logits_are_computed(
             labelled=labels is not None,
@@ -194,10 +200,15 @@ class MaskedLM(VocabularyModel):
         check_masked_positions(places, *shape)
         shapes = [shape] if places is None else [shape, places.shape]
         check_class_labels(see("labels", labels), self.config.vocab_size, *shapes)
+        size = shape if labels is None else shape_of(labels)
+        check_sample_weight(see("sample_weight", sample_weight), labels is not None, *size)
         if labels is None:
-            return None
+            return None, None
+        weights = weights_of(sample_weight, labels)
         labels = tf.cast(labels, tf.int64)
-        return labels if masked_positions is None else labels_at(masked_positions, labels)
+        if masked_positions is None:
+            return labels, weights
+        return labels_at(masked_positions, labels), None if weights is None else at_places(masked_positions, weights)
 
     def logits_at(self, encoded: Encoded, masked_positions: tf.Tensor, length: Any) -> tf.Tensor:
         """(B, P, V) logits at some positions, zero where the position is -1."""
@@ -241,6 +252,7 @@ class CausalLM(VocabularyModel):
         *,
         logits_to_keep: Any = 0,
         num_items_in_batch: Any = None,
+        sample_weight: Any = None,
     ) -> Any:
         """Predict each next token.
 
@@ -251,6 +263,7 @@ class CausalLM(VocabularyModel):
                 tensor (n,).
             num_items_in_batch: divide the summed loss by this number and not by the number of labels, as loops with
                 gradient accumulation ask.
+            sample_weight: factors of the labels' losses, (B,) or (B, S).
 
         Returns:
             :class:`~xlmr_core.outputs.CausalLMOutputWithCrossAttentions`; logits (B, S, V), or (B, kept, V).
@@ -275,9 +288,13 @@ class CausalLM(VocabularyModel):
         keeps_all = isinstance(logits_to_keep, int) and logits_to_keep == 0
         columns = logits_to_keep if isinstance(logits_to_keep, int) else see("logits_to_keep", logits_to_keep)
         check_kept_columns(columns, length, labelled=labels is not None)
-        check_class_labels(see("labels", labels), self.config.vocab_size, shape_of(call.source)[:2])
+        shape = shape_of(call.source)[:2]
+        check_class_labels(see("labels", labels), self.config.vocab_size, shape)
+        check_sample_weight(see("sample_weight", sample_weight), labels is not None, *shape)
+        weights = None
         if labels is not None:
-            labels = next_labels(tf.cast(labels, tf.int64))
+            weights = weights_of(sample_weight, labels)
+            labels = next_tokens(tf.cast(labels, tf.int64), IGNORE_INDEX)
         if keeps_all:
             needed_BS = labelled_positions(labels)
         else:
@@ -289,7 +306,8 @@ class CausalLM(VocabularyModel):
             packed = self.lm_head(encoded.states)
             logits = encoded.unpack(packed)
             if labels is not None:
-                loss = cross_entropy(flat_logits(packed), encoded.rows(labels), num_items_in_batch)
+                weights_n = None if weights is None else encoded.rows(next_tokens(weights, 0))
+                loss = cross_entropy(flat_logits(packed), encoded.rows(labels), num_items_in_batch, weights_n)
         else:
             logits = self.lm_head(tf.gather(encoded.unpack(encoded.states), kept, axis=1))
         output = CausalLMOutputWithCrossAttentions(
@@ -302,24 +320,22 @@ class CausalLM(VocabularyModel):
         return self.finish(output, return_dict)
 
 
-def next_labels(labels_BS: tf.Tensor) -> tf.Tensor:
-    """What each position predicts: its successor's label; the last position predicts nothing."""
-    return tf.pad(labels_BS[:, 1:], [[0, 0], [0, 1]], constant_values=IGNORE_INDEX)
-
-
 def labels_at(masked_positions: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """(B, P) labels of the masked positions, from (B, S) or (B, P) ones; -100 where there is none."""
-    places, columns = dims(masked_positions)[1], dims(labels)[1]
+    return tf.where(masked_positions < 0, tf.constant(IGNORE_INDEX, labels.dtype), at_places(masked_positions, labels))
+
+
+def at_places(masked_positions: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """(B, P) of a (B, S), or what is (B, P) already; anything where there is no position."""
+    places, columns = dims(masked_positions)[1], dims(x)[1]
     positions = tf.maximum(tf.cast(masked_positions, tf.int64), 0)
 
     def gathered() -> tf.Tensor:
-        return tf.gather(labels, positions, batch_dims=1)
+        return tf.gather(x, positions, batch_dims=1)
 
     if isinstance(places, int) and isinstance(columns, int):
-        labels = labels if places == columns else gathered()
-    else:  # which of the two it is shows when the graph runs
-        labels = tf.cond(tf.equal(places, columns), lambda: labels, gathered)
-    return tf.where(masked_positions < 0, tf.constant(IGNORE_INDEX, labels.dtype), labels)
+        return x if places == columns else gathered()
+    return tf.cond(tf.equal(places, columns), lambda: x, gathered)  # which of the two it is shows when the graph runs
 
 
 def kept_columns(logits_to_keep: Any, length: Any) -> tf.Tensor:

@@ -1,21 +1,48 @@
-"""XLM-RoBERTa base and large (Conneau et al. 2020): post-LN encoder, seven heads."""
+"""XLM-RoBERTa base and large (Conneau et al. 2020): post-LN encoder, seven heads. As in the published module the parts
+can be imported from here.
+"""
 
 from __future__ import annotations
 
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_tf import heads, lm_heads
 from xlmr_tf.encoder import EncoderModel
+from xlmr_tf.parts_xlm_roberta import (
+    TFXLMRobertaAttention,
+    TFXLMRobertaClassificationHead,
+    TFXLMRobertaEmbeddings,
+    TFXLMRobertaEncoder,
+    TFXLMRobertaIntermediate,
+    TFXLMRobertaLayer,
+    TFXLMRobertaLMHead,
+    TFXLMRobertaOutput,
+    TFXLMRobertaPooler,
+    TFXLMRobertaSelfAttention,
+    TFXLMRobertaSelfOutput,
+)
 from xlmr_tf.pretrained import PreTrainedModel
 
 __all__ = [
+    "TFXLMRobertaAttention",
+    "TFXLMRobertaClassificationHead",
+    "TFXLMRobertaEmbeddings",
+    "TFXLMRobertaEncoder",
     "TFXLMRobertaForCausalLM",
     "TFXLMRobertaForMaskedLM",
     "TFXLMRobertaForMultipleChoice",
     "TFXLMRobertaForQuestionAnswering",
     "TFXLMRobertaForSequenceClassification",
     "TFXLMRobertaForTokenClassification",
+    "TFXLMRobertaIntermediate",
+    "TFXLMRobertaLMHead",
+    "TFXLMRobertaLayer",
+    "TFXLMRobertaMainLayer",
     "TFXLMRobertaModel",
+    "TFXLMRobertaOutput",
+    "TFXLMRobertaPooler",
     "TFXLMRobertaPreTrainedModel",
+    "TFXLMRobertaSelfAttention",
+    "TFXLMRobertaSelfOutput",
 ]
 
 
@@ -30,6 +57,10 @@ class TFXLMRobertaPreTrainedModel(PreTrainedModel):
 class TFXLMRobertaModel(EncoderModel, TFXLMRobertaPreTrainedModel):
     __doc__ = EncoderModel.__doc__
     pre_norm = False
+
+
+class TFXLMRobertaMainLayer(TFXLMRobertaModel):
+    """The encoder as a layer of a class of one's own, which a Keras model is."""
 
 
 class TFXLMRobertaForMaskedLM(lm_heads.MaskedLM, TFXLMRobertaPreTrainedModel):

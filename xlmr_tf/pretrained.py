@@ -20,26 +20,42 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.heads import OWN_HEAD, Head
 from xlmr_core.outputs import ModelOutput
-from xlmr_core.own_classes import constructor_arguments
+from xlmr_core.own_classes import constructor_arguments, given_arguments
 from xlmr_core.packing import check_packing_mode
 from xlmr_core.pretrained import check_config, refuse_projection
 from xlmr_core.uploads import PushToHub, upload_after
 from xlmr_tf.fit import TrainedByKeras
+from xlmr_tf.freezing import set_trained, trained
 from xlmr_tf.kernels import check_attn_implementation
 from xlmr_tf.linear import replace_values
 from xlmr_tf.loading import from_pretrained, save_pretrained
 from xlmr_tf.placement import find_policy
+from xlmr_tf.published import PublishedNames
 from xlmr_tf.resizing import ResizableModel
 from xlmr_tf.serving import ExportedByKeras
+from xlmr_tf.tracking import FoundByTensorFlow
 from xlmr_tf.values import ModelValues
 
 __all__ = ["PreTrainedModel"]
 
 # The variables of layers that a model is made of.
 VARIABLES = ("_kernel", "_embeddings", "bias", "gamma", "beta")
+# Arguments of the constructor of every Keras layer.
+OF_KERAS = ("name", "trainable", "dtype")
+# What Keras's own files hold beside the arguments of a constructor.
+CHOSEN = ("attn_implementation", "packing", "gradient_checkpointing", "lora", "trained")
 
 
-class PreTrainedModel(PushToHub, ModelValues, ResizableModel, TrainedByKeras, ExportedByKeras, keras.Model):
+class PreTrainedModel(
+    PushToHub,
+    ModelValues,
+    ResizableModel,
+    TrainedByKeras,
+    ExportedByKeras,
+    FoundByTensorFlow,
+    PublishedNames,
+    keras.Model,
+):
     """Base class of all models.
 
     A class of your own derives from a published one, or from ``TFXLMRobertaPreTrainedModel`` or
@@ -60,6 +76,13 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, TrainedByKeras, Ex
     base_model_prefix: ClassVar[str] = "roberta"
     main_input_name: ClassVar[str] = "input_ids"
     supports_gradient_checkpointing: ClassVar[bool] = True
+    _arguments: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """A model that knows what its constructor is called with, for :meth:`get_config`."""
+        model: Self = super().__new__(cls, *args, **kwargs)
+        vars(model)["_arguments"] = given_arguments(cls, args, kwargs)
+        return model
 
     def __init__(self, config: XLMRobertaConfig, *, dtype: Any = None, **kwargs: Any) -> None:
         check_config(type(self), self.config_class, config)
@@ -265,17 +288,23 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, TrainedByKeras, Ex
     # ---- Files
 
     def get_config(self) -> dict[str, Any]:
-        """What Keras needs to build the model anew: the configuration as plain values, and the other arguments."""
-        own = {"config": json.loads(self.config.to_json_string(use_diff=False))}
-        if self.base_model is self:
-            own["add_pooling_layer"] = self.pooler is not None
+        """What Keras needs to build the model anew, as plain values: the configuration, the other arguments of the
+        constructor, what was chosen since then, and which parts are frozen.
+
+        Raises:
+            InputError: for an argument of a constructor that Keras cannot write.
+        """
         lora = self.base_model.lora
-        choices = {
+        return {
+            **super().get_config(),
+            "config": json.loads(self.config.to_json_string(use_diff=False)),
+            "arguments": _written_arguments(type(self), self._arguments),
             "attn_implementation": self.attn_implementation,
             "packing": self.packing,
+            "gradient_checkpointing": self.is_gradient_checkpointing,
             "lora": None if lora is None else {**lora, "targets": list(lora["targets"])},
+            "trained": trained(self),
         }
-        return {**super().get_config(), **own, **choices}
 
     @classmethod
     def from_config(cls, config: XLMRobertaConfig | Mapping[str, Any], **kwargs: Any) -> Any:
@@ -283,12 +312,27 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, TrainedByKeras, Ex
         if isinstance(config, XLMRobertaConfig):
             return cls(config, **kwargs)
         values = {**config, **kwargs}
-        implementation, packing = values.pop("attn_implementation", "sdpa"), values.pop("packing", "auto")
-        lora = values.pop("lora", None)
-        model = cls(cls.config_class.from_dict(values.pop("config")), **values)
-        if lora is not None:
-            model.enable_lora(**lora)
-        return model.set_attn_implementation(implementation).set_packing(packing)
+        # Files of earlier releases lack some of these.
+        chosen = {name: values.pop(name) for name in CHOSEN if name in values}
+        for name, value in values.pop("arguments", {}).items():
+            values.setdefault(name, keras.saving.deserialize_keras_object(value))
+        policy = keras.dtype_policies.get(values["dtype"]) if "dtype" in values else None
+        model = cls(cls.config_class.from_dict(values.pop("config")), **cls._taken(values))
+        if policy is not None and policy.name != model.dtype_policy.name:  # a constructor that takes none
+            model.set_dtype(policy)
+        if chosen.get("lora") is not None:
+            model.enable_lora(**chosen["lora"])
+        if chosen.get("gradient_checkpointing"):
+            model.gradient_checkpointing_enable()
+        set_trained(model, chosen.get("trained", {}))
+        model.set_attn_implementation(chosen.get("attn_implementation", "sdpa"))
+        return model.set_packing(chosen.get("packing", "auto"))
+
+    @classmethod
+    def _taken(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments without those of every Keras layer that a user's constructor does not take."""
+        names, takes_any = cls._constructor_arguments()
+        return {key: x for key, x in values.items() if takes_any or key in names or key not in OF_KERAS}
 
     def get_build_config(self) -> None:
         """Nothing: the constructor builds everything."""
@@ -296,7 +340,7 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, TrainedByKeras, Ex
     @classmethod
     def _constructor_arguments(cls) -> tuple[set[str], bool]:
         """What ``from_pretrained`` may hand on to the constructor."""
-        return constructor_arguments(cls, PreTrainedModel, ("name", "trainable"))
+        return constructor_arguments(cls, PreTrainedModel, OF_KERAS)
 
     @classmethod
     def from_pretrained(
@@ -344,6 +388,28 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, TrainedByKeras, Ex
         folder, of_upload = Path(save_directory), {"token": token, "create_pr": create_pr, **kwargs}
         with upload_after(self, folder, push_to_hub, of_upload):
             save_pretrained(self, folder, max_shard_size=max_shard_size)
+
+
+def _written_arguments(kind: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a constructor as Keras writes them."""
+    written = {}
+    for name, value in arguments.items():
+        if name in OF_KERAS:
+            continue
+        try:
+            written[name] = keras.saving.serialize_keras_object(value)
+        except (TypeError, ValueError) as error:
+            raise _not_written(kind, name, f"a value of type {type(value).__name__}") from error
+        if not name.isidentifier():
+            raise _not_written(kind, name, "one that was passed by place")
+    return written
+
+
+def _not_written(kind: type, name: str, received: str) -> InputError:
+    return InputError(
+        f"expected arguments of {kind.__name__} that Keras can write (numbers, texts, lists, layers), received for "
+        f"{name} {received}; put it into the configuration, or write get_config and from_config of the class"
+    )
 
 
 def _is_array(x: Any) -> bool:

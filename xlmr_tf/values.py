@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import keras
@@ -16,7 +16,18 @@ from xlmr_core.own_classes import Place, check_encoder, table_of
 from xlmr_core.parameters import Init, Parameter, Role, parameters
 from xlmr_tf.linear import leave_unset
 
-__all__ = ["ModelValues", "lost", "places", "unbuilt", "value_at", "variable_at"]
+__all__ = [
+    "ModelValues",
+    "lost",
+    "nodes",
+    "nowhere",
+    "parts",
+    "places",
+    "set_trainable",
+    "unbuilt",
+    "value_at",
+    "variable_at",
+]
 
 # The variables of ordinary layers: the attribute, its published name, and what it is.
 ORDINARY: dict[type, dict[str, tuple[str, Role]]] = {
@@ -27,14 +38,15 @@ ORDINARY: dict[type, dict[str, tuple[str, Role]]] = {
 ATTRIBUTE_OF_ROLE = {role: attribute for names in ORDINARY.values() for attribute, (_, role) in names.items()}
 # Attributes whose published name Keras keeps for itself.
 NAMES = {"output_": "output"}
-# Where Keras and TensorFlow keep account of layers and variables that are in other attributes too.
-ACCOUNTS = ("_layers", "_trainable_variables", "_non_trainable_variables", "_functional", "_self_")
+# Where Keras, TensorFlow and we keep account of layers and variables that are in other attributes too.
+ACCOUNTS = ("_arguments", "_layers", "_trainable_variables", "_non_trainable_variables", "_functional", "_self_")
 
 
 class ModelValues:
     """The part of a model that has to do with the values of its parameters; a base before ``keras.Model``."""
 
     config: XLMRobertaConfig
+    trainable: bool
     base_model: Any
     base_model_prefix: ClassVar[str]
     _task_head: ClassVar[Head]
@@ -71,6 +83,8 @@ class ModelValues:
 
         Models inside have drawn or loaded theirs, so what is in them stays as it is.
         """
+        if not self.trainable:  # which Keras has told the model alone, before there were parts of it
+            set_trainable(self, False)
         if leave_unset(self):
             return
         if names is None and self.base_model is not self:
@@ -110,9 +124,9 @@ def places(model: Any, known: Mapping[str, Parameter]) -> dict[str, Place]:
             end is.
     """
     found, seen = {}, set()
-    for path, node in _nodes(model):
+    for path, node in nodes(model):
         ordinary = next((names for kind, names in ORDINARY.items() if isinstance(node, kind)), {})
-        for attribute, part in _parts(node):
+        for attribute, part in parts(node):
             if isinstance(part, keras.Variable) and id(part) not in seen and not _is_adapter(attribute):
                 seen.add(id(part))
                 name, role = ordinary.get(attribute, (attribute, Role.OWN))
@@ -125,51 +139,70 @@ def places(model: Any, known: Mapping[str, Parameter]) -> dict[str, Place]:
 
 
 def lost(model: Any, here: Mapping[str, Place]) -> list[str]:
-    """The variables of a model that would not be saved: those in no attribute, list or dictionary, so that they have no
-    name, and those of TensorFlow, of which Keras does not know."""
-    kept = {place.tensor for place in here.values()}
+    """The variables of a model that would not be saved: those without a name, and those of TensorFlow, of which Keras
+    does not know."""
+    return list(dict.fromkeys([*nowhere(model, {place.tensor for place in here.values()}), *_of_tensorflow(model)]))
+
+
+def nowhere(model: Any, kept: Collection[int]) -> list[str]:
+    """The paths of variables that are in no attribute, list or dictionary, so that they have no name.
+
+    Args:
+        model: the model.
+        kept: the ids of variables that have one.
+    """
     variables: list[Any] = []
-    for _, node in _nodes(model):
+    for _, node in nodes(model):
         if isinstance(node, keras.layers.Layer):
             variables += [*node._trainable_variables, *node._non_trainable_variables]
             for part in (part for value in vars(node).values() if isinstance(value, set) for part in value):
                 variables += part.weights if isinstance(part, keras.layers.Layer) else [part]
     found = (x for x in variables if isinstance(x, keras.Variable) and id(x) not in kept and not _is_adapter(x.name))
-    return list(dict.fromkeys([*(variable.path for variable in found), *_of_tensorflow(model)]))
+    return list(dict.fromkeys(variable.path for variable in found))
 
 
 def _of_tensorflow(model: Any) -> Iterator[str]:
     """The paths of variables that are TensorFlow's own and not Keras's."""
-    for path, node in _nodes(model):
-        for name, part in vars(node).items() if isinstance(node, keras.layers.Layer) else _parts(node):
+    for path, node in nodes(model):
+        for name, part in vars(node).items() if isinstance(node, keras.layers.Layer) else parts(node):
             if isinstance(part, tf.Variable):
                 yield path + name
             elif isinstance(part, tf.Module):
                 yield from (f"{path}{name}.{variable.name}" for variable in part.variables)
 
 
+def set_trainable(part: Any, flag: bool) -> None:
+    """Set whether a layer and what is in it, or a variable, is trained.
+
+    Keras on TensorFlow passes over an attribute that has the value already, and would leave what is in the layer as it
+    is.
+    """
+    part.trainable = not flag
+    part.trainable = flag
+
+
 def unbuilt(model: Any) -> list[str]:
     """The paths of layers that have no variables yet, because they were never built."""
-    nodes = _nodes(model)
-    return [path[:-1] for path, node in nodes if isinstance(node, keras.layers.Layer) and not node.built]
+    return [path[:-1] for path, node in nodes(model) if isinstance(node, keras.layers.Layer) and not node.built]
 
 
 def _is_adapter(name: str) -> bool:
     return name.startswith("lora_")  # it is added to the values of its layer
 
 
-def _nodes(value: Any, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+def nodes(value: Any, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
     """Layers, lists and dictionaries, each once, with the beginning of the names of what is in them."""
     seen = set() if seen is None else seen
     if id(value) in seen or not isinstance(value, keras.layers.Layer | Mapping | list | tuple):
         return
     seen.add(id(value))
     yield path, value
-    for name, part in _parts(value):
-        yield from _nodes(part, f"{path}{NAMES.get(name, name)}.", seen)
+    for name, part in parts(value):
+        yield from nodes(part, f"{path}{NAMES.get(name, name)}.", seen)
 
 
-def _parts(value: Any) -> list[tuple[str, Any]]:
+def parts(value: Any) -> list[tuple[str, Any]]:
+    """What a layer, a list or a dictionary holds, by attribute, number or key."""
     if isinstance(value, keras.Sequential) or hasattr(value, "operations"):
         return [(str(number), layer) for number, layer in enumerate(value.layers)]
     if isinstance(value, keras.layers.Layer):
@@ -189,7 +222,7 @@ def _holder(model: Any, row: Parameter) -> tuple[Any, str]:
 
 
 def _step(value: Any, step: str) -> Any:
-    return next(part for name, part in _parts(value) if NAMES.get(name, name) == step)
+    return next(part for name, part in parts(value) if NAMES.get(name, name) == step)
 
 
 def variable_at(model: Any, row: Parameter) -> keras.Variable:

@@ -32,6 +32,7 @@ from xlmr_core.head_checks import (
     check_kept_columns,
     check_masked_positions,
     check_num_labels_of_answers,
+    check_sample_weight,
     check_sequence_labels,
     check_shape_of_choices,
     check_span,
@@ -384,6 +385,26 @@ def test_wrong_answers(start: Any, end: Any, message: str) -> None:
     given = [None if x is None else seen(name, x) for name, x in (("start_positions", start), ("end_positions", end))]
     with pytest.raises(InputError, match=message):
         check_span(*given, 2)
+
+
+@pytest.mark.parametrize("weights", [[1.0, 2.0], [[1], [2]], [[1, 2, 3], [4, 5, 6]], [True, False]])
+def test_weights_of_labels(weights: Any) -> None:
+    check_sample_weight(seen("sample_weight", weights), True, 2, 3)
+    check_sample_weight(None, False, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("weights", "labelled", "message"),
+    [
+        ([1.0, 2.0], False, "sample_weight weighs the losses of labels, expected labels, received none; pass both"),
+        ([1j, 2j], True, "sample_weight must hold numbers, received complex128"),
+        (["a", "b"], True, "sample_weight must hold numbers, received"),
+        ([1.0], True, r"sample_weight must have the shape \(2,\) or \(2, 1\) or \(2, 3\), received \(1,\)"),
+    ],
+)
+def test_wrong_weights_of_labels(weights: Any, labelled: bool, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_sample_weight(seen("sample_weight", weights), labelled, 2, 3)
 
 
 def test_answers_need_two_scores() -> None:

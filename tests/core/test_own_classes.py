@@ -13,6 +13,7 @@ from xlmr_core.own_classes import (
     check_dtypes,
     check_ties,
     constructor_arguments,
+    given_arguments,
     own_names,
     refuse_lost,
     table_of,
@@ -142,3 +143,22 @@ def test_heads_go_once() -> None:
     for heads, message in (({0: [0, 2, 3]}, "leaves no attention head in layer 0"), ({2: [0]}, "does not have")):
         with pytest.raises(ConfigError, match=message):
             heads_to_prune_now(config, heads)
+
+
+class Given(Base):
+    def __init__(self, config: Any, width: int = 3, *rest: Any, scale: float = 1.0, **kwargs: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "given"),
+    [
+        ((CONFIG,), {}, {}),
+        ((CONFIG, 5), {"scale": 2.0}, {"width": 5, "scale": 2.0}),
+        ((), {"config": CONFIG, "width": 5, "dtype": "float16"}, {"width": 5, "dtype": "float16"}),
+        ((CONFIG, CONFIG), {}, {"width": CONFIG}),
+        ((CONFIG, 5, "a", "b"), {}, {"width": 5, "rest[0]": "a", "rest[1]": "b"}),
+        ((), {}, {}),  # the constructor itself says what is missing
+    ],
+)
+def test_what_a_constructor_was_given(args: Any, kwargs: Any, given: Any) -> None:
+    assert given_arguments(Given, args, kwargs) == given

@@ -66,9 +66,9 @@ def test_dtypes_of_parameters_and_of_computing(dtype, tied, tmp_path):
     assert_same(auto.params, cast(model.params))
     assert {x.dtype.name for x in jax.tree.leaves(auto.params)} == {dtype}
     assert auto.dtype == jnp.float32
-    default = load(tmp_path, jnp.bfloat16 if dtype == "float32" else "float32")
-    assert {x.dtype.name for x in jax.tree.leaves(default.params)} == {"float32"}
-    assert default(**models.batch()).logits.dtype == ("bfloat16" if dtype == "float32" else "float32")
+    wide = load(tmp_path, jnp.bfloat16 if dtype == "float32" else "float32", param_dtype="float32")
+    assert {x.dtype.name for x in jax.tree.leaves(wide.params)} == {"float32"}
+    assert wide(**models.batch()).logits.dtype == ("bfloat16" if dtype == "float32" else "float32")
 
 
 def test_without_init_the_parameters_come_beside_the_model(saved):

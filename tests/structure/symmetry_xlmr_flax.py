@@ -47,6 +47,10 @@ DIFFERENCES = {
     "-packing.py:Packing.full": ROWS,
     "+packing.py:bucket": "shapes are static under jax.jit, so that numbers of rows come from a short list",
     "+functional.py": TREE,
+    "+published.py": "published names of the classes for Flax",
+    "+embeddings.py:create_position_ids_from_input_ids": "published for Flax as a function",
+    "+placement.py:check_mesh": "meshes of JAX have axes of several types",
+    "+placement.py:refuse_explicit_axes": "meshes of JAX have axes of several types",
     "+batching.py": "shapes are static under jax.jit, so that batches are padded to few lengths",
     "+sharding.py": (
         "where parameters lie is an argument of arrays here; PyTorch wraps modules and Keras sets a distribution"

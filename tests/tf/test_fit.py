@@ -154,9 +154,98 @@ def test_weights_of_classes_and_of_examples():
     assert by_class == pytest.approx((losses * [of_class[label] for label in y["labels"]]).mean(), rel=1e-5)
     by_example = model.fit(x, y["labels"], sample_weight=of_example, batch_size=4, verbose=0).history["loss"][0]
     assert by_example == pytest.approx((losses * of_example).mean(), rel=1e-5)
+
+
+WEIGHTS = np.array([0.0, 2.0, 1.0, 0.5], np.float32)
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["beside", "among"])
+@pytest.mark.parametrize("case", CASES)
+def test_weights_of_examples_weigh_the_models_own_loss(case, beside):
+    """The sum of the weighted losses of single rows, divided as the loss is."""
+    model, x, y, _ = prepared(case)
+    counted = labels_of_rows(case, y)
+    alone = [loss_of(model, *({name: v[i : i + 1] for name, v in part.items()} for part in (x, y))) for i in range(4)]
+    expected = sum(w * loss * n for w, loss, n in zip(WEIGHTS, alone, counted, strict=True)) / sum(counted)
+    assert loss_of(model, x, {**y, "sample_weight": WEIGHTS}) == pytest.approx(expected, rel=1e-4)
     model.compile(keras.optimizers.SGD(0.0))
-    with pytest.raises(InputError, match="sample_weight and class_weight weigh a loss that is given to compile"):
-        model.fit(x, y["labels"], sample_weight=of_example, batch_size=4, verbose=0)
+    labels = y if len(y) > 1 else y["labels"]
+    data = {"x": x, "y": labels} if beside else {"x": {**x, **y}}
+    history = model.fit(**data, sample_weight=WEIGHTS, batch_size=tiny.ROWS, verbose=0).history["loss"]
+    assert history[0] == pytest.approx(expected, rel=1e-4)
+    if not beside:  # where Keras itself would pass over the weights
+        found = model.evaluate(**data, sample_weight=WEIGHTS, batch_size=tiny.ROWS, verbose=0)
+        assert found == pytest.approx(expected, rel=1e-4)
+
+
+def labels_of_rows(case, y):
+    """How many labels count in each row."""
+    if CASES[case][0].endswith(("MaskedLM", "CausalLM", "TokenClassification")):
+        labels = y["labels"][:, 1:] if case == "next words" else y["labels"]
+        return (labels != -100).sum(1).tolist()
+    return [1] * tiny.ROWS
+
+
+@pytest.mark.parametrize("loss", [None, SPARSE], ids=["own", "keras"])
+def test_weights_of_classes_of_tokens(loss):
+    model, x, y, _ = prepared("tokens")
+    of_class = {0: 1.0, 1: 0.5, 2: 3.0}
+    labels = y["labels"]
+    weights = np.vectorize(lambda label: of_class.get(label, 0.0))(labels).astype(np.float32)
+    expected = loss_of(model, x, {**y, "sample_weight": weights})
+    assert expected != pytest.approx(loss_of(model, x, y), rel=1e-2)
+    model.compile(keras.optimizers.SGD(0.0), loss=loss)
+    dataset = tf.data.Dataset.from_tensor_slices((x, labels)).batch(tiny.ROWS)
+    for data in ({"x": x, "y": labels, "batch_size": tiny.ROWS}, {"x": dataset}):
+        found = model.fit(**data, class_weight=of_class, verbose=0).history["loss"][0]
+        assert found == pytest.approx(expected, rel=1e-4)
+    assert model.fit(dataset, verbose=0).history["loss"][0] != pytest.approx(expected, rel=1e-2)
+
+
+def test_weights_of_classes_of_rows():
+    model, x, y, _ = prepared("one class")
+    of_class = {0: 1.0, 1: 0.5, 2: 3.0}
+    weights = np.array([of_class[label] for label in y["labels"]], np.float32)
+    model.compile(keras.optimizers.SGD(0.0))
+    found = model.train_on_batch(x, y["labels"], class_weight=of_class, return_dict=True)["loss"]
+    assert found == pytest.approx(loss_of(model, x, {**y, "sample_weight": weights}), rel=1e-5)
+    model, x, y, _ = prepared("several classes")
+    each = np.broadcast_to(np.array([1.0, 0.5, 3.0], np.float32), y["labels"].shape)
+    model.compile(keras.optimizers.SGD(0.0))
+    found = model.train_on_batch(x, y["labels"], class_weight=of_class, return_dict=True)["loss"]
+    assert found == pytest.approx(loss_of(model, x, {**y, "sample_weight": each}), rel=1e-5)
+
+
+def test_weights_that_weigh_nothing_are_refused():
+    for case, message in (("answers", "does not have"), ("regression", "a regression has none")):
+        model, x, y, _ = prepared(case)
+        model.compile(keras.optimizers.SGD(0.0))
+        with pytest.raises(InputError, match=f"class_weight weighs classes, .*{message}.*pass sample_weight"):
+            model.train_on_batch({**x, **y}, class_weight={0: 2.0})
+    model, x, y, _ = prepared("one class")
+    with pytest.raises(InputError, match="sample_weight weighs the losses of labels, expected labels, received none"):
+        model(**x, sample_weight=WEIGHTS)
+    model.compile(keras.optimizers.SGD(0.0))
+    with pytest.raises(InputError, match="sample_weight weighs labels, expected them as y or among the inputs"):
+        model.fit(x, sample_weight=WEIGHTS, verbose=0)
+    with pytest.raises(InputError, match=r"sample_weight must have the shape \(4,\) or \(4, 1\), received \(3,\)"):
+        model(**x, **y, sample_weight=WEIGHTS[:3])
+
+    class Own(type(model)):
+        def call(self, input_ids, attention_mask=None, labels=None):
+            return super().call(input_ids, attention_mask, labels=labels)
+
+    model = Own(model.config)
+    model.compile(keras.optimizers.SGD(0.0))
+    with pytest.raises(InputError, match="expected sample_weight among the arguments of Own.call, .* received none"):
+        model.train_on_batch(x, y["labels"], sample_weight=WEIGHTS)
+
+
+def test_published_words_for_the_models_own_loss():
+    model, x, y, _ = prepared("one class")
+    for word in ("passthrough", "auto"):
+        model.compile(keras.optimizers.SGD(0.0), word)
+        assert model.evaluate(x, y["labels"], verbose=0) == pytest.approx(loss_of(model, x, y), rel=1e-5)
 
 
 def test_without_any_loss_or_label_fit_says_so():

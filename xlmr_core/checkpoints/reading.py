@@ -101,4 +101,4 @@ def _open_shards(index: Path, format: Format, part: str | None) -> Checkpoint:
             if name in entries:
                 raise CheckpointError(f"{index} names {name} twice; fetch or save the checkpoint again")
             entries[name] = entry
-    return Checkpoint(index, format.name, entries, content.get("metadata") or {})
+    return Checkpoint(index, format.name, entries, {**whole.metadata, **(content.get("metadata") or {})})
