@@ -4,13 +4,13 @@ predicts tokens.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from xlmr_core.calls import Call
+from xlmr_core.calls import Call, called_like
 from xlmr_core.checks import IGNORE_INDEX, MASKED_SCORE
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.head_checks import (
@@ -121,7 +121,7 @@ class SequenceClassification(HeadModel):
         return_dict: bool | None = None,
         labels: Any = None,
         training: bool | None = None,
-    ) -> Any:
+    ) -> SequenceClassifierOutput[tf.Tensor]:
         """Classify sequences.
 
         Args:
@@ -153,6 +153,11 @@ class SequenceClassification(HeadModel):
         )
         return self.finish(output, return_dict)
 
+    if TYPE_CHECKING:
+
+        @called_like(call)
+        def __call__(self) -> None: ...
+
 
 class MultipleChoice(HeadModel):
     """Choice between several sequences by a score of each."""
@@ -179,7 +184,7 @@ class MultipleChoice(HeadModel):
         return_dict: bool | None = None,
         labels: Any = None,
         training: bool | None = None,
-    ) -> Any:
+    ) -> MultipleChoiceModelOutput[tf.Tensor]:
         """Score the choices of each example.
 
         Args:
@@ -225,6 +230,11 @@ class MultipleChoice(HeadModel):
         )
         return self.finish(output, return_dict)
 
+    if TYPE_CHECKING:
+
+        @called_like(call)
+        def __call__(self) -> None: ...
+
 
 class TokenClassification(HeadModel):
     """Classification of every token."""
@@ -254,7 +264,7 @@ class TokenClassification(HeadModel):
         return_dict: bool | None = None,
         labels: Any = None,
         training: bool | None = None,
-    ) -> Any:
+    ) -> TokenClassifierOutput[tf.Tensor]:
         """Classify tokens.
 
         Args:
@@ -296,6 +306,11 @@ class TokenClassification(HeadModel):
         )
         return self.finish(output, return_dict)
 
+    if TYPE_CHECKING:
+
+        @called_like(call)
+        def __call__(self) -> None: ...
+
 
 class QuestionAnswering(HeadModel):
     """Extractive question answering: scores of every token as start and as end of the answer."""
@@ -323,7 +338,7 @@ class QuestionAnswering(HeadModel):
         start_positions: Any = None,
         end_positions: Any = None,
         training: bool | None = None,
-    ) -> Any:
+    ) -> QuestionAnsweringModelOutput[tf.Tensor]:
         """Score tokens as start and end of an answer.
 
         Args:
@@ -364,6 +379,11 @@ class QuestionAnswering(HeadModel):
             attentions=encoded.attentions,
         )
         return self.finish(output, return_dict)
+
+    if TYPE_CHECKING:
+
+        @called_like(call)
+        def __call__(self) -> None: ...
 
 
 def flat_logits(logits: tf.Tensor) -> tf.Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 
+from xlmr_core.calls import called_like
 from xlmr_core.checks import IGNORE_INDEX
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.head_checks import (
@@ -122,7 +123,7 @@ class MaskedLM(VocabularyModel):
         encoder_attention_mask: Any = None,
         masked_positions: Any = None,
         sparse_prediction: bool = False,
-    ) -> Any:
+    ) -> MaskedLMOutput[tf.Tensor]:
         """Predict masked tokens.
 
         Args:
@@ -178,6 +179,11 @@ class MaskedLM(VocabularyModel):
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
         return self.finish(output, return_dict)
+
+    if TYPE_CHECKING:
+
+        @called_like(call)
+        def __call__(self) -> None: ...
 
     def _labels(
         self, source: tf.Tensor, labels: Any, masked_positions: Any, sparse_prediction: bool
@@ -241,7 +247,7 @@ class CausalLM(VocabularyModel):
         *,
         logits_to_keep: Any = 0,
         num_items_in_batch: Any = None,
-    ) -> Any:
+    ) -> CausalLMOutputWithCrossAttentions[tf.Tensor]:
         """Predict each next token.
 
         Args:
@@ -300,6 +306,11 @@ class CausalLM(VocabularyModel):
             cross_attentions=encoded.cross_attentions,
         )
         return self.finish(output, return_dict)
+
+    if TYPE_CHECKING:
+
+        @called_like(call)
+        def __call__(self) -> None: ...
 
 
 def next_labels(labels_BS: tf.Tensor) -> tf.Tensor:

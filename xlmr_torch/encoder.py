@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from xlmr_core.calls import Call, Plan
+from xlmr_core.calls import Call, Plan, called_like
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
@@ -139,7 +139,7 @@ class EncoderModel(PreTrainedModel):
         *,
         call: Call[Tensor] | None = None,
         needs: Needs[Tensor] | None = None,
-    ) -> Any:
+    ) -> BaseModelOutputWithPoolingAndCrossAttentions[Tensor]:
         """Encode a batch.
 
         Args:
@@ -193,6 +193,11 @@ class EncoderModel(PreTrainedModel):
             ),
             return_dict,
         )
+
+    if TYPE_CHECKING:
+
+        @called_like(forward)
+        def __call__(self) -> None: ...
 
     def run(self, call: Call[Tensor], plan: Plan) -> Encoded:
         """Compute the states of a call as planned."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ from xlmr_torch.resizing import ResizableModel
 from xlmr_torch.values import ModelValues
 
 __all__ = ["PreTrainedModel"]
+
+OutputT = TypeVar("OutputT", bound=ModelOutput[Any])
 
 
 class PreTrainedModel(ModelValues, ResizableModel, nn.Module):
@@ -120,9 +122,11 @@ class PreTrainedModel(ModelValues, ResizableModel, nn.Module):
 
     # ---- Running
 
-    def finish(self, output: ModelOutput[Tensor], return_dict: bool | None) -> ModelOutput[Tensor] | tuple[Any, ...]:
+    def finish(self, output: OutputT, return_dict: bool | None) -> OutputT:
         """The output object, or its tuple if the call or the config says so."""
-        return output if (self.config.use_return_dict if return_dict is None else return_dict) else output.to_tuple()
+        named = self.config.use_return_dict if return_dict is None else return_dict
+        answer: Any = output if named else output.to_tuple()
+        return answer
 
     @property
     def attn_implementation(self) -> str:
@@ -181,6 +185,22 @@ class PreTrainedModel(ModelValues, ResizableModel, nn.Module):
     def _constructor_arguments(cls) -> tuple[set[str], bool]:
         """What ``from_pretrained`` may hand on to the constructor."""
         return constructor_arguments(cls, PreTrainedModel)
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *model_args: Any,
+        output_loading_info: Literal[True],
+        **kwargs: Any,
+    ) -> tuple[Self, dict[str, Any]]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
+    ) -> Self: ...
 
     @classmethod
     def from_pretrained(
