@@ -20,8 +20,8 @@ class FillMaskPipeline(Pipeline):
 
     def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None: ...
 
-    # A text with several masks is answered by a list for each mask, which no type of its argument tells. Texts and lists
-    # are iterables too, but what stands first counts.
+    # A text with several masks is answered by a list for each mask, which the type of its argument does not tell. Texts
+    # and lists are iterables too, but what stands first counts.
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self,
