@@ -22,9 +22,10 @@ from xlmr_core.checks import (
 )
 from xlmr_core.config import XLMRobertaConfig
 
-__all__ = ["Call", "Plan", "read_call"]
+__all__ = ["Call", "Plan", "called_like", "read_call"]
 
 Array = TypeVar("Array")
+MethodT = TypeVar("MethodT")
 
 
 @dataclass(frozen=True)
@@ -143,3 +144,11 @@ def read_call(
         output_attentions=bool(config.output_attentions if attentions is None else attentions),
         output_hidden_states=bool(config.output_hidden_states if hidden_states is None else hidden_states),
     )
+
+
+def called_like(method: MethodT) -> Callable[[Callable[..., Any]], MethodT]:
+    """For type checkers: a model is called with the arguments of ``method``, and gives what that gives.
+
+    PyTorch and Keras declare that a call gives ``Any``, whatever ``forward`` or ``call`` of the class says.
+    """
+    return lambda declared: method

@@ -11,7 +11,7 @@ It is a plain ``dict`` subclass because that is the one kind of object that ever
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 __all__ = [
     "OUTPUT_TYPES",
@@ -26,9 +26,14 @@ __all__ = [
 ]
 
 ArrayT = TypeVar("ArrayT")
+# Beside the type of a field that is ``None`` unless the call asked for it. It is ``Any``: who asked needs no test
+# for ``None`` to please a type checker.
+MaybeNone: TypeAlias = Any
 
 
-class ModelOutput(dict[str, Any], Generic[ArrayT]):
+# Keys are texts. They are ``Any`` here for type checkers, which take the tuple that ``return_dict=False`` gives for an
+# output: what it is taken apart into then is not text.
+class ModelOutput(dict[Any, Any], Generic[ArrayT]):
     """Base of all outputs: fields in a fixed order, ``None`` fields left out.
 
     Args:
@@ -59,10 +64,12 @@ class ModelOutput(dict[str, Any], Generic[ArrayT]):
                 raise TypeError(f"{type(self).__name__} has the fields {', '.join(self.fields)}, received {name!r}")
         super().__init__({name: given[name] for name in self.fields if given.get(name) is not None})
 
-    def __getattr__(self, name: str) -> Any:
-        if name in type(self).fields:
-            return self.get(name)
-        raise AttributeError(f"{type(self).__name__} has the fields {', '.join(self.fields)}, not {name!r}")
+    if not TYPE_CHECKING:  # a type checker that does not see it knows a misspelt field
+
+        def __getattr__(self, name: str) -> Any:
+            if name in type(self).fields:
+                return self.get(name)
+            raise AttributeError(f"{type(self).__name__} has the fields {', '.join(self.fields)}, not {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         self[name] = value
@@ -134,6 +141,12 @@ class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput[ArrayT]):
         "attentions",
         "cross_attentions",
     )
+    last_hidden_state: ArrayT
+    pooler_output: ArrayT | MaybeNone
+    past_key_values: Any
+    hidden_states: tuple[ArrayT, ...] | MaybeNone
+    attentions: tuple[ArrayT, ...] | MaybeNone
+    cross_attentions: tuple[ArrayT, ...] | MaybeNone
 
 
 class MaskedLMOutput(ModelOutput[ArrayT]):
@@ -146,6 +159,10 @@ class MaskedLMOutput(ModelOutput[ArrayT]):
     """
 
     fields = ("loss", "logits", "hidden_states", "attentions")
+    loss: ArrayT | MaybeNone
+    logits: ArrayT
+    hidden_states: tuple[ArrayT, ...] | MaybeNone
+    attentions: tuple[ArrayT, ...] | MaybeNone
 
 
 class CausalLMOutputWithCrossAttentions(ModelOutput[ArrayT]):
@@ -158,6 +175,12 @@ class CausalLMOutputWithCrossAttentions(ModelOutput[ArrayT]):
     """
 
     fields = ("loss", "logits", "past_key_values", "hidden_states", "attentions", "cross_attentions")
+    loss: ArrayT | MaybeNone
+    logits: ArrayT
+    past_key_values: Any
+    hidden_states: tuple[ArrayT, ...] | MaybeNone
+    attentions: tuple[ArrayT, ...] | MaybeNone
+    cross_attentions: tuple[ArrayT, ...] | MaybeNone
 
 
 class SequenceClassifierOutput(ModelOutput[ArrayT]):
@@ -170,6 +193,10 @@ class SequenceClassifierOutput(ModelOutput[ArrayT]):
     """
 
     fields = ("loss", "logits", "hidden_states", "attentions")
+    loss: ArrayT | MaybeNone
+    logits: ArrayT
+    hidden_states: tuple[ArrayT, ...] | MaybeNone
+    attentions: tuple[ArrayT, ...] | MaybeNone
 
 
 class MultipleChoiceModelOutput(ModelOutput[ArrayT]):
@@ -182,6 +209,10 @@ class MultipleChoiceModelOutput(ModelOutput[ArrayT]):
     """
 
     fields = ("loss", "logits", "hidden_states", "attentions")
+    loss: ArrayT | MaybeNone
+    logits: ArrayT
+    hidden_states: tuple[ArrayT, ...] | MaybeNone
+    attentions: tuple[ArrayT, ...] | MaybeNone
 
 
 class TokenClassifierOutput(ModelOutput[ArrayT]):
@@ -194,6 +225,10 @@ class TokenClassifierOutput(ModelOutput[ArrayT]):
     """
 
     fields = ("loss", "logits", "hidden_states", "attentions")
+    loss: ArrayT | MaybeNone
+    logits: ArrayT
+    hidden_states: tuple[ArrayT, ...] | MaybeNone
+    attentions: tuple[ArrayT, ...] | MaybeNone
 
 
 class QuestionAnsweringModelOutput(ModelOutput[ArrayT]):
@@ -206,6 +241,11 @@ class QuestionAnsweringModelOutput(ModelOutput[ArrayT]):
     """
 
     fields = ("loss", "start_logits", "end_logits", "hidden_states", "attentions")
+    loss: ArrayT | MaybeNone
+    start_logits: ArrayT
+    end_logits: ArrayT
+    hidden_states: tuple[ArrayT, ...] | MaybeNone
+    attentions: tuple[ArrayT, ...] | MaybeNone
 
 
 OUTPUT_TYPES: tuple[type[ModelOutput[Any]], ...] = (

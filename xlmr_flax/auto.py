@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
 import jax.numpy as jnp
 
@@ -19,6 +19,9 @@ from xlmr_core.pretrained import (
     registered_model,
 )
 from xlmr_flax import modeling_xlm_roberta, modeling_xlm_roberta_xl
+from xlmr_flax.encoder import EncoderModel
+from xlmr_flax.heads import MultipleChoice, QuestionAnswering, SequenceClassification, TokenClassification
+from xlmr_flax.lm_heads import CausalLM, MaskedLM
 from xlmr_flax.loading import MODEL_ONLY
 from xlmr_flax.pretrained import PreTrainedModel
 
@@ -34,6 +37,8 @@ __all__ = [
     "model_class",
 ]
 
+ModelT = TypeVar("ModelT", bound=PreTrainedModel)
+
 
 def model_class(config: XLMRobertaConfig, head: str) -> type[PreTrainedModel]:
     """The class for a configuration and a head of ``xlmr_core.heads.HEADS``."""
@@ -43,7 +48,7 @@ def model_class(config: XLMRobertaConfig, head: str) -> type[PreTrainedModel]:
     return found
 
 
-class _AutoModel:
+class _AutoModel(Generic[ModelT]):
     head: ClassVar[str]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -79,7 +84,7 @@ class _AutoModel:
         attn_implementation: str | None = None,
         packing: str | None = None,
         **kwargs: Any,
-    ) -> Any:
+    ) -> ModelT:
         """A model with fresh values.
 
         Args:
@@ -99,6 +104,32 @@ class _AutoModel:
             model.set_packing(packing)
         return model
 
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *model_args: Any,
+        output_loading_info: Literal[True],
+        **kwargs: Any,
+    ) -> tuple[ModelT, dict[str, Any]]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *model_args: Any,
+        _do_init: Literal[False],
+        **kwargs: Any,
+    ) -> tuple[ModelT, dict[str, Any]]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
+    ) -> ModelT: ...
+
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
@@ -109,43 +140,43 @@ class _AutoModel:
         return cls._class_for(config).from_pretrained(source, *model_args, **kwargs)
 
 
-class FlaxAutoModel(_AutoModel):
+class FlaxAutoModel(_AutoModel[EncoderModel]):
     """The bare encoder of a checkpoint."""
 
     head = "Model"
 
 
-class FlaxAutoModelForMaskedLM(_AutoModel):
+class FlaxAutoModelForMaskedLM(_AutoModel[MaskedLM]):
     """Masked language modelling with a checkpoint's encoder."""
 
     head = "ForMaskedLM"
 
 
-class FlaxAutoModelForCausalLM(_AutoModel):
+class FlaxAutoModelForCausalLM(_AutoModel[CausalLM]):
     """Left-to-right language modelling with a checkpoint's encoder."""
 
     head = "ForCausalLM"
 
 
-class FlaxAutoModelForSequenceClassification(_AutoModel):
+class FlaxAutoModelForSequenceClassification(_AutoModel[SequenceClassification]):
     """Classification or regression of sequences with a checkpoint's encoder."""
 
     head = "ForSequenceClassification"
 
 
-class FlaxAutoModelForMultipleChoice(_AutoModel):
+class FlaxAutoModelForMultipleChoice(_AutoModel[MultipleChoice]):
     """Choice between sequences with a checkpoint's encoder."""
 
     head = "ForMultipleChoice"
 
 
-class FlaxAutoModelForTokenClassification(_AutoModel):
+class FlaxAutoModelForTokenClassification(_AutoModel[TokenClassification]):
     """Classification of tokens with a checkpoint's encoder."""
 
     head = "ForTokenClassification"
 
 
-class FlaxAutoModelForQuestionAnswering(_AutoModel):
+class FlaxAutoModelForQuestionAnswering(_AutoModel[QuestionAnswering]):
     """Extractive question answering with a checkpoint's encoder."""
 
     head = "ForQuestionAnswering"

@@ -184,7 +184,7 @@ class EncoderModel(PreTrainedModel):
         packing: Packing | None = None,
         call: Call[Any] | None = None,
         needs: Needs[Any] | None = None,
-    ) -> Any:
+    ) -> BaseModelOutputWithPoolingAndCrossAttentions[Array]:
         """Encode a batch.
 
         Args:

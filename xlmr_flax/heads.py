@@ -130,7 +130,7 @@ class SequenceClassification(HeadModel):
         inputs_embeds: Any = None,
         labels: Any = None,
         packing: Packing | None = None,
-    ) -> Any:
+    ) -> SequenceClassifierOutput[Array]:
         """Classify sequences.
 
         Args:
@@ -200,7 +200,7 @@ class MultipleChoice(HeadModel):
         inputs_embeds: Any = None,
         labels: Any = None,
         packing: Packing | None = None,
-    ) -> Any:
+    ) -> MultipleChoiceModelOutput[Array]:
         """Score the choices of each example.
 
         Args:
@@ -286,7 +286,7 @@ class TokenClassification(HeadModel):
         inputs_embeds: Any = None,
         labels: Any = None,
         packing: Packing | None = None,
-    ) -> Any:
+    ) -> TokenClassifierOutput[Array]:
         """Classify tokens.
 
         Args:
@@ -366,7 +366,7 @@ class QuestionAnswering(HeadModel):
         start_positions: Any = None,
         end_positions: Any = None,
         packing: Packing | None = None,
-    ) -> Any:
+    ) -> QuestionAnsweringModelOutput[Array]:
         """Score tokens as start and end of an answer.
 
         Args:

@@ -125,7 +125,7 @@ class MaskedLM(VocabularyModel):
         packing: Packing | None = None,
         masked_positions: Any = None,
         sparse_prediction: bool = False,
-    ) -> Any:
+    ) -> MaskedLMOutput[Array]:
         """Predict masked tokens.
 
         Args:
@@ -263,7 +263,7 @@ class CausalLM(VocabularyModel):
         packing: Packing | None = None,
         logits_to_keep: Any = 0,
         num_items_in_batch: Any = None,
-    ) -> Any:
+    ) -> CausalLMOutputWithCrossAttentions[Array]:
         """Predict each next token.
 
         Args:

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,8 @@ from xlmr_flax.resizing import ResizableModel
 from xlmr_flax.values import ModelValues
 
 __all__ = ["PreTrainedModel"]
+
+OutputT = TypeVar("OutputT", bound=ModelOutput[Any])
 
 
 class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nnx.Module):
@@ -250,9 +252,11 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn
         self._training = False
         super().eval(**attributes)
 
-    def finish(self, output: ModelOutput[Array], return_dict: bool | None) -> ModelOutput[Array] | tuple[Any, ...]:
+    def finish(self, output: OutputT, return_dict: bool | None) -> OutputT:
         """The output object, or its tuple if the call or the config says so."""
-        return output if (self.config.use_return_dict if return_dict is None else return_dict) else output.to_tuple()
+        named = self.config.use_return_dict if return_dict is None else return_dict
+        answer: Any = output if named else output.to_tuple()
+        return answer
 
     @property
     def attn_implementation(self) -> str:
@@ -319,6 +323,32 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn
     def _constructor_arguments(cls) -> tuple[set[str], bool]:
         """What ``from_pretrained`` may hand on to the constructor."""
         return constructor_arguments(cls, PreTrainedModel)
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *args: Any,
+        output_loading_info: Literal[True],
+        **kwargs: Any,
+    ) -> tuple[Self, dict[str, Any]]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *args: Any,
+        _do_init: Literal[False],
+        **kwargs: Any,
+    ) -> tuple[Self, dict[str, Any]]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> Self: ...
 
     @classmethod
     def from_pretrained(

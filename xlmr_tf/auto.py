@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import model_class_name
@@ -17,6 +17,9 @@ from xlmr_core.pretrained import (
     registered_model,
 )
 from xlmr_tf import modeling_xlm_roberta, modeling_xlm_roberta_xl
+from xlmr_tf.encoder import EncoderModel
+from xlmr_tf.heads import MultipleChoice, QuestionAnswering, SequenceClassification, TokenClassification
+from xlmr_tf.lm_heads import CausalLM, MaskedLM
 from xlmr_tf.loading import MODEL_ONLY
 from xlmr_tf.placement import find_policy
 from xlmr_tf.pretrained import PreTrainedModel
@@ -35,6 +38,8 @@ __all__ = [
     "model_class",
 ]
 
+ModelT = TypeVar("ModelT", bound=PreTrainedModel)
+
 
 def model_class(config: XLMRobertaConfig, head: str) -> type[PreTrainedModel]:
     """The class for a configuration and a head of ``xlmr_core.heads.HEADS``."""
@@ -44,7 +49,7 @@ def model_class(config: XLMRobertaConfig, head: str) -> type[PreTrainedModel]:
     return found
 
 
-class _AutoModel:
+class _AutoModel(Generic[ModelT]):
     head: ClassVar[str]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -80,7 +85,7 @@ class _AutoModel:
         attn_implementation: str | None = None,
         packing: str | None = None,
         **kwargs: Any,
-    ) -> Any:
+    ) -> ModelT:
         """A model with fresh values.
 
         Args:
@@ -100,6 +105,22 @@ class _AutoModel:
             model.set_packing(packing)
         return model
 
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *model_args: Any,
+        output_loading_info: Literal[True],
+        **kwargs: Any,
+    ) -> tuple[ModelT, dict[str, Any]]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
+    ) -> ModelT: ...
+
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
@@ -110,43 +131,43 @@ class _AutoModel:
         return cls._class_for(config).from_pretrained(source, *model_args, **kwargs)
 
 
-class TFAutoModel(_AutoModel):
+class TFAutoModel(_AutoModel[EncoderModel]):
     """The bare encoder of a checkpoint."""
 
     head = "Model"
 
 
-class TFAutoModelForMaskedLM(_AutoModel):
+class TFAutoModelForMaskedLM(_AutoModel[MaskedLM]):
     """Masked language modelling with a checkpoint's encoder."""
 
     head = "ForMaskedLM"
 
 
-class TFAutoModelForCausalLM(_AutoModel):
+class TFAutoModelForCausalLM(_AutoModel[CausalLM]):
     """Left-to-right language modelling with a checkpoint's encoder."""
 
     head = "ForCausalLM"
 
 
-class TFAutoModelForSequenceClassification(_AutoModel):
+class TFAutoModelForSequenceClassification(_AutoModel[SequenceClassification]):
     """Classification or regression of sequences with a checkpoint's encoder."""
 
     head = "ForSequenceClassification"
 
 
-class TFAutoModelForMultipleChoice(_AutoModel):
+class TFAutoModelForMultipleChoice(_AutoModel[MultipleChoice]):
     """Choice between sequences with a checkpoint's encoder."""
 
     head = "ForMultipleChoice"
 
 
-class TFAutoModelForTokenClassification(_AutoModel):
+class TFAutoModelForTokenClassification(_AutoModel[TokenClassification]):
     """Classification of tokens with a checkpoint's encoder."""
 
     head = "ForTokenClassification"
 
 
-class TFAutoModelForQuestionAnswering(_AutoModel):
+class TFAutoModelForQuestionAnswering(_AutoModel[QuestionAnswering]):
     """Extractive question answering with a checkpoint's encoder."""
 
     head = "ForQuestionAnswering"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 
-from xlmr_core.calls import Call, Plan
+from xlmr_core.calls import Call, Plan, called_like
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
@@ -145,7 +145,7 @@ class EncoderModel(PreTrainedModel):
         *,
         call: Call[tf.Tensor] | None = None,
         needs: Needs[tf.Tensor] | None = None,
-    ) -> Any:
+    ) -> BaseModelOutputWithPoolingAndCrossAttentions[tf.Tensor]:
         """Encode a batch.
 
         Args:
@@ -198,6 +198,11 @@ class EncoderModel(PreTrainedModel):
             ),
             return_dict,
         )
+
+    if TYPE_CHECKING:
+
+        @called_like(call)
+        def __call__(self) -> None: ...
 
     def run(self, call: Call[tf.Tensor], plan: Plan) -> Encoded:
         """Compute the states of a call as planned."""

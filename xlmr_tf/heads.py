@@ -4,13 +4,13 @@ predicts tokens.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from xlmr_core.calls import Call
+from xlmr_core.calls import Call, called_like
 from xlmr_core.checks import IGNORE_INDEX, MASKED_SCORE
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.head_checks import (
@@ -124,7 +124,7 @@ class SequenceClassification(HeadModel):
         training: bool | None = None,
         *,
         sample_weight: Any = None,
-    ) -> Any:
+    ) -> SequenceClassifierOutput[tf.Tensor]:
         """Classify sequences.
 
         Args:
@@ -160,6 +160,11 @@ class SequenceClassification(HeadModel):
         )
         return self.finish(output, return_dict)
 
+    if TYPE_CHECKING:
+
+        @called_like(call)
+        def __call__(self) -> None: ...
+
 
 class MultipleChoice(HeadModel):
     """Choice between several sequences by a score of each."""
@@ -188,7 +193,7 @@ class MultipleChoice(HeadModel):
         training: bool | None = None,
         *,
         sample_weight: Any = None,
-    ) -> Any:
+    ) -> MultipleChoiceModelOutput[tf.Tensor]:
         """Score the choices of each example.
 
         Args:
@@ -239,6 +244,11 @@ class MultipleChoice(HeadModel):
         )
         return self.finish(output, return_dict)
 
+    if TYPE_CHECKING:
+
+        @called_like(call)
+        def __call__(self) -> None: ...
+
 
 class TokenClassification(HeadModel):
     """Classification of every token."""
@@ -270,7 +280,7 @@ class TokenClassification(HeadModel):
         training: bool | None = None,
         *,
         sample_weight: Any = None,
-    ) -> Any:
+    ) -> TokenClassifierOutput[tf.Tensor]:
         """Classify tokens.
 
         Args:
@@ -318,6 +328,11 @@ class TokenClassification(HeadModel):
         )
         return self.finish(output, return_dict)
 
+    if TYPE_CHECKING:
+
+        @called_like(call)
+        def __call__(self) -> None: ...
+
 
 class QuestionAnswering(HeadModel):
     """Extractive question answering: scores of every token as start and as end of the answer."""
@@ -347,7 +362,7 @@ class QuestionAnswering(HeadModel):
         training: bool | None = None,
         *,
         sample_weight: Any = None,
-    ) -> Any:
+    ) -> QuestionAnsweringModelOutput[tf.Tensor]:
         """Score tokens as start and end of an answer.
 
         Args:
@@ -390,6 +405,11 @@ class QuestionAnswering(HeadModel):
             attentions=encoded.attentions,
         )
         return self.finish(output, return_dict)
+
+    if TYPE_CHECKING:
+
+        @called_like(call)
+        def __call__(self) -> None: ...
 
 
 def flat_logits(logits: tf.Tensor) -> tf.Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 
+from xlmr_core.calls import called_like
 from xlmr_core.checks import IGNORE_INDEX
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.head_checks import (
@@ -124,7 +125,7 @@ class MaskedLM(VocabularyModel):
         masked_positions: Any = None,
         sparse_prediction: bool = False,
         sample_weight: Any = None,
-    ) -> Any:
+    ) -> MaskedLMOutput[tf.Tensor]:
         """Predict masked tokens.
 
         Args:
@@ -184,6 +185,11 @@ class MaskedLM(VocabularyModel):
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
         return self.finish(output, return_dict)
+
+    if TYPE_CHECKING:
+
+        @called_like(call)
+        def __call__(self) -> None: ...
 
     def _labels(
         self, source: tf.Tensor, labels: Any, sample_weight: Any, masked_positions: Any, sparse_prediction: bool
@@ -253,7 +259,7 @@ class CausalLM(VocabularyModel):
         logits_to_keep: Any = 0,
         num_items_in_batch: Any = None,
         sample_weight: Any = None,
-    ) -> Any:
+    ) -> CausalLMOutputWithCrossAttentions[tf.Tensor]:
         """Predict each next token.
 
         Args:
@@ -318,6 +324,11 @@ class CausalLM(VocabularyModel):
             cross_attentions=encoded.cross_attentions,
         )
         return self.finish(output, return_dict)
+
+    if TYPE_CHECKING:
+
+        @called_like(call)
+        def __call__(self) -> None: ...
 
 
 def labels_at(masked_positions: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar, overload
 
 import keras
 import numpy as np
@@ -37,6 +37,8 @@ from xlmr_tf.tracking import FoundByTensorFlow
 from xlmr_tf.values import ModelValues
 
 __all__ = ["PreTrainedModel"]
+
+OutputT = TypeVar("OutputT", bound=ModelOutput[Any])
 
 # The variables of layers that a model is made of.
 VARIABLES = ("_kernel", "_embeddings", "bias", "gamma", "beta")
@@ -176,9 +178,11 @@ class PreTrainedModel(
                 raise
             raise better from None
 
-    def finish(self, output: ModelOutput[tf.Tensor], return_dict: bool | None) -> Any:
+    def finish(self, output: OutputT, return_dict: bool | None) -> OutputT:
         """The output object, or its tuple if the call or the config says so."""
-        return output if (self.config.use_return_dict if return_dict is None else return_dict) else output.to_tuple()
+        named = self.config.use_return_dict if return_dict is None else return_dict
+        answer: Any = output if named else output.to_tuple()
+        return answer
 
     @property
     def attn_implementation(self) -> str:
@@ -307,7 +311,7 @@ class PreTrainedModel(
         }
 
     @classmethod
-    def from_config(cls, config: XLMRobertaConfig | Mapping[str, Any], **kwargs: Any) -> Any:
+    def from_config(cls, config: XLMRobertaConfig | Mapping[str, Any], **kwargs: Any) -> Self:
         """A model with fresh values, from a configuration or from what :meth:`get_config` gave."""
         if isinstance(config, XLMRobertaConfig):
             return cls(config, **kwargs)
@@ -341,6 +345,22 @@ class PreTrainedModel(
     def _constructor_arguments(cls) -> tuple[set[str], bool]:
         """What ``from_pretrained`` may hand on to the constructor."""
         return constructor_arguments(cls, PreTrainedModel, OF_KERAS)
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *model_args: Any,
+        output_loading_info: Literal[True],
+        **kwargs: Any,
+    ) -> tuple[Self, dict[str, Any]]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
+    ) -> Self: ...
 
     @classmethod
     def from_pretrained(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
 import torch
 
@@ -19,6 +19,9 @@ from xlmr_core.pretrained import (
     registered_model,
 )
 from xlmr_torch import modeling_xlm_roberta, modeling_xlm_roberta_xl
+from xlmr_torch.encoder import EncoderModel
+from xlmr_torch.heads import MultipleChoice, QuestionAnswering, SequenceClassification, TokenClassification
+from xlmr_torch.lm_heads import CausalLM, MaskedLM
 from xlmr_torch.loading import MODEL_ONLY
 from xlmr_torch.placement import find_dtype
 from xlmr_torch.pretrained import PreTrainedModel
@@ -37,6 +40,8 @@ __all__ = [
     "model_class",
 ]
 
+ModelT = TypeVar("ModelT", bound=PreTrainedModel)
+
 
 def model_class(config: XLMRobertaConfig, head: str) -> type[PreTrainedModel]:
     """The class for a configuration and a head of ``xlmr_core.heads.HEADS``."""
@@ -46,7 +51,7 @@ def model_class(config: XLMRobertaConfig, head: str) -> type[PreTrainedModel]:
     return found
 
 
-class _AutoModel:
+class _AutoModel(Generic[ModelT]):
     head: ClassVar[str]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -82,7 +87,7 @@ class _AutoModel:
         attn_implementation: str | None = None,
         packing: str | None = None,
         **kwargs: Any,
-    ) -> Any:
+    ) -> ModelT:
         """A model with fresh values.
 
         Args:
@@ -101,6 +106,22 @@ class _AutoModel:
             model.set_packing(packing)
         return model if dtype is None else model.to(find_dtype(dtype))
 
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *model_args: Any,
+        output_loading_info: Literal[True],
+        **kwargs: Any,
+    ) -> tuple[ModelT, dict[str, Any]]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
+    ) -> ModelT: ...
+
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
@@ -111,43 +132,43 @@ class _AutoModel:
         return cls._class_for(config).from_pretrained(source, *model_args, **kwargs)
 
 
-class AutoModel(_AutoModel):
+class AutoModel(_AutoModel[EncoderModel]):
     """The bare encoder of a checkpoint."""
 
     head = "Model"
 
 
-class AutoModelForMaskedLM(_AutoModel):
+class AutoModelForMaskedLM(_AutoModel[MaskedLM]):
     """Masked language modelling with a checkpoint's encoder."""
 
     head = "ForMaskedLM"
 
 
-class AutoModelForCausalLM(_AutoModel):
+class AutoModelForCausalLM(_AutoModel[CausalLM]):
     """Left-to-right language modelling with a checkpoint's encoder."""
 
     head = "ForCausalLM"
 
 
-class AutoModelForSequenceClassification(_AutoModel):
+class AutoModelForSequenceClassification(_AutoModel[SequenceClassification]):
     """Classification or regression of sequences with a checkpoint's encoder."""
 
     head = "ForSequenceClassification"
 
 
-class AutoModelForMultipleChoice(_AutoModel):
+class AutoModelForMultipleChoice(_AutoModel[MultipleChoice]):
     """Choice between sequences with a checkpoint's encoder."""
 
     head = "ForMultipleChoice"
 
 
-class AutoModelForTokenClassification(_AutoModel):
+class AutoModelForTokenClassification(_AutoModel[TokenClassification]):
     """Classification of tokens with a checkpoint's encoder."""
 
     head = "ForTokenClassification"
 
 
-class AutoModelForQuestionAnswering(_AutoModel):
+class AutoModelForQuestionAnswering(_AutoModel[QuestionAnswering]):
     """Extractive question answering with a checkpoint's encoder."""
 
     head = "ForQuestionAnswering"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
-from xlmr_core.calls import Call, Plan
+from xlmr_core.calls import Call, Plan, called_like
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
@@ -223,7 +223,7 @@ class EncoderModel(PreTrainedModel):
         *,
         call: Call[Tensor] | None = None,
         needs: Needs[Tensor] | None = None,
-    ) -> Any:
+    ) -> BaseModelOutputWithPoolingAndCrossAttentions[Tensor]:
         """Encode a batch.
 
         Args:
@@ -275,6 +275,11 @@ class EncoderModel(PreTrainedModel):
         if needs.first_token and self.pooler is not None:
             encoded.pooler_output = self.pooler(encoded.first_tokens())
         return encoded
+
+    if TYPE_CHECKING:
+
+        @called_like(forward)
+        def __call__(self) -> None: ...
 
     def run(self, call: Call[Tensor], plan: Plan) -> Encoded:
         """Compute the states of a call as planned."""

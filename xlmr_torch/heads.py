@@ -4,12 +4,12 @@ predicts tokens.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from xlmr_core.calls import Call
+from xlmr_core.calls import Call, called_like
 from xlmr_core.checks import IGNORE_INDEX, MASKED_SCORE
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.head_checks import (
@@ -114,7 +114,7 @@ class SequenceClassification(HeadModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> Any:
+    ) -> SequenceClassifierOutput[Tensor]:
         """Classify sequences.
 
         Args:
@@ -146,6 +146,11 @@ class SequenceClassification(HeadModel):
         )
         return self.finish(output, return_dict)
 
+    if TYPE_CHECKING:
+
+        @called_like(forward)
+        def __call__(self) -> None: ...
+
 
 class MultipleChoice(HeadModel):
     """Choice between several sequences by a score of each."""
@@ -173,7 +178,7 @@ class MultipleChoice(HeadModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> Any:
+    ) -> MultipleChoiceModelOutput[Tensor]:
         """Score the choices of each example.
 
         Args:
@@ -216,6 +221,11 @@ class MultipleChoice(HeadModel):
         )
         return self.finish(output, return_dict)
 
+    if TYPE_CHECKING:
+
+        @called_like(forward)
+        def __call__(self) -> None: ...
+
 
 class TokenClassification(HeadModel):
     """Classification of every token."""
@@ -246,7 +256,7 @@ class TokenClassification(HeadModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> Any:
+    ) -> TokenClassifierOutput[Tensor]:
         """Classify tokens.
 
         Args:
@@ -287,6 +297,11 @@ class TokenClassification(HeadModel):
         )
         return self.finish(output, return_dict)
 
+    if TYPE_CHECKING:
+
+        @called_like(forward)
+        def __call__(self) -> None: ...
+
 
 class QuestionAnswering(HeadModel):
     """Extractive question answering: scores of every token as start and as end of the answer."""
@@ -315,7 +330,7 @@ class QuestionAnswering(HeadModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> Any:
+    ) -> QuestionAnsweringModelOutput[Tensor]:
         """Score tokens as start and end of an answer.
 
         Args:
@@ -356,6 +371,11 @@ class QuestionAnswering(HeadModel):
             attentions=encoded.attentions,
         )
         return self.finish(output, return_dict)
+
+    if TYPE_CHECKING:
+
+        @called_like(forward)
+        def __call__(self) -> None: ...
 
 
 def _flat(x: Tensor | None) -> Tensor | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xlmr_core.calls import called_like
 from xlmr_core.checks import IGNORE_INDEX
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.head_checks import (
@@ -102,7 +103,7 @@ class MaskedLM(VocabularyModel):
         *,
         masked_positions: Tensor | None = None,
         sparse_prediction: bool = False,
-    ) -> Any:
+    ) -> MaskedLMOutput[Tensor]:
         """Predict masked tokens.
 
         Args:
@@ -158,6 +159,11 @@ class MaskedLM(VocabularyModel):
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
         return self.finish(output, return_dict)
+
+    if TYPE_CHECKING:
+
+        @called_like(forward)
+        def __call__(self) -> None: ...
 
     def _labels(self, source: Tensor, labels: Any, masked_positions: Any, sparse_prediction: bool) -> Tensor | None:
         """The checked labels of a call, (B, S), or (B, P) with ``masked_positions``."""
@@ -221,7 +227,7 @@ class CausalLM(VocabularyModel):
         *,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: int | Tensor | None = None,
-    ) -> Any:
+    ) -> CausalLMOutputWithCrossAttentions[Tensor]:
         """Predict each next token.
 
         Args:
@@ -282,6 +288,11 @@ class CausalLM(VocabularyModel):
             cross_attentions=encoded.cross_attentions,
         )
         return self.finish(output, return_dict)
+
+    if TYPE_CHECKING:
+
+        @called_like(forward)
+        def __call__(self) -> None: ...
 
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any

@@ -6,7 +6,7 @@ put on its device.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 
@@ -16,7 +16,38 @@ from xlmr_torch import auto
 from xlmr_torch.placement import find_dtype, find_one_device
 from xlmr_torch.runner import Runner
 
+if TYPE_CHECKING:
+    from xlmr_core.tasks.pipeline import Pipeline
+    from xlmr_core.tasks.published import FillMaskPipeline as FillMaskPipeline
+
 __all__ = ["pipeline"]
+
+
+@overload
+def pipeline(
+    task: Literal["fill-mask"], model: Any = None, config: Any = None, tokenizer: Any = None, **arguments: Any
+) -> FillMaskPipeline: ...
+
+
+@overload
+def pipeline(
+    task: str | None = None,
+    model: Any = None,
+    config: Any = None,
+    tokenizer: Any = None,
+    *,
+    framework: str | None = None,
+    revision: str | None = None,
+    use_fast: bool = True,
+    token: str | bool | None = None,
+    device: int | str | torch.device | None = None,
+    device_map: Any = None,
+    dtype: str | torch.dtype | None = None,
+    torch_dtype: str | torch.dtype | None = None,
+    trust_remote_code: bool | None = None,
+    model_kwargs: dict[str, Any] | None = None,
+    **options: Any,
+) -> Pipeline: ...
 
 
 def pipeline(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ from xlmr_torch.resizing import ResizableModel
 from xlmr_torch.values import ModelValues, first_float, tensors_in
 
 __all__ = ["PreTrainedModel"]
+
+OutputT = TypeVar("OutputT", bound=ModelOutput[Any])
 
 
 class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn.Module):
@@ -137,11 +139,14 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn
                 raise
             raise better from None
 
-    def finish(self, output: ModelOutput[Tensor], return_dict: bool | None) -> ModelOutput[Tensor] | Any:
+    def finish(self, output: OutputT, return_dict: bool | None) -> OutputT:
         """The output object, or its tuple if the call or the config says so."""
+        answer: Any = output
         if not (self.config.use_return_dict if return_dict is None else return_dict):
-            return output.to_tuple()
-        return dict(output) if torch.jit.is_tracing() else output  # a trace knows plain dictionaries alone
+            answer = output.to_tuple()
+        elif torch.jit.is_tracing():  # a trace knows plain dictionaries alone
+            answer = dict(output)
+        return answer
 
     @property
     def attn_implementation(self) -> str:
@@ -201,6 +206,22 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn
     def _constructor_arguments(cls) -> tuple[set[str], bool]:
         """What ``from_pretrained`` may hand on to the constructor."""
         return constructor_arguments(cls, PreTrainedModel)
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *model_args: Any,
+        output_loading_info: Literal[True],
+        **kwargs: Any,
+    ) -> tuple[Self, dict[str, Any]]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
+    ) -> Self: ...
 
     @classmethod
     def from_pretrained(

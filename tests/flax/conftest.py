@@ -19,10 +19,7 @@ if HAS_JAX:
 # Compiled as users' programs are: these judge the optimised program itself, its numbers, its memory, what becomes of it
 # elsewhere. The others say what a call means, whatever the compiler makes of it, and XLA's optimisations would be most
 # of their time.
-OPTIMISED = {
-    Path(__file__).with_name(name)
-    for name in ("test_compiled.py", "test_export.py", "test_pages.py", "test_training.py")
-}
+OPTIMISED = {Path(__file__).with_name(name) for name in ("test_compiled.py", "test_export.py", "test_training.py")}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

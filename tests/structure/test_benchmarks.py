@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import harness, machine, models, page, peers, targets, texts
+from benchmarks import harness, machine, models, page, peers, picture, targets, texts
 from benchmarks.__main__ import QUESTIONS, main
 from benchmarks.children import Child
 from benchmarks.harness import Absent, Case, Options, Timed
@@ -442,3 +442,9 @@ def test_the_page_holds_the_figures_of_the_file_and_no_others() -> None:
     assert written.count(page.BEGIN) == written.count(page.END) == 1
     assert not any(report["tiny"] for report in reports.values())
     assert set(reports) <= set(QUESTIONS)
+
+
+def test_the_picture_is_drawn_from_the_files() -> None:
+    drawn = picture.PICTURE.read_text(encoding="utf-8")
+    assert picture.picture(page.latest()) == drawn, "run `python -m benchmarks.picture`"
+    assert set(picture.GROUPS) == {"PyTorch", "Keras 3 on TensorFlow", "Flax on JAX"}

@@ -24,9 +24,10 @@ NATIVE = {"xlmr_torch": "forward", "xlmr_tf": "call", "xlmr_flax": "__call__"}
 
 def outline(package: str) -> list[str]:
     """``file``, ``file:Class``, ``file:Class.method`` and ``file:function`` in source order; private functions and
-    methods stay private.
+    methods stay private, and the overloads of one are one.
     """
-    return [entry for path in sorted((ROOT / package).glob("*.py")) for entry in _of_file(package, path)]
+    every = [entry for path in sorted((ROOT / package).glob("*.py")) for entry in _of_file(package, path)]
+    return list(dict.fromkeys(every))
 
 
 def _of_file(package: str, path: Path) -> Iterator[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +22,24 @@ from xlmr_core.errors import InputError
 from xlmr_core.tasks.options import TaskOptions, option
 from xlmr_core.tasks.task import Arrays, Item, Task, check_texts, shown, visible
 
-__all__ = ["Answer", "FillMask", "FillMaskOptions", "rank", "target_ids"]
+__all__ = ["Answer", "Candidate", "FillMask", "FillMaskOptions", "rank", "target_ids"]
 
 logger = logging.getLogger("xlmr_core.tasks")
 
 Ids: TypeAlias = NDArray[np.int64]
 Logits: TypeAlias = NDArray[np.floating[Any]]
 
-Answer: TypeAlias = list[dict[str, Any]] | list[list[dict[str, Any]]]
+
+class Candidate(TypedDict):
+    """A token for a mask: its probability, its id, the token as text, and the text with it in place."""
+
+    score: float
+    token: int
+    token_str: str
+    sequence: str
+
+
+Answer: TypeAlias = list[Candidate] | list[list[Candidate]]
 """The candidates of a text with one mask, or a list of candidates for each of several masks."""
 
 
@@ -121,9 +131,9 @@ class FillMask(Task):
         (row,), (found,) = item.rows, outputs
         ids_S, masks_P = row["input_ids"], row["masked_positions"]
         single = len(masks_P) == 1
-        answer = []
+        answer: list[list[Candidate]] = []
         for position, logits_V in zip(masks_P, found["logits"][: len(masks_P)], strict=True):
-            candidates = []
+            candidates: list[Candidate] = []
             for token, score in rank(logits_V, options.top_k, options.target_ids):
                 filled = ids_S.copy()
                 filled[position] = token

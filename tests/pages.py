@@ -1,0 +1,197 @@
+"""The pages run: README and docs, block after block as a reader would, and what a page shows is what comes out.
+
+| fence | what happens |
+| --- | --- |
+| ``python`` | runs, in one namespace a page; a ``text`` block right behind it is what it prints |
+| ``console`` | each ``$ xlmr ...`` or ``$ echo TEXT | xlmr ...`` runs in this process; below it stands what it prints |
+| ``sh``, ``json``, ``diff``, ``text`` | is shown only |
+
+``...`` in an output stands for anything, and white space for white space. A block that prints shows it. A line
+``<!-- not run: REASON -->`` above a block spares it. A page runs in the tests of the one backend that it names, or else
+of the core: nothing has to be listed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from xlmr_core import hub
+from xlmr_core.checkpoints.load_plan import LoadWarning
+from xlmr_core.cli import main
+
+__all__ = ["Block", "backend_of", "blocks", "folder_of_pages", "one_layer_mini", "pages", "run_page"]
+
+ROOT = Path(__file__).resolve().parent.parent
+RUN = ("python", "console")
+SHOWN = ("sh", "json", "diff", "text")
+FENCE = re.compile(r"^(?:<!-- not run: (?P<why>[^\n]+) -->\n)?```(?P<kind>[^\n]*)\n(?P<text>.*?)^```$", re.M | re.S)
+COMMAND = re.compile(r"^\$ (?P<command>(?:[^\n]*\\\n)*[^\n]*)\n?(?P<output>(?:(?!\$ )[^\n]*\n)*)", re.M)
+MODEL_RUNS = re.compile(r"^\$ .*\bxlmr run\b", re.M)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page.
+
+    Attributes:
+        kind: the word behind its fence.
+        text: what stands in it.
+        line: the number of its first line in the page.
+        spared: why it is not run; empty if it is.
+        output: what the page shows of what it prints.
+    """
+
+    kind: str
+    text: str
+    line: int
+    spared: str = ""
+    output: str = ""
+
+    @property
+    def runs(self) -> bool:
+        return self.kind in RUN and not self.spared
+
+
+def blocks(page: str) -> list[Block]:
+    """The blocks of a page; the output of one is a part of it."""
+    found: list[Block] = []
+    end = 0
+    for match in FENCE.finditer(page):
+        line = page.count("\n", 0, match.start("text")) + 1
+        block = Block(match["kind"], match["text"], line, match["why"] or "")
+        follows = found and not page[end : match.start()].strip()
+        if block.kind == "text" and follows and found[-1].kind == "python":
+            found[-1] = Block(found[-1].kind, found[-1].text, found[-1].line, found[-1].spared, block.text)
+        else:
+            found.append(block)
+        end = match.end()
+    return found
+
+
+def backend_of(page: str) -> str:
+    """Whose tests run a page: ``torch``, ``tf``, ``flax``, or ``core``."""
+    running = [block for block in blocks(page) if block.runs]
+    found = {name for block in running for name in re.findall(r"\bfrom xlmr_(torch|tf|flax)\b", block.text)}
+    if any(block.kind == "console" and MODEL_RUNS.search(block.text) for block in running):
+        found.add("torch")
+    assert len(found) <= 1, f"expected the blocks of a page to use one backend, received {sorted(found)}"
+    return found.pop() if found else "core"
+
+
+def folder_of_pages() -> list[Path]:
+    """Every page that a reader is sent to."""
+    return [ROOT / "README.md", ROOT / "DEVELOP.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def pages(backend: str) -> list[str]:
+    """The pages that the tests of a backend run, by their path in the checkout."""
+    texts = {path: path.read_text(encoding="utf-8") for path in folder_of_pages()}
+    running = {path: text for path, text in texts.items() if any(block.runs for block in blocks(text))}
+    return [path.relative_to(ROOT).as_posix() for path, text in running.items() if backend_of(text) == backend]
+
+
+def run_page(path: str, folder: Path) -> None:
+    """Run a page in a folder, which becomes the working directory meanwhile.
+
+    Raises:
+        AssertionError: where something else is printed than the page shows.
+    """
+    run_blocks((ROOT / path).read_text(encoding="utf-8"), ROOT / path, folder)
+
+
+def one_layer_mini(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``xlmr-mini`` be its first layer alone, in a folder beside the page's own.
+
+    Each further layer is the same graph once more, which a page that compiles a step five times waits for five times.
+    """
+    source, copy = hub.resolve("xlmr-mini"), folder / "built-in" / "xlmr-mini"
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("*.md", "evaluation.json"))
+    tensors = load_file(copy / "model.safetensors")
+    first = {name: tensor for name, tensor in tensors.items() if not re.search(r"\.layer\.[1-9]", name)}
+    save_file(first, copy / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    (copy / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}), encoding="utf-8")
+    monkeypatch.setattr(hub, "_BUILT_IN_FOLDERS", (copy.parent,))
+
+
+def run_blocks(page: str, path: Path, folder: Path) -> None:
+    names: dict[str, object] = {"__name__": "__main__"}
+    with contextlib.chdir(folder), warnings.catch_warnings():
+        warnings.simplefilter("ignore", LoadWarning)  # a head that starts fresh says so, as it should
+        for block in blocks(page):
+            if not block.runs:
+                continue
+            where = f"{path}:{block.line}"
+            if block.kind == "python":
+                compare(_python(block, path, names), block.output, where)
+            else:
+                for command, output in commands(block):
+                    compare(console(command, folder), output, f"{where}: {command}")
+
+
+def _python(block: Block, path: Path, names: dict[str, object]) -> str:
+    # At its own place in the page, so that a traceback shows the page's line.
+    code = compile("\n" * (block.line - 1) + block.text, str(path), "exec")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code, names)
+    return printed.getvalue()
+
+
+def commands(block: Block) -> Iterator[tuple[str, str]]:
+    """The commands of a console block, each with what is shown below it."""
+    assert block.text.startswith("$ "), f"line {block.line}: expected a console block to begin with a command"
+    for match in COMMAND.finditer(block.text):
+        yield match["command"].replace("\\\n", " "), match["output"]
+
+
+def console(command: str, folder: Path) -> str:
+    """Run ``xlmr ...``, or ``echo TEXT | xlmr ...``, in this process; what it prints, errors too."""
+    words = shlex.split(command)
+    given = b""
+    if "|" in words:
+        bar = words.index("|")
+        first, words = words[:bar], words[bar + 1 :]
+        assert first[0] == "echo", f"expected echo before a bar, received {command!r}"
+        given = " ".join(first[1:]).encode() + b"\n"
+    assert words[0] == "xlmr", f"expected a command of xlmr, received {command!r}"
+    source = folder / ".stdin"
+    source.write_bytes(given)
+    before = sys.stdin
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="")
+    with source.open(encoding="utf-8") as sys.stdin, contextlib.redirect_stdout(printed):
+        try:
+            with contextlib.redirect_stderr(printed):
+                main(words[1:])
+        except SystemExit:  # of argparse, after --help and --version
+            pass
+        finally:
+            sys.stdin = before
+            os.remove(source)
+    printed.flush()
+    return printed.buffer.getvalue().decode("utf-8")  # type: ignore[attr-defined]
+
+
+def compare(printed: str, shown: str, where: str) -> None:
+    """What was printed is what is shown.
+
+    Raises:
+        AssertionError: naming the place, and both.
+    """
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    same = doctest.OutputChecker().check_output(shown, printed, flags)
+    assert same if shown.strip() else not printed.strip(), f"{where} shows\n{shown}\nand prints\n{printed}"
