@@ -318,7 +318,7 @@ def unpacked(session: nox.Session, *packages: str) -> Path:
         if not (folder / name).is_dir():
             # Metadata are asked of an archive's own setup.py, which is why setuptools and wheel are installed.
             options = ("-q", "--no-deps", "--no-build-isolation", "--no-binary", ":all:", "-d", str(folder))
-            session.run("python", "-m", "pip", "download", *options, package)
+            session.run_install("python", "-m", "pip", "download", *options, package)
             with tarfile.open(folder / f"{name}.tar.gz") as file:
                 file.extractall(folder, filter="data")
     return folder

@@ -12,16 +12,18 @@ import os
 import random
 import re
 import sys
+import unittest
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import transformers
 import transformers.utils
 
 __all__ = ["ARCHIVES", "OurCase", "Tester", "give_mappings", "heads_of", "open_tests"]
 
-# Where the archives lie unpacked: transformers-4.57.6, transformers-4.51.3, sentencepiece-0.2.0.
+# Where the archives of transformers and of sentencepiece lie unpacked.
 ARCHIVES = Path(os.environ["XLMR_PEER_SUITE"])
 HERE = Path(__file__).parent
 PACKAGE = "peer_tests"
@@ -62,9 +64,9 @@ COMMON_SETTINGS: dict[str, Any] = {
 }
 
 
-def open_tests(version: str, name: str) -> ModuleType:
-    """A shared test file of an archive of transformers, such as ``test_modeling_common``, imported."""
-    folder = ARCHIVES / f"transformers-{version}" / "tests"
+def open_tests(name: str) -> ModuleType:
+    """A shared test file such as ``test_modeling_common``, imported; of the version that is installed."""
+    folder = ARCHIVES / f"transformers-{transformers.__version__}" / "tests"
     assert (folder / f"{name}.py").is_file(), f"no {name}.py in {folder}; run: nox -s peer-suite"
     _module(PACKAGE, __path__=[str(folder)])
     _module(f"{PACKAGE}.generation", __path__=[])

@@ -1,4 +1,4 @@
-"""Flax's models in the shared tests of transformers 4.51.3, the last with Flax's."""
+"""Flax's models in the shared tests of transformers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.peer_suite.layer import OurCase, Tester, give_mappings, heads_of, ope
 
 FAMILIES = {xlmr_flax.XLMRobertaConfig: "FlaxXLMRoberta", xlmr_flax.XLMRobertaXLConfig: "FlaxXLMRobertaXL"}
 
-models = open_tests("4.51.3", "test_modeling_flax_common")
+models = open_tests("test_modeling_flax_common")
 models.FlaxAutoModel = xlmr_flax.FlaxAutoModel
 models.FlaxAutoModelForSequenceClassification = xlmr_flax.FlaxAutoModelForSequenceClassification
 give_mappings(models, xlmr_flax, FAMILIES)

@@ -1,4 +1,4 @@
-"""Keras' models in the shared tests of transformers 4.51.3, the last with TensorFlow's."""
+"""Keras' models in the shared tests of transformers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.peer_suite.layer import OurCase, Tester, give_mappings, heads_of, ope
 
 FAMILIES = {xlmr_tf.XLMRobertaConfig: "TFXLMRoberta", xlmr_tf.XLMRobertaXLConfig: "TFXLMRobertaXL"}
 
-models = open_tests("4.51.3", "test_modeling_tf_common")
+models = open_tests("test_modeling_tf_common")
 models.keras = keras
 models.TFAutoModel = xlmr_tf.TFAutoModel
 models.TFAutoModelForSequenceClassification = xlmr_tf.TFAutoModelForSequenceClassification

@@ -1,4 +1,4 @@
-"""Both tokenizers in the shared tests of transformers 4.57.6."""
+"""Both tokenizers in the shared tests of transformers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xlmr_core.tokenization import AddedToken, PreTrainedTokenizerBase, XLMRober
 # A small model in place of the one that the file of XLM-R's own tests trains on.
 VOCABULARY = ARCHIVES / "sentencepiece-0.2.0" / "test" / "test_model.model"
 
-tokenizers = open_tests("4.57.6", "test_tokenization_common")
+tokenizers = open_tests("test_tokenization_common")
 tokenizers.PreTrainedTokenizer = XLMRobertaTokenizer
 tokenizers.PreTrainedTokenizerFast = XLMRobertaTokenizerFast
 tokenizers.PreTrainedTokenizerBase = PreTrainedTokenizerBase

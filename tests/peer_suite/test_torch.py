@@ -1,4 +1,4 @@
-"""PyTorch's models, and configurations, in the shared tests of transformers 4.57.6."""
+"""PyTorch's models, and configurations, in the shared tests of transformers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from xlmr_torch.pretrained import PreTrainedModel
 
 FAMILIES = {xlmr_torch.XLMRobertaConfig: "XLMRoberta", xlmr_torch.XLMRobertaXLConfig: "XLMRobertaXL"}
 
-models = open_tests("4.57.6", "test_modeling_common")
+models = open_tests("test_modeling_common")
 models.PreTrainedModel = PreTrainedModel
 models.PretrainedConfig = xlmr_torch.XLMRobertaConfig
 models.AutoModel = xlmr_torch.AutoModel
 models.AutoModelForSequenceClassification = xlmr_torch.AutoModelForSequenceClassification
 give_mappings(models, xlmr_torch, FAMILIES)
 
-configurations = open_tests("4.57.6", "test_configuration_common")
+configurations = open_tests("test_configuration_common")
 OF_CONFIGURATIONS = [name for name in vars(configurations.ConfigTester) if name.startswith(("create_", "check_"))]
 
 
