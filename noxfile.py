@@ -285,7 +285,11 @@ def oracle(session: nox.Session, transformers: str) -> None:
 # and helpers are taken, what else these import, and the files of tests/peer_suite. The last with TensorFlow's and
 # Flax's files is 4.51.3.
 PEER_SUITE = {
-    "torch": ("transformers==4.57.6", ("accelerate", "parameterized"), ("test_torch.py", "test_tokenizers.py")),
+    "torch": (
+        "transformers==4.57.6",
+        ("accelerate", "parameterized", "protobuf"),
+        ("test_torch.py", "test_tokenizers.py"),
+    ),
     "tf": ("transformers==4.51.3", ("tf-keras==2.21.0", "datasets"), ("test_tf.py",)),
     "flax": ("transformers==4.51.3", (), ("test_flax.py",)),
 }
@@ -302,8 +306,8 @@ def peer_suite(session: nox.Session, backend: str) -> None:
     DEVELOP.md says how the table is read and kept. What follows ``--`` goes to pytest.
     """
     transformers, helpers, files = PEER_SUITE[backend]
-    session.install("-q", "-e", f".[{backend}]", *pinned(*FRAMEWORKS[backend]), transformers, *helpers, *TEST_TOOLS)
-    session.install("-q", "setuptools", "wheel")
+    session.install("-q", "-e", f".[{backend}]", *pinned(*FRAMEWORKS[backend]), transformers, *helpers)
+    session.install("-q", "pytest", "pytest-timeout", "setuptools", "wheel")
     env = {**ENV, "XLMR_PEER_SUITE": str(unpacked(session, transformers, SMALL_VOCABULARY))}
     folder = Path("tests", "peer_suite")
     options = ("-c", str(folder / "pytest.ini"), *(str(folder / file) for file in files))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 
-from tests.peer_suite.layer import ARCHIVES, OurCase, open_tests
+from tests.peer_suite.layer import ARCHIVES, OurCase, in_this_process, open_tests
 from xlmr_core.tokenization import AddedToken, PreTrainedTokenizerBase, XLMRobertaTokenizer, XLMRobertaTokenizerFast
 
 # A small model in place of the one that the file of XLM-R's own tests trains on.
@@ -15,6 +15,7 @@ tokenizers.PreTrainedTokenizer = XLMRobertaTokenizer
 tokenizers.PreTrainedTokenizerFast = XLMRobertaTokenizerFast
 tokenizers.PreTrainedTokenizerBase = PreTrainedTokenizerBase
 tokenizers.AddedToken = AddedToken
+tokenizers.run_test_in_subprocess = in_this_process
 
 
 class TestTokenizers(tokenizers.TokenizerTesterMixin, OurCase):

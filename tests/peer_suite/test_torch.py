@@ -38,5 +38,6 @@ class ConfigurationCase(OurCase):
 @pytest.mark.parametrize("name", OF_CONFIGURATIONS)
 @pytest.mark.parametrize("config_class", FAMILIES, ids=lambda config_class: config_class.__name__)
 def test_configuration(name: str, config_class: type) -> None:
-    tester = configurations.ConfigTester(ConfigurationCase(), config_class=config_class, hidden_size=32)
+    # A multiple of both families' default number of heads.
+    tester = configurations.ConfigTester(ConfigurationCase(), config_class=config_class, hidden_size=96)
     getattr(tester, name)()
