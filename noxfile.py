@@ -308,7 +308,7 @@ def peer_suite(session: nox.Session, backend: str) -> None:
     transformers, helpers, files = PEER_SUITE[backend]
     session.install("-q", "-e", f".[{backend}]", *pinned(*FRAMEWORKS[backend]), transformers, *helpers)
     session.install("-q", "pytest", "pytest-timeout", "setuptools", "wheel")
-    env = {**ENV, "XLMR_PEER_SUITE": str(unpacked(session, transformers, SMALL_VOCABULARY)), "RUN_SLOW": "1"}
+    env = {**ENV, "XLMR_PEER_SUITE": str(unpacked(session, transformers, SMALL_VOCABULARY))}
     folder = Path("tests", "peer_suite")
     options = ("-c", str(folder / "pytest.ini"), *(str(folder / file) for file in files))
     session.run("python", "-m", "pytest", *options, *session.posargs, env=env)
