@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -186,6 +187,12 @@ def fuzz(session: nox.Session) -> None:
         session.run(sys.executable, path, *session.posargs, env={**ENV, "PYTHONPATH": str(ROOT)}, external=True)
 
 
+def pinned(*packages: str) -> list[str]:
+    """The lines of ``constraints.txt`` for these packages."""
+    lines = Path("constraints.txt").read_text().splitlines()
+    return [line for line in lines if line.partition("==")[0] in packages]
+
+
 @nox.session(venv_backend="venv", reuse_venv=True)
 def bench(session: nox.Session) -> None:
     """The benchmarks beside their peers, in an environment with these; not part of the default run, because figures
@@ -202,11 +209,7 @@ def peers_4(session: nox.Session) -> None:
     """An environment with transformers 4, the last with TensorFlow and Flax classes, for ``XLMR_TRANSFORMERS_4`` of
     ``bench``.
     """
-    pins = [
-        line
-        for line in Path("constraints.txt").read_text().splitlines()
-        if re.match(r"(torch|tensorflow|jax|jaxlib|flax|optax|numpy)==", line)
-    ]
+    pins = pinned("torch", "tensorflow", "jax", "jaxlib", "flax", "optax", "numpy")
     session.install("-q", *pins, "transformers==4.57.6", "tf-keras==2.21.0")
     session.run("python", "-c", "import sys; print(f'XLMR_TRANSFORMERS_4={sys.executable}')")
 
@@ -270,6 +273,52 @@ def oracle_5(session: nox.Session) -> None:
 
 def oracle(session: nox.Session, transformers: str) -> None:
     # Only PyTorch is constrained: transformers 4 needs older companions than we do.
-    (torch_pin,) = (line for line in Path("constraints.txt").read_text().splitlines() if line.startswith("torch=="))
-    session.install("-q", "-e", ".[torch]", torch_pin, transformers, "pytest", "pytest-timeout")
+    session.install("-q", "-e", ".[torch]", *pinned("torch"), transformers, "pytest", "pytest-timeout")
     session.run("python", "-m", "pytest", "tests/parity/oracle", *session.posargs, env=ENV)
+
+
+# The shared test files of transformers with our classes in place of theirs: for each backend the version whose files
+# and helpers are taken, what else these import, and the files of tests/peer_suite. The last with TensorFlow's and
+# Flax's files is 4.51.3.
+PEER_SUITE = {
+    "torch": (
+        "transformers==4.57.6",
+        ("accelerate", "parameterized", "protobuf"),
+        ("test_torch.py", "test_tokenizers.py"),
+    ),
+    "tf": ("transformers==4.51.3", ("tf-keras==2.21.0", "datasets"), ("test_tf.py",)),
+    "flax": ("transformers==4.51.3", (), ("test_flax.py",)),
+}
+FRAMEWORKS = {"torch": ("torch",), "tf": ("tensorflow", "keras"), "flax": ("jax", "jaxlib", "flax")}
+# Its source holds the small model that XLM-R's tokenizers were tested with.
+SMALL_VOCABULARY = "sentencepiece==0.2.0"
+
+
+@nox.session(name="peer-suite", venv_backend="venv", reuse_venv=True)
+@nox.parametrize("backend", BACKENDS)
+def peer_suite(session: nox.Session, backend: str) -> None:
+    """transformers' own shared tests on our classes, with a table of what fails and why; not part of the default run.
+
+    DEVELOP.md says how the table is read and kept. What follows ``--`` goes to pytest.
+    """
+    transformers, helpers, files = PEER_SUITE[backend]
+    session.install("-q", "-e", f".[{backend}]", *pinned(*FRAMEWORKS[backend]), transformers, *helpers)
+    session.install("-q", "pytest", "pytest-timeout", "setuptools", "wheel")
+    env = {**ENV, "XLMR_PEER_SUITE": str(unpacked(session, transformers, SMALL_VOCABULARY))}
+    folder = Path("tests", "peer_suite")
+    options = ("-c", str(folder / "pytest.ini"), *(str(folder / file) for file in files))
+    session.run("python", "-m", "pytest", *options, *session.posargs, env=env)
+
+
+def unpacked(session: nox.Session, *packages: str) -> Path:
+    """The folder that holds the archives of sources of these packages, unpacked; the index gives them, once."""
+    folder = ROOT / ".nox" / "peer-suite-archives"
+    for package in packages:
+        name = package.replace("==", "-")
+        if not (folder / name).is_dir():
+            # Metadata are asked of an archive's own setup.py, which is why setuptools and wheel are installed.
+            options = ("-q", "--no-deps", "--no-build-isolation", "--no-binary", ":all:", "-d", str(folder))
+            session.run_install("python", "-m", "pip", "download", *options, package)
+            with tarfile.open(folder / f"{name}.tar.gz") as file:
+                file.extractall(folder, filter="data")
+    return folder
