@@ -22,7 +22,8 @@ from xlmr_core.errors import InputError
 from xlmr_core.wording import letters_apart, nearest
 
 __all__ = [
-    *("FORMAT_ARGUMENTS", "HUB_ARGUMENTS", "LOADER_ARGUMENTS", "MODEL_NOT_NEEDED", "NOT_NEEDED", "ONLY", "PART", "Served"),
+    *("FORMAT_ARGUMENTS", "HUB_ARGUMENTS", "LOADER_ARGUMENTS", "MODEL_NOT_NEEDED", "NOT_NEEDED", "ONLY", "PART"),
+    "Served",
     *("check_known", "known_names", "misspelt_keys", "model_only", "refuse_unknown"),
     *("reworded_call", "suggestion", "without_published"),
 ]
