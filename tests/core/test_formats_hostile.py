@@ -499,7 +499,7 @@ def array(dtype: bytes = b"\xa7float32", shape: bytes = b"\x91\x02", data: bytes
         (b"\x81\xa1a" + array(dtype=b"\xa9complex64"), "an array has the dtype 'complex64'"),
         (b"\x81\xa1a\xd4\x05\x00", "an extension of type 5"),
         (b"\x81\xa1a\xc1", "no value begins with 0xc1"),
-        (b"\x81\x01\xa1a", "not a whole|none of"),
+        (b"\x81\x01\xa1a", "holds no arrays: expected parameters by name"),
         (b"\x81\xa1a" * 40, "nested more than 32 levels"),
         (b"\x81\xa2\xff\xfe\x01", "not a whole Flax file"),
     ],

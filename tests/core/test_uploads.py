@@ -43,7 +43,7 @@ class Hub(BaseHTTPRequestHandler):
             self.made[name] = asked
             return self.answer(200, url=f"http://{self.headers['Host']}/{name}", name=name)
         if "/preupload/" in path:
-            files = [{"path": file["path"], "uploadMode": "regular"} for file in json.loads(body)["files"]]
+            files = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in json.loads(body)["files"]]
             return self.answer(200, files=files)
         if "/branch/" in path:
             return self.answer(200)
