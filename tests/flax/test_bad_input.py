@@ -150,7 +150,7 @@ def test_config_of_another_family(family: str) -> None:
     model_class = getattr(xlmr_flax, f"Flax{family}ForMaskedLM")
     with pytest.raises(ConfigError, match=rf"{family}ForMaskedLM expects an {family}Config, received {other.__name__}"):
         model_class(config)
-    with pytest.raises(ConfigError, match=r"received dict"):
+    with pytest.raises(ConfigError, match=r"received a dict"):
         model_class({"vocab_size": 3})
 
 
