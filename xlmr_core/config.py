@@ -331,8 +331,9 @@ class AutoConfig:
         Raises:
             ConfigError: for a class of another kind or type, or a type that is known.
         """
-        if not (isinstance(config, type) and issubclass(config, XLMRobertaConfig)):
-            received = config.__name__ if isinstance(config, type) else an(type(config).__name__)
+        given: Any = config
+        if not (isinstance(given, type) and issubclass(given, XLMRobertaConfig)):
+            received = given.__name__ if isinstance(given, type) else an(type(given).__name__)
             raise ConfigError(
                 f"AutoConfig.register expects a class derived from XLMRobertaConfig or XLMRobertaXLConfig, received "
                 f"{received}; the models here are built from these"

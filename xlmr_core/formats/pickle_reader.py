@@ -368,7 +368,8 @@ def _key(value: Any) -> Plain:
     for part in value if type(value) is tuple else (value,):
         if part is not None and not isinstance(part, str | int | float | bytes):
             raise TypeError(f"a key must be a plain value, not {type(part).__name__}")
-    return value
+    key: Plain = value
+    return key
 
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
