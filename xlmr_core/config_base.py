@@ -260,6 +260,7 @@ class PretrainedConfig(PushToHub):
         if not return_unused:
             refuse_unknown(unused, known, cls.__name__)
         config = cls(**_merged(config_dict, {key: value for key, value in kwargs.items() if key in known}))
+        config.validate()
         if return_unused:
             # As published, the dtype comes back too: it is an argument of a model's from_pretrained as well.
             asked = [kwargs[key] for key in ("dtype", "torch_dtype") if kwargs.get(key) is not None]

@@ -26,7 +26,7 @@ UPLOAD_ARGUMENTS: dict[str, Any] = {
     "revision": None,
 }
 # Published arguments that ask for nothing here, and those of which only some values can be served.
-UPLOAD_NOT_NEEDED = ("use_temp_dir", "max_shard_size", "safe_serialization")
+UPLOAD_NOT_NEEDED = ("use_temp_dir", "max_shard_size", "safe_serialization", "save_jinja_files")
 UPLOAD_ONLY = {
     "organization": ((None,), "it was dropped; pass repo_id='organisation/name'"),
     "repo_url": ((None,), "it was dropped; pass repo_id='organisation/name'"),
