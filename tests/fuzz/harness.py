@@ -1,15 +1,15 @@
 """How every kind of ``nox -s fuzz`` is tried, counted and shown in one table.
 
-A kind is a function ``attempt(seed, folder)`` in a file ``fuzz_*.py``, listed in the ``KINDS`` of that file: it makes one
-thing that hurts in an empty folder, by chance of the seed alone, and does with it what a user does. What comes of it is
-one of ``OUTCOMES``:
+A kind is a function ``attempt(seed, folder)`` in a file ``fuzz_*.py``, listed in the ``KINDS`` of that file: it makes
+one thing that hurts in an empty folder, by chance of the seed alone, and does with it what a user does. What comes of
+it is one of ``OUTCOMES``:
 
 * it returns: opened fine;
 * an ``XLMRError`` of a readable length: a clear error;
 * an ``assert`` of a file of ``tests`` fails: a wrong answer;
 * any other exception: a raw error;
-* more than ``MOST_SECONDS`` of a core, or no answer for ``PATIENCE``, or more memory than ``MOST_BYTES`` over the size of
-  the folder: over the bounds;
+* more than ``MOST_SECONDS`` of a core, or no answer for ``PATIENCE``, or more memory than ``MOST_BYTES`` over the size
+  of the folder: over the bounds;
 * the process dies: a crash.
 
 Many attempts share a child process. It says which seed it tries before it does, so whatever becomes of it, the parent
