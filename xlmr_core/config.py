@@ -365,6 +365,7 @@ def config_class_of(values: Mapping[str, Any]) -> type[XLMRobertaConfig]:
     if not isinstance(model_type, str) or model_type not in CONFIG_CLASSES:
         raise ConfigError(
             f"expected a config.json with model_type {', '.join(map(repr, CONFIG_CLASSES))}, received "
-            f"{shown(model_type)}; this library holds XLM-RoBERTa only (AutoConfig.register makes a class of your own known)"
+            f"{shown(model_type)}; this library holds XLM-RoBERTa only (AutoConfig.register makes a class of your own "
+            "known)"
         )
     return CONFIG_CLASSES[model_type]

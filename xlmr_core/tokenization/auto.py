@@ -54,7 +54,7 @@ class AutoTokenizer:
             use_fast = use_fast if use_fast in own or not own else not use_fast
             classes |= own
         found, settings = files.find_files(pretrained_model_name_or_path, kwargs)
-        return classes[use_fast](*init_inputs, **files.init_arguments(found, settings, fast=use_fast))
+        return files.build(classes[use_fast], init_inputs, found, settings, fast=use_fast)
 
     @staticmethod
     def register(
