@@ -55,8 +55,8 @@ class AutoTokenizer:
             use_fast = use_fast if use_fast in own or not own else not use_fast
             classes |= own
         found, settings = files.find_files(pretrained_model_name_or_path, kwargs)
-        tokenizer: XLMRobertaTokenizer | XLMRobertaTokenizerFast = classes[use_fast](
-            *init_inputs, **files.init_arguments(found, settings, fast=use_fast)
+        tokenizer: XLMRobertaTokenizer | XLMRobertaTokenizerFast = files.build(
+            classes[use_fast], init_inputs, found, settings, fast=use_fast
         )
         return tokenizer
 

@@ -558,9 +558,7 @@ class PreTrainedTokenizerBase(PushToHub, ABC):
         if isinstance(new_tokens, str | Mapping) or hasattr(new_tokens, "content"):
             new_tokens = [new_tokens]
         if not isinstance(new_tokens, Iterable):
-            raise TokenizerError(
-                f"expected a token or a list of tokens, received {type(new_tokens).__name__} {new_tokens!r}"
-            )
+            raise TokenizerError(f"expected a token or a list of tokens, received {describe(new_tokens)}")
         known_special = set(self.all_special_tokens)
         tokens = []
         for token in new_tokens:
@@ -711,7 +709,7 @@ class PreTrainedTokenizerBase(PushToHub, ABC):
             "revision": revision,
         }
         found, given = files.find_files(pretrained_model_name_or_path, kwargs)
-        return cls(*init_inputs, **files.init_arguments(found, given, fast=cls.is_fast))
+        return files.build(cls, init_inputs, found, given, fast=cls.is_fast)
 
     def save_pretrained(
         self,
