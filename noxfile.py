@@ -178,13 +178,11 @@ def examples(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """What hurts, drawn at random, a script of ``tests/fuzz`` a kind; not part of the default run.
+    """What hurts, drawn at random, and a table of what came of it; not part of the default run.
 
-    ``nox -s fuzz -- --minutes 10 --seed 1000``: what follows goes to each of the scripts.
+    ``nox -s fuzz -- --minutes 10 --seed 1000``: what follows goes to ``python -m tests.fuzz``.
     """
-    for script in sorted((ROOT / "tests" / "fuzz").glob("fuzz_*.py")):
-        path = str(script.relative_to(ROOT))
-        session.run(sys.executable, path, *session.posargs, env={**ENV, "PYTHONPATH": str(ROOT)}, external=True)
+    python(session, "-m", "tests.fuzz", *session.posargs, env={**ONE_THREAD, "PYTHONPATH": str(ROOT)})
 
 
 def pinned(*packages: str) -> list[str]:

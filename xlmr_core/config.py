@@ -15,7 +15,7 @@ from xlmr_core.config_base import SHARED_DEFAULTS, PretrainedConfig, check_name,
 from xlmr_core.config_checks import ACTIVATIONS, POSITION_EMBEDDING_TYPES, check_values, layers_from_the_first
 from xlmr_core.errors import ConfigError
 from xlmr_core.positions import max_tokens
-from xlmr_core.wording import an
+from xlmr_core.wording import an, shown
 
 __all__ = [
     "ACTIVATIONS",
@@ -129,7 +129,7 @@ class XLMRobertaConfig(PretrainedConfig):
             raise ConfigError(
                 f"{cls.__name__} expects a config.json with model_type "
                 f"{' or '.join(map(repr, dict.fromkeys((cls.model_type, *cls.accepted_model_types))))}, "
-                f"received {model_type!r}; {remedy}"
+                f"received {shown(model_type)}; {remedy}"
             )
 
     # Published sizes
@@ -356,14 +356,15 @@ def config_class_of(values: Mapping[str, Any]) -> type[XLMRobertaConfig]:
     """
     model_type = values.get("model_type")
     if model_type is None:
-        architecture = str((values.get("architectures") or ["?"])[0])
+        named = values.get("architectures")
+        architecture = str(named[0]) if isinstance(named, list | tuple) and named else "?"
         if "XLMRobertaXL" in architecture:
             model_type = "xlm-roberta-xl"
         elif architecture.startswith(("XLMRoberta", "Roberta", "Camembert")):
             model_type = "xlm-roberta"
-    if str(model_type) not in CONFIG_CLASSES:
+    if not isinstance(model_type, str) or model_type not in CONFIG_CLASSES:
         raise ConfigError(
-            f"expected a config.json with model_type {', '.join(map(repr, CONFIG_CLASSES))}, received {model_type!r}; "
-            "this library holds XLM-RoBERTa only (AutoConfig.register makes a class of your own known)"
+            f"expected a config.json with model_type {', '.join(map(repr, CONFIG_CLASSES))}, received "
+            f"{shown(model_type)}; this library holds XLM-RoBERTa only (AutoConfig.register makes a class of your own known)"
         )
-    return CONFIG_CLASSES[str(model_type)]
+    return CONFIG_CLASSES[model_type]

@@ -20,11 +20,12 @@ from xlmr_core.arguments import (
     suggestion,
     without_published,
 )
-from xlmr_core.config_checks import ACTIVATIONS, check_labels, label_map, pruned_head_map
+from xlmr_core.bounded_files import read_json, why
+from xlmr_core.config_checks import ACTIVATIONS, MOST_LABELS, check_labels, label_map, pruned_head_map
 from xlmr_core.errors import CheckpointError, ConfigError, ConfigWarning, warn_caller
 from xlmr_core.hub import resolve
 from xlmr_core.uploads import PushToHub, upload_after
-from xlmr_core.wording import an, counted
+from xlmr_core.wording import an, counted, shown
 
 __all__ = ["SHARED_DEFAULTS", "PretrainedConfig", "check_name", "dtype_name", "read_config_json"]
 
@@ -180,8 +181,9 @@ class PretrainedConfig(PushToHub):
 
     @num_labels.setter
     def num_labels(self, num_labels: int) -> None:
-        if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 1:
-            raise ConfigError(f"num_labels must be a positive integer, received {num_labels!r}")
+        if isinstance(num_labels, bool) or not isinstance(num_labels, int) or not 1 <= num_labels <= MOST_LABELS:
+            wanted = "a positive integer" if not isinstance(num_labels, int) or num_labels < 1 else "at most a million"
+            raise ConfigError(f"num_labels must be {wanted}, received {shown(num_labels)}")
         if len(getattr(self, "id2label", {})) != num_labels:
             self.id2label = {index: f"LABEL_{index}" for index in range(num_labels)}
             self.label2id = _inverse(self.id2label)
@@ -383,7 +385,7 @@ class PretrainedConfig(PushToHub):
         values = self.to_diff_dict() if use_diff else self.to_dict()
         if callable(values.get("hidden_act")):
             raise ConfigError(
-                f"hidden_act is the callable {values['hidden_act']!r}, which config.json cannot hold; "
+                f"hidden_act is the callable {shown(values['hidden_act'])}, which config.json cannot hold; "
                 f"set config.hidden_act to one of {', '.join(ACTIVATIONS)} before saving"
             )
         try:
@@ -454,7 +456,9 @@ class PretrainedConfig(PushToHub):
             key, equals, text = (part.strip() for part in pair.partition("="))
             if not equals or key not in there:
                 hint = suggestion(key, there) if equals else "write key=value, separated by commas"
-                raise ConfigError(f"update_from_string expects values of this configuration, received {pair!r}; {hint}")
+                raise ConfigError(
+                    f"update_from_string expects values of this configuration, received {shown(pair)}; {hint}"
+                )
             values[key] = _read_as(there[key], text, key)
         self.update(values)
 
@@ -557,8 +561,10 @@ def _read_as(old: Any, text: str, key: str) -> Any:
         if isinstance(old, int | float | str):
             return type(old)(text)
     except (KeyError, ValueError) as error:
-        raise ConfigError(f"{key} must be {an(type(old).__name__)}, received {text!r}; it is {old!r} now") from error
-    raise ConfigError(f"{key} is {old!r} and no number, word or truth value; set it as an attribute")
+        raise ConfigError(
+            f"{key} must be {an(type(old).__name__)}, received {shown(text)}; it is {shown(old)} now"
+        ) from error
+    raise ConfigError(f"{key} is {shown(old)} and no number, word or truth value; set it as an attribute")
 
 
 def _merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -587,13 +593,15 @@ def read_config_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         CheckpointError: if the file is missing, is not UTF-8 JSON, or is not an object.
     """
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = read_json(path)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"expected a config.json at {path}, found none; check the folder, or save the config there"
         ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); fetch or save it again") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {why(error)}; check the file and its permissions") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON ({why(error)}); fetch or save it again") from error
     if not isinstance(values, dict):
         raise CheckpointError(
             f"{path} must hold a JSON object, it holds {type(values).__name__}; fetch or save it again"

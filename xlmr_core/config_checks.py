@@ -7,13 +7,14 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from xlmr_core.errors import ConfigError
-from xlmr_core.wording import nearest
+from xlmr_core.wording import nearest, shown
 
 if TYPE_CHECKING:
     from xlmr_core.config import XLMRobertaConfig
 
 __all__ = [
     "ACTIVATIONS",
+    "MOST_LABELS",
     "POSITION_EMBEDDING_TYPES",
     "PROBLEM_TYPES",
     "check_labels",
@@ -26,15 +27,17 @@ __all__ = [
 ACTIVATIONS = ("gelu", "relu", "silu", "gelu_new", "swish", "gelu_python", "gelu_pytorch_tanh", "gelu_fast", "tanh")
 POSITION_EMBEDDING_TYPES = ("absolute", "relative_key", "relative_key_query")
 PROBLEM_TYPES = (None, "regression", "single_label_classification", "multi_label_classification")
-# The least that makes sense of each size.
+# The least that makes sense of each size, and the most that is taken for one: of layers and labels a table is made, and
+# the others are sizes of axes.
+MOST_LABELS = 1_000_000
 SIZES = {
-    "vocab_size": 1,
-    "hidden_size": 1,
-    "num_hidden_layers": 0,
-    "num_attention_heads": 1,
-    "intermediate_size": 1,
-    "max_position_embeddings": 1,
-    "type_vocab_size": 1,
+    "vocab_size": (1, 2**31 - 1),
+    "hidden_size": (1, 2**31 - 1),
+    "num_hidden_layers": (0, 10_000),
+    "num_attention_heads": (1, 2**31 - 1),
+    "intermediate_size": (1, 2**31 - 1),
+    "max_position_embeddings": (1, 2**31 - 1),
+    "type_vocab_size": (1, 2**31 - 1),
 }
 PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 TOKEN_IDS = ("bos_token_id", "sep_token_id", "decoder_start_token_id")
@@ -59,22 +62,23 @@ def check_values(config: XLMRobertaConfig) -> None:
         ),
         (
             callable(act) or act in ACTIVATIONS,
-            f"hidden_act must be one of {', '.join(ACTIVATIONS)} or a callable, received {act!r}"
+            f"hidden_act must be one of {', '.join(ACTIVATIONS)} or a callable, received {shown(act)}"
             f"{_near(act, ACTIVATIONS)}",
         ),
         (
             config.position_embedding_type in POSITION_EMBEDDING_TYPES,
             f"position_embedding_type must be one of {', '.join(POSITION_EMBEDDING_TYPES)}, received "
-            f"{config.position_embedding_type!r}{_near(config.position_embedding_type, POSITION_EMBEDDING_TYPES)}",
+            f"{shown(config.position_embedding_type)}{_near(config.position_embedding_type, POSITION_EMBEDDING_TYPES)}",
         ),
         (
             config.problem_type in PROBLEM_TYPES,
-            f"problem_type must be one of {', '.join(str(p) for p in PROBLEM_TYPES)}, received {config.problem_type!r}"
+            f"problem_type must be one of {', '.join(str(p) for p in PROBLEM_TYPES)}, received "
+            f"{shown(config.problem_type)}"
             f"{_near(config.problem_type, PROBLEM_TYPES)}",
         ),
         (
             _is_integer(pad) and 0 <= pad < config.vocab_size,
-            f"pad_token_id must lie in the vocabulary of {config.vocab_size} ids, received {pad!r}",
+            f"pad_token_id must lie in the vocabulary of {config.vocab_size} ids, received {shown(pad)}",
         ),
         (
             _is_integer(pad) and config.max_position_embeddings > pad + 1,
@@ -84,11 +88,11 @@ def check_values(config: XLMRobertaConfig) -> None:
         ),
         (
             _is_number(config.layer_norm_eps) and config.layer_norm_eps > 0,
-            f"layer_norm_eps must be positive, received {config.layer_norm_eps!r}",
+            f"layer_norm_eps must be positive, received {shown(config.layer_norm_eps)}",
         ),
         (
             _is_number(config.initializer_range) and config.initializer_range >= 0,
-            f"initializer_range must not be negative, received {config.initializer_range!r}",
+            f"initializer_range must not be negative, received {shown(config.initializer_range)}",
         ),
         (
             config.is_decoder or not config.add_cross_attention,
@@ -96,9 +100,12 @@ def check_values(config: XLMRobertaConfig) -> None:
         ),
         (
             _is_integer(chunk) and chunk >= 0,
-            f"chunk_size_feed_forward must be 0 (off) or a positive number of tokens, received {chunk!r}",
+            f"chunk_size_feed_forward must be 0 (off) or a positive number of tokens, received {shown(chunk)}",
         ),
     ]
+    named = config.architectures
+    listed = named is None or (isinstance(named, list | tuple) and all(isinstance(name, str) for name in named))
+    checks.append((listed, f"architectures must be a list of names of classes, received {shown(named)}"))
     for layer, heads in config.pruned_heads.items():
         legal = 0 <= layer < config.num_hidden_layers and all(0 <= head < config.num_attention_heads for head in heads)
         checks.append((legal, f"pruned_heads names heads {heads} of layer {layer}, which this model does not have"))
@@ -112,25 +119,27 @@ def check_values(config: XLMRobertaConfig) -> None:
 
 def _check_ranges(config: XLMRobertaConfig) -> None:
     """Each size, probability and token id by itself."""
-    for key, least in SIZES.items():
+    for key, (least, most) in SIZES.items():
         value = getattr(config, key)
-        if not _is_integer(value) or value < least:
+        if not _is_integer(value) or not least <= value <= most:
             wanted = "a positive integer" if least else "0 or a positive integer"
-            raise ConfigError(f"{key} must be {wanted}, received {value!r}")
+            wanted = f"at most {most}" if _is_integer(value) and value > most else wanted
+            raise ConfigError(f"{key} must be {wanted}, received {shown(value)}")
     for key in PROBABILITIES:
         value = getattr(config, key)
         if key == "classifier_dropout" and value is None:
             continue
         if not _is_number(value) or not 0 <= value <= 1:
-            raise ConfigError(f"{key} must be a probability between 0 and 1, received {value!r}")
+            raise ConfigError(f"{key} must be a probability between 0 and 1, received {shown(value)}")
     for key in TOKEN_IDS:
         value = getattr(config, key)
         if value is not None and (not _is_integer(value) or value < 0):
-            raise ConfigError(f"{key} must be a token's id, 0 or more, or None, received {value!r}")
+            raise ConfigError(f"{key} must be a token's id, 0 or more, or None, received {shown(value)}")
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     if not all(end is None or (_is_integer(end) and end >= 0) for end in ends):
         raise ConfigError(
-            f"eos_token_id must be a token's id, 0 or more, a list of such, or None, received {config.eos_token_id!r}"
+            f"eos_token_id must be a token's id, 0 or more, a list of such, or None, received "
+            f"{shown(config.eos_token_id)}"
         )
 
 
@@ -139,7 +148,7 @@ def check_labels(id2label: Any, label2id: Any) -> None:
     for key, value in (("id2label", id2label), ("label2id", label2id)):
         if value is not None and not isinstance(value, Mapping):
             raise ConfigError(
-                f"{key} must be a dictionary such as {_LABEL_EXAMPLES[key]}, received {value!r}; "
+                f"{key} must be a dictionary such as {_LABEL_EXAMPLES[key]}, received {shown(value)}; "
                 "to give a number of labels only, set num_labels"
             )
 
@@ -155,10 +164,12 @@ def label_map(pairs: Iterable[tuple[Any, Any]], key: str) -> dict[int, Any]:
             number = int(index) if isinstance(index, str) else operator.index(index)
         except (TypeError, ValueError) as error:
             raise ConfigError(
-                f"{key} must give each label an integer, such as {_LABEL_EXAMPLES[key]}; it has {index!r}"
+                f"{key} must give each label an integer, such as {_LABEL_EXAMPLES[key]}; it has {shown(index)}"
             ) from error
         if not isinstance(label, Hashable):
-            raise ConfigError(f"{key} must name each label by a word, such as {_LABEL_EXAMPLES[key]}; it has {label!r}")
+            raise ConfigError(
+                f"{key} must name each label by a word, such as {_LABEL_EXAMPLES[key]}; it has {shown(label)}"
+            )
         labels[number] = label
     return labels
 
@@ -169,7 +180,7 @@ def pruned_head_map(value: Any) -> dict[int, list[int]]:
         return {int(layer): sorted(heads) for layer, heads in dict(value or {}).items()}
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"pruned_heads must map layers to lists of heads, such as {{0: [2, 3]}}, received {value!r}"
+            f"pruned_heads must map layers to lists of heads, such as {{0: [2, 3]}}, received {shown(value)}"
         ) from error
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from xlmr_core.bounded_files import is_there, read_json, why
 from xlmr_core.checkpoints.casting import cast, tag_of
 from xlmr_core.checkpoints.load_plan import LoadReport
 from xlmr_core.checkpoints.model_files import ModelFiles, open_model
@@ -28,7 +29,7 @@ from xlmr_core.tokenization.dictionary import DICTIONARY_FILE, check_json_ids, r
 from xlmr_core.tokenization.files import ADDED_FILE, CONFIG_FILE, SPECIAL_FILE, TOKENIZER_FILE, VOCAB_FILE
 from xlmr_core.tokenization.spm import SentencePieceModel
 from xlmr_core.verification import Comparison, compare_files
-from xlmr_core.wording import number
+from xlmr_core.wording import number, shown
 
 __all__ = ["COPIED", "Conversion", "convert", "small_files", "writable_formats"]
 
@@ -230,7 +231,7 @@ def small_files(files: ModelFiles, dtype: str | None = None) -> dict[str, bytes]
 
 def _config_json(files: ModelFiles, dtype: str | None) -> bytes:
     path = files.folder / _CONFIG
-    values = read_config_json(path) if path.is_file() else {}
+    values = read_config_json(path) if is_there(path) else {}
     if not {"model_type", "architectures"} & set(values):  # there is none, or it is another library's
         config = files.config.copy(architectures=[files.architecture], dtype=dtype or files.config.dtype)
         return config.to_json_string().encode()
@@ -273,9 +274,11 @@ def _is_module(folder: Path) -> bool:
 
 def _listed_modules(folder: Path) -> list[dict[str, Any]]:
     try:
-        modules = json.loads((folder / _MODULES).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{folder / _MODULES} is not valid JSON ({error}); fetch or save it again") from error
+        modules = read_json(folder / _MODULES)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder / _MODULES} is not valid JSON ({why(error)}); fetch or save it again"
+        ) from error
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
         raise CheckpointError(f"{folder / _MODULES} must hold a list of modules; fetch or save it again")
     return modules
@@ -295,7 +298,9 @@ def _modules(folder: Path, transformer: Path) -> Iterator[tuple[str, bytes]]:
         if not name:
             continue
         if Path(name).name != name or "\\" in name:
-            raise CheckpointError(f"{folder / _MODULES} names the folder {name!r}; expected a name in the same folder")
+            raise CheckpointError(
+                f"{folder / _MODULES} names the folder {shown(name)}; expected a name in the same folder"
+            )
         for path in sorted((folder / name).glob("*")):
             if path.is_file() and not path.name.startswith("."):
                 yield f"{name}/{path.name}", _content(path)

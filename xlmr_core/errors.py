@@ -27,8 +27,18 @@ __all__ = [
 ]
 
 
+# Of a message: what is longer holds a name or a text of a file that nobody reads.
+MOST_CHARACTERS = 4000
+
+
 class XLMRError(ValueError):
     """Base class of every error that this library raises for a user's mistake."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if len(text) <= MOST_CHARACTERS:
+            return text
+        return f"{text[: MOST_CHARACTERS - 1000]} ... {text[-900:]}"  # the remedy stands at the end
 
 
 class ConfigError(XLMRError):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any
 
-__all__ = ["an", "counted", "letters_apart", "nearest", "number"]
+__all__ = ["an", "counted", "letters_apart", "nearest", "number", "shown"]
 
 
 def counted(count: int, noun: str, nouns: str = "") -> str:
@@ -53,3 +54,58 @@ def an(noun: str) -> str:
     first = noun[:1]
     said_as_a_letter = noun[:2].isupper()  # XLMRoberta..., TFXLMRoberta...
     return f"an {noun}" if first in ("AEFHILMNORSX" if said_as_a_letter else "aeioAEIO") else f"a {noun}"
+
+
+def shown(value: Any, most: int = 120, *, quoted: bool = True) -> str:
+    """A value of a file or a user as Python writes it, cut to so many characters.
+
+    Of a large value only the beginning is ever made: a few bytes of a pickle can hold lists of lists that would be
+    2**60 values long.
+
+    Args:
+        value: anything.
+        most: how many characters.
+        quoted: whether a text stands in quotes, with what cannot be printed spelled out.
+    """
+    if not quoted and isinstance(value, str):
+        return value if len(value) <= most else f"{value[: most - 3]}..."
+    text = ""
+    for part in _parts(value, most):
+        text += part
+        if len(text) > most:
+            return f"{text[: most - 3]}..."
+    return text
+
+
+# How containers are written, by the type that they are: begin, between, end.
+_BRACKETS = {dict: "{}", list: "[]", tuple: "()", set: "{}", frozenset: "{}"}
+
+
+def _parts(value: Any, most: int) -> Iterator[str]:
+    """The text of a value, in parts that are made when they are asked for; each level makes one before the next."""
+    kind = next((kind for kind in _BRACKETS if isinstance(value, kind)), None)
+    if isinstance(value, str | bytes | bytearray):
+        yield repr(value[: most + 1])
+    elif isinstance(value, int) and value.bit_length() > 1024:
+        yield f"an integer of {value.bit_length()} bits"
+    elif kind is None or (not value and kind in (set, frozenset)):
+        yield _own_text(value)
+    else:
+        begin, end = _BRACKETS[kind]
+        yield begin
+        for number, item in enumerate(value.items() if kind is dict else value):
+            if number:
+                yield ", "
+            if kind is dict:
+                yield from _parts(item[0], most)
+                yield ": "
+                item = item[1]
+            yield from _parts(item, most)
+        yield f",{end}" if kind is tuple and len(value) == 1 else end
+
+
+def _own_text(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception:  # of a user's class
+        return f"<{type(value).__name__}>"

@@ -432,7 +432,7 @@ def never_written(file: Any) -> None:
         (soft_link, "has a link at a:0 to '/b:0'"),
         (external_link, r"has a link at a:0 to '/a' in '/etc/other.h5'"),
         (external_storage, "keeps the values of a:0 in other files"),
-        (loop, "too many or too deeply nested groups"),
+        (loop, "has the group a.b twice"),
         (terabytes, r"has the shape \(1000000, 1000000\), for which it holds 0 bytes"),
         (never_written, "for which it holds 0 bytes"),
     ],

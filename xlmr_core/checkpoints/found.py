@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from xlmr_core.bounded_files import is_there
 from xlmr_core.checkpoints.reading import holds_model, open_file
 from xlmr_core.config import XLMRobertaConfig, config_class_of, read_config_json
 from xlmr_core.errors import CheckpointError, InputError, ModelNotFoundError
 from xlmr_core.formats import FORMATS, Checkpoint, Format
+from xlmr_core.formats.base import damaged
 from xlmr_core.formats.finding import transformer_folder
 from xlmr_core.hub import BUILT_IN, resolve
+from xlmr_core.wording import shown
 
 __all__ = [
     "Found",
@@ -118,8 +121,9 @@ def find(path: str | os.PathLike[str], format: str | None = None) -> Found:
         if row.index and path.name.endswith(row.index):
             return Found(path, row)
     for row in formats:
-        if row.recognises(path):
-            return Found(path, row)
+        with damaged(path, row):
+            if row.recognises(path):
+                return Found(path, row)
     if format is not None:
         return Found(path, formats[0])  # which says what is wrong with it
     kinds = ", ".join(row.title for row in formats)
@@ -145,7 +149,10 @@ def _by_content(folder: Path, formats: tuple[Format, ...]) -> Found:
 
 def _format_of_file(path: Path, formats: tuple[Format, ...]) -> Format | None:
     with contextlib.suppress(CheckpointError):  # a damaged file: who passes its path is told so
-        return next((row for row in formats if row.recognises(path)), None)
+        for row in formats:
+            with damaged(path, row):
+                if row.recognises(path):
+                    return row
     return None
 
 
@@ -200,10 +207,10 @@ def read_config_values(
 
 
 def _config_values(folder: Path, found: Found | None, part: str | None) -> dict[str, Any]:
-    there = (folder / "config.json").is_file()
+    there = is_there(folder / "config.json")
     values = read_config_json(folder / "config.json") if there else {}
     if not {"model_type", "architectures"} & set(values) and found is not None and found.format.config is not None:
-        with found.open(part) as checkpoint:
+        with found.open(part) as checkpoint, damaged(found.path, found.format):
             return found.format.config(found.path, checkpoint).to_dict()
     # If it is missing, reading it says so.
     return values if there else read_config_json(folder / "config.json")
@@ -288,7 +295,7 @@ def fetch_files(
 def format_of(name: str) -> Format:
     """The format that a word of ``FORMATS`` means."""
     if name not in FORMATS:
-        raise CheckpointError(f"format must be one of {', '.join(FORMATS)}, received {name!r}")
+        raise CheckpointError(f"format must be one of {', '.join(FORMATS)}, received {shown(name)}")
     return FORMATS[name]
 
 

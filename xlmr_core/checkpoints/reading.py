@@ -9,11 +9,15 @@ from typing import Any
 from xlmr_core.config import read_config_json
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats import Checkpoint, Format
-from xlmr_core.formats.base import Entry, Naming, entries_of
+from xlmr_core.formats.base import Entry, Naming, damaged, entries_of
 from xlmr_core.formats.parts import DICTIONARIES, holds_encoder, model_naming
-from xlmr_core.formats.tensors import Container, Described, TensorInfo
+from xlmr_core.formats.tensors import MOST_TENSORS, Container, Described, TensorInfo
+from xlmr_core.wording import shown
 
 __all__ = ["holds_model", "open_file"]
+
+# XXL in pieces of 50 MB has 900.
+MOST_SHARDS = 4096
 
 
 def open_file(path: Path, format: Format, part: str | None = None) -> Checkpoint:
@@ -27,11 +31,21 @@ def open_file(path: Path, format: Format, part: str | None = None) -> Checkpoint
     Raises:
         CheckpointError: if a file is missing, truncated, or tampered with.
     """
-    if format.index and path.name.endswith(".json"):
-        return _open_shards(path, format, part)
+    with damaged(path, format):
+        if format.index and path.name.endswith(".json"):
+            return _open_shards(path, format, part)
+        file = _opened(path, format)
+        said = {key: value for key, value in file.metadata.items() if key != DICTIONARIES}
+        return Checkpoint(path, format.name, entries_of(file, file.tensors, _naming(file, format, part)), said)
+
+
+def _opened(path: Path, format: Format) -> Container:
     file = format.open(path)
-    said = {key: value for key, value in file.metadata.items() if key != DICTIONARIES}
-    return Checkpoint(path, format.name, entries_of(file, file.tensors, _naming(file, format, part)), said)
+    if len(file.tensors) > MOST_TENSORS:
+        raise CheckpointError(
+            f"{path} has {len(file.tensors)} tensors, more than {MOST_TENSORS}; save the state dict of the model alone"
+        )
+    return file
 
 
 def holds_model(path: Path, format: Format) -> bool:
@@ -40,9 +54,10 @@ def holds_model(path: Path, format: Format) -> bool:
     Raises:
         CheckpointError: if the file is damaged.
     """
-    file = format.open(path)
-    naming = format.naming(file, None)
-    return holds_encoder(name for stored in file.tensors for name, _ in naming.decode(stored))
+    with damaged(path, format):
+        file = _opened(path, format)
+        naming = format.naming(file, None)
+        return holds_encoder(name for stored in file.tensors for name, _ in naming.decode(stored))
 
 
 def _naming(file: Described, format: Format, part: str | None) -> Naming:
@@ -75,16 +90,22 @@ def _open_shards(index: Path, format: Format, part: str | None) -> Checkpoint:
         )
     suffix = Path(format.single).suffix
     shards: dict[str, Container] = {}
-    for name in dict.fromkeys(weight_map.values()):
+    names = dict.fromkeys(weight_map.values())
+    if len(names) > MOST_SHARDS or len(weight_map) > MOST_TENSORS:
+        raise CheckpointError(
+            f"{index} names {len(weight_map)} tensors in {len(names)} files, expected at most {MOST_TENSORS} in "
+            f"{MOST_SHARDS}; save the checkpoint again in fewer files"
+        )
+    for name in names:
         if Path(name).name != name or "\\" in name or not name.endswith(suffix):
             raise CheckpointError(
-                f"{index} names the shard {name!r}; expected the name of a {suffix} file in the same folder"
+                f"{index} names the shard {shown(name)}; expected the name of a {suffix} file in the same folder"
             )
         if not (index.parent / name).is_file():
             raise CheckpointError(
                 f"{index} names the shard {name}, which is not in {index.parent}; fetch or save the checkpoint again"
             )
-        shards[name] = format.open(index.parent / name)
+        shards[name] = _opened(index.parent / name, format)
     whole = _Shards(index, {name: info for shard in shards.values() for name, info in shard.tensors.items()}, {})
     for shard in shards.values():
         whole.metadata.update(shard.metadata)
@@ -95,10 +116,12 @@ def _open_shards(index: Path, format: Format, part: str | None) -> Checkpoint:
         stored = format.name_in_index(tensor)
         if stored not in shards[file].tensors:
             raise CheckpointError(
-                f"{index} says that {file} holds {tensor}, it does not; fetch or save the checkpoint again"
+                f"{index} says that {file} holds {shown(tensor, quoted=False)}, it does not; "
+                "fetch or save the checkpoint again"
             )
         for name, entry in entries_of(shards[file], (stored,), naming).items():
             if name in entries:
                 raise CheckpointError(f"{index} names {name} twice; fetch or save the checkpoint again")
             entries[name] = entry
-    return Checkpoint(index, format.name, entries, {**whole.metadata, **(content.get("metadata") or {})})
+    said = content.get("metadata")
+    return Checkpoint(index, format.name, entries, {**whole.metadata, **(said if isinstance(said, dict) else {})})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from xlmr_core.bounded_files import is_there
 from xlmr_core.checkpoints.casting import blocks, widened
 from xlmr_core.checkpoints.load_plan import LoadPlan
 from xlmr_core.checkpoints.model_files import ModelFiles
+from xlmr_core.config import read_config_json
 from xlmr_core.errors import CheckpointError, ConfigError, XLMRError
 from xlmr_core.formats.tensors import FLOAT_TAGS, LazyTensor
 from xlmr_core.probe import Counter, Progress
@@ -124,15 +125,7 @@ def in_words(error: Exception) -> tuple[str, str]:
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); fetch or save it again") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} must hold a JSON object; fetch or save it again")
-    return content
+    return read_config_json(path) if is_there(path) else {}
 
 
 def _values_of(stream: LazyTensor, count: Counter) -> Values:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, TypeAlias
 
+from xlmr_core.bounded_files import refusing
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.layouts import KEPT, Layout, refuse_shape
@@ -204,6 +206,15 @@ class Checkpoint:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def damaged(path: Path, format: Format) -> AbstractContextManager[None]:
+    """For a block that reads a file: whatever a damaged one does to it becomes a ``CheckpointError``."""
+    return refusing(
+        CheckpointError,
+        f"{path} is no whole file of the format {format.title} ({{why}}); it was cut short or altered, fetch or save it "
+        "again",
+    )
 
 
 def entries_of(container: Container, stored: Iterable[str], naming: Naming) -> dict[str, Entry]:

@@ -23,8 +23,9 @@ from xlmr_core.formats.fairseq_names import HEADS, NO_TYPES, TYPES, WRITTEN_HEAD
 from xlmr_core.formats.finding import in_folder
 from xlmr_core.formats.pickle_reader import Record
 from xlmr_core.formats.tensors import DTYPES, FLOAT_TAGS, Described, LazyTensor, RawTensor, TensorInfo
-from xlmr_core.formats.torch_file import TorchArchive, TorchFile, is_torch_file
+from xlmr_core.formats.torch_file import TorchArchive, TorchFile, described, is_torch_file
 from xlmr_core.formats.torch_writer import write_torch
+from xlmr_core.wording import shown
 
 __all__ = ["FAIRSEQ", "fairseq_dictionary"]
 
@@ -75,7 +76,7 @@ class FairseqFile(TorchFile):
         if not _is_archive(root):
             raise CheckpointError(
                 f"{path} is no archive of a RoBERTa model of fairseq: expected its weights under 'model', found "
-                + (", ".join(map(repr, list(root)[:8])) if isinstance(root, dict) else type(root).__name__)
+                + described(root)
                 + "; check the file"
             )
         super().__init__(archive, root["model"])
@@ -99,24 +100,23 @@ class FairseqFile(TorchFile):
 def _settings(root: Mapping[Any, Any]) -> dict[str, Any]:
     """What ``args`` or ``cfg.model`` says, as plain values."""
     if root.get("cfg") is not None:
-        whole = _plain(root["cfg"])
-        found = _plain(whole.get("model")) if isinstance(whole, dict) else None
+        whole = _content(root["cfg"])
+        found = _content(whole.get("model")) if isinstance(whole, dict) else None
     else:
-        found = _plain(root.get("args"))
-    return found if isinstance(found, dict) else {}
+        found = _content(root.get("args"))
+    return {key: _content(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
-def _plain(value: Any) -> Any:
-    """The attributes of a Namespace, or the content of an object of omegaconf."""
+def _content(value: Any) -> Any:
+    """The attributes of a Namespace, or the content of an object of omegaconf; what is in them stays as it is, because
+    objects may hold each other.
+    """
     if not isinstance(value, Record):
         return value
     state = value.state if isinstance(value.state, dict) else {}
     if not value.kind.startswith("omegaconf."):
         return state
-    if "_content" in state:
-        content = state["_content"]
-        return {key: _plain(inner) for key, inner in content.items()} if isinstance(content, dict) else content
-    return state.get("_val")
+    return state["_content"] if "_content" in state else state.get("_val")
 
 
 def _is_xl(names: Iterable[str]) -> bool:
@@ -139,9 +139,10 @@ def _config(path: Path, checkpoint: Checkpoint) -> XLMRobertaConfig:
             f"{path} says nothing about {', '.join(absent)}, neither in args nor in cfg; put a config.json beside it"
         )
     for key, expected in (("activation_fn", ACTIVATIONS), ("pooler_activation_fn", {"tanh": "tanh"})):
-        if said.get(key, next(iter(expected))) not in expected:
+        received = said.get(key, next(iter(expected)))
+        if not isinstance(received, str) or received not in expected:
             raise ConfigError(
-                f"{path} has {key}={said[key]!r}, expected one of {', '.join(expected)}; no such model is here"
+                f"{path} has {key}={shown(received)}, expected one of {', '.join(expected)}; no such model is here"
             )
     named = {name.removeprefix("roberta."): checkpoint.info(name) for name in checkpoint.names}
     words, positions = named["embeddings.word_embeddings.weight"], named["embeddings.position_embeddings.weight"]

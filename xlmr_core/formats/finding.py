@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
+from xlmr_core.bounded_files import DAMAGE, is_there, opened, read_json, why
 from xlmr_core.errors import CheckpointError
+from xlmr_core.wording import shown
 
 __all__ = ["first_bytes", "in_folder", "refuse_pointer", "transformer_folder"]
 
@@ -30,17 +31,19 @@ def transformer_folder(folder: Path) -> Path:
     Raises:
         CheckpointError: if its ``modules.json`` names no transformer, or a folder outside.
     """
-    if not (folder / MODULES).is_file():
+    if not is_there(folder / MODULES):
         return folder
     try:
-        modules = json.loads((folder / MODULES).read_text(encoding="utf-8"))
+        modules = read_json(folder / MODULES)
         path = next(row["path"] for row in modules if row["type"].rpartition(".")[2] == "Transformer")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, StopIteration) as error:
+    except (*DAMAGE, StopIteration) as error:
         raise CheckpointError(
             f"{folder / MODULES} names no transformer; pass the folder that holds its config.json and weights"
         ) from error
     if not isinstance(path, str) or Path(path).name != path or "\\" in path:
-        raise CheckpointError(f"{folder / MODULES} names the folder {path!r}; expected the name of a folder beside it")
+        raise CheckpointError(
+            f"{folder / MODULES} names the folder {shown(path)}; expected the name of a folder beside it"
+        )
     return folder / path
 
 
@@ -51,16 +54,14 @@ def first_bytes(path: Path, count: int = 64) -> bytes:
         CheckpointError: if it cannot be read, is empty, or is a git-LFS pointer.
     """
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             start = file.read(count)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"expected a file with weights at {path}, found none; check the folder, or fetch it again"
         ) from error
     except OSError as error:
-        raise CheckpointError(
-            f"cannot read {path}: {error.strerror or error}; check the file and its permissions"
-        ) from error
+        raise CheckpointError(f"cannot read {path}: {why(error)}; check the file and its permissions") from error
     refuse_pointer(path, start)
     return start
 

@@ -14,24 +14,36 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from xlmr_core.bounded_files import DAMAGE, opened, why
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.finding import first_bytes
-from xlmr_core.formats.tensors import DTYPES, PIECE, LazyTensor, MappedFile, RawTensor, TensorInfo
+from xlmr_core.formats.tensors import (
+    DTYPES,
+    PIECE,
+    LazyTensor,
+    MappedFile,
+    RawTensor,
+    TensorInfo,
+    checked_name,
+    checked_shape,
+)
 from xlmr_core.formats.zip_file import KERAS_WEIGHTS, ZIP, read_directory, span_of
+from xlmr_core.wording import shown
 
 __all__ = ["SIGNATURE", "H5File", "write_h5"]
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # Far more than any model has, and few enough to walk through in seconds.
-MOST_OBJECTS = 200_000
+MOST_OBJECTS = 10_000
 MOST_LEVELS = 64
+# The only attribute of the root that is read.
+MODEL = "model"
 # Filters that HDF5 and h5py bring along: deflate, shuffle, fletcher32, lzf. Others would be looked for as plugins.
 FILTERS = {1, 2, 3, 32000}
-# Deflate makes at most this many bytes of one.
+# Deflate makes at most this many bytes of one; and all values of a file may take so many more bytes than the file, so
+# that a small one does not fill the memory.
 MOST_EXPANSION = 1032
-
-# What h5py raises for damaged files, depending on where the damage is.
-DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError)
+MOST_UNPACKED = 1 << 30
 
 
 class H5File:
@@ -40,7 +52,7 @@ class H5File:
     Attributes:
         path: the file.
         tensors: its datasets of numbers, by path.
-        metadata: texts and numbers among the attributes of its root.
+        metadata: the name of the model, where the root says it in a text of fixed length.
         groups: paths of its groups.
     """
 
@@ -55,24 +67,25 @@ class H5File:
         self.metadata: dict[str, Any] = {}
         self.groups: list[str] = []
         self._begins: dict[str, int] = {}
+        self._places: dict[str, int] = {}
         start = first_bytes(path)
         try:
-            with path.open("rb") as file:
+            with opened(path) as file:
                 self._file = MappedFile(path, file)
                 self._span = self._span_in_zip(file) if start.startswith(ZIP) else (0, self._file.size)
         except OSError as error:
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(
-                f"cannot read {path}: {error.strerror or error}; check the file, its permissions and the free memory"
+                f"cannot read {path}: {why(error)}; check the file, its permissions and the free memory"
             ) from error
         try:
             with self._opened() as root:
-                self._read_attributes(root)
+                self._read_name(root)
                 self._walk(root)
         except CheckpointError:
             raise
-        except DAMAGE as error:
+        except (*DAMAGE, RuntimeError) as error:
             raise self._damaged(error) from error
 
     def _span_in_zip(self, file: BinaryIO) -> tuple[int, int]:
@@ -100,23 +113,29 @@ class H5File:
             "it was cut short or altered, fetch or save it again"
         )
 
-    def _read_attributes(self, root: Any) -> None:
-        for name in root.attrs:
-            value = root.attrs[name]
-            if isinstance(value, bytes):
-                value = value.decode("utf-8", "replace")
-            if isinstance(value, str | int | float):
-                self.metadata[name] = value
+    def _read_name(self, root: Any) -> None:
+        """The name of the model. Texts of no fixed length lie in a heap, from which HDF5 does not return where a size in
+        it is absurd; so of them none is read.
+        """
+        import h5py
+
+        if not h5py.h5a.exists(root.id, MODEL.encode()):
+            return
+        kind = h5py.h5a.open(root.id, MODEL.encode()).get_type()
+        if isinstance(kind, h5py.h5t.TypeStringID) and not kind.is_variable_str() and kind.get_size() <= PIECE:
+            value = root.attrs[MODEL]
+            self.metadata[MODEL] = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
     def _walk(self, root: Any) -> None:
         import h5py
 
         waiting: list[tuple[str, Any]] = [("", root)]
-        seen = 0
+        groups, datasets = {h5py.h5o.get_info(root.id).addr}, set()
+        seen = unpacked = stored = 0
         while waiting:
             path, group = waiting.pop()
             for name in group:
-                where = f"{path}/{name}" if path else name
+                where = checked_name(f"{path}/{name}" if path else name, self.path)
                 seen += 1
                 if seen > MOST_OBJECTS or where.count("/") > MOST_LEVELS:
                     raise CheckpointError(f"{self.path} has too many or too deeply nested groups for a checkpoint")
@@ -124,21 +143,35 @@ class H5File:
                 if not isinstance(link, h5py.HardLink):
                     to = getattr(link, "filename", self.path.name)
                     raise CheckpointError(
-                        f"{self.path} has a link at {where} to {link.path!r} in {to!r} instead of values; "
+                        f"{self.path} has a link at {where} to {shown(link.path)} in {shown(to)} instead of values; "
                         "links are not followed, save the checkpoint again"
                     )
                 found = group[name]
+                place = h5py.h5o.get_info(found.id).addr
                 if isinstance(found, h5py.Group):
+                    if place in groups:
+                        raise CheckpointError(f"{self.path} has the group {where} twice; it was altered, save it again")
+                    groups.add(place)
                     self.groups.append(where)
                     waiting.append((where, found))
                 elif isinstance(found, h5py.Dataset):
-                    self._look_at(where, found)
+                    self._places[where] = place
+                    sizes = self._look_at(where, found)
+                    if place not in datasets:  # variables that layers share are linked
+                        datasets.add(place)
+                        stored, unpacked = stored + sizes[0], unpacked + sizes[1]
+        if stored > self._file.size or unpacked > self._file.size + MOST_UNPACKED:
+            raise CheckpointError(
+                f"{self.path} ({self._file.size} bytes) holds {stored} bytes that stand for {unpacked} bytes of values; "
+                "the same are named several times, or they are packed; save it uncompressed"
+            )
 
-    def _look_at(self, where: str, dataset: Any) -> None:
+    def _look_at(self, where: str, dataset: Any) -> tuple[int, int]:
+        """Check a dataset, and list it if it may be a weight. Returns its bytes as they are stored, and as values."""
         tag = _tag_of(dataset)
         if tag is None:
-            return  # texts and the like are no weights
-        shape = tuple(int(n) for n in dataset.shape or ())
+            return 0, 0  # texts and the like are no weights
+        shape = checked_shape([int(n) for n in dataset.shape or ()], where)
         nbytes = math.prod(shape) * DTYPES[tag].size
         plan = dataset.id.get_create_plist()
         if plan.get_external_count() or dataset.is_virtual:
@@ -165,6 +198,15 @@ class H5File:
         if one_piece:
             self._begins[where] = first + int(begin)
         self.tensors[where] = TensorInfo(tag, shape, self.path)
+        return stored, nbytes
+
+    def is_linked(self, one: str, other: str) -> bool:
+        """Whether two paths lead to one dataset."""
+        return self._places[one] == self._places[other]
+
+    def is_in_one_piece(self, name: str) -> bool:
+        """Whether the values of a dataset lie in the file one after the other, as they are."""
+        return name in self._begins
 
     def tensor(self, name: str) -> RawTensor:
         """The dataset of that path: a view of the file where it lies in one piece."""
@@ -197,10 +239,14 @@ class H5File:
                     yield np.asarray(dataset[()], kind).reshape(1).view(np.uint8).data
                     return
                 step = max(1, PIECE // max(1, kind.itemsize * math.prod(shape[1:])))
+                if dataset.chunks is not None:  # HDF5 unpacks a large one anew each time that a row of it is asked for
+                    step = max(1, step // dataset.chunks[0]) * dataset.chunks[0]
                 for start in range(0, shape[0] if math.prod(shape) else 0, step):
                     rows = np.ascontiguousarray(dataset[start : start + step].astype(kind, copy=False))
                     yield rows.reshape(-1).view(np.uint8).data
-        except DAMAGE as error:
+        except CheckpointError:
+            raise
+        except (*DAMAGE, RuntimeError) as error:
             raise self._damaged(error) from error
 
 

@@ -8,12 +8,12 @@ of the canonical names; what differs is in the tables below.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from xlmr_core.bounded_files import opened, parse_json, why
 from xlmr_core.config import XLMRobertaConfig, XLMRobertaXLConfig, config_class_of, read_config_json
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.base import Checkpoint, Format, Model, Naming
@@ -43,8 +43,6 @@ RENAMED = {"output": "output_"}
 # class.
 IN_LIST = {"pooler": "layers/pooler", "lm_head": "layers/lm_head", "qa_outputs": "layers/linear"}
 ENCODERS = {XLMRobertaConfig: "layers/tfxlm_roberta_model", XLMRobertaXLConfig: "layers/tfxlm_roberta_xl_model"}
-# More than the description of any model in a ``.keras``.
-MOST_CONFIG_BYTES = 1 << 26
 VOCABULARY_BIAS = "lm_head.bias"  # the only variable of its layer
 VOCABULARY_BIAS_TOO = "lm_head.decoder.bias"  # the other name of the same, which checkpoints of untied models keep
 
@@ -135,13 +133,13 @@ def _config(path: Path, checkpoint: Checkpoint) -> XLMRobertaConfig:
         values: Any = read_config_json(path.parent / "config.json")
         return config_class_of(values).from_dict(values)
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             begin, end = span_of(file, read_directory(file)["config.json"], path.stat().st_size)
             file.seek(begin)
-            waiting = [json.loads(file.read(min(end - begin, MOST_CONFIG_BYTES)))]
-    except (OSError, ValueError, KeyError, RecursionError) as error:
+            waiting = [parse_json(file.read(end - begin))]
+    except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{path} holds no config.json that can be read ({error}); save the model again"
+            f"{path} holds no config.json that can be read ({why(error)}); save the model again"
         ) from error
     while waiting:
         values = waiting.pop()

@@ -19,6 +19,7 @@ from xlmr_core.formats.h5_file import H5File
 from xlmr_core.formats.keras_format import WEIGHTS_FILE, is_h5, is_hub
 from xlmr_core.formats.layouts import KEPT, TRANSPOSED, Layout, folded, lowered
 from xlmr_core.formats.tensors import DTYPES, Described, LazyTensor, RawTensor, TensorInfo
+from xlmr_core.wording import shown
 
 __all__ = ["KERASHUB"]
 
@@ -109,7 +110,7 @@ def _config(path: Path, checkpoint: Checkpoint) -> XLMRobertaConfig:
     if values.get("class_name") != BACKBONE or not isinstance(said, dict) or not set(keys) <= set(said):
         raise CheckpointError(
             f"{path.parent / 'config.json'} is not that of KerasHub's {BACKBONE}: found class_name "
-            f"{values.get('class_name')!r}; "
+            f"{shown(values.get('class_name'))}; "
             "only this backbone is read"
         )
     layers, heads, hidden, inner, vocabulary, length = (said[key] for key in keys)

@@ -12,7 +12,7 @@ from typing import Any
 from xlmr_core.config import RELEASED, XLMRobertaConfig, XLMRobertaXLConfig, config_class_of
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.base import CANONICAL, Checkpoint, Format
-from xlmr_core.formats.pickle_reader import Record
+from xlmr_core.formats.pickle_reader import Record, is_plain
 from xlmr_core.formats.torch_file import TorchArchive, is_torch_file
 from xlmr_core.formats.torch_format import is_nested, open_torch
 
@@ -30,7 +30,7 @@ def _settings(root: Any) -> dict[Any, Any]:
     """The plain values with which a module was made."""
     settings = root.get(HYPERPARAMETERS) if isinstance(root, dict) else None
     if isinstance(settings, Record):
-        settings = settings.state or dict(settings.items)
+        settings = settings.state or dict(pair for pair in settings.items if isinstance(pair, tuple))
     return settings if isinstance(settings, dict) else {}
 
 
@@ -40,7 +40,11 @@ def _config(path: Path, checkpoint: Checkpoint) -> XLMRobertaConfig:
     for value in (settings, *settings.values()):
         values = value.state if isinstance(value, Record) else value
         if isinstance(values, dict) and {"model_type", "num_attention_heads"} <= set(values):
-            plain = {key: kept for key, kept in values.items() if _is_plain(kept) and not str(key).startswith("_")}
+            plain = {
+                key: kept
+                for key, kept in values.items()
+                if isinstance(key, str) and not key.startswith("_") and is_plain(kept)
+            }
             return config_class_of(plain).from_dict(plain)
     infos = {name.removeprefix("roberta."): checkpoint.info(name).shape for name in checkpoint.names}
     words = infos.get("embeddings.word_embeddings.weight", (0, 0))
@@ -71,12 +75,6 @@ def _config(path: Path, checkpoint: Checkpoint) -> XLMRobertaConfig:
         if name in infos:
             numbers[key] = infos[name][0]
     return family(**numbers)
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(map(_is_plain, (*value.keys(), *value.values())))
-    return isinstance(value, str | int | float | list | None)
 
 
 LIGHTNING = Format(

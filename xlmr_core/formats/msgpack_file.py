@@ -13,9 +13,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from xlmr_core.bounded_files import opened, refusing, why
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.finding import first_bytes
-from xlmr_core.formats.tensors import DTYPES, LazyTensor, MappedFile, RawTensor, TensorInfo
+from xlmr_core.formats.tensors import DTYPES, LazyTensor, MappedFile, RawTensor, TensorInfo, checked_name, checked_shape
+from xlmr_core.wording import shown
 
 __all__ = ["MsgpackFile", "is_msgpack", "write_msgpack"]
 
@@ -23,6 +25,8 @@ ARRAY, COMPLEX, SCALAR = 1, 2, 3
 CHUNKED = "__msgpack_chunked_array__"
 MOST_CHUNK_BYTES = 2**30
 MOST_LEVELS = 32
+# Texts, numbers, maps and lists; the largest known file, with all that an optimizer keeps, has some 50 000.
+MOST_VALUES = 1_000_000
 TAG_OF_MSGPACK = {dtype.numpy: tag for tag, dtype in DTYPES.items() if dtype.numpy is not None} | {
     "bfloat16": "BF16",
     "float8_e4m3fn": "F8_E4M3",
@@ -66,40 +70,38 @@ class MsgpackFile:
         self._arrays: dict[str, Array] = {}
         first_bytes(path)
         try:
-            with path.open("rb") as file:
+            with opened(path) as file:
                 self._file = MappedFile(path, file)
         except OSError as error:
             raise CheckpointError(
-                f"cannot read {path}: {error.strerror or error}; check the file, its permissions and the free memory"
+                f"cannot read {path}: {why(error)}; check the file, its permissions and the free memory"
             ) from error
         reader = _Reader(memoryview(self._file.map), 0, self._file.size)
-        try:
+        with refusing(
+            CheckpointError,
+            f"{path} ({self._file.size} bytes) is not a whole Flax file: {{why}}; it was cut short or altered, fetch "
+            "or save it again",
+        ):
             root = reader.value(0)
             if reader.position != self._file.size:
                 raise ValueError(f"{self._file.size - reader.position} bytes follow after its end")
             if not isinstance(root, dict):
                 raise ValueError("its root is no map")
             self._flatten(root, "")
-        except CheckpointError:
-            raise
-        except (ValueError, IndexError, KeyError, TypeError, struct.error) as error:
-            raise CheckpointError(
-                f"{path} ({self._file.size} bytes) is not a whole Flax file: {error}; it was cut short or altered, "
-                "fetch or save it again"
-            ) from error
         if not self._arrays:
-            held = ", ".join(f"{key[:40]!r}" for key in list(root)[:8]) or "an empty map"
+            held = ", ".join(shown(key, 60) for key in list(root)[:8]) or "an empty map"
             raise CheckpointError(f"{path} holds no arrays: expected parameters by name, found {held}; check the file")
         self.tensors = {name: TensorInfo(array.dtype, array.shape, path) for name, array in self._arrays.items()}
 
     def _flatten(self, tree: dict[str, Any] | list[Any], before: str) -> None:
+        checked_name(before, self.path)
         for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
             if isinstance(value, dict) and CHUNKED in value:
                 value = _joined(value)
             if isinstance(value, dict | list):
                 self._flatten(value, f"{before}{key}/")
             elif isinstance(value, Array):
-                name = f"{before}{key}"
+                name = checked_name(f"{before}{key}", self.path)
                 if name in self._arrays:
                     raise ValueError(f"it names {name} twice")
                 self._arrays[name] = value
@@ -126,6 +128,7 @@ class _Reader:
         self.data = data
         self.position = position
         self.end = end
+        self.left = MOST_VALUES
 
     def take(self, count: int) -> int:
         """Go on by so many bytes; returns where they begin."""
@@ -145,8 +148,9 @@ class _Reader:
 
     def value(self, level: int) -> Any:
         """A map, an array, or a plain value; bytes and unknown extensions count as nothing."""
-        if level > MOST_LEVELS:
-            raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep")
+        self.left -= 1
+        if level > MOST_LEVELS or self.left < 0:
+            raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep, or has over {MOST_VALUES} values")
         first = self.number("B")
         if first < 0x80 or first >= 0xE0:
             return first if first < 0x80 else first - 0x100
@@ -186,9 +190,9 @@ class _Reader:
             if type(key) is int:
                 key = str(key)  # of a layer in a list, as NNX numbers them
             if not isinstance(key, str):
-                raise ValueError(f"a key is {key!r:.40} and no text")
+                raise ValueError(f"a key is {shown(key)} and no text")
             if key in values:
-                raise ValueError(f"it names {key} twice")
+                raise ValueError(f"it names {shown(key)} twice")
             values[key] = self.value(level + 1)
         return values
 
@@ -204,7 +208,9 @@ class _Reader:
         if kind != ARRAY:
             raise ValueError(f"an extension of type {kind} is none of Flax")
         inner = _Reader(self.data, begin, begin + count)
+        inner.left = self.left
         content = inner.value(MOST_LEVELS - 2)
+        self.left = inner.left
         if not isinstance(content, list) or len(content) != 3 or inner.position != inner.end:
             raise ValueError("an array is not made of shape, dtype and bytes")
         shape, name, span = content
@@ -212,18 +218,18 @@ class _Reader:
             name = str(self.data[slice(*name)], "utf-8")
         if name not in TAG_OF_MSGPACK:
             raise CheckpointError(
-                f"an array has the dtype {name!r:.40}; this library reads {', '.join(TAG_OF_MSGPACK)}"
+                f"an array has the dtype {shown(name)}; this library reads {', '.join(TAG_OF_MSGPACK)}"
             )
         sizes = _sizes(shape)
         if not isinstance(span, tuple) or math.prod(sizes) * DTYPES[TAG_OF_MSGPACK[name]].size != span[1] - span[0]:
-            raise ValueError(f"an array of shape {shape!r:.80} has other bytes")
+            raise ValueError(f"an array of shape {shown(shape)} has other bytes")
         return Array(TAG_OF_MSGPACK[name], sizes, (span,))
 
 
 def _sizes(values: Any) -> tuple[int, ...]:
-    if not isinstance(values, list) or any(type(n) is not int or n < 0 for n in values):
-        raise ValueError(f"a shape is {values!r:.80}")
-    return tuple(values)
+    if not isinstance(values, list):
+        raise ValueError(f"a shape is {shown(values)}")
+    return checked_shape(values, "an array")
 
 
 def _joined(value: dict[str, Any]) -> Array:

@@ -11,16 +11,29 @@ from __future__ import annotations
 
 import io
 import pickletools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
+from xlmr_core.bounded_files import refusing
 from xlmr_core.errors import CheckpointError
+from xlmr_core.wording import shown
 
-__all__ = ["Global", "Record", "StorageRef", "TensorRef", "read_pickle"]
+__all__ = ["Global", "Record", "StorageRef", "TensorRef", "is_plain", "read_pickle"]
 
-# More instructions than the largest known checkpoint needs by a factor of fifty.
-MOST_INSTRUCTIONS = 5_000_000
+# More instructions than the largest known checkpoint needs by a factor of ten. A call that copies a container counts
+# for as many as it has items.
+MOST_INSTRUCTIONS = 1_000_000
+# One that copies a text counts for as many as it has of these.
+BYTES_OF_AN_INSTRUCTION = 512
+# What no size or place in a file exceeds.
+MOST_NUMBER = 2**63
+# Of the name of a class, which is made of texts that a file can repeat.
+MOST_NAME = 500
+# Values in one that is taken for a configuration.
+MOST_PLAIN = 100_000
+# Integers above this, and tuples, can be chosen to have all one hash; a dictionary of such keys takes for ever.
+MOST_HASHED = 2**61 - 2
 
 
 class StorageRef(NamedTuple):
@@ -49,8 +62,10 @@ class Global(NamedTuple):
     def __str__(self) -> str:
         return self.name
 
+    __repr__ = __str__
 
-@dataclass
+
+@dataclass(repr=False)
 class Record:
     """An object of a class that is not here: its name, and what the pickle says about it.
 
@@ -65,6 +80,9 @@ class Record:
     arguments: tuple[Any, ...] = ()
     state: Any = None
     items: list[Any] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind}>"
 
 
 # Torch's storage classes, and its dtypes by which newer files name them.
@@ -159,19 +177,33 @@ def read_pickle(source: bytes | BinaryIO, file: object, storage: Callable[[tuple
     """
     machine = _Machine(file, storage)
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
-    try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-            if count > MOST_INSTRUCTIONS:
-                raise CheckpointError(f"{file} has a pickle of more than {count - 1} instructions; it is no checkpoint")
+    with refusing(
+        CheckpointError,
+        f"{file} holds a damaged pickle ({{why}}); it was cut short or altered, fetch or save it again",
+    ):
+        for opcode, argument, _ in pickletools.genops(stream):
+            machine.spend(1)
             machine.step(opcode.name, argument)
         return machine.result()
-    except CheckpointError:
-        raise
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError, MemoryError) as error:
-        raise CheckpointError(
-            f"{file} holds a damaged pickle ({type(error).__name__}: {error}); it was cut short or altered, fetch or "
-            "save it again"
-        ) from error
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is made of texts, numbers, lists and dictionaries alone, and of no more than a configuration is:
+    what a pickle says once it can hold many times, and within itself.
+    """
+    waiting, left = [value], MOST_PLAIN
+    while waiting:
+        part = waiting.pop()
+        left -= 1
+        if left < 0 or not (part is None or isinstance(part, str | int | float | list | dict)):
+            return False
+        if isinstance(part, dict):
+            waiting += (*part.keys(), *part.values())
+        elif isinstance(part, list):
+            waiting += part
+        if len(waiting) > MOST_PLAIN:
+            return False
+    return True
 
 
 class _Machine:
@@ -182,6 +214,15 @@ class _Machine:
         self.storage = storage
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.left = MOST_INSTRUCTIONS
+
+    def spend(self, count: int) -> None:
+        """Count instructions."""
+        self.left -= count
+        if self.left < 0:
+            raise CheckpointError(
+                f"{self.file} has a pickle of more than {MOST_INSTRUCTIONS} instructions; it is no checkpoint"
+            )
 
     def step(self, name: str, argument: Any) -> None:
         if name in _CONSTANTS:
@@ -233,6 +274,8 @@ class _Machine:
         self.stack.append(self.known(f"{module}.{attribute}"))
 
     def known(self, name: str) -> Global:
+        if len(name) > MOST_NAME:
+            raise ValueError(f"a class has a name of {len(name)} characters")
         is_record = name in RECORDS or name.startswith(RECORD_PACKAGES)
         if not (is_record or name in _CALLS or _storage_tag(name) or _dtype_tag(name)):
             raise self.refusal(name)
@@ -277,10 +320,12 @@ class _Machine:
     def persistent(self, _: Any) -> None:
         reference = self.stack.pop()
         if not isinstance(reference, tuple):
-            raise TypeError("a reference must be a tuple")
+            raise TypeError(f"a reference must be a tuple, and not {shown(reference)}")
         self.stack.append(self.storage(reference))
 
     def put(self, index: int) -> None:
+        if index >= 2**32:
+            raise ValueError("a place in the memory of a pickle has more than 32 bits")
         self.memo[index] = self.stack[-1]
 
     def memoize(self, _: Any) -> None:
@@ -326,7 +371,7 @@ class _Machine:
             # An optimizer that was saved whole has tensors for keys; they are of no interest.
             name = f"{type(key).__name__} {len(target)}" if isinstance(key, TensorRef | Record) else _key(key)
             if name in target:
-                raise CheckpointError(f"{self.file} names {key!r} twice; it was altered, fetch or save it again")
+                raise CheckpointError(f"{self.file} names {shown(key)} twice; it was altered, fetch or save it again")
             target[name] = value
 
     def make_dict(self, _: Any) -> None:
@@ -364,11 +409,12 @@ class _Machine:
 
 
 def _key(value: Any) -> Plain:
-    # Only these hash in bounded time: nested tuples can be made that take forever.
+    """What stands for a key: of numbers and tuples that could be made to have one hash their text."""
     for part in value if type(value) is tuple else (value,):
         if part is not None and not isinstance(part, str | int | float | bytes):
             raise TypeError(f"a key must be a plain value, not {type(part).__name__}")
-    return value
+    is_safe = type(value) is not tuple and not (isinstance(value, int) and abs(value) > MOST_HASHED)
+    return value if is_safe else shown(value, MOST_NAME)
 
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
@@ -433,7 +479,7 @@ def storage_tag(kind: Any) -> str:
     """The dtype tag of a storage class that a pickle names."""
     tag = _storage_tag(kind.name) if isinstance(kind, Global) else None
     if tag is None:
-        raise TypeError(f"{kind!r} is no class of storages")
+        raise TypeError(f"{shown(kind)} is no class of storages")
     return tag
 
 
@@ -441,9 +487,10 @@ def _tensor(machine: _Machine, storage: Any, offset: Any, shape: Any, stride: An
     if not isinstance(storage, StorageRef):
         raise TypeError("a tensor needs a storage")
     numbers = (offset, *_sizes(shape), *_sizes(stride))
-    if any(type(number) is not int or number < 0 for number in numbers) or len(shape) != len(stride):
-        raise ValueError(f"a tensor has the shape {shape!r}, stride {stride!r} and offset {offset!r}")
-    return TensorRef(storage, offset, tuple(_sizes(shape)), tuple(_sizes(stride)))
+    sizes, steps = _sizes(shape), _sizes(stride)
+    if not all(type(number) is int and 0 <= number < MOST_NUMBER for number in numbers) or len(sizes) != len(steps):
+        raise ValueError(f"a tensor has the shape {shown(shape)}, stride {shown(stride)} and offset {shown(offset)}")
+    return TensorRef(storage, offset, sizes, steps)
 
 
 def _sizes(value: Any) -> tuple[Any, ...]:
@@ -459,7 +506,7 @@ def _tensor_of_dtype(
 ) -> TensorRef:
     tag = _dtype_tag(dtype.name) if isinstance(dtype, Global) else None
     if tag is None or not isinstance(storage, StorageRef):
-        raise TypeError(f"a tensor has the dtype {dtype!r}")
+        raise TypeError(f"a tensor has the dtype {shown(dtype)}")
     return _tensor(machine, storage._replace(dtype=tag), offset, shape, stride)
 
 
@@ -475,24 +522,28 @@ def _of_type(machine: _Machine, function: Any, _kind: Any, arguments: Any, _stat
 
 def _dict(machine: _Machine, *pairs: Any) -> dict[Any, Any]:
     filled: dict[Any, Any] = {}
-    for key, value in pairs[-1] if pairs and isinstance(pairs[-1], list) else ():
+    listed = pairs[-1] if pairs and isinstance(pairs[-1], list) else []
+    machine.spend(len(listed))
+    for key, value in listed:
         machine.fill(filled, [key, value])
     return filled
 
 
-def _set(machine: _Machine, values: Iterable[Any] = ()) -> set[Any]:
+def _set(machine: _Machine, values: Any = ()) -> set[Any]:
+    machine.spend(len(values))
     return set(map(_key, values))
 
 
 def _bytes(machine: _Machine, text: str = "", encoding: str = "latin1") -> bytes:
     if encoding not in ("latin1", "latin-1", "ascii", "utf-8", "utf8"):
-        raise ValueError(f"an unknown encoding {encoding!r}")
+        raise ValueError(f"an unknown encoding {shown(encoding)}")
+    machine.spend(len(text) // BYTES_OF_AN_INSTRUCTION)
     return text.encode(encoding)
 
 
 def _object(machine: _Machine, kind: Any, _base: Any = None, _state: Any = None) -> Any:
     if not isinstance(kind, Global) or kind.name in _CALLS:
-        raise TypeError(f"{kind!r} is no class")
+        raise TypeError(f"{shown(kind)} is no class")
     return Record(kind.name)
 
 

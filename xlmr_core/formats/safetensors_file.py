@@ -14,11 +14,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
+from xlmr_core.bounded_files import opened, parse_json, refusing, why
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.finding import refuse_pointer
-from xlmr_core.formats.tensors import DTYPES, LazyTensor, MappedFile, RawTensor, TensorInfo, TensorSource
+from xlmr_core.formats.tensors import (
+    DTYPES,
+    MOST_TENSORS,
+    LazyTensor,
+    MappedFile,
+    RawTensor,
+    TensorInfo,
+    TensorSource,
+    checked_name,
+    checked_shape,
+)
+from xlmr_core.wording import shown
 
 __all__ = ["DTYPES", "RawTensor", "SafetensorsFile", "TensorInfo", "TensorSource", "write_safetensors"]
 
@@ -43,7 +55,7 @@ class SafetensorsFile:
         self.metadata: dict[str, str] = {}
         self._offsets: dict[str, tuple[int, int]] = {}
         try:
-            with path.open("rb") as file:
+            with opened(path) as file:
                 self._read_header(file)
                 self._file = MappedFile(path, file)
         except FileNotFoundError as error:
@@ -54,41 +66,46 @@ class SafetensorsFile:
             raise
         except OSError as error:
             raise CheckpointError(
-                f"cannot read {path}: {error.strerror or error}; check the file, its permissions and the free memory"
+                f"cannot read {path}: {why(error)}; check the file, its permissions and the free memory"
             ) from error
 
     def _read_header(self, file: BinaryIO) -> None:
         size = os.fstat(file.fileno()).st_size
         refuse_pointer(self.path, file.read(64))
-        try:
-            with safe_open(self.path, framework="np"):
-                pass
-        except (SafetensorError, UnicodeError) as error:
-            raise CheckpointError(
-                f"{self.path} ({size} bytes) is not a whole safetensors file: {error}; it was cut short or altered, "
-                "fetch or save it again"
-            ) from error
         file.seek(0)
         length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length), object_pairs_hook=self._without_duplicates)
-        self.metadata = header.pop("__metadata__", None) or {}
-        for name, entry in header.items():
-            if entry["dtype"] not in DTYPES:
-                raise CheckpointError(
-                    f"{self.path} stores {name} as {entry['dtype']}; this library reads {', '.join(DTYPES)}"
-                )
-            begin, end = entry["data_offsets"]
-            self.tensors[name] = TensorInfo(entry["dtype"], tuple(entry["shape"]), self.path)
-            self._offsets[name] = (8 + length + begin, 8 + length + end)
+        with refusing(
+            CheckpointError,
+            f"{self.path} ({size} bytes) is not a whole safetensors file: {{why}}; it was cut short or altered, fetch "
+            "or save it again",
+        ):
+            # Looked at before the library judges it: as many tensors as fit into a header take it minutes.
+            text = file.read(min(length, size))
+            if text.count(b"{") > MOST_TENSORS + 2:
+                raise ValueError(f"its header names more than {MOST_TENSORS} tensors")
+            with safe_open(self.path, framework="np"):
+                pass
+            header = parse_json(text, self._without_duplicates)
+            self.metadata = header.pop("__metadata__", None) or {}
+            for name, entry in header.items():
+                if entry["dtype"] not in DTYPES:
+                    raise CheckpointError(
+                        f"{self.path} stores {shown(name, quoted=False)} as {entry['dtype']}; this library reads "
+                        f"{', '.join(DTYPES)}"
+                    )
+                begin, end = entry["data_offsets"]
+                checked_name(name, self.path)
+                self.tensors[name] = TensorInfo(entry["dtype"], checked_shape(entry["shape"], name), self.path)
+                self._offsets[name] = (8 + length + begin, 8 + length + end)
 
     def _without_duplicates(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        if len(values) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise CheckpointError(
-                f"{self.path} names {twice!r} twice in its header; it was altered, fetch or save it again"
-            )
+        values: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in values:
+                raise CheckpointError(
+                    f"{self.path} names {shown(name)} twice in its header; it was altered, fetch or save it again"
+                )
+            values[name] = value
         return values
 
     def tensor(self, name: str) -> RawTensor:

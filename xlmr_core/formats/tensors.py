@@ -11,7 +11,7 @@ import math
 import mmap
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,15 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
+from xlmr_core.bounded_files import opened
 from xlmr_core.errors import CheckpointError
+from xlmr_core.wording import shown
 
 __all__ = [
     "DTYPES",
     "FLOAT_TAGS",
+    "MOST_AXES",
+    "MOST_TENSORS",
     "PIECE",
     "Container",
     "DType",
@@ -35,6 +39,8 @@ __all__ = [
     "TensorSource",
     "aligned_empty",
     "as_lazy",
+    "checked_name",
+    "checked_shape",
 ]
 
 
@@ -68,6 +74,10 @@ _TAG_OF_NUMPY = {dtype.numpy: tag for tag, dtype in DTYPES.items() if dtype.nump
 
 # Bytes of a stream in memory at a time; a multiple of every dtype's size.
 PIECE = 1 << 24
+# Far more than any model has, with all that an optimizer keeps; and the longest names and shapes.
+MOST_TENSORS = 100_000
+MOST_NAME = 1000
+MOST_AXES = 16
 # Bytes; the kernels of TensorFlow and XLA count on it.
 ALIGNMENT = 64
 
@@ -257,6 +267,31 @@ class TensorInfo(NamedTuple):
     file: Path
 
 
+def checked_name(name: str, file: object) -> str:
+    """The name of a tensor.
+
+    Raises:
+        CheckpointError: if it is too long for one: a tree of long names would take far more memory than its file has.
+    """
+    if len(name) > MOST_NAME:
+        raise CheckpointError(
+            f"{file} has a tensor whose name has {len(name)} characters, {shown(name)}; it was altered, fetch or save "
+            "it again"
+        )
+    return name
+
+
+def checked_shape(shape: Sequence[Any], name: str) -> tuple[int, ...]:
+    """The shape of a tensor.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if len(shape) > MOST_AXES or not all(type(size) is int and 0 <= size < 2**63 for size in shape):
+        raise ValueError(f"{shown(name, quoted=False)} has the shape {shown(shape)}")
+    return tuple(shape)
+
+
 class Described(Protocol):
     """What is said about a file of tensors, or about several together, by the names and in the layouts that are stored.
 
@@ -319,7 +354,7 @@ class MappedFile:
         process.
         """
         buffer = memoryview(bytearray(min(PIECE, max((end - begin for begin, end in ranges), default=0))))
-        with self.path.open("rb", buffering=0) as file:
+        with opened(self.path, buffering=0) as file:
             for begin, end in ranges:
                 file.seek(begin)
                 while begin < end:

@@ -13,12 +13,22 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from xlmr_core.bounded_files import opened, why
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.finding import first_bytes
 from xlmr_core.formats.parts import DICTIONARIES
 from xlmr_core.formats.pickle_reader import Record, StorageRef, TensorRef, read_pickle, storage_tag
-from xlmr_core.formats.tensors import DTYPES, LazyTensor, MappedFile, RawTensor, TensorInfo
+from xlmr_core.formats.tensors import (
+    DTYPES,
+    MOST_TENSORS,
+    LazyTensor,
+    MappedFile,
+    RawTensor,
+    TensorInfo,
+    checked_name,
+)
 from xlmr_core.formats.zip_file import KERAS_WEIGHTS, ZIP, has_record, read_directory, span_of
+from xlmr_core.wording import shown
 
 __all__ = ["TorchArchive", "TorchFile", "described", "is_torch_file", "tensors_in"]
 
@@ -26,9 +36,9 @@ __all__ = ["TorchArchive", "TorchFile", "described", "is_torch_file", "tensors_i
 LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 LEGACY_PROTOCOL = 1001
 # Pickles hold names and numbers; the largest known one has 2 MB.
-MOST_PICKLE_BYTES = 1 << 28
+MOST_PICKLE_BYTES = 1 << 26
 # Of dictionaries and lists in each other, and of tensors in all of them; an optimizer of XXL has some 3000 tensors.
-MOST_LEVELS, MOST_PLACES = 32, 200_000
+MOST_LEVELS, MOST_PLACES = 32, MOST_TENSORS
 
 
 def is_torch_file(path: Path) -> bool:
@@ -56,7 +66,7 @@ class TorchArchive:
         self._infos: dict[int, tuple[TensorRef, TensorInfo]] = {}
         start = first_bytes(path)
         try:
-            with path.open("rb") as file:
+            with opened(path) as file:
                 self._file = MappedFile(path, file)
                 if start.startswith(ZIP):
                     self.root = self._read_zip(file)
@@ -68,7 +78,7 @@ class TorchArchive:
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(
-                f"cannot read {path}: {error.strerror or error}; check the file, its permissions and the free memory"
+                f"cannot read {path}: {why(error)}; check the file, its permissions and the free memory"
             ) from error
 
     def _not_whole(self, why: object) -> CheckpointError:
@@ -117,7 +127,7 @@ class TorchArchive:
         def storage(reference: tuple[Any, ...]) -> StorageRef:
             kind, dtype, key, _, count = reference
             if kind != "storage" or not isinstance(key, str) or type(count) is not int:
-                raise TypeError(f"an unknown reference {reference!r:.80}")
+                raise TypeError(f"an unknown reference {shown(reference)}")
             return self._checked(StorageRef(storage_tag(dtype), key, count))
 
         return read_pickle(bytes(self._file.map[begin:end]), self.path, storage)
@@ -131,7 +141,7 @@ class TorchArchive:
         def storage(reference: tuple[Any, ...]) -> StorageRef:
             kind, dtype, key, _, count, *view = reference
             if kind != "storage" or not isinstance(key, str) or type(count) is not int or count < 0:
-                raise TypeError(f"an unknown reference {reference!r:.80}")
+                raise TypeError(f"an unknown reference {shown(reference)}")
             whole = references.setdefault(key, StorageRef(storage_tag(dtype), key, count))
             if not view or view[0] is None:
                 return whole
@@ -144,21 +154,19 @@ class TorchArchive:
             raise TypeError("a reference where none belongs")
 
         file.seek(len(LEGACY))
-        version = read_pickle(file, self.path, nothing)
-        machine = read_pickle(file, self.path, nothing)
+        pickles: Any = _Limited(file)
+        version = read_pickle(pickles, self.path, nothing)
+        machine = read_pickle(pickles, self.path, nothing)
         if version != LEGACY_PROTOCOL or not isinstance(machine, dict):
-            raise self._not_whole(f"version {version!r:.40}")
+            raise self._not_whole(f"version {shown(version)}")
         if machine.get("little_endian") is not True:
             raise CheckpointError(
                 f"{self.path} was saved on a big-endian machine; load it in PyTorch on any machine and save it again"
             )
-        root = read_pickle(file, self.path, storage)
-        keys = read_pickle(file, self.path, nothing)
-        if (
-            not isinstance(keys, list)
-            or set(map(repr, keys)) != set(map(repr, references))
-            or len(keys) != len(references)
-        ):
+        root = read_pickle(pickles, self.path, storage)
+        keys = read_pickle(pickles, self.path, nothing)
+        listed = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+        if not listed or set(keys) != set(references) or len(keys) != len(references):
             raise self._not_whole("its list of storages is not that of its tensors")
         for key in keys:
             whole = references[key]
@@ -175,7 +183,7 @@ class TorchArchive:
 
     def _checked(self, storage: StorageRef) -> StorageRef:
         if storage.key not in self._spans:
-            raise ValueError(f"storage {storage.key!r:.40} is not there")
+            raise ValueError(f"storage {shown(storage.key)} is not there")
         begin, end = self._spans[storage.key]
         if not 0 <= storage.length * DTYPES[storage.dtype].size <= end - begin:
             raise ValueError(f"storage {storage.key} has {end - begin} bytes and not {storage.length} values")
@@ -235,6 +243,20 @@ class TorchArchive:
         return LazyTensor(tensor.storage.dtype, tensor.shape, lambda: self._file.pieces(span))
 
 
+class _Limited:
+    """A file that gives no more at a time than a pickle may have: a size in it would be reserved before it is read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.readline = file.readline
+        self.tell = file.tell
+
+    def read(self, count: int) -> bytes:
+        if count > MOST_PICKLE_BYTES:
+            raise ValueError(f"a value has {count} bytes")
+        return self._file.read(count)
+
+
 class TorchFile:
     """The tensors of an archive, by the keys that lead to them: a container.
 
@@ -281,7 +303,7 @@ class TorchFile:
 def described(root: Any) -> str:
     """What was saved, in a few words."""
     if isinstance(root, dict):
-        return ", ".join(f"{_key_text(key)!r}" for key in list(root)[:8]) or "an empty dictionary"
+        return ", ".join(shown(_key_text(key), 60) for key in list(root)[:8]) or "an empty dictionary"
     if isinstance(root, TensorRef):
         return "a single tensor"
     return root.kind if isinstance(root, Record) else type(root).__name__
@@ -305,7 +327,7 @@ def tensors_in(root: Any, file: object) -> dict[str, tuple[TensorRef, str]]:
         place, container, level = waiting.pop()
         inner = []
         for key, value in leading[container]:
-            name = place + _key_text(key)
+            name = checked_name(place + _key_text(key), file)
             if not isinstance(value, TensorRef):
                 inner.append((f"{name}.", id(value), level + 1))
             elif name in found:
@@ -362,5 +384,4 @@ def _items(value: Any) -> Iterable[tuple[Any, Any]]:
 def _key_text(key: Any) -> str:
     if isinstance(key, str):
         return key
-    small = key is None or isinstance(key, float) or (isinstance(key, int) and abs(key) < 2**63)
-    return str(key) if small else type(key).__name__
+    return str(key) if key is None or isinstance(key, float | int) else type(key).__name__

@@ -6,11 +6,15 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
+from xlmr_core.bounded_files import opened
+
 __all__ = ["KERAS_WEIGHTS", "ZIP", "has_record", "read_directory", "span_of"]
 
 ZIP = b"PK\x03\x04"
 # The record of a ``.keras`` that holds the weights, and the name of a file of weights alone.
 KERAS_WEIGHTS = "model.weights.h5"
+# Some 50 000 records; the largest known file, with all that an optimizer keeps, has 3000.
+MOST_DIRECTORY_BYTES = 1 << 22
 
 
 def read_directory(file: BinaryIO) -> dict[str, zipfile.ZipInfo]:
@@ -20,7 +24,7 @@ def read_directory(file: BinaryIO) -> dict[str, zipfile.ZipInfo]:
         ValueError: if it is damaged.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(_Limited(file)) as archive:  # type: ignore[call-overload]
             members = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, EOFError, MemoryError) as error:
         raise ValueError(str(error)) from error
@@ -32,10 +36,23 @@ def read_directory(file: BinaryIO) -> dict[str, zipfile.ZipInfo]:
     return records
 
 
+class _Limited:
+    """A file of which the directory of a zip is read, but no absurd one."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell, self.seekable, self.close = file.seek, file.tell, file.seekable, file.close
+
+    def read(self, count: int = -1) -> bytes:
+        if count > MOST_DIRECTORY_BYTES:
+            raise ValueError(f"its directory has {count} bytes")
+        return self._file.read(count)
+
+
 def has_record(path: Path, name: str) -> bool:
     """Whether a file is a whole zip with a record of that name."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             return name in read_directory(file)
     except (OSError, ValueError):
         return False
