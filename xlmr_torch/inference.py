@@ -14,6 +14,7 @@ from xlmr_core.quantization import SCHEMES
 from xlmr_torch.activations import ACTIVATIONS
 from xlmr_torch.layers import Intermediate
 from xlmr_torch.linear import is_plain
+from xlmr_torch.onednn import project
 from xlmr_torch.pretrained import PreTrainedModel
 from xlmr_torch.quantized import quantize
 
@@ -31,16 +32,6 @@ ONEDNN = {
 }
 PRECISIONS = ("float32", "bfloat16", *SCHEMES)
 
-# bfloat16 takes a processor with AVX-512 or better; elsewhere PyTorch's own product is right, and not fast.
-_ONEDNN_DTYPES = (
-    *((torch.float32,) if torch.backends.mkldnn.is_available() else ()),
-    *(
-        (torch.bfloat16,)
-        if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        else ()
-    ),
-)
-
 # An operator of our own around oneDNN's, because the compiler takes the weight of oneDNN's for one that it has packed
 # itself.
 _LIBRARY = torch.library.Library("xlmr", "FRAGMENT")
@@ -49,9 +40,9 @@ _LIBRARY.define("fused_linear(Tensor x, Tensor weight, Tensor bias, str activati
 
 @torch.library.impl(_LIBRARY, "fused_linear", "CompositeExplicitAutograd")
 def _fused_linear(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
-    if x.device.type == "cpu" and x.dtype in _ONEDNN_DTYPES:
-        kernel, algorithm = ONEDNN[activation]
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, kernel, [], algorithm)
+    product = project(x, weight, bias, *ONEDNN[activation])
+    if product is not None:
+        return product
     product = F.linear(x, weight, bias)
     return product if activation == "none" else ACTIVATIONS[activation](product)
 

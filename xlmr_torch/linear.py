@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xlmr_torch.inputs import has_values
+from xlmr_torch.inputs import is_traced
+from xlmr_torch.onednn import project
 
 __all__ = [
     "Linear",
@@ -50,20 +51,23 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
-        if not torch.is_grad_enabled() and self._is_small(input):
-            return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")
-        return F.linear(input, self.weight, self.bias)
+        weight, bias = self.weight, self.bias
+        if not torch.is_grad_enabled() and self._is_small(input, weight, bias):
+            product = project(input, weight, bias)
+            if product is not None:
+                return product
+        return F.linear(input, weight, bias)
 
-    def _is_small(self, input: Tensor) -> bool:
-        """Whether this is what oneDNN is better at.
+    def _is_small(self, input: Tensor, *values: Tensor) -> bool:
+        """Whether these are few rows, in surroundings that nobody but PyTorch has to know of.
 
         Autocast and all that looks on or steps in get PyTorch's own operator.
         """
         return (
-            all(has_values(x) and x.device.type == "cpu" and x.dtype is torch.float32 for x in (input, self.weight))
+            not is_traced()
+            and all(type(x) in (Tensor, nn.Parameter) for x in (input, *values))
+            and input.dtype is torch.float32
             and input.numel() <= FEW * self.in_features
-            and input.shape[-1:] == self.weight.shape[1:]
-            and torch.backends.mkldnn.is_available()
             and torch.backends.mkldnn.enabled
             and not torch.is_autocast_enabled("cpu")
             and torch.autograd.forward_ad._current_level < 0

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xlmr_core.errors import InputError
 from xlmr_torch.packing import Packing
 
 __all__ = ["can_be_causal", "packed_attention"]
@@ -38,40 +39,62 @@ def packed_attention(
         return _nested(q_TNH, k_TNH, v_TNH, packing, scale, dropout, causal)
     if dropout > 0:
         return _dropping(q_TNH, k_TNH, v_TNH, packing.cu_seqlens, scale, dropout, causal)
-    context_TNH, _ = _operator(q_TNH, k_TNH, v_TNH, packing.cu_seqlens, scale, causal)
+    context_TNH, _ = torch.ops.xlmr.packed_attention(q_TNH, k_TNH, v_TNH, packing.cu_seqlens, scale, causal)
     return context_TNH
 
 
 # ---- CPU: one operator, whose kernel and its gradient are PyTorch's own
 
+# Not by torch.library.custom_op, whose first call imports torch._dynamo, and with it triton where there is one: that
+# takes a second, and ends a process that has imported TensorFlow, because both bring an LLVM.
+_LIBRARY = torch.library.Library("xlmr", "FRAGMENT")
+_LIBRARY.define(
+    "packed_attention(Tensor q_TNH, Tensor k_TNH, Tensor v_TNH, Tensor cu_seqlens, float scale, bool causal)"
+    " -> (Tensor context_TNH, Tensor logsumexp_NT)",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+_LIBRARY.define(
+    "packed_attention_backward(Tensor gradient_TNH, Tensor q_TNH, Tensor k_TNH, Tensor v_TNH, Tensor context_TNH,"
+    " Tensor logsumexp_NT, Tensor cu_seqlens, float scale, bool causal) -> (Tensor, Tensor, Tensor)",
+    tags=torch.Tag.pt2_compliant_tag,
+)
 
-@torch.library.custom_op("xlmr::packed_attention", mutates_args=(), device_types="cpu")
-def _operator(
+
+@torch.library.impl(_LIBRARY, "packed_attention", "CPU")
+def _forward(
     q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, cu_seqlens: Tensor, scale: float, causal: bool
 ) -> tuple[Tensor, Tensor]:
     """The context (T, N, H), and the logarithm of each softmax's sum (N, T), float32 at least, which the gradient
     needs.
     """
     context_TNH, logsumexp_NT = _fake(q_TNH, k_TNH, v_TNH, cu_seqlens, scale, causal)
+    packed = tuple(map(_side_by_side, (q_TNH, k_TNH, v_TNH)))
     for part in _sequences(cu_seqlens):
         context_1NSH, logsumexp_1NS = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            _heads_first(q_TNH[part]), _heads_first(k_TNH[part]), _heads_first(v_TNH[part]), 0.0, causal, scale=scale
+            *(_heads_first(x[part]) for x in packed), 0.0, causal, scale=scale
         )
         context_TNH[part] = context_1NSH[0].transpose(0, 1)
         logsumexp_NT[:, part] = logsumexp_1NS[0]
     return context_TNH, logsumexp_NT
 
 
-@_operator.register_fake
+@torch.library.register_fake("xlmr::packed_attention", lib=_LIBRARY)
 def _fake(
     q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, cu_seqlens: Tensor, scale: float, causal: bool
 ) -> tuple[Tensor, Tensor]:
+    # PyTorch's kernel divides by zero, or reads what is not there, where these differ.
+    if not (q_TNH.shape == k_TNH.shape == v_TNH.shape and q_TNH.dtype == k_TNH.dtype == v_TNH.dtype):
+        received = ", ".join(f"{tuple(x.shape)} of {x.dtype}" for x in (q_TNH, k_TNH, v_TNH))
+        raise InputError(
+            f"packed attention expected queries, keys and values of one shape and one dtype, received {received}; "
+            "set_packing('never') lets PyTorch decide"
+        )
     statistics = torch.promote_types(q_TNH.dtype, torch.float32)
     return q_TNH.new_empty(q_TNH.shape), q_TNH.new_empty((q_TNH.shape[1], q_TNH.shape[0]), dtype=statistics)
 
 
-@torch.library.custom_op("xlmr::packed_attention_backward", mutates_args=(), device_types="cpu")
-def _backward_operator(
+@torch.library.impl(_LIBRARY, "packed_attention_backward", "CPU")
+def _backward(
     gradient_TNH: Tensor,
     q_TNH: Tensor,
     k_TNH: Tensor,
@@ -84,8 +107,8 @@ def _backward_operator(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and values."""
     gradients = tuple(x.new_empty(x.shape) for x in (q_TNH, k_TNH, v_TNH))
+    packed = tuple(map(_side_by_side, (gradient_TNH, q_TNH, k_TNH, v_TNH, context_TNH)))
     for part in _sequences(cu_seqlens):
-        packed = (gradient_TNH, q_TNH, k_TNH, v_TNH, context_TNH)
         found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
             *(_heads_first(x[part]) for x in packed), logsumexp_NT[None, :, part].contiguous(), 0.0, causal, scale=scale
         )
@@ -94,7 +117,7 @@ def _backward_operator(
     return gradients
 
 
-@_backward_operator.register_fake
+@torch.library.register_fake("xlmr::packed_attention_backward", lib=_LIBRARY)
 def _fake_backward(
     gradient_TNH: Tensor, q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, *others: object
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,10 +130,16 @@ def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: tuple
 
 
 def _gradient(ctx: torch.autograd.function.FunctionCtx, gradient_TNH: Tensor, _: Tensor | None) -> tuple:
-    return *_backward_operator(gradient_TNH, *ctx.saved_tensors, ctx.scale, ctx.causal), None, None, None
+    found = torch.ops.xlmr.packed_attention_backward(gradient_TNH, *ctx.saved_tensors, ctx.scale, ctx.causal)
+    return *found, None, None, None
 
 
-_operator.register_autograd(_gradient, setup_context=_save)
+torch.library.register_autograd("xlmr::packed_attention", _gradient, setup_context=_save, lib=_LIBRARY)
+
+
+def _side_by_side(x_TNH: Tensor) -> Tensor:
+    """The same with the values of a head side by side, as PyTorch's kernel takes them to be."""
+    return x_TNH if x_TNH.stride(-1) == 1 else x_TNH.contiguous()
 
 
 def _sequences(cu_seqlens: Tensor) -> Iterator[slice]:

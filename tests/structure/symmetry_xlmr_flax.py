@@ -37,6 +37,7 @@ DIFFERENCES = {
     "-linear.py:values_follow": PARTS,
     # Files
     "-inference.py": "jax.jit and dtype= do what optimize_for_inference does",
+    "-onednn.py": "oneDNN by a call of its own is for PyTorch; XLA chooses its kernels by itself",
     "-int8.py": INT8,
     "-pretrained.py:PreTrainedModel.is_quantized": INT8,
     "-pretrained.py:PreTrainedModel.quantization_scheme": INT8,

@@ -35,6 +35,7 @@ DIFFERENCES = {
     "-inference.py": (
         "int8, bfloat16 tables and oneDNN calls are kernels of PyTorch; a graph of TensorFlow fuses by itself"
     ),
+    "-onednn.py": "oneDNN by a call of its own is for PyTorch; TensorFlow chooses its kernels by itself",
     "-int8.py": "int8 on the CPU is a kernel of PyTorch; TensorFlow has none for dynamic activations",
     "-loading.py:to_torch": (
         "a tensor over a file's bytes; Keras variables own their memory and are filled piece by piece"

@@ -76,6 +76,35 @@ print([name for name in {(*FOREIGN, *FOR_SOME_CALLS)} if name in set(sys.modules
     assert run(code).strip() == "[]"
 
 
+def test_a_packed_batch_imports_no_compiler() -> None:
+    """Neither in inference nor in training. Where PyTorch brings triton, that would end a process that has imported
+    TensorFlow; anywhere it would take a second.
+    """
+    code = """
+import sys, torch
+from xlmr_torch import XLMRobertaForMaskedLM
+before = set(sys.modules)
+model = XLMRobertaForMaskedLM.from_pretrained("xlmr-mini").eval()
+ids = torch.tensor([[0, 5, 2, 1], [0, 5, 7, 2]])
+given = {"input_ids": ids, "attention_mask": (ids != 1).long()}
+packed = []
+model.base_model.encoder.register_forward_hook(lambda *_: packed.append(_[2].packing is not None))
+type(model._onlookers).are_there = lambda *_: False
+with torch.no_grad():
+    model(**given)
+with torch.inference_mode():
+    model(**given)
+model(**given, labels=ids.masked_fill(ids == 1, -100)).loss.backward()
+model.train()(**given, labels=ids.masked_fill(ids == 1, -100)).loss.backward()
+with torch.autocast("cpu", torch.bfloat16):
+    model.eval()(**given).logits.sum().backward()
+assert packed == [True] * 5, packed
+new = {name.partition('.')[0] if name[:5] != 'torch' else name for name in set(sys.modules) - before}
+print([name for name in ("torch._dynamo", "torch._inductor", "triton", "sympy") if name in new])
+"""
+    assert run(code).strip() == "[]"
+
+
 def test_public_names_exist_and_are_listed() -> None:
     code = """
 import xlmr_torch

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +18,10 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 from xlmr_torch import XLMRobertaModel
+from xlmr_torch import linear as linear_file
+from xlmr_torch.inference import FusedLinear
 from xlmr_torch.linear import FEW, Linear, is_plain, linear
+from xlmr_torch.onednn import project
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
 
@@ -28,6 +34,20 @@ def layer() -> Linear:
     nn.init.normal_(layer.weight)
     nn.init.normal_(layer.bias)
     return layer
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each projection that might go to oneDNN, whether it went there."""
+    went: list[bool] = []
+
+    def projected(*arguments: Tensor) -> Tensor | None:
+        product = project(*arguments)
+        went.append(product is not None)
+        return product
+
+    monkeypatch.setattr(linear_file, "project", projected)
+    return went
 
 
 SMALL = {
@@ -44,12 +64,12 @@ SMALL = {
 
 @pytest.mark.parametrize("make", SMALL.values(), ids=SMALL)
 @torch.no_grad()
-def test_few_rows(layer: Linear, make: Callable[[], Tensor]) -> None:
+def test_few_rows(layer: Linear, fast: list[bool], make: Callable[[], Tensor]) -> None:
     x = make()
-    assert layer._is_small(x)
     torch.testing.assert_close(
         layer(x), F.linear(x, layer.weight, layer.bias), rtol=1e-5, atol=1e-5, equal_nan=True, check_stride=True
     )
+    assert fast == [True]
 
 
 OTHERS: dict[str, Callable[[], AbstractContextManager[object]]] = {
@@ -63,21 +83,99 @@ OTHERS: dict[str, Callable[[], AbstractContextManager[object]]] = {
 @pytest.mark.parametrize("surroundings", OTHERS.values(), ids=OTHERS)
 @torch.no_grad()
 def test_surroundings_that_get_pytorchs_operator(
-    layer: Linear, surroundings: Callable[[], AbstractContextManager[object]]
+    layer: Linear, fast: list[bool], surroundings: Callable[[], AbstractContextManager[object]]
 ) -> None:
     with surroundings():
-        assert not layer._is_small(torch.randn(2, 6))
-    assert layer._is_small(torch.randn(2, 6))
+        layer(torch.randn(2, 6))
+    assert not any(fast)
+    layer(torch.randn(2, 6))
+    assert fast[-1]
 
 
 @torch.no_grad()
-def test_inputs_that_get_pytorchs_operator(layer: Linear) -> None:
-    assert not layer._is_small(torch.randn(FEW + 1, 6))
-    assert not layer._is_small(torch.randn(2, 6, device="meta"))
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        layer(torch.randn(2, 5))
+def test_inputs_that_get_pytorchs_operator(layer: Linear, fast: list[bool]) -> None:
+    layer(torch.randn(FEW + 1, 6))
+    for wrong in (torch.randn(2, 5), torch.randn(2, 6, device="meta"), torch.randn(2, 6).double()):
+        with pytest.raises(RuntimeError, match="cannot be multiplied|expected device|same dtype"):
+            layer(wrong)
     for dtype in (torch.float64, torch.bfloat16):
-        assert not layer.to(dtype)._is_small(torch.randn(2, 6, dtype=dtype))
+        layer.to(dtype)(torch.randn(2, 6, dtype=dtype))
+    assert not any(fast)
+
+
+# By how they lie: values that ``load_state_dict(assign=True)``, a view or another thread leaves in a layer.
+WEIGHTS = {
+    "transposed": lambda: torch.randn(6, 8).t(),
+    "every second column": lambda: torch.randn(8, 12)[:, ::2],
+    "one row many times": lambda: torch.randn(1, 6).expand(8, 6),
+    "overlapping": lambda: torch.randn(40).as_strided((8, 6), (4, 1)),
+    "behind another": lambda: torch.randn(49)[1:].view(8, 6),
+    "sparse": lambda: torch.randn(8, 6).relu().to_sparse_csr(),
+}
+BIASES = {
+    "every second": lambda: torch.randn(16)[::2],
+    "a column": lambda: torch.randn(8, 3)[:, 0],
+    "one value many times": lambda: torch.randn(1).expand(8),
+    "one value": lambda: torch.randn(1),
+    "no axis": lambda: torch.tensor(2.0),
+    "a row each": lambda: torch.randn(2, 8),
+    "behind another": lambda: torch.randn(9)[1:],
+    "none": lambda: None,
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+@pytest.mark.parametrize("name", ["weight", "bias"])
+@torch.no_grad()
+def test_values_that_lie_otherwise(layer: Linear, name: str) -> None:
+    for how, make in (WEIGHTS if name == "weight" else BIASES).items():
+        values, x = make(), torch.randn(2, 6)
+        setattr(layer, name, None if values is None else nn.Parameter(values, requires_grad=False))
+        expected = F.linear(x, layer.weight, layer.bias)
+        torch.testing.assert_close(layer(x), expected, msg=lambda text, how=how: f"{how}: {text}")
+        if how not in ("sparse", "none"):
+            torch.testing.assert_close(
+                FusedLinear(layer)(x), expected, msg=lambda text, how=how: f"fused, {how}: {text}"
+            )
+
+
+@pytest.mark.parametrize("values", [torch.randn(7), torch.randn(9), torch.randn(8).double()])
+@torch.no_grad()
+def test_a_bias_that_does_not_fit_is_pytorchs_error(layer: Linear, values: Tensor) -> None:
+    layer.bias = nn.Parameter(values)
+    for each in (layer, FusedLinear(layer)):
+        with pytest.raises(RuntimeError, match="must match|same dtype"):
+            each(torch.randn(2, 6))
+
+
+CONVERTING = """
+import threading, torch
+from xlmr_torch.linear import linear
+layer, x, over = linear(2048, 2048), torch.randn(48, 2048), threading.Event()
+def convert():
+    while not over.is_set():
+        for dtype in (torch.bfloat16, torch.float32):
+            layer.to(dtype)
+thread = threading.Thread(target=convert)
+thread.start()
+with torch.no_grad():
+    for _ in range(150):
+        try:
+            layer(x)
+        except RuntimeError as error:
+            assert "dtype" in str(error), error
+over.set()
+thread.join()
+"""
+
+
+def test_a_layer_that_another_thread_converts() -> None:
+    """The memory of its values is freed while they are multiplied: in a process of its own, which must not end by
+    that.
+    """
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", CONVERTING], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # what PyTorch itself uses for forward mode

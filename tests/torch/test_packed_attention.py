@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.torch.models import assert_close
+from xlmr_core.errors import InputError
 from xlmr_torch.packed_attention import _nested, packed_attention
 from xlmr_torch.packing import Packing
 
@@ -66,6 +67,44 @@ def test_the_operator_keeps_pytorchs_contract(causal: bool) -> None:
     lengths = LENGTHS["natural"]
     arguments = (*drawn(lengths), packing_of(lengths).cu_seqlens, 0.3, causal)
     torch.library.opcheck(torch.ops.xlmr.packed_attention.default, arguments)
+
+
+# By how they lie: each is made of (T, N, H) of its own values.
+STRIDES = {
+    "every second value": lambda x: torch.stack((x, x), -1).flatten(-2)[..., ::2],
+    "heads last": lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
+    "tokens last": lambda x: x.permute(1, 2, 0).contiguous().permute(2, 0, 1),
+    "one value for all": lambda x: x[:1, :1, :1].expand(x.shape),
+}
+
+
+@pytest.mark.parametrize("how", STRIDES)
+@pytest.mark.parametrize("which", range(3))
+def test_queries_keys_and_values_that_lie_otherwise(how: str, which: int) -> None:
+    lengths = LENGTHS["natural"]
+    tensors = [x.detach() for x in drawn(lengths)]
+    tensors[which] = STRIDES[how](tensors[which])
+    tensors = [x.requires_grad_() for x in tensors]
+    actual = packed_attention(*tensors, packing_of(lengths), scale=0.3, dropout=0.0, causal=False)
+    expected = formula(*tensors, lengths, 0.3, False)
+    assert_close(actual.double(), expected, tolerance=2e-6)
+    direction = STRIDES[how](torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)))
+    found = torch.autograd.grad(actual, tensors, direction)
+    for x, y in zip(found, torch.autograd.grad(expected, tensors, direction.double()), strict=True):
+        assert_close(x.double(), y.double(), tolerance=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: x[:, :2], lambda x: x[..., :4], lambda x: x[:-1], lambda x: x.double()],
+    ids=["fewer heads", "smaller heads", "fewer tokens", "another dtype"],
+)
+@pytest.mark.parametrize("which", range(3))
+def test_what_pytorchs_kernel_would_not_survive_is_refused(change: Any, which: int) -> None:
+    tensors = drawn((4, 6))
+    tensors[which] = change(tensors[which])
+    with pytest.raises(InputError, match=r"expected queries, keys and values of one shape and one dtype, received \("):
+        packed_attention(*tensors, packing_of((4, 6)), scale=0.3, dropout=0.0, causal=False)
 
 
 def test_dropout_drops_weights_and_keeps_the_mean() -> None:
