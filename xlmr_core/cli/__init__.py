@@ -19,7 +19,7 @@ from xlmr_core.cli.progress import silence_downloads
 from xlmr_core.cli.terminal import say, speaking
 from xlmr_core.cli.words import listed
 from xlmr_core.errors import XLMRError
-from xlmr_core.wording import nearest
+from xlmr_core.wording import nearest, seen
 
 __all__ = ["COMMANDS", "main"]
 
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return BROKEN_PIPE
         except OSError as error:
-            say("error", str(error))
+            say("error", seen(str(error)))
             return USER_ERROR
         except KeyboardInterrupt:
             return INTERRUPTED
@@ -78,7 +78,7 @@ def _run(words: list[str]) -> int:
     try:
         status: int = COMMANDS[words[0]].execute(arguments)
     except XLMRError as error:
-        raise XLMRError(parser.in_place(str(error))) from error
+        raise type(error)(parser.in_place(str(error))) from error
     return status
 
 
