@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from xlmr_core.wording import seen, shown
 
-__all__ = ["PATIENCE", "first_line", "within_patience"]
+__all__ = ["PATIENCE", "first_line", "is_left_alone", "within_patience"]
 
 T = TypeVar("T")
 
@@ -19,6 +19,9 @@ PATIENCE = 30.0
 # Of weights that are on their way, of which the hub's package may keep a large piece back until it is whole.
 PATIENCE_OF_PIECES = 300.0
 _LARGE = 1 << 20
+# Bytes a second of a connection that sends.
+_SLOWEST = 1 << 16
+_NAME = "xlmr-hub"
 
 
 class Silence(Exception):
@@ -31,12 +34,18 @@ def first_line(error: BaseException) -> str:
     return shown(seen(lines[0]), 300, quoted=False).rstrip(".") if lines else type(error).__name__
 
 
-def within_patience(ask: Callable[[], T], folder: Path | None = None) -> T:
+def is_left_alone() -> bool:
+    """Whether a question to the hub is still open that nobody waits for."""
+    return any(thread.name == _NAME for thread in threading.enumerate())
+
+
+def within_patience(ask: Callable[[], T], folder: Path | None = None, *, nbytes: int = 0) -> T:
     """What a question to the hub returns or raises.
 
     Args:
         ask: it, which runs in a thread that is left alone if it takes too long.
         folder: where files appear as they come; as long as they grow there is patience.
+        nbytes: that are sent with it, for which there is patience too.
 
     Raises:
         Silence: if nothing came for ``PATIENCE``.
@@ -50,7 +59,7 @@ def within_patience(ask: Callable[[], T], folder: Path | None = None) -> T:
         except BaseException as error:  # raised again where it was asked
             errors.append(error)
 
-    thread = threading.Thread(target=run, name="xlmr-hub", daemon=True)
+    thread = threading.Thread(target=run, name=_NAME, daemon=True)
     thread.start()
     last, since = _arrived(folder), time.monotonic()
     while thread.is_alive():
@@ -58,7 +67,7 @@ def within_patience(ask: Callable[[], T], folder: Path | None = None) -> T:
         now = _arrived(folder)
         if now != last:
             last, since = now, time.monotonic()
-        patience = PATIENCE_OF_PIECES if now[1] >= _LARGE else PATIENCE
+        patience = (PATIENCE_OF_PIECES if now[1] >= _LARGE else PATIENCE) + nbytes / _SLOWEST
         if thread.is_alive() and time.monotonic() - since > patience:
             raise Silence(f"nothing came for {patience:.0f} s")
     if errors:
@@ -67,9 +76,7 @@ def within_patience(ask: Callable[[], T], folder: Path | None = None) -> T:
 
 
 def _arrived(folder: Path | None) -> tuple[int, int]:
-    """The size of the files that are there, in steps that a working connection makes, and the bytes of the largest on
-    its way.
-    """
+    """The size of the files that are there, in kilobytes, and the bytes of the largest on its way."""
     if folder is None:
         return 0, 0
     sizes, largest = 0, 0

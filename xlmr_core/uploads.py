@@ -177,13 +177,17 @@ def _upload(
         made = within_patience(lambda: api.create_repo(repo_id, exist_ok=True, **settings))
         if revision is not None and not revision.startswith("refs/pr"):
             within_patience(lambda: api.create_branch(made.repo_id, branch=revision, exist_ok=True))
-        commit = api.create_commit(
-            made.repo_id,
-            [package.CommitOperationAdd(path_in_repo=path.name, path_or_fileobj=str(path)) for path in paths],
-            commit_message=commit_message,
-            commit_description=commit_description,
-            create_pr=create_pr,
-            revision=revision,
+        added = [package.CommitOperationAdd(path_in_repo=path.name, path_or_fileobj=str(path)) for path in paths]
+        commit = within_patience(
+            lambda: api.create_commit(
+                made.repo_id,
+                added,
+                commit_message=commit_message,
+                commit_description=commit_description,
+                create_pr=create_pr,
+                revision=revision,
+            ),
+            nbytes=sum(path.stat().st_size for path in paths),
         )
     except Exception as error:  # of many kinds: the hub's package passes on those of the libraries below it
         status = getattr(getattr(error, "response", None), "status_code", None)
