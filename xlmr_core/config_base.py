@@ -20,6 +20,7 @@ from xlmr_core.arguments import (
     suggestion,
     without_published,
 )
+from xlmr_core.atomic_files import saving_to, write_atomically
 from xlmr_core.bounded_files import read_json, why
 from xlmr_core.config_checks import ACTIVATIONS, MOST_LABELS, check_labels, label_map, pruned_head_map
 from xlmr_core.errors import CheckpointError, ConfigError, ConfigWarning, warn_caller
@@ -406,9 +407,8 @@ class PretrainedConfig(PushToHub):
 
         Raises:
             ConfigError: if a value cannot be written, such as a callable ``hidden_act``.
+            CheckpointError: if the system refuses.
         """
-        from xlmr_core.atomic_files import write_atomically  # with it come modules that reading needs none of
-
         write_atomically(Path(json_file_path), self.to_json_string(use_diff).encode())
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> None:
@@ -421,7 +421,7 @@ class PretrainedConfig(PushToHub):
 
         Raises:
             ConfigError: if a value cannot be written, such as a callable ``hidden_act``.
-            CheckpointError: if ``save_directory`` is a file.
+            CheckpointError: if ``save_directory`` is a file, or the system refuses.
             UploadError, MissingBackendError: if it cannot be uploaded.
             TypeError: for an argument that is not known.
         """
@@ -430,9 +430,8 @@ class PretrainedConfig(PushToHub):
             text = self.to_json_string()
             if folder.is_file():
                 raise CheckpointError(f"save_pretrained expects a folder, received the file {folder}; name a folder")
-            folder.mkdir(parents=True, exist_ok=True)
-            from xlmr_core.atomic_files import write_atomically
-
+            with saving_to(folder, "config.json"):
+                folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / "config.json", text.encode())
 
     def update(self, config_dict: Mapping[str, Any]) -> None:

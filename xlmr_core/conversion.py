@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from xlmr_core.atomic_files import finish_interrupted
 from xlmr_core.bounded_files import is_there, read_json, why
 from xlmr_core.checkpoints.casting import cast, tag_of
 from xlmr_core.checkpoints.load_plan import LoadReport
@@ -106,8 +107,9 @@ def convert(
     """Write a checkpoint in another format, with its configuration, its tokenizer and the other files of ``COPIED``.
 
     Whatever goes wrong, and whenever the process is killed, the destination holds the weights that it held before, or
-    the new ones. An error leaves every file as it was; a kill between the last two renames can leave new small files
-    beside the old weights.
+    the new ones, with the small files that belong to them. An error leaves every file as it was. After a kill between
+    the renames the next that reads the folder, or saves to it, does the rest; other libraries may until then see new
+    small files beside the old weights, which ``xlmr doctor`` says.
 
     Args:
         source: a folder, a file of weights, a built-in name or a name on the hub; in any format that can be read.
@@ -156,6 +158,7 @@ def convert(
                 "convert the checkpoint it was made from"
             )
         small = small_files(files, dtype)
+        finish_interrupted(folder)
         _complete(small, files, to, folder)
         _refuse_mixture(files, folder, to, small, force)
         tensors = {

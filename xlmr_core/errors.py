@@ -11,6 +11,8 @@ from __future__ import annotations
 import sys
 import warnings
 
+from xlmr_core.wording import seen
+
 __all__ = [
     "CheckpointError",
     "ConfigError",
@@ -35,8 +37,11 @@ MOST_CHARACTERS = 4000
 class XLMRError(ValueError):
     """Base class of every error that this library raises for a user's mistake."""
 
+    # Whether the message has several lines, each from `seen`; otherwise what looks like one is a text of a file.
+    has_lines = False
+
     def __str__(self) -> str:
-        text = super().__str__()
+        text = seen(super().__str__(), lines=self.has_lines)
         if len(text) <= MOST_CHARACTERS:
             return text
         return f"{text[: MOST_CHARACTERS - 1000]} ... {text[-900:]}"  # the remedy stands at the end
@@ -63,7 +68,12 @@ class CheckpointError(XLMRError, OSError):
 
 
 class MismatchError(CheckpointError, RuntimeError):
-    """A parameter whose shape in the checkpoint is not the model's; a ``RuntimeError`` too, as PyTorch's is."""
+    """A parameter whose shape in the checkpoint is not the model's; a ``RuntimeError`` too, as PyTorch's is.
+
+    The message has a line for each.
+    """
+
+    has_lines = True
 
 
 class ModelNotFoundError(XLMRError, OSError):
@@ -95,4 +105,4 @@ def warn_caller(message: str, category: type[UserWarning]) -> None:
     depth, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("xlmr_"):
         depth, frame = depth + 1, frame.f_back
-    warnings.warn(message, category, stacklevel=depth)
+    warnings.warn(seen(message), category, stacklevel=depth)

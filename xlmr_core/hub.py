@@ -12,7 +12,9 @@ from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
+from xlmr_core.atomic_files import finish_interrupted
 from xlmr_core.errors import MissingBackendError, ModelNotFoundError
+from xlmr_core.hub_answers import first_line, within_patience
 
 __all__ = ["BUILT_IN", "DEFAULT_MODEL", "MODEL_FILES", "resolve"]
 
@@ -57,6 +59,7 @@ def resolve(
 
     Raises:
         ModelNotFoundError: if there is no such model, or none that can be had without the network.
+        CheckpointError: if a save to the folder was killed between its files and cannot be finished here.
         MissingBackendError: if the name can only be on the hub and ``huggingface_hub`` is not installed.
     """
     name = os.fspath(name_or_path)
@@ -64,7 +67,9 @@ def resolve(
         raise ModelNotFoundError(f"expected {_EXPECTED}, received an empty name")
     local = Path(name).expanduser()
     if local.is_dir():
-        return _inside(local, subfolder)
+        folder = _inside(local, subfolder)
+        finish_interrupted(folder)
+        return folder
     if local.is_file():
         raise ModelNotFoundError(
             f"expected a folder with a model, received the file {name}; pass its folder, {local.parent}"
@@ -144,14 +149,17 @@ def _fetch(
     at = f" at revision {revision!r}" if revision else ""
     try:
         folder = Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                cache_dir=None if cache_dir is None else Path(cache_dir),
-                local_files_only=offline,
-                token=token,
-                force_download=force_download,
-                allow_patterns=patterns,
+            within_patience(
+                lambda: snapshot_download(
+                    name,
+                    revision=revision,
+                    cache_dir=None if cache_dir is None else Path(cache_dir),
+                    local_files_only=offline,
+                    token=token,
+                    force_download=force_download,
+                    allow_patterns=patterns,
+                ),
+                Path(cache_dir or constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}",
             )
         )
     except errors.GatedRepoError as error:
@@ -171,8 +179,11 @@ def _fetch(
             f"{looked_for}, it was not (or not wholly) downloaded before{at}, and {why}; "
             "download it once with a connection, or pass the folder that holds it"
         ) from error
-    except (errors.HfHubHTTPError, OSError, ValueError) as error:
-        raise ModelNotFoundError(f"{looked_for}, and fetching it from the hub failed: {error}") from error
+    except Exception as error:  # of many kinds: the hub's package passes on those of the libraries below it
+        raise ModelNotFoundError(
+            f"{looked_for}, and fetching it from the hub failed: {first_line(error)}; check the connection and try "
+            "again, or pass the folder that holds it"
+        ) from error
     files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
     if not any(fnmatch(file, pattern) for file in files for pattern in patterns):
         remedy = "download it once with a connection" if offline else "check that it is a model"

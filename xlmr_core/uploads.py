@@ -12,6 +12,7 @@ from typing import Any
 
 from xlmr_core.arguments import refuse_unknown, without_published
 from xlmr_core.errors import MissingBackendError, UploadError
+from xlmr_core.hub_answers import first_line, within_patience
 
 __all__ = ["UPLOAD_ARGUMENTS", "PushToHub", "upload_after"]
 
@@ -173,16 +174,21 @@ def _upload(
     package = _hub_package(repo_id)
     api = package.HfApi(token=token)
     try:
-        made = api.create_repo(repo_id, exist_ok=True, **({} if private is None else {"private": private}))
+        settings = {} if private is None else {"private": private}
+        made = within_patience(lambda: api.create_repo(repo_id, exist_ok=True, **settings))
         if revision is not None and not revision.startswith("refs/pr"):
-            api.create_branch(made.repo_id, branch=revision, exist_ok=True)
-        commit = api.create_commit(
-            made.repo_id,
-            [package.CommitOperationAdd(path_in_repo=path.name, path_or_fileobj=str(path)) for path in paths],
-            commit_message=commit_message,
-            commit_description=commit_description,
-            create_pr=create_pr,
-            revision=revision,
+            within_patience(lambda: api.create_branch(made.repo_id, branch=revision, exist_ok=True))
+        added = [package.CommitOperationAdd(path_in_repo=path.name, path_or_fileobj=str(path)) for path in paths]
+        commit = within_patience(
+            lambda: api.create_commit(
+                made.repo_id,
+                added,
+                commit_message=commit_message,
+                commit_description=commit_description,
+                create_pr=create_pr,
+                revision=revision,
+            ),
+            nbytes=sum(path.stat().st_size for path in paths),
         )
     except Exception as error:  # of many kinds: the hub's package passes on those of the libraries below it
         status = getattr(getattr(error, "response", None), "status_code", None)
@@ -192,6 +198,5 @@ def _upload(
             if no_right
             else "check the name and the connection, and try again"
         )
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UploadError(f"{repo_id!r} was not uploaded to {api.endpoint}: {why}; {remedy}") from error
+        raise UploadError(f"{repo_id!r} was not uploaded to {api.endpoint}: {first_line(error)}; {remedy}") from error
     return str(commit.commit_url)

@@ -1,12 +1,38 @@
-"""How a sentence counts: one thing or several, with which article, and which known word a wrong one is near."""
+"""How a sentence counts: one thing or several, with which article, and which known word a wrong one is near; and how
+what a file, a hub or a user says is shown, so that none of them speaks to the terminal.
+"""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
-__all__ = ["an", "counted", "letters_apart", "nearest", "number", "shown"]
+__all__ = ["an", "counted", "letters_apart", "nearest", "number", "seen", "seen_in_json", "shown"]
+
+
+# What a terminal takes for commands: control characters but for the tab, those that end a line, and those that turn the
+# direction of writing. Half a character cannot be written at all.
+_COMMANDS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def seen(text: str, *, lines: bool = False) -> str:
+    """A text as it is shown: in one line, with the characters written out that a terminal takes for commands.
+
+    Everything that is printed of a file, a hub, or a user's words comes through here, and every error and warning of
+    this library.
+
+    Args:
+        text: from wherever.
+        lines: the ends of lines are ours, and stay.
+    """
+    return _COMMANDS.sub(lambda found: found[0] if lines and found[0] == "\n" else ascii(found[0])[1:-1], text)
+
+
+def seen_in_json(text: str) -> str:
+    """As :func:`seen`, of a text in JSON, which says the same after it; the ends of its lines are ours."""
+    return _COMMANDS.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
 
 
 def counted(count: int, noun: str, nouns: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -16,11 +17,14 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from xlmr_core.checkpoints.found import open_checkpoint
+from xlmr_core import atomic_files
+from xlmr_core.atomic_files import write_all_atomically
+from xlmr_core.checkpoints.found import find, open_checkpoint
 from xlmr_core.checkpoints.saving import save_tensors
 from xlmr_core.config import AutoConfig
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import RawTensor
+from xlmr_core.hub import resolve
 from xlmr_core.parameters import parameters
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -220,17 +224,176 @@ def test_a_checkpoint_can_be_saved_over_itself_while_its_tensors_are_in_use(tmp_
 
 
 def test_files_of_killed_saves_are_removed_once_they_are_old(tmp_path: Path) -> None:
-    old, fresh = tmp_path / ".model.safetensors.abc.tmp", tmp_path / ".model-00001-of-00002.safetensors.xyz.tmp"
-    other = tmp_path / ".config.json.abc.tmp"
-    for file in (old, fresh, other):
-        file.write_text("part")
+    old = [
+        tmp_path / f".{name}.abcd1234.tmp"
+        for name in ("model.safetensors", "config.json", "tokenizer.json", "sentencepiece.bpe.model", "dict.txt")
+    ]
+    fresh, other = tmp_path / ".model-00001-of-00002.safetensors.x2z4x6z8.tmp", tmp_path / ".notes.tmp"
     hours_ago = time.time() - 7200
-    os.utime(old, (hours_ago, hours_ago))
-    os.utime(other, (hours_ago, hours_ago))
+    for file in (*old, other, fresh):
+        file.write_text("part")
+        if file != fresh:
+            os.utime(file, (hours_ago, hours_ago))
     save(tmp_path, 1, "single")
-    assert not old.exists()
+    assert not any(file.exists() for file in old)
     assert fresh.exists(), "another process may be writing it"
     assert other.exists(), "not ours"
+
+
+def test_small_files_take_those_of_killed_saves_with_them(tmp_path: Path) -> None:
+    file = tmp_path / ".model.safetensors.abcd1234.tmp"
+    file.write_text("part")
+    os.utime(file, (time.time() - 7200,) * 2)
+    write_all_atomically(tmp_path, {"config.json": b"{}"})
+    assert names_in(tmp_path) == ["config.json"]
+
+
+def test_a_shard_that_no_index_names_is_not_ours_to_remove(tmp_path: Path) -> None:
+    stranger = tmp_path / "model-00001-of-00003.safetensors"
+    stranger.write_text("mine")
+    for layout in ("two shards", "single", "four shards"):
+        save(tmp_path, 1, layout)
+        assert stranger.read_text() == "mine"
+
+
+# Several at once
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("layouts", [("four shards",) * 4, ("single",) * 3, ("two shards", "single", "four shards")])
+def test_of_several_that_save_at_once_the_last_leaves_its_own(layouts: tuple[str, ...], tmp_path: Path) -> None:
+    for number in range(4):
+        folder, (start, go) = tmp_path / str(number), os.pipe()
+        children = []
+        for seed, layout in enumerate(layouts):
+            children.append(os.fork())
+            if not children[-1]:
+                try:
+                    os.close(go)
+                    os.read(start, 1)
+                    config = {"config.json": b"%d" % seed}
+                    save_tensors(folder, raw(arrays(seed)), max_shard_size=LAYOUTS[layout], together=config)
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+        os.close(start)
+        os.close(go)
+        assert [os.waitpid(child, 0)[1] for child in children] == [0] * len(layouts)
+        seed = int((folder / "config.json").read_text())
+        assert equal(read(folder), arrays(seed))
+        shards = {"single": ["model.safetensors"], "two shards": [INDEX, *SHARDS], "four shards": [""] * 5}[
+            layouts[seed]
+        ]
+        assert len(names_in(folder)) == 1 + len(shards), names_in(folder)
+
+
+def test_a_reader_that_found_a_checkpoint_opens_the_one_that_took_its_place(tmp_path: Path) -> None:
+    for old, new in (("two shards", "single"), ("single", "four shards"), ("four shards", "two shards")):
+        save(tmp_path, 1, old)
+        found = find(tmp_path)
+        save(tmp_path, 2, new)
+        with found.open() as checkpoint:
+            assert equal({name: checkpoint.tensor(name).to_numpy() for name in checkpoint.names}, arrays(2))
+
+
+def test_who_waits_too_long_for_another_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    save(tmp_path, 1, "single")
+    monkeypatch.setattr(atomic_files, "PATIENCE", 0.1)
+    handle = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(CheckpointError, match="expected the other process that saves to .* to end"):
+            save(tmp_path, 2, "single")
+    finally:
+        os.close(handle)
+    assert equal(read(tmp_path), arrays(1))
+    save(tmp_path, 2, "single")
+
+
+def test_where_folders_cannot_be_locked_saving_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    save(tmp_path, 1, "two shards")
+    save(tmp_path, 2, "single")
+    assert equal(read(tmp_path), arrays(2))
+
+
+# A save that was killed between its renames
+
+
+def killed(folder: Path, files: dict[str, bytes], done: int) -> None:
+    """What is left of writing small files over others if it is killed after so many renames."""
+    real, count = os.replace, -1  # the record is the first
+
+    class Killed(BaseException):
+        """Nobody cleans up after a kill."""
+
+    def replace(source: str, target: str) -> None:
+        nonlocal count
+        if count == done:
+            raise Killed
+        count += 1
+        real(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        for name in ("unlink", "write_bytes"):
+            original = getattr(Path, name)
+            patch.setattr(Path, name, lambda *a, o=original, **k: None if count == done else o(*a, **k))
+        with pytest.raises(Killed):
+            write_all_atomically(folder, files)
+
+
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_the_next_that_looks_does_the_rest_of_a_killed_save(done: int, tmp_path: Path) -> None:
+    new = {"a.json": b"1", "b.json": b"2", "c.json": b"3"}
+    for name in new:
+        (tmp_path / name).write_bytes(b"old")
+    killed(tmp_path, new, done)
+    assert sum((tmp_path / name).read_bytes() == b"old" for name in new) == 3 - done
+    assert atomic_files.interrupted(tmp_path) == tuple(new)[done:]
+    resolve(tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == new
+
+
+def test_what_was_written_after_a_killed_save_is_not_replaced(tmp_path: Path) -> None:
+    killed(tmp_path, {"a.json": b"1", "b.json": b"2"}, 1)
+    time.sleep(0.01)
+    (tmp_path / "b.json").write_bytes(b"mine")
+    with pytest.raises(CheckpointError, match=r"and b\.json was written since; remove \.xlmr-save\.json there"):
+        resolve(tmp_path)
+    assert (tmp_path / "b.json").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "[]",
+        "{",
+        '{"files": {"../x": ".x.json.abcd1234.tmp"}, "remove": []}',
+        '{"files": {"x": "/etc/.x.json.abcd1234.tmp"}, "remove": []}',
+        '{"files": {"x": "y"}, "remove": []}',
+        '{"files": {}, "remove": ["../config.json"]}',
+        '{"files": {}, "remove": ["link/config.json"]}',
+        '{"files": {}, "remove": [7]}',
+        '{"files": {}, "remove": ["a/b/c"]}',
+    ],
+)
+def test_a_record_from_elsewhere_reaches_nothing(record: str, tmp_path: Path) -> None:
+    folder, outside = tmp_path / "model", tmp_path / "config.json"
+    folder.mkdir()
+    outside.write_text("mine")
+    (folder / "link").symlink_to(tmp_path)
+    (folder / "y").write_text("mine")
+    (folder / atomic_files.RECORD).write_text(record)
+    with pytest.raises(CheckpointError, match=r"expected the record of a save in .*; remove it"):
+        resolve(folder)
+    assert outside.read_text() == (folder / "y").read_text() == "mine"
 
 
 # Interruptions
@@ -277,7 +440,7 @@ for number in range(1, 1000):
     save(folder, 2, sys.argv[4])
     if not equal(read(folder), arrays(2)):
         outcome = "cannot save again"
-    left = [name for name in os.listdir(folder) if not name.endswith(".tmp")]
+    left = [name for name in os.listdir(folder) if not name.endswith(".tmp") and name != "config.json"]
     if len(left) != {"single": 1, "two shards": 3, "four shards": 5}[sys.argv[4]]:
         outcome = f"left over: {left}"
     outcomes.append(outcome)

@@ -15,9 +15,11 @@ import pytest
 from tests.core.small_models import arrays_of, change_config, config_of, save, with_tokenizer
 from xlmr_core import cli
 from xlmr_core.checkpoints.casting import TAG_OF_FLOAT
+from xlmr_core.checkpoints.load_plan import LoadReport
 from xlmr_core.cli import convert, terminal, verify, words
 from xlmr_core.cli.progress import ProgressBar
 from xlmr_core.conversion import writable_formats
+from xlmr_core.errors import CheckpointError, LoadWarning, MismatchError, warn_caller
 from xlmr_core.probe import REFERENCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -357,6 +359,34 @@ def test_nothing_of_a_file_speaks_to_the_terminal(tmp_path: Path, capsys: pytest
         assert "a\\x1b[31mred\\x1b]0;title\\x07" in text and "\\u202e" in text
         assert not set("\x1b\x07\u202e") & set(text)
         assert "equal\\u202e" not in (*out, *err)
+
+
+def test_json_says_commands_to_a_terminal_in_its_own_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = config_of("base", "Model")
+    name = "a\x9b31mred\u202e\x7f\x1b"
+    save(tmp_path, config, "Model", {**arrays_of(config, "Model"), name: np.ones(2, np.float32)})
+    _, out, _ = run(capsys, "inspect", tmp_path, "--format", "json")
+    assert json.loads("\n".join(out))["unexpected"] == [name]
+    assert not set(name) - set("a31mred") & set("\n".join(out))
+
+
+def test_no_error_of_a_file_makes_a_line_of_its_own(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (source / "model.safetensors").unlink()
+    index = {"weight_map": {"a": "x\x1b[31m\nxlmr: error: forged.safetensors"}}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    status, out, err = run(capsys, "inspect", source)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert "\x1b" not in err[0]
+    status, _, err = run(capsys, "inspect", "no\n\x9bsuch")
+    assert (status, len(err)) == (2, 1)
+
+
+def test_errors_and_warnings_in_python_write_commands_out() -> None:
+    assert str(CheckpointError("a\x1b[31m\nforged\u202e")) == "a\\x1b[31m\\nforged\\u202e"
+    assert str(MismatchError("one\ntwo\x1b")) == "one\ntwo\\x1b"
+    with pytest.warns(LoadWarning, match=r"^a\\x07\\nb$"):
+        warn_caller("a\x07\nb", LoadWarning)
+    assert str(LoadReport("f", "m", unexpected=("a\nb\x1b",))).splitlines()[-1] == "  unexpected  a\\nb\\x1b"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists() or os.name == "nt", reason="writes to a full device")

@@ -440,8 +440,8 @@ convert(sys.argv[2], sys.argv[3], sys.argv[4], force=True, dtype="float16", prog
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills processes")
 @pytest.mark.parametrize("to", FORMATS)
-@pytest.mark.parametrize("at", ["0", "0.5", "1", "-1", "-2"])
-def test_a_kill_leaves_the_old_destination(at: str, to: str, tmp_path: Path, source: Path) -> None:
+@pytest.mark.parametrize("at", ["0", "0.5", "1", "-1", "-2", "-3"])
+def test_a_kill_leaves_the_old_destination_or_the_new(at: str, to: str, tmp_path: Path, source: Path) -> None:
     old = tmp_path / "old"
     convert(source, old, to)
     before = contents(old)
@@ -450,11 +450,15 @@ def test_a_kill_leaves_the_old_destination(at: str, to: str, tmp_path: Path, sou
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == -9, done.stderr
     left = {name: content for name, content in contents(old).items() if not name.endswith(".tmp")}
-    if at == "-2":  # between config.json and the weights: the values are still the old ones
-        assert left.keys() == before.keys()
+    if at in ("-2", "-3"):  # the new files are complete, and not in place
+        assert [finding.what.partition(":")[0] for finding in diagnose(old).findings] == [
+            "a save was killed between its files"
+        ]
+        assert {dtype for dtype, _, _ in values_in(old, to).values()} == {"F16"}
+        assert diagnose(old).healthy
     else:
         assert left == before
-    assert values_in(old, to) == values
+        assert values_in(old, to) == values
     # And it works the next time.
     convert(source, old, to, force=True, dtype="float16")
     assert {dtype for dtype, _, _ in values_in(old, to).values()} == {"F16"}

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from xlmr_core import hub
+from xlmr_core import hub, hub_answers
 from xlmr_core.arguments import HUB_ARGUMENTS
 from xlmr_core.config import AutoConfig
 from xlmr_core.errors import ModelNotFoundError
@@ -328,3 +329,69 @@ def test_a_hub_that_cannot_be_reached_says_what_to_do(tmp_path: Path) -> None:
     (message,) = ask("http://127.0.0.1:9", tmp_path, ("org/model", {}))
     assert message.startswith(f"ModelNotFoundError 'org/model' {LOOKED_FOR}")
     assert "the hub cannot be reached; download it once with a connection, or pass the folder that holds it" in message
+
+
+class Liar(Hub):
+    """A hub that breaks off, leads elsewhere, or says nothing that makes sense, as the name of the model asks for."""
+
+    def do_GET(self) -> None:
+        kind = self.path.partition("org/")[2].partition("/")[0].partition("?")[0]
+        if kind == "cut":
+            self.send_response(200)
+            self.send_header("Content-Length", "5000")
+            self.end_headers()
+            self.wfile.write(b'{"id": "org/model"')
+        elif kind == "file":
+            self.answer(302, Location="file:///etc/passwd")
+        elif kind == "circle":
+            self.answer(302, Location=self.path)
+        elif kind == "gone":
+            self.connection.close()
+        elif kind == "escape":
+            self.answer(500, b'{"error": "a\\u001b[31m\\nxlmr: forged"}', X_Error_Message="a\x1b[31mred")
+        else:
+            self.answer(200, {"null": b"null", "list": b"[]", "text": b"<html>", "none": b"", "id": b"{}"}[kind])
+
+    do_HEAD = do_GET
+
+
+LIES = ("cut", "file", "circle", "null", "list", "text", "none", "id")
+
+
+def test_a_hub_that_lies_is_one_sentence(tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Liar) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        at = f"http://127.0.0.1:{running.server_port}"
+        answers = ask(at, tmp_path, *((f"org/{kind}", {}) for kind in LIES))
+        running.shutdown()
+    for kind, answer in zip(LIES, answers, strict=True):
+        assert answer.startswith(f"ModelNotFoundError 'org/{kind}' {LOOKED_FOR}, and fetching it from the hub failed: ")
+        assert answer.endswith("; check the connection and try again, or pass the folder that holds it")
+
+
+def test_a_hub_that_does_not_answer_is_waited_for_so_long(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(hub_answers, "PATIENCE", 0.2)
+    ended = threading.Event()
+    with pytest.raises(hub_answers.Silence, match="nothing came for 0 s"):
+        hub_answers.within_patience(lambda: ended.wait(20))
+    assert hub_answers.is_left_alone()
+    ended.set()
+    (tmp_path / "blobs").mkdir()
+
+    def slow() -> str:
+        for number in range(8):
+            ended.wait(0.1) and time.sleep(0.1)
+            (tmp_path / "blobs" / str(number)).write_bytes(b"1")
+        return "done"
+
+    assert hub_answers.within_patience(slow, tmp_path) == "done"
+    with pytest.raises(ZeroDivisionError):
+        hub_answers.within_patience(lambda: 1 // 0)
+    assert not hub_answers.is_left_alone()
+
+
+def test_what_libraries_say_is_cut_to_a_line() -> None:
+    assert hub_answers.first_line(ValueError("\n a\x1b[31m\nb")) == "a\\x1b[31m"
+    assert hub_answers.first_line(ValueError()) == "ValueError"
+    assert len(hub_answers.first_line(ValueError("x" * 10**6))) == 300

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.core.tokenization_models import TEXTS, piece, small_model, with_pieces
-from xlmr_core.errors import ModelNotFoundError, TokenizerError
+from xlmr_core.errors import CheckpointError, ModelNotFoundError, TokenizerError
 from xlmr_core.tokenization import (
     AddedToken,
     AutoTokenizer,
@@ -183,6 +185,60 @@ def test_a_save_that_fails_leaves_the_folder_as_it_was(
     with pytest.raises(OSError, match="full"):
         tokenizer.save_pretrained(folder)
     assert _contents(folder) == before
+
+
+# Runs in a process of its own, and is killed before its n-th rename or removal.
+KILLED = """
+import os, signal, sys
+from xlmr_core.tokenization import XLMRobertaTokenizer, XLMRobertaTokenizerFast
+kind = {"fast": XLMRobertaTokenizerFast, "slow": XLMRobertaTokenizer}[sys.argv[4]]
+for at in range(int(sys.argv[3])):
+    tokenizer = kind.from_pretrained(sys.argv[1])
+    if os.fork():
+        os.wait()
+        continue
+    count = 0
+    def step(event, arguments):
+        global count
+        if event == "os.rename" or (event == "os.remove" and ".tmp" not in str(arguments[0])):
+            if count == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            count += 1
+    sys.addaudithook(step)
+    tokenizer.save_pretrained(f"{sys.argv[2]}{at}")
+    os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+@pytest.mark.parametrize("name", ["fast", "slow"])
+def test_a_save_that_is_killed_leaves_one_tokenizer_or_the_other(name: str, saved: Path, tmp_path: Path) -> None:
+    kind = {"fast": XLMRobertaTokenizerFast, "slow": XLMRobertaTokenizer}[name]
+    old = kind.from_pretrained(saved, model_max_length=77)
+    old.add_tokens(["<newtok>", "qqq"])
+    steps = 8
+    for at in range(steps):
+        old.save_pretrained(tmp_path / f"old{at}")
+    command = [sys.executable, "-c", KILLED, str(saved), str(tmp_path / "old"), str(steps), name]
+    subprocess.run(command, check=True, cwd=Path(__file__).resolve().parents[2])
+    new = kind.from_pretrained(saved)
+    both = [(one("a <newtok> qqq")["input_ids"], one.model_max_length, len(one)) for one in (old, new)]
+    found = []
+    for at in range(steps):
+        left = kind.from_pretrained(tmp_path / f"old{at}")
+        found.append(both.index((left("a <newtok> qqq")["input_ids"], left.model_max_length, len(left))))
+    assert found == sorted(found)
+    assert set(found) == {0, 1}
+
+
+@CLASSES
+def test_a_folder_that_cannot_be_written_to_is_our_error(cls: Any, saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    tokenizer = cls.from_pretrained(saved)
+    with pytest.raises(CheckpointError, match=r"cannot save a tokenizer to .*: Not a directory; make room or choose"):
+        tokenizer.save_pretrained(tmp_path / "file" / "inside")
+    with pytest.raises(CheckpointError, match=r"cannot save sentencepiece\.bpe\.model to .*: No such file"):
+        tokenizer.save_vocabulary(tmp_path / "nowhere")
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

@@ -34,8 +34,10 @@ CORE_ONLY_IN = {
 }
 # Inside the core a module imports from rows above its own, or from its own entry. Types for checkers only are exempt.
 LAYERS = (
-    ("errors", "wording"),
-    ("arguments", "atomic_files", "importing", "placement", "positions"),
+    ("wording",),
+    ("errors",),
+    ("bounded_files",),
+    ("arguments", "atomic_files", "hub_answers", "importing", "placement", "positions"),
     ("hub", "uploads"),
     ("config_checks",),
     ("config_base",),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from xlmr_core.atomic_files import finish_interrupted
 from xlmr_core.bounded_files import is_there
 from xlmr_core.checkpoints.reading import holds_model, open_file
 from xlmr_core.config import XLMRobertaConfig, config_class_of, read_config_json
@@ -84,7 +85,18 @@ class Found:
 
     def open(self, part: str | None = None) -> Checkpoint:
         """The checkpoint; see :func:`open_checkpoint`. Without ``part`` its own."""
-        return open_file(self.path, self.format, self.part if part is None else part)
+        found, wanted = self, self.part if part is None else part
+        while True:
+            state = _state(found.path)
+            try:
+                return open_file(found.path, found.format, wanted)
+            except CheckpointError:
+                # A save may have replaced what was found before it could be opened.
+                row = found.format
+                now = row.find(found.path.parent) if _state(found.path) != state or state is None else None
+                if now is None or (now == found.path and _state(now) is None):
+                    raise
+                found = replace(found, path=now)
 
     def config_values(self, part: str | None = None) -> dict[str, Any]:
         """The content of its ``config.json``, or what the weights say where that does not name an architecture.
@@ -100,6 +112,15 @@ class Found:
         return config_class_of(values).from_dict(values)
 
 
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is replaced; ``None`` where there is none."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_mtime_ns, state.st_size
+
+
 def find(path: str | os.PathLike[str], format: str | None = None) -> Found:
     """Look for a checkpoint. A file is known by its content, whatever its name.
 
@@ -112,6 +133,7 @@ def find(path: str | os.PathLike[str], format: str | None = None) -> Found:
         CheckpointError: if there are no such weights.
     """
     path = Path(path)
+    finish_interrupted(path if path.is_dir() else path.parent)
     formats = tuple(FORMATS.values()) if format is None else (format_of(format),)
     if path.is_dir():
         path = transformer_folder(path)

@@ -22,7 +22,7 @@ from xlmr_core.formats.tensors import FLOAT_TAGS, RawTensor, TensorInfo
 from xlmr_core.heads import model_class_name
 from xlmr_core.parameters import HEAD_PARTS, WORD_EMBEDDINGS, Parameter, Role, parameters
 from xlmr_core.quantization import Scheme
-from xlmr_core.wording import number
+from xlmr_core.wording import number, seen
 
 __all__ = [
     "OLD_BUFFERS",
@@ -189,7 +189,7 @@ class LoadReport:
         lines += [f"  dropped     {row.name}: {row.why}" for row in self.dropped]
         lines += [f"  tied        {row.name} = {row.to}" for row in self.tied]
         lines += [f"  note        {note}" for note in self.notes]
-        return "\n".join(lines)
+        return "\n".join(map(seen, lines))
 
 
 def _listed(names: tuple[str, ...], most: int = 12) -> str:
@@ -287,7 +287,9 @@ def plan_load(
         _refuse_placeholder(rows[name], source, checkpoint)
     _refuse_missing(missing, rows, sources, checkpoint)
     if mismatched and not ignore_mismatched_sizes:
-        raise MismatchError("\n".join(_mismatch_message(row, sources[row.name], checkpoint) for row in mismatched))
+        raise MismatchError(
+            "\n".join(seen(_mismatch_message(row, sources[row.name], checkpoint)) for row in mismatched)
+        )
     wrong = tuple(Mismatched(row.name, row.shape, checkpoint.info(sources[row.name]).shape) for row in mismatched)
 
     used = set(sources.values())

@@ -1,22 +1,30 @@
 """Saving a checkpoint of any format: a file of weights, or several and an index.
 
 Where a folder holds both, the single file is the checkpoint, as for the original library. Saving relies on that:
-whatever is killed when, the folder holds the old checkpoint or the new one. The file that decides is replaced or
-removed in one step, and only after it the files that no longer count are removed.
+whatever is killed when, the folder holds the old checkpoint or the new one, and of several that save at once the last
+to finish leaves its own, whole. All files are complete before the first takes its place; names are chosen and files
+renamed by one process at a time (``atomic_files.py``); the file that decides is replaced or removed after what it
+needs, and only then those that the old index named are removed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import re
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from xlmr_core.atomic_files import atomic_path, replaced, write_atomically
+from xlmr_core.atomic_files import (
+    Temporaries,
+    locked,
+    named_by,
+    put_in_place,
+    remove_abandoned,
+    saving_to,
+    settle,
+)
 from xlmr_core.checkpoints.found import format_of
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError
@@ -24,8 +32,6 @@ from xlmr_core.formats import FORMATS, Format, Model
 from xlmr_core.formats.tensors import LazyTensor, TensorSource, as_lazy
 
 __all__ = ["save_checkpoint", "save_tensors"]
-
-_ABANDONED_AFTER = 3600.0  # seconds without a write, after which a temporary file belongs to a save that was killed
 
 
 def save_checkpoint(
@@ -97,47 +103,59 @@ def _save(
     stored = format.encode({name: as_lazy(source) for name, source in tensors.items()}, model)
     total = sum(tensor.nbytes for tensor in stored.values())
     groups = _split(stored, limit) if format.index else [list(stored)]
-    beside = {folder / name: content for name, content in together.items()}
-    new: list[Path] = []
-    try:
+    with saving_to(folder, f"{total} bytes"):
         folder.mkdir(parents=True, exist_ok=True)
-        if len(groups) <= 1:
-            with atomic_path(folder / format.single, together=beside) as temporary:
-                write(temporary, stored, model)
-            names = [format.single]
-        else:
-            names = _free_shard_names(folder, format, len(groups))
-            for name, group in zip(names, groups, strict=True):
-                new.append(folder / name)
-                with atomic_path(folder / name) as temporary:
-                    write(temporary, {tensor: stored[tensor] for tensor in group}, model._replace(sharded=True))
-            index = {
-                "metadata": {
-                    "total_parameters": sum(math.prod(tensor.shape) for tensor in stored.values()),
-                    "total_size": total,
-                },
-                "weight_map": {tensor: name for name, group in zip(names, groups, strict=True) for tensor in group},
-            }
-            # While a single file is there it is the checkpoint: its removal makes the index count.
-            single = folder / format.single
-            text = (json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
-            write_atomically(folder / format.index, text, together=None if single.exists() else beside)
-            new.clear()
-            if single.exists():
-                with replaced(beside):
-                    single.unlink()
-    except CheckpointError:
-        raise
-    except OSError as error:
-        why = " ".join(str(error.strerror or error).split())  # HDF5 speaks in several lines
-        raise CheckpointError(
-            f"cannot save {total} bytes to {folder}: {why}; make room or choose another folder (what was there before "
-            "is intact)"
-        ) from error
-    finally:
-        for path in new:
-            path.unlink(missing_ok=True)
-    _remove_stale(folder, format, set(names))
+        with Temporaries(folder) as shards, Temporaries(folder) as files:
+            for number, group in enumerate(groups, 1):
+                name = format.single if len(groups) == 1 else _shard_name(format, number, len(groups))
+                whole = model if len(groups) == 1 else model._replace(sharded=True)
+                write(shards.new(name), {tensor: stored[tensor] for tensor in group}, whole)
+                settle(shards.paths[name])
+            for name, content in together.items():
+                files.write(name, content)
+            with locked(folder):
+                if len(groups) <= 1:
+                    return [_put_single(files, shards, format)]
+                return _put_shards(files, shards, format, groups, stored)
+
+
+def _put_single(files: Temporaries, weights: Temporaries, format: Format) -> Path:
+    """A single file counts as soon as it is there; then the index goes, and what it named."""
+    stale = _indexed(files.folder, format)
+    files.paths[format.single] = weights.paths.pop(format.single)
+    put_in_place(files, stale=stale)
+    remove_abandoned(files)
+    return files.folder / format.single
+
+
+def _put_shards(
+    files: Temporaries,
+    shards: Temporaries,
+    format: Format,
+    groups: list[list[str]],
+    stored: Mapping[str, LazyTensor],
+) -> list[Path]:
+    """Shards under names that are free, and an index that names them. While a single file is there it is the
+    checkpoint: its removal makes the index count.
+    """
+    assert format.index
+    folder = files.folder
+    stale = [name for name in _indexed(folder, format) if name != format.index]
+    names = _free_shard_names(folder, format, len(groups))
+    index = {
+        "metadata": {
+            "total_parameters": sum(math.prod(tensor.shape) for tensor in stored.values()),
+            "total_size": sum(tensor.nbytes for tensor in stored.values()),
+        },
+        "weight_map": {tensor: name for name, group in zip(names, groups, strict=True) for tensor in group},
+    }
+    small, files.paths = files.paths, {}
+    files.write(format.index, (json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+    in_order = dict(zip(names, shards.paths.values(), strict=True))
+    shards.paths = {}
+    files.paths = {**in_order, **small, **files.paths}
+    put_in_place(files, remove=[format.single], stale=stale)
+    remove_abandoned(files, keep=names)
     return [folder / name for name in names]
 
 
@@ -169,29 +187,28 @@ def _split(tensors: Mapping[str, LazyTensor], limit: int) -> list[list[str]]:
     return groups
 
 
+def _shard_name(format: Format, number: int, count: int, revision: int = 1) -> str:
+    single = Path(format.single)
+    stem = single.stem if revision == 1 else f"{single.stem}-r{revision}"
+    return f"{stem}-{number:05d}-of-{count:05d}{single.suffix}"
+
+
 def _free_shard_names(folder: Path, format: Format, count: int) -> list[str]:
     """Names for shards of which none is taken: to overwrite a shard of the old checkpoint would make a mixture."""
-    single = Path(format.single)
     revision = 1
     while True:
-        stem = single.stem if revision == 1 else f"{single.stem}-r{revision}"
-        names = [f"{stem}-{number:05d}-of-{count:05d}{single.suffix}" for number in range(1, count + 1)]
-        if not any((folder / name).exists() for name in names):
+        names = [_shard_name(format, number, count, revision) for number in range(1, count + 1)]
+        if not any(os.path.lexists(folder / name) for name in names):
             return names
         revision += 1
 
 
-def _remove_stale(folder: Path, format: Format, current: set[str]) -> None:
-    # The index first, so that it never names a shard that is gone. What cannot be removed does no harm: nothing refers
-    # to it.
-    stem, suffix = re.escape(Path(format.single).stem), re.escape(Path(format.single).suffix)
-    shard = re.compile(rf"{stem}(-r\d+)?-\d{{5}}-of-\d{{5}}{suffix}")
-    temporary = re.compile(rf"\.{stem}.*{suffix}(\.index\.json)?\..*\.tmp")
-    with contextlib.suppress(OSError):
-        if format.index and format.single in current:
-            (folder / format.index).unlink(missing_ok=True)
-        for file in folder.iterdir():
-            stale = shard.fullmatch(file.name) and file.name not in current
-            abandoned = temporary.fullmatch(file.name) and time.time() - file.stat().st_mtime > _ABANDONED_AFTER
-            if stale or abandoned:
-                file.unlink(missing_ok=True)
+def _indexed(folder: Path, format: Format) -> list[str]:
+    """The index of the checkpoint in a folder, and the shards that it names: the index first, so that it never names
+    one that is gone. A file that no index names is not ours to remove.
+    """
+    if not format.index or not (folder / format.index).is_file():
+        return []
+    single = Path(format.single)
+    shard = re.compile(rf"{re.escape(single.stem)}(-r\d+)?-\d{{5}}-of-\d{{5}}{re.escape(single.suffix)}")
+    return [format.index, *sorted(filter(shard.fullmatch, named_by(folder / format.index)))]

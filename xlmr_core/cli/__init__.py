@@ -8,6 +8,7 @@ heavy is imported before the arguments are parsed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ from xlmr_core.cli.progress import silence_downloads
 from xlmr_core.cli.terminal import say, speaking
 from xlmr_core.cli.words import listed
 from xlmr_core.errors import XLMRError
-from xlmr_core.wording import nearest
+from xlmr_core.hub_answers import is_left_alone
+from xlmr_core.wording import nearest, seen
 
 __all__ = ["COMMANDS", "main"]
 
@@ -42,6 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     It is 0, 2 for a user's mistake, 130 for Ctrl-C, or 141 for a reader that went away.
     """
+    status = _status(argv)
+    if is_left_alone():
+        # The interpreter would wait for the threads of the hub's package, which wait for a hub that does not answer.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(status)
+    return status
+
+
+def _status(argv: Sequence[str] | None) -> int:
     with speaking():
         try:
             status = _run(list(sys.argv[1:] if argv is None else argv))
@@ -55,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return BROKEN_PIPE
         except OSError as error:
-            say("error", str(error))
+            say("error", seen(str(error)))
             return USER_ERROR
         except KeyboardInterrupt:
             return INTERRUPTED
@@ -78,7 +91,7 @@ def _run(words: list[str]) -> int:
     try:
         status: int = COMMANDS[words[0]].execute(arguments)
     except XLMRError as error:
-        raise XLMRError(parser.in_place(str(error))) from error
+        raise type(error)(parser.in_place(str(error))) from error
     return status
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from xlmr_core.cli.parser import MODEL, add_format, add_head, add_part, add_progress, backend, one_of
 from xlmr_core.cli.progress import ProgressBar
-from xlmr_core.cli.terminal import say, show
+from xlmr_core.cli.terminal import print_json, say, show
 from xlmr_core.cli.words import as_json, comparison_lines, listed, nbytes_text
 from xlmr_core.wording import counted
 
@@ -98,7 +98,7 @@ def execute(arguments: argparse.Namespace) -> int:
     for sentence in _sentences(done, arguments.in_place):
         say("", sentence)
     if arguments.format == "json":
-        print(as_json(done))
+        print_json(as_json(done))
     else:
         _print(done)
     return 0 if done.comparison is None or done.comparison.equal else 1

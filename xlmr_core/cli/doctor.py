@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from xlmr_core.cli.parser import MODEL, add_format, add_head, add_part, add_progress
 from xlmr_core.cli.progress import ProgressBar
-from xlmr_core.cli.terminal import show
+from xlmr_core.cli.terminal import print_json, show
 from xlmr_core.cli.words import as_json
 from xlmr_core.wording import counted
 
@@ -45,7 +45,7 @@ def execute(arguments: argparse.Namespace) -> int:
     with ProgressBar(arguments.progress) as progress:
         found = diagnose(arguments.path, head=arguments.head, part=arguments.part, progress=progress)
     if arguments.format == "json":
-        print(as_json(found, healthy=found.healthy))
+        print_json(as_json(found, healthy=found.healthy))
     else:
         _print(found, arguments.in_place)
     return 0 if found.healthy else 1

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from xlmr_core.cli.parser import MODEL, add_format, add_head, add_part, add_progress
-from xlmr_core.cli.terminal import show
+from xlmr_core.cli.terminal import print_json, show
 from xlmr_core.cli.words import as_json, listed, nbytes_text, number_text
 from xlmr_core.wording import counted
 
@@ -42,7 +42,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
     found = inspect_model(arguments.path, head=arguments.head, part=arguments.part)
     if arguments.format == "json":
-        print(as_json(found))
+        print_json(as_json(found))
     else:
         for line in lines(found, arguments.in_place):
             show(line, 15)

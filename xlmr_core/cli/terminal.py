@@ -9,7 +9,6 @@ import contextlib
 import io
 import logging
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -20,31 +19,33 @@ from typing import TextIO
 
 from xlmr_core.cli import sieve
 from xlmr_core.cli.progress import stepping_aside
+from xlmr_core.wording import seen, seen_in_json
 
-__all__ = ["quietly", "say", "seen", "show", "speaking"]
+__all__ = ["print_json", "quietly", "say", "show", "speaking"]
 
 # The backends whose frameworks tell of their start, and the variable with which a user says how much to hear of it.
 TALKATIVE = ("tf",)
 LOG_LEVEL, ERRORS_ONLY = "TF_CPP_MIN_LOG_LEVEL", "2"
 # Whose log messages are shown.
 PACKAGES = ("xlmr_core", "xlmr_torch", "xlmr_tf", "xlmr_flax")
-# Control characters but for tab and line end, and those that turn the direction of writing.
-COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 # A narrower terminal breaks the lines itself.
 LEAST_WIDTH = 40
 
 
 def say(kind: str, text: str) -> None:
-    """Say something on standard error, such as ``xlmr: error: ...``; ``kind`` may be empty."""
+    """Say something on standard error, such as ``xlmr: error: ...``; ``kind`` may be empty. What stands in further
+    lines is indented, as only what the command says begins at the left.
+    """
     if sys.stderr is None:
         return
+    words = seen(text, lines=True).replace("\n", "\n  ")
     with stepping_aside(), contextlib.suppress(OSError):  # nobody is there to be told
-        print(f"xlmr: {kind + ': ' if kind else ''}{seen(text)}", file=sys.stderr, flush=True)
+        print(f"xlmr: {kind + ': ' if kind else ''}{words}", file=sys.stderr, flush=True)
 
 
 def show(text: str = "", indent: int = 0) -> None:
     """Print a line. On a terminal it is wrapped, and what follows its first row is indented."""
-    text = seen(text).replace("\n", "\\n")
+    text = seen(text)
     if text and sys.stdout.isatty():
         width = max(LEAST_WIDTH, shutil.get_terminal_size().columns)
         lead = len(text) - len(text.lstrip())
@@ -60,9 +61,9 @@ def show(text: str = "", indent: int = 0) -> None:
     print(text)
 
 
-def seen(text: str) -> str:
-    """A text with the characters written out that a terminal takes for commands; line ends and tabs stay."""
-    return COMMANDS.sub(lambda found: ascii(found[0])[1:-1], text)
+def print_json(text: str) -> None:
+    """Print JSON, for programs or for people."""
+    print(seen_in_json(text))
 
 
 @contextlib.contextmanager
@@ -139,4 +140,4 @@ class _Handler(logging.Handler):
     """Log messages of this library as the command says things."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.levelname.lower(), record.getMessage())
+        say(record.levelname.lower(), seen(record.getMessage()))

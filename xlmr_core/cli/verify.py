@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from xlmr_core.backends import BACKENDS
 from xlmr_core.cli.parser import MODEL, add_backend, add_format, add_head, add_progress, backend
 from xlmr_core.cli.progress import ProgressBar
-from xlmr_core.cli.terminal import quietly, show
+from xlmr_core.cli.terminal import print_json, quietly, show
 from xlmr_core.cli.words import as_json, comparison_lines
 
 __all__ = ["DESCRIPTION", "SUMMARY", "USAGE", "add_arguments", "execute"]
@@ -61,7 +61,7 @@ def execute(arguments: argparse.Namespace) -> int:
     with quietly(*arguments.backend), ProgressBar(arguments.progress) as progress:
         found = compare(arguments.a, arguments.b, head=arguments.head, backends=arguments.backend, progress=progress)
     if arguments.format == "json":
-        print(as_json(found, equal=found.equal))
+        print_json(as_json(found, equal=found.equal))
     else:
         show(f"first    {found.a}", 9)
         show(f"second   {found.b}", 9)

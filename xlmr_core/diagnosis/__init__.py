@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from xlmr_core.atomic_files import interrupted
 from xlmr_core.checkpoints.model_files import find_model, open_model
 from xlmr_core.diagnosis import settings, weights
-from xlmr_core.diagnosis.examined import Examined, Remark, in_words
+from xlmr_core.diagnosis.examined import Examined, Remark, in_words, listed
 from xlmr_core.errors import CheckpointError, ConfigError, TokenizerError
 from xlmr_core.probe import Progress
+from xlmr_core.wording import number
 
 __all__ = ["CHECKS", "Check", "Diagnosis", "Finding", "diagnose"]
 
@@ -100,6 +103,13 @@ def diagnose(
     Raises:
         ModelNotFoundError: if there is no such model. Whatever is wrong with it is a finding and no error.
     """
+    waiting = _waiting(Path(name_or_path))
+    if waiting:
+        what = (
+            f"a save was killed between its files: {listed(list(waiting))} {number(waiting, 'is', 'are')} not in place"
+        )
+        remedy = "load the model or save it again: either puts the rest in place"
+        return Diagnosis(os.fspath(name_or_path), ("opens",), (Finding("opens", True, what, remedy),))
     path = find_model(name_or_path)
     try:
         files = open_model(path, head=head, part=part)
@@ -117,3 +127,8 @@ def diagnose(
                 findings.append(Finding(check.name, True, *in_words(error)))
     findings.sort(key=lambda finding: not finding.is_ill)
     return Diagnosis(str(files.checkpoint.path), ("opens", *(check.name for check in CHECKS)), tuple(findings))
+
+
+def _waiting(path: Path) -> tuple[str, ...]:
+    """The files that a save, killed between its renames, did not put in place; looking at the model would."""
+    return interrupted(path if path.is_dir() else path.parent)

@@ -719,7 +719,7 @@ class PreTrainedTokenizerBase(PushToHub, ABC):
         push_to_hub: bool = False,
         **kwargs: Any,
     ) -> tuple[str, ...]:
-        """Write the tokenizer's files into a folder: all are complete before the first takes its place.
+        """Write the tokenizer's files into a folder, all or none, whenever it is interrupted.
 
         Files of an earlier save that this one does not write (``tokenizer.json``, the sentencepiece model,
         ``added_tokens.json``) are removed, because the next load would mix them with the new ones.
@@ -735,7 +735,8 @@ class PreTrainedTokenizerBase(PushToHub, ABC):
             the paths written.
 
         Raises:
-            TokenizerError: a folder that cannot be written as asked for.
+            TokenizerError: a folder that is a file.
+            CheckpointError: a disk that is full, or no right to write; the old files are then intact.
             TypeError: an argument that nobody knows.
         """
         names = (files.VOCAB_FILE, files.TOKENIZER_FILE, files.CONFIG_FILE, files.SPECIAL_FILE, files.ADDED_FILE)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from xlmr_core.arguments import HUB_ARGUMENTS, NOT_NEEDED, ONLY, without_published
-from xlmr_core.atomic_files import write_all_atomically
+from xlmr_core.atomic_files import saving_to, write_all_atomically
 from xlmr_core.bounded_files import is_there, refusing, why
 from xlmr_core.errors import TokenizerError
 from xlmr_core.hub import resolve
@@ -251,35 +251,46 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def make_folder(directory: str | os.PathLike[str]) -> Path:
-    """The folder to save into, made if it does not exist."""
+    """The folder to save into, made if it does not exist.
+
+    Raises:
+        TokenizerError: if it is a file.
+        CheckpointError: if the system refuses.
+    """
     folder = Path(directory)
     if folder.is_file():
         raise TokenizerError(f"expected a folder to save into, received the file {folder}; pass a folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    with saving_to(folder, "a tokenizer"):
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def replace_files(folder: Path, contents: Mapping[str, str | bytes], prefix: str | None) -> tuple[str, ...]:
-    """Write every file of a tokenizer, and remove those of an earlier save that would be read with them."""
-    paths = write_files(folder, contents, prefix)
-    for name in _SOMETIMES_WRITTEN:
-        if name not in contents:
-            _path(folder, name, prefix).unlink(missing_ok=True)
-    return paths
+    """Write every file of a tokenizer, and remove those of an earlier save that would be read with them: all or none;
+    returns their paths.
+    """
+    old = [name for name in _SOMETIMES_WRITTEN if name not in contents]
+    return write_files(folder, contents, prefix, remove=old)
 
 
-def write_files(folder: Path, contents: Mapping[str, str | bytes], prefix: str | None) -> tuple[str, ...]:
-    """Write files by name, all or none; returns their paths."""
+def write_files(
+    folder: Path, contents: Mapping[str, str | bytes], prefix: str | None, remove: Iterable[str] = ()
+) -> tuple[str, ...]:
+    """Write files by name and remove others, all or none; returns the paths of those that are there then.
+
+    Raises:
+        CheckpointError: if the system refuses; what was there before is then intact.
+    """
     written = {
-        _path(folder, name, prefix): content.encode() if isinstance(content, str) else content
+        _named(name, prefix): content.encode() if isinstance(content, str) else content
         for name, content in contents.items()
     }
-    write_all_atomically(written)
-    return tuple(str(path) for path in written)
+    write_all_atomically(folder, written, [_named(name, prefix) for name in remove])
+    return tuple(str(folder / name) for name in written)
 
 
-def _path(folder: Path, name: str, prefix: str | None) -> Path:
-    return folder / (f"{prefix}-{name}" if prefix else name)
+def _named(name: str, prefix: str | None) -> str:
+    return f"{prefix}-{name}" if prefix else name
 
 
 def dump(content: Mapping[str, Any]) -> str:
