@@ -182,10 +182,10 @@ class PretrainedConfig(PushToHub):
 
     @num_labels.setter
     def num_labels(self, num_labels: int) -> None:
-        is_number = isinstance(num_labels, int) and not isinstance(num_labels, bool)
-        if not is_number or not 1 <= num_labels <= MOST_LABELS:
-            wanted = "a positive integer" if not is_number or num_labels < 1 else "at most a million"
-            raise ConfigError(f"num_labels must be {wanted}, received {shown(num_labels)}")
+        if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 1:
+            raise ConfigError(f"num_labels must be a positive integer, received {shown(num_labels)}")
+        if num_labels > MOST_LABELS:
+            raise ConfigError(f"num_labels must be at most {MOST_LABELS}, received {shown(num_labels)}")
         if len(getattr(self, "id2label", {})) != num_labels:
             self.id2label = {index: f"LABEL_{index}" for index in range(num_labels)}
             self.label2id = _inverse(self.id2label)

@@ -51,7 +51,9 @@ def check_values(config: XLMRobertaConfig) -> None:
         ConfigError: for the first of them.
     """
     _check_ranges(config)
-    act, chunk, named = config.hidden_act, config.chunk_size_feed_forward, config.architectures
+    act, chunk = config.hidden_act, config.chunk_size_feed_forward
+    named = config.architectures
+    listed = named is None or (isinstance(named, list | tuple) and all(isinstance(name, str) for name in named))
     if isinstance(act, type):
         raise ConfigError(f"hidden_act must be a function, received the class {act.__name__}; pass an instance of it")
     _refuse(
@@ -83,10 +85,7 @@ def check_values(config: XLMRobertaConfig) -> None:
             _is_integer(chunk) and chunk >= 0,
             f"chunk_size_feed_forward must be 0 (off) or a positive number of tokens, received {shown(chunk)}",
         ),
-        (
-            named is None or (isinstance(named, list | tuple) and all(isinstance(name, str) for name in named)),
-            f"architectures must be a list of names of classes, received {shown(named)}",
-        ),
+        (listed, f"architectures must be a list of names of classes, received {shown(named)}"),
     )
 
 
