@@ -149,11 +149,12 @@ def _files(folder: Path) -> dict[Path, tuple[int, int, int]]:
 def _hub_package(repo_id: str) -> Any:
     try:
         import huggingface_hub
+        from huggingface_hub import constants  # no name of the package itself before somebody imports it
     except ImportError as error:
         raise MissingBackendError(
             f"an upload to {repo_id!r} needs huggingface_hub, which is not installed: pip install 'xlmr[hub]'"
         ) from error
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         raise UploadError(f"{repo_id!r} cannot be uploaded: the hub is switched off (HF_HUB_OFFLINE); unset it")
     return huggingface_hub
 
