@@ -22,6 +22,7 @@ __all__ = [
     "MismatchError",
     "MissingBackendError",
     "ModelNotFoundError",
+    "NoTextError",
     "TokenizerError",
     "UploadError",
     "XLMRError",
@@ -56,6 +57,10 @@ class InputError(XLMRError):
 
 class TokenizerError(XLMRError):
     """Text or tokenizer files that cannot be tokenized or read."""
+
+
+class NoTextError(TokenizerError, TypeError):
+    """Something else in the place of a text: a gap in the data, a number, an array."""
 
 
 class CheckpointError(XLMRError, OSError):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, Unpack
 
-from xlmr_core.errors import TokenizerError
+from xlmr_core.errors import NoTextError, TokenizerError
 from xlmr_core.tokenization import calling, files, settings
 from xlmr_core.tokenization.calling import (
     CallArguments,
@@ -221,10 +221,11 @@ class PreTrainedTokenizerBase(PushToHub, ABC):
             'jax'.
 
         Raises:
-            TokenizerError: something that is no text, or lengths that cannot be met.
+            NoTextError: something that is no text; a TokenizerError and a TypeError.
+            TokenizerError: lengths that cannot be met.
         """
         if text is None and text_target is None:
-            raise TokenizerError("expected a text to tokenize, received None; pass text= or text_target=")
+            raise NoTextError("expected a text to tokenize, received None; pass text= or text_target=")
         options = read_options(self, bound(calling.CALL, args, kwargs))
         words = options.is_split_into_words
         if text is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from xlmr_core.errors import TokenizerError
+from xlmr_core.errors import NoTextError, TokenizerError
 from xlmr_core.wording import shown
 
 __all__ = ["as_id", "check_text", "describe", "no_text"]
@@ -55,7 +55,7 @@ def no_text(value: Any, words: bool, row: int | None = None, wanted: str = "a te
     """
     wanted = "a list of words (is_split_into_words=True)" if words else wanted
     where = "" if row is None else f" in row {row}"
-    return TokenizerError(f"expected {wanted}, received {describe(value)}{where}; {_remedy(value, words, row)}")
+    return NoTextError(f"expected {wanted}, received {describe(value)}{where}; {_remedy(value, words, row)}")
 
 
 def _remedy(value: Any, words: bool, row: int | None) -> str:

@@ -123,6 +123,7 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
             )
         tokens = (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token)
         super().__init__(dict(zip(DEFAULT_TOKENS, tokens, strict=True)), **kwargs)
+        self.add_prefix_space = prefixed
         if add_prefix_space is not None:
             self.init_kwargs["add_prefix_space"] = add_prefix_space
         self._add_missing(added_tokens_decoder or {})
