@@ -5,5 +5,6 @@ from __future__ import annotations
 from xlmr_core.checkpoints.found import open_checkpoint, read_config
 from xlmr_core.checkpoints.saving import save_checkpoint
 from xlmr_core.formats import Checkpoint
+from xlmr_core.formats.tensors import RawTensor
 
-__all__ = ["Checkpoint", "open_checkpoint", "read_config", "save_checkpoint"]
+__all__ = ["Checkpoint", "RawTensor", "open_checkpoint", "read_config", "save_checkpoint"]

@@ -394,4 +394,4 @@ def test_a_hub_that_does_not_answer_is_waited_for_so_long(monkeypatch: pytest.Mo
 def test_what_libraries_say_is_cut_to_a_line() -> None:
     assert hub_answers.first_line(ValueError("\n a\x1b[31m\nb")) == "a\\x1b[31m"
     assert hub_answers.first_line(ValueError()) == "ValueError"
-    assert len(hub_answers.first_line(ValueError("x" * 10**6))) == 300
+    assert len(hub_answers.first_line(ValueError("x" * 10**6))) <= 300
