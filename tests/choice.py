@@ -12,15 +12,15 @@ suite takes
   case is in both, every mode has both;
 - eager TensorFlow and Flax in float64, where a wrong formula shows most, each parity case in one family; in float32
   they make the recorded calls and train. Both families make each case packed, and all of PyTorch's ways;
-- gradients in one mode a case, the modes in turn, and golden gradients in the next one; fully masked rows in every
-  mode; in a graph those that flow through packing, gathering and a memory;
+- gradients in one mode a case, the modes in turn, and golden gradients in the next one, in Keras and Flax in one family
+  a case; fully masked rows in every mode; in a graph those that flow through packing, gathering and a memory;
 - layers computed again in the backward pass in a graph for one family, eagerly for the other;
 - a dozen mistakes a backend: that all of them are noticed is tested with the reference, which makes them as a backend
   does;
 - of the golden outputs those of the reference: a backend's own would follow, as it equals the reference on the same
   inputs.
 
-``nox -s everything`` takes all of it.
+Of the benchmarks' questions the suite asks those about PyTorch. ``nox -s everything`` takes all of it.
 """
 
 from __future__ import annotations

@@ -141,8 +141,15 @@ OF_GENERATION = (
     *("return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values"),
     *("exponential_decay_length_penalty", "begin_suppress_tokens"),
 )
+# Names of one value: who gave one gave all.
+SAME_VALUE = (
+    ("num_labels", "_num_labels", "id2label", "label2id"),
+    ("dtype", "torch_dtype"),
+    ("name_or_path", "_name_or_path"),
+    ("attn_implementation", "_attn_implementation"),
+)
 # Keys that files have beside those, and that are no misspelling of any.
-NO_MISSPELLINGS = ("cls_token_id", "mask_token_id", "unk_token_id", "eos_token_ids")
+NO_MISSPELLINGS = ("type", "cls_token_id", "mask_token_id", "unk_token_id", "eos_token_ids")
 
 
 def known_names(config: _Values) -> set[str]:
@@ -215,19 +222,21 @@ def suggestion(name: str, known: Iterable[str], otherwise: str = "check the spel
 
 
 def misspelt_keys(given: Collection[str], meant: Collection[str]) -> dict[str, str]:
-    """The keys that mean nothing and are at most two letters away from one that would and is not given, with that one.
+    """The keys that mean nothing, where the nearest that does is at most two letters away and not given, with that one.
 
     Args:
         given: all keys of a configuration.
         meant: those that its class reads.
     """
-    absent = sorted(name for name in meant if name not in given)
+    said = {*given, *(name for names in SAME_VALUE if any(name in given for name in names) for name in names)}
+    # Of two that are as near, the one that is not given is meant.
+    known = sorted(meant, key=lambda name: (name in said, name))
     found = {}
-    for key in given:
+    for key in sorted(given):
         if key not in meant and key not in UNREAD and key not in OF_GENERATION and key not in NO_MISSPELLINGS:
             # Of a short word, two letters make another word.
             most = 1 if len(key) < 6 else 2
-            near = min(absent, key=lambda name: letters_apart(key, name, most), default=None)
-            if near is not None and letters_apart(key, near, most) <= most:
+            near = min(known, key=lambda name: letters_apart(key, name, most))
+            if near not in said and letters_apart(key, near, most) <= most:
                 found[key] = near
     return found

@@ -223,7 +223,7 @@ def check_range(name: str, values: NDArray[Any], low: int, high: int, meaning: s
 
 def place_of(found: NDArray[Any]) -> str:
     """Where the first true value stands, in words: the row, and the position in it."""
-    first = [int(indices[0]) for indices in found.nonzero()]
+    first = [int(indices[0]) for indices in found.nonzero() if indices.size]
     words = ("row", "position") if len(first) < 3 else ("row", *["index"] * (len(first) - 2), "position")
     return " in " + ", ".join(f"{word} {index}" for word, index in zip(words, first, strict=False)) if first else ""
 

@@ -12,7 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, TypeVar, overload
 
 from xlmr_core.config_base import SHARED_DEFAULTS, PretrainedConfig, check_name, read_config_json
-from xlmr_core.config_checks import ACTIVATIONS, POSITION_EMBEDDING_TYPES, check_values, layers_from_the_first
+from xlmr_core.config_checks import (
+    ACTIVATIONS,
+    POSITION_EMBEDDING_TYPES,
+    check_together,
+    check_values,
+    layers_from_the_first,
+)
 from xlmr_core.errors import ConfigError
 from xlmr_core.positions import max_tokens
 from xlmr_core.wording import an, shown
@@ -63,7 +69,8 @@ class XLMRobertaConfig(PretrainedConfig):
             kept and written back.
 
     Raises:
-        ConfigError: for values that no model can be built from.
+        ConfigError: for a value that no model can be built from. That values do not go together (``hidden_size`` and
+            ``num_attention_heads``) is an error where a model is built, so that they can be set one after the other.
     """
 
     model_type: str = "xlm-roberta"
@@ -118,7 +125,10 @@ class XLMRobertaConfig(PretrainedConfig):
             if model_type != own and own in self.accepted_model_types:
                 self.model_type = model_type
         super().__init__(**kwargs)
-        self.validate()
+        # Which values go together is looked at when a model is built: the next line of a script may change one.
+        super().validate()
+        check_values(self)
+        self.pruned_heads = layers_from_the_first(self.pruned_heads, num_hidden_layers)
 
     @classmethod
     def _check_model_type(cls, model_type: str) -> None:
@@ -182,8 +192,9 @@ class XLMRobertaConfig(PretrainedConfig):
 
     def validate(self) -> None:
         super().validate()
-        self.pruned_heads = layers_from_the_first(self.pruned_heads, self.num_hidden_layers)
         check_values(self)
+        self.pruned_heads = layers_from_the_first(self.pruned_heads, self.num_hidden_layers)
+        check_together(self)
 
 
 class XLMRobertaXLConfig(XLMRobertaConfig):
@@ -331,8 +342,9 @@ class AutoConfig:
         Raises:
             ConfigError: for a class of another kind or type, or a type that is known.
         """
-        if not (isinstance(config, type) and issubclass(config, XLMRobertaConfig)):
-            received = config.__name__ if isinstance(config, type) else an(type(config).__name__)
+        given: Any = config
+        if not (isinstance(given, type) and issubclass(given, XLMRobertaConfig)):
+            received = given.__name__ if isinstance(given, type) else an(type(given).__name__)
             raise ConfigError(
                 f"AutoConfig.register expects a class derived from XLMRobertaConfig or XLMRobertaXLConfig, received "
                 f"{received}; the models here are built from these"
@@ -365,6 +377,7 @@ def config_class_of(values: Mapping[str, Any]) -> type[XLMRobertaConfig]:
     if not isinstance(model_type, str) or model_type not in CONFIG_CLASSES:
         raise ConfigError(
             f"expected a config.json with model_type {', '.join(map(repr, CONFIG_CLASSES))}, received "
-            f"{shown(model_type)}; this library holds XLM-RoBERTa only (AutoConfig.register makes a class of your own known)"
+            f"{shown(model_type)}; this library holds XLM-RoBERTa only (AutoConfig.register makes a class of your own "
+            "known)"
         )
     return CONFIG_CLASSES[model_type]

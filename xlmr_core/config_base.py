@@ -74,8 +74,8 @@ class PretrainedConfig(PushToHub):
                 f"{cls.__name__} expects numbers, received the name {str(args[0])!r}; to read what it names, use "
                 f"{cls.__name__}.from_pretrained({str(args[0])!r})"
             )
-        given = {*kwargs, *_positional_names(cls)[: len(args)]}
-        misspelt = misspelt_keys(given, _argument_names(cls)) if kwargs else {}
+        given = {*kwargs, *_positional_names(cls.__init__)[: len(args)]}
+        misspelt = misspelt_keys(given, _argument_names(cls.__mro__)) if kwargs else {}
         if misspelt:
             keys, meant = ", ".join(map(repr, misspelt)), " and ".join(map(repr, dict.fromkeys(misspelt.values())))
             warn_caller(f"{cls.__name__} reads no {keys} and keeps it as it is; did you mean {meant}?", ConfigWarning)
@@ -181,9 +181,10 @@ class PretrainedConfig(PushToHub):
 
     @num_labels.setter
     def num_labels(self, num_labels: int) -> None:
-        if isinstance(num_labels, bool) or not isinstance(num_labels, int) or not 1 <= num_labels <= MOST_LABELS:
-            wanted = "a positive integer" if not isinstance(num_labels, int) or num_labels < 1 else "at most a million"
-            raise ConfigError(f"num_labels must be {wanted}, received {shown(num_labels)}")
+        if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 1:
+            raise ConfigError(f"num_labels must be a positive integer, received {shown(num_labels)}")
+        if num_labels > MOST_LABELS:
+            raise ConfigError(f"num_labels must be at most {MOST_LABELS}, received {shown(num_labels)}")
         if len(getattr(self, "id2label", {})) != num_labels:
             self.id2label = {index: f"LABEL_{index}" for index in range(num_labels)}
             self.label2id = _inverse(self.id2label)
@@ -257,11 +258,12 @@ class PretrainedConfig(PushToHub):
                 "read a file or a name with from_pretrained(...)"
             )
         return_unused = kwargs.pop("return_unused_kwargs", False)
-        known = known_names(cls()) | _argument_names(cls) | set(config_dict)
+        known = known_names(cls()) | _argument_names(cls.__mro__) | set(config_dict)
         unused = {key: value for key, value in kwargs.items() if key not in known}
         if not return_unused:
             refuse_unknown(unused, known, cls.__name__)
         config = cls(**_merged(config_dict, {key: value for key, value in kwargs.items() if key in known}))
+        config.validate()
         if return_unused:
             # As published, the dtype comes back too: it is an argument of a model's from_pretrained as well.
             asked = [kwargs[key] for key in ("dtype", "torch_dtype") if kwargs.get(key) is not None]
@@ -530,17 +532,19 @@ def check_name(name_or_path: object, caller: str) -> None:
 
 
 @functools.cache
-def _positional_names(config_class: type[PretrainedConfig]) -> tuple[str, ...]:
-    """The names of what a configuration class takes by position."""
-    code = getattr(config_class.__init__, "__code__", None)
+def _positional_names(constructor: Callable[..., None]) -> tuple[str, ...]:
+    """The names of what the constructor of a class takes by position."""
+    code = getattr(constructor, "__code__", None)
     return () if code is None else code.co_varnames[1 : code.co_argcount]
 
 
 @functools.cache
-def _argument_names(config_class: type[PretrainedConfig]) -> frozenset[str]:
-    """The names of what a configuration class reads: the arguments of its constructors, and what all have."""
+def _argument_names(classes: tuple[type, ...]) -> frozenset[str]:
+    """The names of what a configuration class, given with its bases, reads: the arguments of its constructors, and what
+    all have.
+    """
     names = {*SHARED_DEFAULTS, "id2label", "label2id", *ALIASES}
-    for part in config_class.__mro__:
+    for part in classes:
         code = getattr(vars(part).get("__init__"), "__code__", None)
         if code is not None:
             names.update(code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount])

@@ -18,6 +18,7 @@ __all__ = [
     "POSITION_EMBEDDING_TYPES",
     "PROBLEM_TYPES",
     "check_labels",
+    "check_together",
     "check_values",
     "label_map",
     "layers_from_the_first",
@@ -44,22 +45,18 @@ TOKEN_IDS = ("bos_token_id", "sep_token_id", "decoder_start_token_id")
 
 
 def check_values(config: XLMRobertaConfig) -> None:
-    """Refuse values that no model can be built from.
+    """Refuse values that are wrong by themselves.
 
     Raises:
         ConfigError: for the first of them.
     """
     _check_ranges(config)
-    act, pad, chunk = config.hidden_act, config.pad_token_id, config.chunk_size_feed_forward
+    act, chunk = config.hidden_act, config.chunk_size_feed_forward
+    named = config.architectures
+    listed = named is None or (isinstance(named, list | tuple) and all(isinstance(name, str) for name in named))
     if isinstance(act, type):
         raise ConfigError(f"hidden_act must be a function, received the class {act.__name__}; pass an instance of it")
-    checks = [
-        (
-            config.hidden_size % config.num_attention_heads == 0,
-            f"hidden_size ({config.hidden_size}) must be a multiple of num_attention_heads "
-            f"({config.num_attention_heads}); "
-            "change one of them",
-        ),
+    _refuse(
         (
             callable(act) or act in ACTIVATIONS,
             f"hidden_act must be one of {', '.join(ACTIVATIONS)} or a callable, received {shown(act)}"
@@ -77,16 +74,6 @@ def check_values(config: XLMRobertaConfig) -> None:
             f"{_near(config.problem_type, PROBLEM_TYPES)}",
         ),
         (
-            _is_integer(pad) and 0 <= pad < config.vocab_size,
-            f"pad_token_id must lie in the vocabulary of {config.vocab_size} ids, received {shown(pad)}",
-        ),
-        (
-            _is_integer(pad) and config.max_position_embeddings > pad + 1,
-            f"max_position_embeddings ({config.max_position_embeddings}) leaves no room for a token: positions start "
-            "at "
-            "pad_token_id + 1",
-        ),
-        (
             _is_number(config.layer_norm_eps) and config.layer_norm_eps > 0,
             f"layer_norm_eps must be positive, received {shown(config.layer_norm_eps)}",
         ),
@@ -95,23 +82,50 @@ def check_values(config: XLMRobertaConfig) -> None:
             f"initializer_range must not be negative, received {shown(config.initializer_range)}",
         ),
         (
-            config.is_decoder or not config.add_cross_attention,
-            "add_cross_attention=True needs is_decoder=True: only a decoder attends to an encoder's states",
-        ),
-        (
             _is_integer(chunk) and chunk >= 0,
             f"chunk_size_feed_forward must be 0 (off) or a positive number of tokens, received {shown(chunk)}",
         ),
-    ]
-    named = config.architectures
-    listed = named is None or (isinstance(named, list | tuple) and all(isinstance(name, str) for name in named))
-    checks.append((listed, f"architectures must be a list of names of classes, received {shown(named)}"))
+        (listed, f"architectures must be a list of names of classes, received {shown(named)}"),
+    )
+
+
+def check_together(config: XLMRobertaConfig) -> None:
+    """Refuse values that do not go together. A configuration that is set value by value may hold such for a while.
+
+    Raises:
+        ConfigError: for the first of them.
+    """
+    pad = config.pad_token_id
+    _refuse(
+        (
+            config.hidden_size % config.num_attention_heads == 0,
+            f"hidden_size ({config.hidden_size}) must be a multiple of num_attention_heads "
+            f"({config.num_attention_heads}); change one of them",
+        ),
+        (
+            _is_integer(pad) and 0 <= pad < config.vocab_size,
+            f"pad_token_id must lie in the vocabulary of {config.vocab_size} ids, received {shown(pad)}",
+        ),
+        (
+            _is_integer(pad) and config.max_position_embeddings > pad + 1,
+            f"max_position_embeddings ({config.max_position_embeddings}) leaves no room for a token: positions start "
+            "at pad_token_id + 1",
+        ),
+        (
+            config.is_decoder or not config.add_cross_attention,
+            "add_cross_attention=True needs is_decoder=True: only a decoder attends to an encoder's states",
+        ),
+    )
     for layer, heads in config.pruned_heads.items():
         legal = 0 <= layer < config.num_hidden_layers and all(0 <= head < config.num_attention_heads for head in heads)
-        checks.append((legal, f"pruned_heads names heads {heads} of layer {layer}, which this model does not have"))
-        checks.append(
-            (len(set(heads)) < config.num_attention_heads, f"pruned_heads leaves no attention head in layer {layer}")
+        left = len(set(heads)) < config.num_attention_heads
+        _refuse(
+            (legal, f"pruned_heads names heads {heads} of layer {layer}, which this model does not have"),
+            (left, f"pruned_heads leaves no attention head in layer {layer}"),
         )
+
+
+def _refuse(*checks: tuple[bool, str]) -> None:
     for holds, message in checks:
         if not holds:
             raise ConfigError(message)

@@ -20,6 +20,7 @@ __all__ = [
     "MismatchError",
     "MissingBackendError",
     "ModelNotFoundError",
+    "NoTextError",
     "TokenizerError",
     "UploadError",
     "XLMRError",
@@ -51,6 +52,10 @@ class InputError(XLMRError):
 
 class TokenizerError(XLMRError):
     """Text or tokenizer files that cannot be tokenized or read."""
+
+
+class NoTextError(TokenizerError, TypeError):
+    """Something else in the place of a text: a gap in the data, a number, an array."""
 
 
 class CheckpointError(XLMRError, OSError):

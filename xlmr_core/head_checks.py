@@ -154,7 +154,7 @@ def check_sample_weight(weights: Seen | None, labelled: bool, batch: int, *each:
         return
     if not labelled:
         raise InputError(f"{weights.name} weighs the losses of labels, expected labels, received none; pass both")
-    if weights.kind in (Kind.COMPLEX, Kind.OTHER):
+    if weights.kind in (Kind.TEXT, Kind.COMPLEX, Kind.OTHER):
         raise InputError(f"{weights.name} must hold numbers, received {weights.dtype_name}; convert them")
     check_shape(weights.name, weights.shape, (batch,), (batch, 1), *([(batch, *each)] if each else []))
 

@@ -69,11 +69,12 @@ def table_of(known: Mapping[str, Parameter], here: Mapping[str, Place]) -> dict[
         here: the places of the model by canonical name. Where a tied row has no place of its own, that of what it is
             tied to.
     """
-    # A place of another size is the user's too; but not one that is tied, which gets the size of the other end.
+    # A place of another size is the user's too; but not one that is tied, which gets the size of the other end, nor one
+    # that is empty, where a trainer (DeepSpeed ZeRO-3, FSDP) keeps the values elsewhere.
     rows = {
         name: row
         for name, row in known.items()
-        if name in here and (row.tied_to is not None or row.shape == here[name].shape)
+        if name in here and (row.tied_to is not None or row.shape == here[name].shape or 0 in here[name].shape)
     }
     first = {here[name].tensor: name for name in reversed(rows)}
     for name, place in here.items():

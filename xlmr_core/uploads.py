@@ -26,7 +26,7 @@ UPLOAD_ARGUMENTS: dict[str, Any] = {
     "revision": None,
 }
 # Published arguments that ask for nothing here, and those of which only some values can be served.
-UPLOAD_NOT_NEEDED = ("use_temp_dir", "max_shard_size", "safe_serialization")
+UPLOAD_NOT_NEEDED = ("use_temp_dir", "max_shard_size", "safe_serialization", "save_jinja_files")
 UPLOAD_ONLY = {
     "organization": ((None,), "it was dropped; pass repo_id='organisation/name'"),
     "repo_url": ((None,), "it was dropped; pass repo_id='organisation/name'"),
@@ -148,11 +148,12 @@ def _files(folder: Path) -> dict[Path, tuple[int, int, int]]:
 def _hub_package(repo_id: str) -> Any:
     try:
         import huggingface_hub
+        from huggingface_hub import constants
     except ImportError as error:
         raise MissingBackendError(
             f"an upload to {repo_id!r} needs huggingface_hub, which is not installed: pip install 'xlmr[hub]'"
         ) from error
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         raise UploadError(f"{repo_id!r} cannot be uploaded: the hub is switched off (HF_HUB_OFFLINE); unset it")
     return huggingface_hub
 

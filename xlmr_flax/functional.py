@@ -139,7 +139,7 @@ def _checked(module: nnx.Module, params: Mapping[str, Any], own: Mapping[str, An
                 "pass a tree such as model.params (what stands under 'params', not the variables around it)"
             )
     for path, value in given.items():
-        refuse_explicit_axes("/".join(path), value)
+        refuse_explicit_axes("/".join(map(str, path)), value)
         if tuple(value.shape) != tuple(expected[path].shape):
             raise InputError(
                 f"{'/'.join(path)} must have the shape {tuple(expected[path].shape)}, received {tuple(value.shape)}; "

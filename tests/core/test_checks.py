@@ -263,7 +263,7 @@ def test_what_is_no_ordinary_tensor_is_refused() -> None:
 def test_where_a_value_stands(shape: tuple[int, ...], index: tuple[int, ...], words: str) -> None:
     found = np.zeros(shape, bool)
     assert place_of(found) == ""
-    found[index] = found[-1] = True
+    found[index] = found.flat[-1] = True
     assert place_of(found).startswith(words)
 
 
@@ -282,7 +282,7 @@ def test_attended_padding_is_warned_of(row: list[int], warns: bool) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([[0, -2, 1]] * 2, r"labels must lie between 0 and 2, received -2; .*-100 to ignore"),
+        ([[0, -2, 1]] * 2, r"labels must lie between 0 and 2, received -2 in row 0, position 1; .*-100 to ignore"),
         ([[0, 3, 1]] * 2, r"labels must lie between 0 and 2, received 3"),
         ([[0, 1]] * 2, r"labels must have the shape \(2, 3\), received \(2, 2\)$"),
         ([0, 1], r"labels must have the shape \(2, 3\), received \(2,\); pass one for every token"),

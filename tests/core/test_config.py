@@ -343,13 +343,24 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(
     ("values", "message"), REFUSED, ids=lambda value: str(value) if isinstance(value, dict) else ""
 )
-def test_impossible_values_are_refused_at_once_and_after_they_were_set(values: dict[str, Any], message: str) -> None:
+def test_impossible_values_are_refused_when_read_and_after_they_were_set(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
-        XLMRobertaConfig(**values)
+        XLMRobertaConfig.from_dict(values)
     assert isinstance(caught.value, ValueError)
     config = XLMRobertaConfig()
     with pytest.raises(ConfigError, match=re.escape(message)):
         config.update(values)
+
+
+def test_a_value_by_itself_is_refused_at_once_and_a_pair_when_a_model_is_built() -> None:
+    with pytest.raises(ConfigError, match="hidden_act must be one of"):
+        XLMRobertaConfig(hidden_act="swiglu")
+    config = XLMRobertaConfig(hidden_size=32, vocab_size=1, pruned_heads={-1: [0, 1]})
+    with pytest.raises(ConfigError, match="hidden_size"):
+        config.validate()
+    config.num_attention_heads, config.vocab_size = 4, 100
+    config.validate()
+    assert config.pruned_heads == {11: [0, 1]}
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from tests.core.test_formats_hostile import outcome
 path, data, counts = Path(sys.argv[2]), bytearray(Path(sys.argv[3]).read_bytes()), {"read": 0, "refused": 0}
-for position in range(0, 6000, 13):
+for position in range(0, 6000, 41):
     changed = data.copy()
     changed[position] ^= 0x15
     path.write_bytes(changed)
@@ -116,7 +116,7 @@ def test_bytes_changed_in_the_structure_of_hdf5(format: str, whole: dict[str, Pa
     arguments = [str(ROOT), str(tmp_path / whole[format].name), str(whole[format]), format]
     done = subprocess.run([sys.executable, "-c", CHANGED_H5, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout) > 20
+    assert int(done.stdout) > 7  # `nox -s fuzz` changes all of them
 
 
 @pytest.mark.parametrize("format", WRITABLE)
@@ -499,7 +499,7 @@ def array(dtype: bytes = b"\xa7float32", shape: bytes = b"\x91\x02", data: bytes
         (b"\x81\xa1a" + array(dtype=b"\xa9complex64"), "an array has the dtype 'complex64'"),
         (b"\x81\xa1a\xd4\x05\x00", "an extension of type 5"),
         (b"\x81\xa1a\xc1", "no value begins with 0xc1"),
-        (b"\x81\x01\xa1a", "not a whole|none of"),
+        (b"\x81\x01\xa1a", "holds no arrays: expected parameters by name"),
         (b"\x81\xa1a" * 40, "nested more than 32 levels"),
         (b"\x81\xa2\xff\xfe\x01", "not a whole Flax file"),
     ],

@@ -204,7 +204,7 @@ def test_a_file_with_an_encoder_under_both_names_gives_the_models_own(plan: Plan
     arrays = arrays_of(CONFIG, "ForTokenClassification")
     name = "roberta.encoder.layer.0.output.dense.bias"
     for both in ({**arrays, name[8:]: arrays[name]}, {name[8:]: arrays[name], **arrays}):
-        with one_warning(name[8:], "have no place in XLMRobertaForTokenClassification"):
+        with one_warning(name[8:], "no place in XLMRobertaForTokenClassification"):
             assert plan(both, "ForTokenClassification").sources[name] == name
 
 

@@ -110,8 +110,8 @@ def test_the_published_class_is_made_once():
     assert pipeline_class(__name__, FakeRunner, "LetterCountingPipeline") is made
     assert (made.__name__, made.__module__, made.task) == ("LetterCountingPipeline", __name__, "letter-counting")
     assert ROW.summary in made.__doc__
-    count = made("a model", TOKENIZER, letters="n")
-    assert isinstance(count, Pipeline) and count.model == "a model" and count("banana") == {"n": 2}
+    count = made(("a model",), TOKENIZER, letters="n")
+    assert isinstance(count, Pipeline) and count.model == ("a model",) and count("banana") == {"n": 2}
     with pytest.raises(AttributeError, match="has no attribute 'NoSuchPipeline'"):
         pipeline_class(__name__, FakeRunner, "NoSuchPipeline")
     other = SimpleNamespace(_task_head=SimpleNamespace(auto="AutoModelForMaskedLM"))
@@ -125,9 +125,9 @@ def __getattr__(name):
 
 def test_a_pipeline_can_be_pickled(monkeypatch):
     monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or SimpleNamespace(__getattr__=__getattr__))
-    count = pipeline_class(__name__, FakeRunner, "LetterCountingPipeline")("a model", None, letters="n")
+    count = pipeline_class(__name__, FakeRunner, "LetterCountingPipeline")(("a model",), None, letters="n")
     again = pickle.loads(pickle.dumps(count))
-    assert (type(again), again.model, again.options) == (type(count), "a model", count.options)
+    assert (type(again), again.model, again.options) == (type(count), ("a model",), count.options)
 
 
 def test_tasks_are_found_by_name(monkeypatch):

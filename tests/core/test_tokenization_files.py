@@ -561,8 +561,6 @@ def test_saving_into_a_file(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TokenizerError, match="a folder"):
         XLMRobertaTokenizerFast.from_pretrained(saved).save_pretrained(tmp_path / "file")
-    with pytest.raises(TokenizerError, match="push_to_hub"):
-        XLMRobertaTokenizerFast.from_pretrained(saved).save_pretrained(tmp_path, push_to_hub=True)
 
 
 def test_reader_agrees_with_sentencepiece() -> None:

@@ -262,12 +262,17 @@ def test_a_model_without_a_pooler_gets_none_in_a_backend(tmp_path: Path) -> None
     assert [row.name for row in found.outputs] == ["last_hidden_state"]
 
 
-def test_a_backend_reads_the_weights_that_are_compared_or_none(tmp_path: Path) -> None:
-    save(tmp_path / "a", config_of("base", "Model"), "Model")
-    (tmp_path / "a" / "model.safetensors").rename(tmp_path / "a" / "mine.safetensors")
+def test_a_backend_reads_the_file_that_is_compared(pair: Callable[..., tuple[Path, Path]]) -> None:
+    def change(arrays: Arrays) -> None:
+        arrays[f"roberta.{DENSE}"] += 1
+
     pytest.importorskip("torch")
-    with pytest.raises(CheckpointError):
-        compare(tmp_path / "a" / "mine.safetensors", tmp_path / "a" / "mine.safetensors", backends=("pt", "pt"))
+    a, b = pair(change)
+    named = (b / "model.safetensors").rename(b / "named.safetensors")
+    assert compare(named, named, backends=("pt", "pt")).equal  # alone in its folder
+    mine = named.rename(a / "mine.safetensors")
+    with pytest.raises(CheckpointError, match="it would read model.safetensors; move mine.safetensors to a folder"):
+        compare(a / "model.safetensors", mine, backends=("pt", "pt"))
 
 
 def test_a_backend_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

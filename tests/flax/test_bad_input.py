@@ -85,7 +85,10 @@ MEMORY = np.zeros((2, 4, 16), np.float32)
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"input_ids": IDS + 39}, r"input_ids must lie between 0 and 40, received 44; .*vocab_size"),
+        (
+            {"input_ids": IDS + 39},
+            r"input_ids must lie between 0 and 40, received 44 in row 0, position 1; .*vocab_size",
+        ),
         ({"input_ids": IDS.tolist()}, r"input_ids must be an array of JAX or NumPy, received list; .*'jax' or 'np'"),
         ({"input_ids": IDS[0]}, r"input_ids must have the shape \(batch, length\), received \(3,\)"),
         ({"input_ids": IDS[:0]}, r"at least one sequence .*received the shape \(0, 3\)"),
@@ -150,7 +153,7 @@ def test_config_of_another_family(family: str) -> None:
     model_class = getattr(xlmr_flax, f"Flax{family}ForMaskedLM")
     with pytest.raises(ConfigError, match=rf"{family}ForMaskedLM expects an {family}Config, received {other.__name__}"):
         model_class(config)
-    with pytest.raises(ConfigError, match=r"received dict"):
+    with pytest.raises(ConfigError, match=r"received a dict"):
         model_class({"vocab_size": 3})
 
 
@@ -175,7 +178,11 @@ def test_question_answering_has_two_labels() -> None:
     [
         ("ForSequenceClassification", {"labels": np.array([0, 3])}, r"labels must lie between 0 and 2, received 3"),
         ("ForSequenceClassification", {"labels": [0, 1]}, r"labels must be an array of JAX or NumPy, received list"),
-        ("ForTokenClassification", {"labels": IDS}, r"labels must lie between 0 and 2, received 5; .*-100 to ignore"),
+        (
+            "ForTokenClassification",
+            {"labels": IDS},
+            r"labels must lie between 0 and 2, received 5 in row 0, position 1; .*-100 to ignore",
+        ),
         ("ForTokenClassification", {"labels": IDS[0]}, r"labels must have the shape \(2, 3\), received \(3,\)"),
         ("ForTokenClassification", {"labels": IDS / 10}, r"labels must hold integers here, received float\d+"),
         ("ForMaskedLM", {"labels": IDS + 39}, r"labels must lie between 0 and 40, received 44"),

@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.choice import EVERYTHING
-from tests.parity.cases import TURNS
+from tests.parity.cases import FAMILIES, TURNS
 from xlmr_core.backends import installed
 from xlmr_core.config import XLMRobertaConfig
 
@@ -177,7 +177,8 @@ def runs(names: Iterable[str], dtypes: Iterable[str] = ("float32",)) -> list[Any
 
 
 def modes_in_turn(names: Iterable[str], *, ahead: int = 0, in_all: Collection[str] = ()) -> list[Any]:
-    """Test parameters ``name, mode``: each case in one of the modes that do not compile, which take turns.
+    """Test parameters ``name, mode``: each case in one of the modes that do not compile, which take turns; in backends
+    other than PyTorch in one family, which take turns as well.
 
     Args:
         names: of cases.
@@ -189,8 +190,18 @@ def modes_in_turn(names: Iterable[str], *, ahead: int = 0, in_all: Collection[st
         pytest.param(name, *mode.values, id=f"{name}-{mode.id}", marks=mode.marks)
         for name in names
         for number, mode in enumerate(every)
-        if EVERYTHING or name in in_all or (TURNS[name] + ahead) % len(every) == number
+        if EVERYTHING
+        or name in in_all
+        or ((TURNS[name] + ahead) % len(every) == number and (TESTED == "torch" or _has_the_turn(name, ahead)))
     ]
+
+
+def _has_the_turn(name: str, ahead: int) -> bool:
+    """Whether it is the turn of a case's family: two cases of one, two of the other, so that each meets every mode."""
+    family, _, rest = name.partition("-")
+    number = FAMILIES.index(family)
+    alone = any(f"{other}-{rest}" not in TURNS for other in FAMILIES)
+    return alone or ((TURNS[name] - number) // 2 + ahead) % len(FAMILIES) == number
 
 
 def graphs(names: Iterable[str]) -> list[Any]:

@@ -14,9 +14,7 @@ DIFFERENCES = {
     "-placement.py:as_device_map": "the published attribute hf_device_map is PyTorch's",
     "-placement.py:NoValuesError": "the meta device is PyTorch's",
     "-placement.py:refuse_meta": "the meta device is PyTorch's",
-    "-parts_xlm_roberta.py": PARTS,
     "-parts_xlm_roberta_xl.py": PARTS,
-    "-published.py": "published names of PyTorch's models, which other libraries read there",
     "-plan.py:plan_by_bias": PARTS,
     "-plan.py:plan_by_biases": PARTS,
     "-attention.py:SelfAttention.num_attention_heads": PARTS,
@@ -107,7 +105,5 @@ DIFFERENCES = {
     "+serving.py": "SavedModel and LiteRT",
     "+tracking.py": "tf.train.Checkpoint asks for what is in lists; a state dict of PyTorch has it by itself",
     "+freezing.py": "Keras's own files hold what is trained; a checkpoint of PyTorch does not",
-    "+published.py": "published methods of the classes for TensorFlow",
-    "+parts_xlm_roberta.py": "published parts of the classes for TensorFlow",
     "+modeling_xlm_roberta.py:XLMRobertaMainLayer": "a published part of the classes for TensorFlow",
 }

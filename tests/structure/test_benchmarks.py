@@ -24,6 +24,7 @@ from benchmarks.__main__ import QUESTIONS, main
 from benchmarks.children import Child
 from benchmarks.harness import Absent, Case, Options, Timed
 from benchmarks.targets import TARGETS, Target
+from tests.choice import chosen
 
 TINY = Options(rounds=3, warmup=1, tiny=True)
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
@@ -311,7 +312,7 @@ for question, options in json.loads(sys.argv[1]).items():
 """
 
 
-@pytest.fixture(scope="session", params=OURS)
+@pytest.fixture(scope="session", params=chosen(list(OURS), ["PyTorch"]))
 def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """A group of questions, and the folder of what they answered."""
     work = tmp_path_factory.mktemp("benchmarks")

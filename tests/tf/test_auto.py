@@ -124,8 +124,11 @@ def test_labels_of_another_dtype_say_what_to_do(labels: Any, message: str) -> No
 @pytest.mark.parametrize(
     ("tensor", "message"),
     [
-        (lambda: tf.sparse.from_dense(IDS), r"received a sparse one; pass tf.sparse.to_dense\(input_ids\)"),
-        (lambda: tf.ragged.constant([[0, 5, 2], [0, 2]]), r"received a ragged one; pass input_ids.to_tensor\(...\)"),
+        (lambda: tf.sparse.from_dense(IDS), r"received a sparse one; pass tf.sparse.to_dense\(...\)"),
+        (
+            lambda: tf.ragged.constant([[0, 5, 2], [0, 2]]),
+            r"received a ragged one; pass input_ids.to_tensor\(pad_token_id\), and attention_mask",
+        ),
         (lambda: tf.zeros((0,)), r"at least one sequence of at least one token, received the shape \(0,\)"),
         (lambda: np.array([["a text"]]), "texts go through the tokenizer first"),
     ],

@@ -34,7 +34,11 @@ def ids(case: Case, *rows: list[int]) -> Any:
 
 @each_case
 def test_ids(case):
-    refused(case, r"input_ids must lie between 0 and 40, received 41; .*vocab_size", input_ids=ids(case, [0, 41, 2]))
+    refused(
+        case,
+        r"input_ids must lie between 0 and 40, received 41 in row 0, position 1; .*vocab_size",
+        input_ids=ids(case, [0, 41, 2]),
+    )
     refused(case, r"input_ids must lie between 0 and 40, received -1", input_ids=ids(case, [0, -1, 2]))
     refused(case, r"sequence has 23 tokens, this checkpoint takes 22 .*max_length=22", input_ids=ids(case, [4] * 23))
     for dtype in (np.float32, bool):
@@ -91,7 +95,7 @@ def test_head_masks_and_configs(case):
     config = other(**{**vars(case.config()), "model_type": None})
     with pytest.raises(ConfigError, match=rf"TF{case} expects an {case.family}Config, received {other.__name__}"):
         case.model_class(config)
-    with pytest.raises(ConfigError, match=r"received dict"):
+    with pytest.raises(ConfigError, match=r"received a dict"):
         case.model_class({"vocab_size": 3})
     config = case.config()
     config.hidden_size = 15
@@ -106,7 +110,10 @@ def test_head_masks_and_configs(case):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([[0, -2, 1], [0, 0, 0]], r"labels must lie between 0 and (40|2), received -2; .*-100 to ignore"),
+        (
+            [[0, -2, 1], [0, 0, 0]],
+            r"labels must lie between 0 and (40|2), received -2 in row 0, position 1; .*-100 to ignore",
+        ),
         ([[0, VOCABULARY, 1], [0, 0, 0]], r"labels must lie between 0 and (40|2), received 41"),
         ([[0, 1], [0, 1]], r"labels must have the shape \(2, 3\), received \(2, 2\)"),
         ([0, 1], r"labels must have the shape \(2, 3\), received \(2,\)"),

@@ -118,7 +118,7 @@ def test_a_configuration_turns_checkpointing_on():
 # ---- The parts of a model
 
 
-def part(name, *args, **kwargs):
+def part(name, /, *args, **kwargs):
     return getattr(xlmr_tf.modeling_xlm_roberta, f"TFXLMRoberta{name}")(*args, **kwargs)
 
 

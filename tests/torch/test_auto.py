@@ -125,7 +125,7 @@ def test_labels_of_another_dtype_say_what_to_do(labels: Any, message: str) -> No
     [
         (torch.tensor(IDS).to_sparse(), r"received a sparse one; pass input_ids.to_dense\(\)"),
         (
-            torch.nested.nested_tensor([torch.tensor([0, 5, 2]), torch.tensor([0, 2])]),
+            torch.nested.nested_tensor([torch.tensor([0, 5, 2]), torch.tensor([0, 2])], layout=torch.jagged),
             "received a nested one; pass .*to_padded",
         ),
         (torch.tensor([]), r"at least one sequence of at least one token, received the shape \(0,\)"),

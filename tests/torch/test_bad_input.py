@@ -91,7 +91,7 @@ def test_config_of_another_family(case: Case) -> None:
     config = other(**{**vars(case.config()), "model_type": None})
     with pytest.raises(ConfigError, match=rf"{case} expects an {case.family}Config, received {other.__name__}"):
         case.model_class(config)
-    with pytest.raises(ConfigError, match=r"received dict"):
+    with pytest.raises(ConfigError, match=r"received a dict"):
         case.model_class({"vocab_size": 3})
 
 

@@ -242,7 +242,7 @@ def test_the_command_line_without_the_gpu_it_was_told_to_use(folder):
     done = xlmr("run", "--task", "fill-mask", "--model", str(folder), "--device", "0", "<mask>")
     assert done.returncode == 2
     assert done.stderr.decode() == (
-        "xlmr: error: device 'cuda:0' asks for a CUDA GPU, PyTorch sees none here; pass device='cpu', or install a "
+        "xlmr: error: --device 'cuda:0' asks for a CUDA GPU, PyTorch sees none here; pass --device cpu, or install a "
         "CUDA build of torch\n"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ __all__ = [
 CONFIG_FILES = ("config.json", "modules.json", "0_Transformer/config.json")
 # How names of files with weights end, whoever wrote them.
 FILE_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".keras", ".msgpack")
+# One of several files of a model, which only their index makes whole.
+SHARD = re.compile(r"-\d+-of-\d+\.")
 # Of a folder with more of them none is looked into.
 MOST_FILES = 16
 # Where a folder keeps the files of a training: Lightning's.
@@ -138,6 +141,12 @@ def _by_content(folder: Path, formats: tuple[Format, ...]) -> Found:
         for path in sorted(where.glob("*"))
         if path.suffix in FILE_SUFFIXES and path.is_file()
     ]
+    shards = [path.name for path in files if SHARD.search(path.name)]
+    if shards:
+        raise CheckpointError(
+            f"{folder} has {', '.join(shards[:3])}, which are parts of a model, and no index of them; fetch it (it "
+            "ends with .index.json), or save the model again"
+        )
     if len(files) == 1 and len(formats) > 1:
         return find(files[0])
     known = [Found(path, row) for path in files[:MOST_FILES] if (row := _format_of_file(path, formats)) is not None]

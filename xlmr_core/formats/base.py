@@ -212,8 +212,8 @@ def damaged(path: Path, format: Format) -> AbstractContextManager[None]:
     """For a block that reads a file: whatever a damaged one does to it becomes a ``CheckpointError``."""
     return refusing(
         CheckpointError,
-        f"{path} is no whole file of the format {format.title} ({{why}}); it was cut short or altered, fetch or save it "
-        "again",
+        f"{path} is no whole file of the format {format.title} ({{why}}); it was cut short or altered, fetch or save "
+        "it again",
     )
 
 

@@ -114,8 +114,8 @@ class H5File:
         )
 
     def _read_name(self, root: Any) -> None:
-        """The name of the model. Texts of no fixed length lie in a heap, from which HDF5 does not return where a size in
-        it is absurd; so of them none is read.
+        """The name of the model. Texts of no fixed length lie in a heap, from which HDF5 does not return where a size
+        in it is absurd; so of them none is read.
         """
         import h5py
 
@@ -162,7 +162,7 @@ class H5File:
                         stored, unpacked = stored + sizes[0], unpacked + sizes[1]
         if stored > self._file.size or unpacked > self._file.size + MOST_UNPACKED:
             raise CheckpointError(
-                f"{self.path} ({self._file.size} bytes) holds {stored} bytes that stand for {unpacked} bytes of values; "
+                f"{self.path} ({self._file.size} bytes) holds {stored} bytes for {unpacked} bytes of values: "
                 "the same are named several times, or they are packed; save it uncompressed"
             )
 

@@ -414,7 +414,8 @@ def _key(value: Any) -> Plain:
         if part is not None and not isinstance(part, str | int | float | bytes):
             raise TypeError(f"a key must be a plain value, not {type(part).__name__}")
     is_safe = type(value) is not tuple and not (isinstance(value, int) and abs(value) > MOST_HASHED)
-    return value if is_safe else shown(value, MOST_NAME)
+    key: Plain = value if is_safe else shown(value, MOST_NAME)
+    return key
 
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}

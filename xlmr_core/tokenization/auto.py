@@ -48,13 +48,17 @@ class AutoTokenizer:
             ModelNotFoundError: no such folder or name.
             TokenizerError: files missing, damaged, or not XLM-R's.
         """
-        classes = {False: XLMRobertaTokenizer, True: XLMRobertaTokenizerFast}
-        if REGISTERED:
-            own = REGISTERED.get(_config_class(pretrained_model_name_or_path, kwargs), {})
+        classes: dict[bool, type[Any]] = {False: XLMRobertaTokenizer, True: XLMRobertaTokenizerFast}
+        kind = _config_class(pretrained_model_name_or_path, kwargs) if REGISTERED else None
+        if kind is not None:
+            own = REGISTERED.get(kind, {})
             use_fast = use_fast if use_fast in own or not own else not use_fast
             classes |= own
         found, settings = files.find_files(pretrained_model_name_or_path, kwargs)
-        return classes[use_fast](*init_inputs, **files.init_arguments(found, settings, fast=use_fast))
+        tokenizer: XLMRobertaTokenizer | XLMRobertaTokenizerFast = files.build(
+            classes[use_fast], init_inputs, found, settings, fast=use_fast
+        )
+        return tokenizer
 
     @staticmethod
     def register(

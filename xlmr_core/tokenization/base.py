@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, Unpack
 
-from xlmr_core.errors import TokenizerError
+from xlmr_core.errors import NoTextError, TokenizerError
 from xlmr_core.tokenization import calling, files, settings
 from xlmr_core.tokenization.calling import (
     CallArguments,
@@ -221,10 +221,11 @@ class PreTrainedTokenizerBase(PushToHub, ABC):
             'jax'.
 
         Raises:
-            TokenizerError: something that is no text, or lengths that cannot be met.
+            NoTextError: something that is no text; a TokenizerError and a TypeError.
+            TokenizerError: lengths that cannot be met.
         """
         if text is None and text_target is None:
-            raise TokenizerError("expected a text to tokenize, received None; pass text= or text_target=")
+            raise NoTextError("expected a text to tokenize, received None; pass text= or text_target=")
         options = read_options(self, bound(calling.CALL, args, kwargs))
         words = options.is_split_into_words
         if text is None:
@@ -557,9 +558,7 @@ class PreTrainedTokenizerBase(PushToHub, ABC):
         if isinstance(new_tokens, str | Mapping) or hasattr(new_tokens, "content"):
             new_tokens = [new_tokens]
         if not isinstance(new_tokens, Iterable):
-            raise TokenizerError(
-                f"expected a token or a list of tokens, received {type(new_tokens).__name__} {new_tokens!r}"
-            )
+            raise TokenizerError(f"expected a token or a list of tokens, received {describe(new_tokens)}")
         known_special = set(self.all_special_tokens)
         tokens = []
         for token in new_tokens:
@@ -710,7 +709,7 @@ class PreTrainedTokenizerBase(PushToHub, ABC):
             "revision": revision,
         }
         found, given = files.find_files(pretrained_model_name_or_path, kwargs)
-        return cls(*init_inputs, **files.init_arguments(found, given, fast=cls.is_fast))
+        return files.build(cls, init_inputs, found, given, fast=cls.is_fast)
 
     def save_pretrained(
         self,

@@ -14,6 +14,7 @@ import numpy as np
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization.checks import no_text
 from xlmr_core.tokenization.lengths import LengthPlan, PaddingStrategy, TruncationStrategy, as_strategy, check_side
+from xlmr_core.wording import shown
 
 __all__ = [
     "BATCH_ENCODE_PLUS",
@@ -203,7 +204,7 @@ def _plan_lengths(tokenizer: Tokenizer, asked: CallOptions) -> LengthPlan:
         if number is not None and (
             not isinstance(number, int | np.integer) or isinstance(number, bool) or number < least
         ):
-            raise TokenizerError(f"expected {name} to be an integer of at least {least}, received {number!r}")
+            raise TokenizerError(f"expected {name} to be an integer of at least {least}, received {shown(number)}")
     padding_side = asked.padding_side or tokenizer.padding_side
     check_side("padding_side", padding_side)
     check_side("truncation_side", tokenizer.truncation_side)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from xlmr_core.errors import TokenizerError
+from xlmr_core.errors import NoTextError, TokenizerError
+from xlmr_core.wording import shown
 
 __all__ = ["as_id", "check_text", "describe", "no_text"]
 
@@ -34,7 +35,7 @@ def as_id(index: Any) -> int:
     try:
         value = int(index)
     except (TypeError, ValueError, OverflowError) as error:
-        raise TokenizerError(f"expected a token id, received {type(index).__name__} {index!r}") from error
+        raise TokenizerError(f"expected a token id, received {describe(index)}") from error
     if value < 0:
         raise TokenizerError(
             f"expected token ids of at least 0, received {value}; replace the ignored labels (-100) with pad_token_id "
@@ -54,7 +55,7 @@ def no_text(value: Any, words: bool, row: int | None = None, wanted: str = "a te
     """
     wanted = "a list of words (is_split_into_words=True)" if words else wanted
     where = "" if row is None else f" in row {row}"
-    return TokenizerError(f"expected {wanted}, received {describe(value)}{where}; {_remedy(value, words, row)}")
+    return NoTextError(f"expected {wanted}, received {describe(value)}{where}; {_remedy(value, words, row)}")
 
 
 def _remedy(value: Any, words: bool, row: int | None) -> str:
@@ -81,5 +82,4 @@ def describe(value: Any) -> str:
     """Type and (shortened) value, for an error message."""
     if getattr(value, "shape", None) and hasattr(value, "dtype"):
         return f"{type(value).__name__} of shape {tuple(value.shape)} and dtype {value.dtype}"
-    shown = repr(value)
-    return f"{type(value).__name__} {shown if len(shown) <= 60 else shown[:57] + '...'}"
+    return f"{type(value).__name__} {shown(value, 60)}"

@@ -8,7 +8,6 @@ the model are read in its order, and every file that is written has that order. 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -16,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from xlmr_core.bounded_files import DAMAGE, read_bytes, read_json, why
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization import spm
 
@@ -32,6 +32,8 @@ __all__ = [
 logger = logging.getLogger("xlmr_core.tokenization")
 
 DICTIONARY_FILE = "dict.txt"
+# A line for each piece; XLM-V's 900 000 would have 20 MB.
+MOST_BYTES = 1 << 25
 # What fairseq fills a vocabulary up with, so that its size is a multiple of something: a row that no text finds.
 _FILLER = re.compile(r"madeupword\d{4}")
 _REMEDY = "take the file away that is not of this model"
@@ -85,8 +87,8 @@ def _with_order(vocab_file: Path) -> tuple[bytes, bytes]:
 def _is_a_stranger(dictionary: Path, symbols: Sequence[str], ids: int) -> bool:
     """Whether the embedding has the rows of the tokenizer beside a dictionary, and not those of the dictionary."""
     try:
-        rows = json.loads((dictionary.parent / "config.json").read_text(encoding="utf-8"))["vocab_size"]
-    except (KeyError, OSError, RecursionError, TypeError, ValueError):
+        rows = read_json(dictionary.parent / "config.json")["vocab_size"]
+    except DAMAGE:
         return False
     if rows != ids or rows == len(symbols) + len(spm.FAIRSEQ_SPECIAL) + 1:
         return False
@@ -101,9 +103,11 @@ def read_dictionary(path: Path) -> list[str]:
         TokenizerError: the file cannot be read, or is none of fairseq's.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TokenizerError(f"expected fairseq's dictionary in {path}, but it cannot be read ({error})") from error
+        lines = read_bytes(path, MOST_BYTES).decode("utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise TokenizerError(
+            f"expected fairseq's dictionary in {path}, but it cannot be read ({why(error)}); copy it again"
+        ) from error
     if lines[-1] == "":
         lines.pop()
     symbols = []
@@ -195,11 +199,11 @@ def check_json_ids(tokenizer_file: Path) -> None:
     if not (tokenizer_file.parent / DICTIONARY_FILE).is_file():
         return
     try:
-        content = json.loads(tokenizer_file.read_text(encoding="utf-8"))
+        content = read_json(tokenizer_file)
         names = [piece for piece, _ in content["model"]["vocab"]]
-    except (KeyError, OSError, RecursionError, TypeError, ValueError) as error:
+    except DAMAGE as error:
         raise TokenizerError(
-            f"expected a unigram tokenizer in {tokenizer_file}, but it is damaged or of another kind ({error!r}); "
+            f"expected a unigram tokenizer in {tokenizer_file}, but it is damaged or of another kind ({why(error)}); "
             "copy it again"
         ) from error
     check_ids(lambda index: names[index] if index < len(names) else None, len(names), tokenizer_file)

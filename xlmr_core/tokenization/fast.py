@@ -12,12 +12,14 @@ from itertools import groupby, repeat
 from pathlib import Path
 from typing import Any, ClassVar
 
+from xlmr_core.bounded_files import is_there
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization import dictionary, files, pipeline, settings, spm
 from xlmr_core.tokenization.base import PreTrainedTokenizerBase
 from xlmr_core.tokenization.calling import CallOptions, read_options, warn_if_too_long
-from xlmr_core.tokenization.checks import check_text, no_text
+from xlmr_core.tokenization.checks import check_text, describe, no_text
 from xlmr_core.tokenization.encoding import BatchEncoding
+from xlmr_core.tokenization.json_file import read_tokenizer_json
 from xlmr_core.tokenization.lengths import LengthPlan, PaddingStrategy, TruncationStrategy
 from xlmr_core.tokenization.pipeline import refusing
 from xlmr_core.tokenization.slow import XLMRobertaTokenizer
@@ -121,6 +123,7 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
             )
         tokens = (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token)
         super().__init__(dict(zip(DEFAULT_TOKENS, tokens, strict=True)), **kwargs)
+        self.add_prefix_space = prefixed
         if add_prefix_space is not None:
             self.init_kwargs["add_prefix_space"] = add_prefix_space
         self._add_missing(added_tokens_decoder or {})
@@ -200,7 +203,7 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
         if token is None:
             return None
         if not isinstance(token, str):
-            raise TokenizerError(f"expected a token (str), received {type(token).__name__} {token!r}")
+            raise TokenizerError(f"expected a token (str), received {describe(token)}")
         check_text(token)
         index = self._tokenizer.token_to_id(token)
         if index is None and (unknown := self._special.named.get("unk_token")) is not None:
@@ -428,10 +431,11 @@ def tokenizer_json_from_model(vocab_file: str | os.PathLike[str]) -> str:
 def _read(path: str | os.PathLike[str]) -> Any:
     from tokenizers import Tokenizer
 
-    if not os.path.isfile(path):
+    if not is_there(Path(path)):
         raise TokenizerError(f"expected a tokenizer.json at {path}, found no file; check the path")
+    text = read_tokenizer_json(path)
     with refusing(f"expected a tokenizer.json at {path}, but it is damaged or of another kind"):
-        return Tokenizer.from_file(os.fspath(path))
+        return Tokenizer.from_str(text)
 
 
 def _copy(tokenizer: Any) -> Any:

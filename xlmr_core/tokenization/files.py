@@ -8,14 +8,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from xlmr_core.arguments import HUB_ARGUMENTS, NOT_NEEDED, ONLY, without_published
 from xlmr_core.atomic_files import write_all_atomically
+from xlmr_core.bounded_files import is_there, refusing, why
 from xlmr_core.errors import TokenizerError
 from xlmr_core.hub import resolve
 from xlmr_core.tokenization.checks import check_text, describe
 from xlmr_core.tokenization.dictionary import DICTIONARY_FILE
+from xlmr_core.tokenization.json_file import check_added, read_json, read_tokenizer_json
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 
 __all__ = ["ADDED_FILE", "CONFIG_FILE", "SPECIAL_FILE", "TOKENIZER_FILE", "VOCAB_FILE", "TokenizerFiles", "find_files"]
@@ -45,6 +47,9 @@ _BOOKKEEPING = (
 # A tokenizer class in tokenizer_config.json that says nothing against XLM-R's ids.
 _NEUTRAL_CLASSES = ("PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend", "SentencePieceBackend")
 _ADDED_TOKENS_KEY = re.compile(r'"added_tokens"\s*:\s*(?=\[)')
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,22 @@ def init_arguments(files: TokenizerFiles, overrides: Mapping[str, Any], *, fast:
     return arguments
 
 
+def build(
+    kind: type[T], inputs: tuple[Any, ...], files: TokenizerFiles, overrides: Mapping[str, Any], *, fast: bool
+) -> T:
+    """A tokenizer of a class from its files; arguments as of :func:`init_arguments`.
+
+    Raises:
+        TokenizerError: the files do not hold one.
+    """
+    with refusing(
+        TokenizerError,
+        f"expected a tokenizer in {files.folder}, received files that make none ({{why}}); correct {CONFIG_FILE} and "
+        "the other settings there, or copy the files again",
+    ):
+        return kind(*inputs, **init_arguments(files, overrides, fast=fast))
+
+
 def _mapped_tokens(files: TokenizerFiles, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """What special_tokens_map.json says, where the caller did not say otherwise."""
     mapped = {
@@ -164,6 +185,7 @@ def tokens_by_id(listed: Mapping[Any, Any]) -> dict[int, AddedToken]:
     Raises:
         TokenizerError: an id that is none, or something that is no token.
     """
+    check_added(len(listed), "added_tokens_decoder")
     return {_added_id(index): AddedToken.of(token) for index, token in listed.items()}
 
 
@@ -182,7 +204,11 @@ def _added_id(index: Any) -> int:
 
 def _added_tokens(files: TokenizerFiles) -> dict[int, AddedToken]:
     """Id to token, from the first place that lists them: config (4.34 and later), tokenizer.json, added_tokens.json."""
-    try:
+    with refusing(
+        TokenizerError,
+        f"expected lists of added tokens in the files of {files.folder}, received something else: {{why}}; copy the "
+        "files again",
+    ):
         listed = files.config.get("added_tokens_decoder")
         if listed:
             return tokens_by_id(listed)
@@ -193,20 +219,17 @@ def _added_tokens(files: TokenizerFiles) -> dict[int, AddedToken]:
             )
         special = {str(AddedToken.of(token)) for name, token in files.special_tokens.items() if name in DEFAULT_TOKENS}
         special |= {str(AddedToken.of(token)) for token in files.special_tokens.get("additional_special_tokens", [])}
+        check_added(len(files.added_tokens), ADDED_FILE)
         for content, index in files.added_tokens.items():
             # <mask> has flags of its own, which this oldest format did not keep.
             if content != DEFAULT_TOKENS["mask_token"]:
                 tokens.setdefault(_added_id(index), AddedToken(content, special=content in special))
         return tokens
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise TokenizerError(
-            f"expected lists of added tokens in the files of {files.folder}, received something else: {error}"
-        ) from error
 
 
 def _added_tokens_of_json(path: Path) -> list[dict[str, Any]]:
     """The ``added_tokens`` of a tokenizer.json, without parsing the vocabulary (17 MB in published files)."""
-    text = _read_text(path)
+    text = read_tokenizer_json(path)
     match = _ADDED_TOKENS_KEY.search(text)
     if match is None:
         return []
@@ -214,26 +237,14 @@ def _added_tokens_of_json(path: Path) -> list[dict[str, Any]]:
         return json.JSONDecoder().raw_decode(text, match.end())[0]  # type: ignore[no-any-return]
     except (RecursionError, ValueError) as error:
         raise TokenizerError(
-            f"expected JSON in {path}, but it is damaged ({error}); download or copy it again"
+            f"expected JSON in {path}, but it is damaged ({why(error)}); download or copy it again"
         ) from error
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TokenizerError(f"expected a JSON file at {path}, but it cannot be read ({error})") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not is_there(path):
         return {}
-    try:
-        content = json.loads(_read_text(path))
-    except (RecursionError, ValueError) as error:
-        raise TokenizerError(
-            f"expected JSON in {path}, but it is damaged ({error}); download or copy it again"
-        ) from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise TokenizerError(f"expected a JSON object in {path}, received {type(content).__name__}")
     return content

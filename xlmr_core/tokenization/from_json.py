@@ -7,16 +7,17 @@ normalization table. One whose steps do something else than sentencepiece is ref
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from xlmr_core.bounded_files import DAMAGE, why
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization import dictionary, spm
+from xlmr_core.tokenization.json_file import read_tokenizer_json
 from xlmr_core.tokenization.special import AddedToken
+from xlmr_core.wording import shown
 
 __all__ = ["model_of_json", "model_of_pairs"]
 
@@ -59,11 +60,12 @@ def model_of_json(path: str | os.PathLike[str]) -> tuple[bytes, dict[int, AddedT
         TokenizerError: damaged, not XLM-R's, or with steps that sentencepiece does not know.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(read_tokenizer_json(path))
         model = content["model"]
         if model.get("type", "Unigram") != "Unigram":
             raise TokenizerError(
-                f"expected a Unigram model in {path}, received {model.get('type')!r}; this is not an XLM-R tokenizer"
+                f"expected a Unigram model in {path}, received {shown(model.get('type'))}; this is not an XLM-R "
+                "tokenizer"
             )
         steps = _steps(content.get("normalizer"), "normalizers")
         odd = _odd_steps(steps, _steps(content.get("pre_tokenizer"), "pretokenizers"))
@@ -76,15 +78,11 @@ def model_of_json(path: str | os.PathLike[str]) -> tuple[bytes, dict[int, AddedT
         tables = [base64.b64decode(step["precompiled_charsmap"]) for step in steps if step["type"] == "Precompiled"]
         pairs = [(str(piece), float(score)) for piece, score in model["vocab"]]
         added = {int(item["id"]): AddedToken.of(item) for item in content.get("added_tokens", [])}
-    except OSError as error:
-        raise TokenizerError(
-            f"expected a tokenizer.json at {path}, but it cannot be read ({error.strerror}); check the path"
-        ) from error
     except TokenizerError:
         raise
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError, binascii.Error) as error:
+    except DAMAGE as error:
         raise TokenizerError(
-            f"expected a tokenizer.json at {path}, but it is damaged ({error!r}); copy it again"
+            f"expected a tokenizer.json at {path}, but it is damaged ({why(error)}); copy it again"
         ) from error
     names = [piece for piece, _ in pairs]
     dictionary.check_ids(lambda index: names[index] if index < len(names) else None, len(names), path)
@@ -97,7 +95,9 @@ def _odd_steps(steps: list[Mapping[str, Any]], words: list[Mapping[str, Any]]) -
     odd += [str(step["type"]) for step in words if step["type"] not in _PRE_TOKENIZERS]
     replaced = [(step["pattern"].get("Regex"), step["content"]) for step in steps if step["type"] == "Replace"]
     odd += [
-        f"Replace {pattern!r} by {content!r}" for pattern, content in replaced if (pattern, content) not in _REPLACED
+        f"Replace {shown(pattern)} by {shown(content)}"
+        for pattern, content in replaced
+        if (pattern, content) not in _REPLACED
     ]
     spaces = [step for step in words if step["type"] == "Metaspace"]
     if not any(

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from xlmr_core.errors import TokenizerError
+from xlmr_core.wording import shown
 
 __all__ = [
     "NO_LIMIT",
@@ -66,19 +67,21 @@ def as_strategy(name: str, value: Any, if_true: T, if_false: T) -> T:
     except ValueError as error:
         allowed = ", ".join(repr(item.value) for item in strategies)
         raise TokenizerError(
-            f"expected {name} True, False or one of {allowed}, received {value!r}{_meant(value, strategies)}"
+            f"expected {name} True, False or one of {allowed}, received {shown(value)}{_meant(value, strategies)}"
         ) from error
 
 
 def _meant(value: Any, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(value), [str(word) for word in known], n=1)
+    near = difflib.get_close_matches(str(value)[:60], [str(word) for word in known], n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def check_side(name: str, side: Any) -> None:
     """Refuse a side that is neither 'left' nor 'right'."""
     if side not in ("left", "right"):
-        raise TokenizerError(f"expected {name} 'left' or 'right', received {side!r}{_meant(side, ('left', 'right'))}")
+        raise TokenizerError(
+            f"expected {name} 'left' or 'right', received {shown(side)}{_meant(side, ('left', 'right'))}"
+        )
 
 
 @dataclass(frozen=True)

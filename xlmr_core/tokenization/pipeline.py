@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from xlmr_core.bounded_files import why
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization import spm
 from xlmr_core.tokenization.checks import check_text
@@ -51,10 +52,10 @@ def from_model(data: bytes, source: str) -> Any:
     vocabulary = spm.xlmr_vocabulary(model)
     with refusing(f"expected a normalization table in {source}, received a damaged one; copy the file again"):
         tokenizer = assembled(vocabulary, settings, list(model.kinds.values()))
-    if settings.charsmap and settings.rule_name not in _KNOWN_RULES:
-        _check_rules(settings.charsmap, source)
-    if model.kinds.keys() - {0, 1, 2}:
-        _settle_kinds(tokenizer, model, source)
+        if settings.charsmap and settings.rule_name not in _KNOWN_RULES:
+            _check_rules(settings.charsmap, source)
+        if model.kinds.keys() - {0, 1, 2}:
+            _settle_kinds(tokenizer, model, source)
     return tokenizer
 
 
@@ -203,7 +204,11 @@ def _rules(charsmap: bytes) -> Iterator[tuple[str, str]]:
     units, texts = _units(charsmap)
     labels = np.arange(1, 256)
     nodes, prefixes = np.zeros(1, np.int64), [b""]
+    left = len(units)  # a table that leads in circles has no end
     while prefixes:
+        left -= len(prefixes)
+        if left < 0:
+            raise ValueError("a normalization table leads in circles")
         bases = _base(nodes, units)
         for number in np.flatnonzero(units[nodes] & 0x100):
             with contextlib.suppress(UnicodeDecodeError):
@@ -234,10 +239,12 @@ def refusing(message: str, inputs: Sequence[Any] = ()) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        if isinstance(error, TokenizerError) or not (
+            isinstance(error, Exception) or type(error).__name__ == "PanicException"
+        ):
             raise
         for item in inputs:
             for side in item if isinstance(item, tuple) else (item,):
                 for text in side if isinstance(side, list) else (side,):
                     check_text(text)
-        raise TokenizerError(f"{message} ({error})") from error
+        raise TokenizerError(f"{message} ({why(error)})") from error

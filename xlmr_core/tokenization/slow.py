@@ -11,16 +11,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
+from xlmr_core.bounded_files import why
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization import dictionary, files, from_json, settings, spm
 from xlmr_core.tokenization.base import PreTrainedTokenizerBase, overridden
 from xlmr_core.tokenization.calling import CallOptions, warn_of_unknown
-from xlmr_core.tokenization.checks import check_text, no_text
+from xlmr_core.tokenization.checks import check_text, describe, no_text
 from xlmr_core.tokenization.encoding import Aligned, BatchEncoding
 from xlmr_core.tokenization.finder import AddedTokens, Part
 from xlmr_core.tokenization.lengths import PaddingStrategy
 from xlmr_core.tokenization.rows import EncodedTexts, Offsets, to_columns
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
+from xlmr_core.wording import shown
 
 __all__ = ["XLMRobertaTokenizer"]
 
@@ -112,10 +114,11 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
             )
         except TypeError as error:
             raise TokenizerError(
-                f"expected sp_model_kwargs that sentencepiece knows, received {self.sp_model_kwargs}: {error}"
+                f"expected sp_model_kwargs that sentencepiece knows, received {shown(self.sp_model_kwargs)}: "
+                f"{why(error)}"
             ) from error
         except (RuntimeError, OSError, ValueError) as error:
-            raise TokenizerError(f"expected a sentencepiece model in {source}, received: {error}") from error
+            raise TokenizerError(f"expected a sentencepiece model in {source}, received: {why(error)}") from error
         self._model, self._source = model, source
         self._sp_model: Any = None
         self.fairseq_offset = _OFFSET
@@ -201,7 +204,7 @@ class XLMRobertaTokenizer(PreTrainedTokenizerBase):
         if token is None:
             return None
         if not isinstance(token, str):
-            raise TokenizerError(f"expected a token (str), received {type(token).__name__} {token!r}")
+            raise TokenizerError(f"expected a token (str), received {describe(token)}")
         index = self._added.by_text.get(token)
         if index is None:
             index = self._base_id(token)

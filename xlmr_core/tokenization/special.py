@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Self, overload
 
 from xlmr_core.errors import TokenizerError
-from xlmr_core.tokenization.checks import check_text
+from xlmr_core.tokenization.checks import check_text, describe
+from xlmr_core.wording import shown
 
 __all__ = ["DEFAULT_TOKENS", "AddedToken", "SpecialTokens", "TokenId", "TokenText"]
 
@@ -48,9 +49,7 @@ class AddedToken:
     def __post_init__(self) -> None:
         content = self.content
         if not isinstance(content, str):
-            raise TokenizerError(
-                f"expected the text of a token, received {type(content).__name__} {content!r}; pass a str"
-            )
+            raise TokenizerError(f"expected the text of a token, received {describe(content)}; pass a str")
         check_text(content)
         normalized = not self.special if self.normalized is None else self.normalized
         flags = {**{name: getattr(self, name) for name in _FLAGS}, "normalized": normalized, "special": self.special}
@@ -85,7 +84,7 @@ class AddedToken:
         if hasattr(token, "content"):
             flags = {name: getattr(token, name) for name in _FLAGS}
             return cls(token.content, **flags, special=token.special if special is None else special)
-        raise TokenizerError(f"expected a token (str or AddedToken), received {type(token).__name__} {token!r}")
+        raise TokenizerError(f"expected a token (str or AddedToken), received {describe(token)}")
 
     def to_json(self, with_special: bool = True) -> dict[str, Any]:
         """The form that ``tokenizer_config.json`` (with ``special``) and ``special_tokens_map.json`` (without) hold."""
@@ -156,14 +155,16 @@ class SpecialTokens:
                 name = "additional_special_tokens"
             if name not in (*attributes, *self.named):
                 raise TokenizerError(
-                    f"expected a special-token attribute, received {name!r}; use one of {', '.join(attributes)}"
+                    f"expected a special-token attribute, received {shown(name)}; use one of {', '.join(attributes)}"
                 )
             if name != "additional_special_tokens":
                 named[name] = _named_token(name, value)
                 given.append(named[name])
                 continue
             if not isinstance(value, list | tuple):
-                raise TokenizerError(f"expected additional_special_tokens to be a list of tokens, received {value!r}")
+                raise TokenizerError(
+                    f"expected additional_special_tokens to be a list of tokens, received {shown(value)}"
+                )
             listed = [AddedToken.of(token, special=True) for token in value]
             known = [] if replace_additional else self.additional
             additional = list({token.content: token for token in [*known, *listed]}.values())
@@ -193,7 +194,7 @@ class SpecialTokens:
 
 def _named_token(name: str, value: Any) -> AddedToken:
     if not isinstance(value, str | Mapping) and not hasattr(value, "content"):
-        raise TokenizerError(f"expected {name} to be a str or an AddedToken, received {type(value).__name__} {value!r}")
+        raise TokenizerError(f"expected {name} to be a str or an AddedToken, received {describe(value)}")
     return AddedToken.of(value, special=True)
 
 

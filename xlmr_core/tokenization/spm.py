@@ -42,11 +42,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from xlmr_core.bounded_files import read_bytes, why
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization.checks import describe
 
@@ -59,6 +59,7 @@ __all__ = [
     "SentencePieceModel",
     "Settings",
     "charsmap_of",
+    "check_charsmap",
     "has_kinds",
     "in_id_order",
     "make_model",
@@ -85,6 +86,9 @@ _PAD_TEXT = "<pad> of fairseq"
 # The score of what is in the vocabulary and never in a text: worse than any other way to spell it.
 _NEVER = -1e5
 _KIND_AT_END = re.compile(rb"\x18[\x03-\x06](?:\x0a|\x12|\x1a|\Z)")
+# The largest known vocabulary has 901 629. Both libraries put a piece into a tree letter by letter, each within the one
+# before, and long ones end the process.
+MOST_PIECES, MOST_PIECE_BYTES = 1_200_000, 4096
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -223,10 +227,10 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         TokenizerError: there is no such file.
     """
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
+        return read_bytes(path)
+    except (OSError, ValueError) as error:
         raise TokenizerError(
-            f"expected a sentencepiece model at {path}, but it cannot be read ({error.strerror}); "
+            f"expected a sentencepiece model at {path}, but it cannot be read ({why(error)}); "
             "pass vocab_file= the path of sentencepiece.bpe.model"
         ) from error
 
@@ -244,6 +248,7 @@ def scan_model(data: bytes, source: str) -> tuple[list[tuple[int, int]], Setting
     # Parts of one message add up, as everywhere in protobuf.
     trainer: bytes | None = None
     normalizer: bytes | None = None
+    denormalizer = b""
     try:
         pos, size = 0, len(data)
         while pos < size:
@@ -260,6 +265,8 @@ def scan_model(data: bytes, source: str) -> tuple[list[tuple[int, int]], Setting
                 trainer = (trainer or b"") + _as_bytes(value)
             elif number == 3:
                 normalizer = (normalizer or b"") + _as_bytes(value)
+            elif number == 5:
+                denormalizer += _as_bytes(value)
         if pos != size:
             raise _damaged(source)
         settings = _settings(trainer or b"", normalizer or b"")
@@ -285,9 +292,14 @@ def scan_model(data: bytes, source: str) -> tuple[list[tuple[int, int]], Setting
         raise TokenizerError(
             f"expected the first piece of {source} to be of the type UNKNOWN, which sentencepiece needs; train it again"
         )
-    # Its first four bytes are the length of what follows; the tokenizers library reserves what they ask for.
-    if settings.charsmap and len(settings.charsmap) < 4 + int.from_bytes(settings.charsmap[:4], "little"):
-        raise TokenizerError(f"expected a normalization table in {source}, received a damaged one; copy the file again")
+    longest = max(end - start for start, end in spans)
+    if longest > MOST_PIECE_BYTES or len(spans) > MOST_PIECES:
+        raise TokenizerError(
+            f"expected at most {MOST_PIECES} pieces of at most {MOST_PIECE_BYTES} bytes in {source}, received "
+            f"{len(spans)} of up to {longest}; it is damaged, copy the file again"
+        )
+    for table in (settings.charsmap, _settings(b"", denormalizer).charsmap):
+        check_charsmap(table, source)
     return spans, settings
 
 
@@ -303,6 +315,32 @@ def _settings(trainer: bytes, normalizer: bytes) -> Settings:
                 continue  # protobuf takes a field of another wire type for one that it does not know
             values[name] = value.decode(errors="replace") if isinstance(value, bytes) and kind is str else kind(value)
     return Settings(**values)
+
+
+def check_charsmap(table: bytes, source: str) -> None:
+    """Refuse a normalization table whose numbers lead out of it: the libraries reserve what its first bytes ask for,
+    and follow the others without a look.
+
+    It is the length of a double array, the array (``pipeline.py`` says how it is read), and texts that end with a zero.
+
+    Raises:
+        TokenizerError: a damaged table.
+    """
+    if not table:
+        return
+    size = int.from_bytes(table[:4], "little")
+    if len(table) > 4 and 0 < size <= len(table) - 4 and size % 4 == 0:
+        units = np.frombuffer(table, "<u4", size // 4, 4).astype(np.int64)
+        texts = table[4 + size :]
+        leaves = units >> 31 == 1
+        children = (np.arange(len(units)) ^ ((units >> 10) << ((units & 0x200) >> 6))) | 0xFF
+        if (
+            texts.endswith(b"\0")
+            and (children[~leaves] < len(units)).all()
+            and ((units[leaves] & 0x7FFFFFFF) < len(texts)).all()
+        ):
+            return
+    raise TokenizerError(f"expected a normalization table in {source}, received a damaged one; copy the file again")
 
 
 def charsmap_of(model: bytes) -> bytes:
