@@ -40,6 +40,7 @@ __all__ = [
     "place_of",
     "refuse_cache",
     "refuse_layout",
+    "refuse_objects",
     "refuse_type",
     "see_array",
     "warn_of_attended_padding",
@@ -159,6 +160,18 @@ def refuse_layout(name: str, layout: str, conversion: str) -> None:
     raise InputError(f"{name} must be an ordinary (dense) tensor, received {an(layout)} one; pass {conversion}")
 
 
+def refuse_objects(name: str) -> None:
+    """Refuse an array of Python objects.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(
+        f"{name} must hold numbers, received object; its rows may have different lengths, let the tokenizer fill them "
+        "up (padding=True)"
+    )
+
+
 def check_choice(name: str, value: Any, allowed: Collection[str]) -> str:
     """Return a word if it is one of those allowed, else say which there are."""
     if not isinstance(value, str) or value not in allowed:
@@ -219,7 +232,7 @@ def check_mask(mask: Seen | None) -> None:
     """Refuse a mask that holds anything but 0 and 1."""
     if mask is None or mask.kind is Kind.BOOLEAN:
         return
-    if mask.kind is Kind.COMPLEX:
+    if mask.kind not in (Kind.INTEGER, Kind.FLOATING):
         raise InputError(f"{mask.name} must hold 0 and 1, received {mask.dtype_name}; pass the tokenizer's own mask")
     if mask.values is None:
         return

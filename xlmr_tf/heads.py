@@ -30,7 +30,7 @@ from xlmr_core.outputs import (
 )
 from xlmr_core.packing import Needs
 from xlmr_tf.encoder import Encoded, EncoderModel, flat
-from xlmr_tf.inputs import read, see, shape_of
+from xlmr_tf.inputs import fitted, read, see, shape_of
 from xlmr_tf.linear import dims, dropout, linear
 from xlmr_tf.losses import cross_entropy, sequence_loss, span_loss
 from xlmr_tf.pretrained import PreTrainedModel
@@ -152,6 +152,9 @@ class SequenceClassification(HeadModel):
         check_sequence_labels(self.config, see("labels", labels), batch, self.num_labels)
         each = () if labels is None else shape_of(labels)[1:]
         check_sample_weight(see("sample_weight", sample_weight), labels is not None, batch, *each)
+        rows = dims(call.source)[0]
+        labels = fitted("labels", labels, (rows,), (rows, 1 if each in ((), (1,)) else self.num_labels))
+        sample_weight = fitted("sample_weight", sample_weight, (rows,), (rows, 1), (rows, self.num_labels))
         encoded = self._encode(call, Needs(first_token=self._task_head.reads_first_token))
         logits = self.classifier(encoded.first_tokens())
         loss = None if labels is None else sequence_loss(self.config, logits, labels, sample_weight)
@@ -217,11 +220,13 @@ class MultipleChoice(HeadModel):
                 see("position_ids", position_ids),
             ],
         )
+        shape = dims(input_ids if inputs_embeds is None else inputs_embeds)[:3]
+        rows = shape[0]
         call = self._read(
             input_ids=_flat(input_ids),
-            attention_mask=_flat(attention_mask),
-            token_type_ids=_flat(token_type_ids),
-            position_ids=_flat(position_ids),
+            attention_mask=_flat(fitted("attention_mask", attention_mask, shape)),
+            token_type_ids=_flat(fitted("token_type_ids", token_type_ids, shape)),
+            position_ids=_flat(fitted("position_ids", position_ids, shape)),
             head_mask=head_mask,
             inputs_embeds=_flat(inputs_embeds),
             output_attentions=output_attentions,
@@ -229,12 +234,12 @@ class MultipleChoice(HeadModel):
         )
         check_class_labels(see("labels", labels), choices, (batch,), (batch, 1))
         check_sample_weight(see("sample_weight", sample_weight), labels is not None, batch)
+        labels = fitted("labels", labels, (rows,), (rows, 1))
+        sample_weight = fitted("sample_weight", sample_weight, (rows,), (rows, 1))
         encoded = self._encode(call, Needs(first_token=self._task_head.reads_first_token))
         assert self.roberta.pooler is not None
         pooled = self.roberta.pooler(encoded.first_tokens())
-        logits = tf.reshape(
-            self.classifier(self.dropout(pooled)), dims(input_ids if inputs_embeds is None else inputs_embeds)[:2]
-        )
+        logits = tf.reshape(self.classifier(self.dropout(pooled)), shape[:2])
         loss = None
         if labels is not None:
             weights_B = None if sample_weight is None else tf.reshape(sample_weight, (-1,))
@@ -307,6 +312,9 @@ class TokenClassification(HeadModel):
         shape = shape_of(call.source)[:2]
         check_class_labels(see("labels", labels), self.num_labels, shape)
         check_sample_weight(see("sample_weight", sample_weight), labels is not None, *shape)
+        rows, length = dims(call.source)[:2]
+        labels = fitted("labels", labels, (rows, length))
+        sample_weight = fitted("sample_weight", sample_weight, (rows,), (rows, 1), (rows, length))
         if labels is not None:
             labels = tf.cast(labels, tf.int64)
             mask = call.attention_mask
@@ -392,6 +400,10 @@ class QuestionAnswering(HeadModel):
         batch = shape_of(call.source)[0]
         check_span(see("start_positions", start_positions), see("end_positions", end_positions), batch)
         check_sample_weight(see("sample_weight", sample_weight), start_positions is not None, batch, 2)
+        rows = dims(call.source)[0]
+        start_positions = fitted("start_positions", start_positions, (rows,), (rows, 1))
+        end_positions = fitted("end_positions", end_positions, (rows,), (rows, 1))
+        sample_weight = fitted("sample_weight", sample_weight, (rows,), (rows, 1), (rows, 2))
         encoded = self._encode(call, Needs(every_position=start_positions is not None))
         start_logits, end_logits = tf.unstack(encoded.unpack(self.qa_outputs(encoded.states), MASKED_SCORE), axis=-1)
         loss = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +12,13 @@ from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from xlmr_core.calls import Call, read_call
 from xlmr_core.checks import Kind, Seen, refuse_layout, refuse_type
+from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 
 if TYPE_CHECKING:
     from xlmr_tf.encoder import EncoderModel
 
-__all__ = ["has_values", "is_concrete", "is_traced", "is_xla", "read", "see", "shape_of"]
+__all__ = ["fitted", "has_values", "is_concrete", "is_traced", "is_xla", "read", "see", "shape_of"]
 
 # What to pass in place of a tensor that has no rows of one length.
 RAGGED = "input_ids.to_tensor(pad_token_id), and attention_mask=tf.ones_like(input_ids).to_tensor(0)"
@@ -128,24 +130,69 @@ def read(encoder: EncoderModel, **inputs: Any) -> Call[tf.Tensor]:
         if tf.is_tensor(mask) and mask.dtype is tf.bool:
             inputs[name] = tf.cast(mask, tf.int32)
     call = read_call(encoder.config, see, inputs, has_cross_attention=encoder.has_cross_attention)
-    if is_traced() and not is_xla():  # which leaves assertions out
-        _assert_sizes(call)
-    return call
+    return _fitted_call(encoder.config, call) if _sees_late() else call
 
 
-def _assert_sizes(call: Call[tf.Tensor]) -> None:
-    """Let a graph look, when it runs, at the sizes that were not known when it was made."""
-    batch, length = (tf.shape(call.source)[axis] for axis in (0, 1))
-    one_row = {"token_type_ids": call.token_type_ids, "position_ids": call.position_ids}
-    for name, x in {"attention_mask": call.attention_mask, **one_row}.items():
-        if x is None or (x.shape.is_fully_defined() and call.source.shape[:2].is_fully_defined()):
-            continue
-        rows, *columns = tf.unstack(tf.shape(x))
-        fits = tf.reduce_all(tf.stack(columns) == length) & ((rows == batch) | ((rows == 1) & (name in one_row)))
-        expected = f"{name} must have a row for each of input_ids, of the same length"
-        tf.debugging.Assert(fits, [expected, ", received", tf.shape(x), "for", tf.shape(call.source)])
-    if call.memory_BMD is not None:
-        tf.debugging.assert_equal(tf.shape(call.memory_BMD)[0], batch, "encoder_hidden_states must have as many rows")
-        if call.memory_mask_BM is not None:
-            sizes = tf.shape(call.memory_BMD)[:2]
-            tf.debugging.assert_equal(tf.shape(call.memory_mask_BM), sizes, "encoder_attention_mask must fit them")
+def fitted(name: str, x: Any, *allowed: Sequence[Any]) -> Any:
+    """The same tensor, whose sizes a graph that did not know them looks at when it runs.
+
+    Args:
+        name: of the input.
+        x: checked as far as sizes are known; ``None`` if it did not come.
+        *allowed: shapes that it may have; a size that is not known is a tensor.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when the graph runs, for another shape.
+    """
+    shapes = [shape for shape in allowed if x is not None and len(shape) == x.shape.rank]
+    if not (shapes and _sees_late()):
+        return x
+    if x.shape.is_fully_defined() and all(isinstance(size, int) for shape in shapes for size in shape):
+        return x
+    received, wanted = tf.shape(x), [tf.stack(shape) for shape in shapes]
+    fits = tf.reduce_any([tf.reduce_all(received == shape) for shape in wanted])
+    either = wanted[:1] if len(wanted) == 1 else [wanted[0], "or", wanted[1]]
+    return _after(tf.debugging.Assert(fits, [f"{name} must have the shape", *either, ", received", received]), x)
+
+
+def _sees_late() -> bool:
+    """Whether there is a graph that may learn sizes only when it runs. XLA knows all of them, and leaves assertions
+    out.
+    """
+    return is_traced() and not is_xla()
+
+
+def _after(assertion: Any, x: tf.Tensor) -> tf.Tensor:
+    with tf.control_dependencies([assertion]):
+        return tf.identity(x)
+
+
+def _fitted_call(config: XLMRobertaConfig, call: Call[tf.Tensor]) -> Call[tf.Tensor]:
+    """A checked call, whose sizes are looked at when the graph runs."""
+    source, sizes = call.source, tf.shape(call.source)
+    batch, length = (sizes[axis] if size is None else size for axis, size in enumerate(source.shape[:2]))
+    most = config.max_tokens if call.position_ids is None else length
+    if not source.shape[:2].is_fully_defined():
+        fits = (sizes[0] > 0) & (sizes[1] > 0) & (sizes[1] <= most)
+        words = [f"expected at least one sequence, each of 1 to {config.max_tokens} tokens, received", sizes]
+        source = _after(tf.debugging.Assert(fits, words), source)
+    here, one_row = (batch, length), (1, length)
+    ids = source if call.inputs_embeds is None else None
+    embeds = None if call.inputs_embeds is None else fitted("inputs_embeds", source, (*here, config.hidden_size))
+    memory, memory_mask = call.memory_BMD, call.memory_mask_BM
+    if memory is not None:
+        reach = tf.shape(memory)[1] if memory.shape[1] is None else memory.shape[1]
+        memory = fitted("encoder_hidden_states", memory, (batch, reach, config.hidden_size))
+        memory_mask = fitted("encoder_attention_mask", memory_mask, (batch, reach))
+    layers, heads = config.num_hidden_layers, config.num_attention_heads
+    return replace(
+        call,
+        input_ids=ids,
+        inputs_embeds=embeds,
+        attention_mask=fitted("attention_mask", call.attention_mask, here, (*here, length)),
+        token_type_ids=fitted("token_type_ids", call.token_type_ids, here, one_row),
+        position_ids=fitted("position_ids", call.position_ids, here, one_row),
+        head_mask=fitted("head_mask", call.head_mask, (heads,), (layers, heads)),
+        memory_BMD=memory,
+        memory_mask_BM=memory_mask,
+    )

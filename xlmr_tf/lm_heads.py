@@ -23,7 +23,7 @@ from xlmr_core.packing import Needs
 from xlmr_tf.activations import ACTIVATIONS
 from xlmr_tf.encoder import Encoded
 from xlmr_tf.heads import HeadModel, chosen_positions, flat_logits, labelled_positions, weights_of
-from xlmr_tf.inputs import is_xla, see, shape_of
+from xlmr_tf.inputs import fitted, is_xla, see, shape_of
 from xlmr_tf.linear import Linear, dims, layer_norm, linear, replace_values, unset
 from xlmr_tf.losses import cross_entropy, next_tokens
 
@@ -156,6 +156,9 @@ class MaskedLM(VocabularyModel):
             output_hidden_states=output_hidden_states,
         )
         length = dims(call.source)[1]
+        if masked_positions is not None and tf.is_tensor(masked_positions) and masked_positions.shape.rank == 2:
+            rows = dims(call.source)[0]
+            masked_positions = fitted("masked_positions", masked_positions, (rows, dims(masked_positions)[1]))
         labels, weights = self._labels(call.source, labels, sample_weight, masked_positions, sparse_prediction)
         if masked_positions is None:
             needed_BS = labelled_positions(labels)
@@ -210,6 +213,9 @@ class MaskedLM(VocabularyModel):
         check_sample_weight(see("sample_weight", sample_weight), labels is not None, *size)
         if labels is None:
             return None, None
+        rows, length = dims(source)[:2]
+        labels = fitted("labels", labels, (rows, length), *([] if places is None else [dims(masked_positions)]))
+        sample_weight = fitted("sample_weight", sample_weight, (rows,), (rows, 1), dims(labels))
         weights = weights_of(sample_weight, labels)
         labels = tf.cast(labels, tf.int64)
         if masked_positions is None:
@@ -297,6 +303,8 @@ class CausalLM(VocabularyModel):
         shape = shape_of(call.source)[:2]
         check_class_labels(see("labels", labels), self.config.vocab_size, shape)
         check_sample_weight(see("sample_weight", sample_weight), labels is not None, *shape)
+        labels = fitted("labels", labels, (batch, length))
+        sample_weight = fitted("sample_weight", sample_weight, (batch,), (batch, 1), (batch, length))
         weights = None
         if labels is not None:
             weights = weights_of(sample_weight, labels)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar, overload
 
@@ -16,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from xlmr_core.arguments import reworded_call
+from xlmr_core.checks import refuse_objects
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.heads import OWN_HEAD, Head
@@ -170,6 +172,9 @@ class PreTrainedModel(
             args = args[1:]
         elif args and isinstance(args[0], list | tuple) and all(_is_array(x) for x in args[0]):
             args = (*args[0], *args[1:])
+        for name, x in (*enumerate(args), *kwargs.items()):
+            if isinstance(x, np.ndarray) and x.dtype.hasobject:  # Keras would say that NumPy cannot convert it
+                refuse_objects([*signature(self.call).parameters][name] if isinstance(name, int) else name)
         try:
             return super().__call__(*args, **kwargs)
         except TypeError as error:

@@ -2,7 +2,7 @@
 
 A kind is a function ``attempt(seed, folder)`` in a file ``fuzz_*.py``, listed in the ``KINDS`` of that file: it makes
 one thing that hurts in an empty folder, by chance of the seed alone, and does with it what a user does. What comes of
-it is one of ``OUTCOMES``:
+it is one of ``OUTCOMES`` (what all attempts share, such as an import, is for a method ``prepare``):
 
 * it returns: opened fine;
 * an ``XLMRError`` of a readable length: a clear error;
@@ -95,6 +95,7 @@ def run_child(attempt: Attempt, seed: int, seconds: float, tries: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints is no answer
+    getattr(attempt, "prepare", bool)()
     top = Path(tempfile.mkdtemp(prefix="xlmr-fuzz-"))
     out.write(json.dumps({"folder": str(top)}) + "\n")
     end = time.monotonic() + seconds

@@ -277,6 +277,74 @@ def test_a_graph_refuses_what_its_sizes_show():
             tf.function(model, input_signature=signature).get_concrete_function()
 
 
+# By head and input: shapes for which a graph that knows no size would give numbers, or an error of TensorFlow.
+IN_GRAPHS = {
+    "Model": {
+        "attention_mask": ((4, 7), (4, 9), (3, 8), (4, 1), (1, 8)),
+        "position_ids": ((1, 7), (2, 8), (4, 1)),
+        "head_mask": ((1, 2), (3, 2), (2, 1)),
+        "inputs_embeds": ((4, 8, 1), (4, 0, 16), (0, 8, 16), (4, 23, 16)),
+    },
+    "ForSequenceClassification": {"labels": ((3,), (5,), (1,)), "sample_weight": ((1,), (8,))},
+    "ForTokenClassification": {"labels": ((4, 7), (3, 8), (8, 4), (1, 8)), "sample_weight": ((4, 2), (2, 2))},
+    "ForMaskedLM": {"labels": ((4, 7), (1, 8)), "masked_positions": ((3, 2), (1, 2))},
+    "ForCausalLM": {"labels": ((4, 7), (4, 9))},
+    "ForQuestionAnswering": {"start_positions": ((3,), (1,)), "end_positions": ((5,),)},
+    "ForMultipleChoice": {"labels": ((1,), (3,)), "attention_mask": ((3, 2, 8), (2, 3, 7), (1, 6, 8))},
+}
+OF_GRAPHS = {
+    "attention_mask": (4, 8),
+    "position_ids": (4, 8),
+    "head_mask": (2, 2),
+    "inputs_embeds": (4, 8, 16),
+    "labels": (4, 8),
+    "start_positions": (4,),
+    "end_positions": (4,),
+    "masked_positions": (4, 2),
+    "sample_weight": (4,),
+}
+
+
+@pytest.mark.parametrize("head", IN_GRAPHS)
+def test_a_graph_of_unknown_sizes_looks_at_them_when_it_runs(head):
+    model = Case(BASE, head).kept()
+    choices = head == "ForMultipleChoice"
+    rows = {"ForSequenceClassification": {"labels": (4,)}, "ForMultipleChoice": {"labels": (2,)}}.get(head, {})
+    right = {name: rows.get(name, OF_GRAPHS[name]) for name in IN_GRAPHS[head] if name != "sample_weight"}
+    if choices:
+        right["attention_mask"] = (2, 2, 8)
+    floats = ("inputs_embeds", "head_mask", "sample_weight")
+    given = {name: tf.ones(shape, tf.float32 if name in floats else tf.int32) for name, shape in right.items()}
+    if "inputs_embeds" not in right:
+        given["input_ids"] = tf.fill((2, 2, 8) if choices else (4, 8), 5)
+    if "sample_weight" in IN_GRAPHS[head]:
+        given["sample_weight"] = tf.ones(4 if head == "ForSequenceClassification" else (4, 8))
+    signature = [{name: tf.TensorSpec([None] * x.shape.rank, x.dtype) for name, x in given.items()}]
+    graph = tf.function(lambda given: model(**given), input_signature=signature)
+    graph(given)
+    for name, shapes in IN_GRAPHS[head].items():
+        for shape in shapes:
+            # Of several that do not fit each other then, any may be told of.
+            with pytest.raises(tf.errors.InvalidArgumentError, match=r"must have the shape|expected at least one"):
+                graph({**given, name: tf.ones(shape, given[name].dtype)})
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint8, np.float16])
+def test_masks_of_any_dtype(dtype):
+    model = Case(BASE, "Model").kept()
+    given = np.array([[0, 5, 2], [0, 2, 1]])
+    expected = model(given, attention_mask=(given != 1).astype(int)).last_hidden_state
+    found = model(given, attention_mask=(given != 1).astype(dtype)).last_hidden_state
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["uint64", "str", "complex64", "object"])
+def test_masks_that_hold_no_numbers(dtype):
+    given = np.array([[0, 5, 2], [0, 2, 1]])
+    with pytest.raises(InputError, match="attention_mask must hold .*received"):
+        Case(BASE, "Model").kept()(given, attention_mask=(given != 1).astype(int).astype(dtype))
+
+
 def test_lists_are_no_tensors():
     model = Case(BASE, "Model").kept()
     with pytest.raises(InputError, match=r"input_ids must be a tf\.Tensor, received list; .*return_tensors='tf'"):

@@ -13,7 +13,7 @@ from tests.choice import EVERYTHING
 from tests.torch.models import GRAPHS, Case, assert_close, each_case, each_family, packed_calls
 from tests.torch.test_compile import Counter, fresh_compiler, natural_masks
 from xlmr_core.errors import InputError
-from xlmr_torch import AutoModelForMaskedLM, AutoTokenizer, inference, optimize_for_inference
+from xlmr_torch import AutoModelForMaskedLM, AutoTokenizer, onednn, optimize_for_inference
 from xlmr_torch.inference import ONEDNN, BFloat16Embedding, FusedLinear
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")
@@ -295,7 +295,7 @@ def test_a_cast_afterwards_computes_in_what_it_was_cast_to(dtype: Any, cast: str
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])
 def test_without_onednn(monkeypatch: pytest.MonkeyPatch, dtype: Any) -> None:
     """Older processors have no bfloat16 in oneDNN: the same numbers, slower."""
-    monkeypatch.setattr(inference, "_ONEDNN_DTYPES", ())
+    monkeypatch.setattr(onednn, "DTYPES", ())
     case = Case("XLMRoberta", "ForMaskedLM")
     model, inputs = case.build(), case.inputs()
     with torch.no_grad():
