@@ -262,7 +262,7 @@ def _content(path: Path) -> bytes | None:
 
 def _record(files: Temporaries, remove: list[str]) -> None:
     folder = files.folder
-    renames = {name: str(path.relative_to(folder).as_posix()) for name, path in files.paths.items()}
+    renames = {name: Path(os.path.relpath(path, folder)).as_posix() for name, path in files.paths.items()}
     with Temporaries(folder) as record:
         record.write(RECORD, json.dumps({"files": renames, "remove": remove}).encode())
         os.replace(record.paths[RECORD], folder / RECORD)

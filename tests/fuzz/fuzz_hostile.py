@@ -365,7 +365,7 @@ def h5_bytes() -> bytes:
             "a/kernel:0", data=np.ones((64, 8), "f4"), chunks=(64, 8), compression="gzip", shuffle=True
         )
         group.create_dataset("b/kernel:0", data=np.zeros((4096, 8), "f4"), chunks=(16, 8), compression="gzip")
-        group["c"] = group["a"] if False else group["word_embeddings/weight:0"]
+        group["c"] = group["word_embeddings/weight:0"]
         for n in range(40):
             group.create_dataset(f"n{n}/bias:0", data=np.ones(3, "f4")).attrs["dtype"] = "bfloat16"
     return out.getvalue()
@@ -386,7 +386,7 @@ def h5(seed: int, folder: Path) -> None:
         place = int(one_of(rng, places)) if places else int(rng.integers(len(data)))
         place += int(rng.integers(4, 80))
         width = int(one_of(rng, (1, 2, 4, 8)))
-        own = places + [0, 8, 96, len(data)]
+        own = [*places, 0, 8, 96, len(data)]
         value = int(one_of(rng, (0, 1, 2**64 - 16, 2**64 - 1, 2**63, 2**32 - 1, 2**32 - 16, *own))) & (
             2 ** (8 * width) - 1
         )
@@ -404,7 +404,7 @@ def h5_made(seed: int, folder: Path) -> None:
     with h5py.File(folder / "tf_model.h5", "w") as file:
         file["roberta/embeddings/word_embeddings/weight:0"] = np.ones((30, 8), "f4")
         for _ in range(int(rng.integers(1, 4))):
-            kind, name = int(rng.integers(8)), f"x{rng.integers(1000)}/kernel:0"
+            kind, name = int(rng.integers(8)), f"x{rng.integers(10**9)}/kernel:0"
             if kind == 0:
                 size = int(one_of(rng, (10**6, 10**8)))
                 file.create_dataset(name, (size, 8), "f4", chunks=(min(size, 10**6), 8), compression="gzip")
@@ -417,13 +417,13 @@ def h5_made(seed: int, folder: Path) -> None:
             elif kind == 4:
                 file.create_dataset(name, data=["a", "b"], dtype=h5py.string_dtype())
             elif kind == 5:
-                group = file.require_group("loop")
+                group = file.create_group(f"loop{rng.integers(10**9)}")
                 group["a"], group["b"] = group, file["/"]
             elif kind == 6:
                 for n in range(int(rng.integers(1, 3000))):
-                    file[f"links/{n}:0"] = file["roberta/embeddings/word_embeddings/weight:0"]
+                    file[f"{name}/links/{n}:0"] = file["roberta/embeddings/word_embeddings/weight:0"]
             else:
-                file.create_group("/".join("g" * int(rng.integers(1, 300)) for _ in range(int(rng.integers(1, 80)))))
+                file.require_group("/".join("g" * int(rng.integers(1, 300)) for _ in range(int(rng.integers(1, 80)))))
     (folder / "config.json").write_text(json.dumps(CONFIG))
     look(folder)
 
