@@ -76,7 +76,7 @@ def test_only_ordinary_files_are_opened(tmp_path: Path) -> None:
         ('{"a": 1' + "0" * 5000 + "}", "integer string conversion"),
         ('{"a": "\\ud800"}', "half a character"),
         ('{"a": "x', "Unterminated"),
-        ("[" + "{}," * 5_000_000 + "{}]", "would take 1509 MiB of memory"),
+        ("[" + "{}," * 5_000_000 + "{}]", "would take 1\\d{3} MiB of memory"),
     ],
     ids=["nested", "long", "half", "cut", "large"],
 )

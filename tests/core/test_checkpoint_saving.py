@@ -206,6 +206,15 @@ def test_only_the_new_checkpoint_remains(old: str, new: str, tmp_path: Path) -> 
     assert set(names_in(tmp_path)) == expected | ({INDEX} if len(paths) > 1 else set())
 
 
+@pytest.mark.parametrize("folder", ["out", "./out", "out/../out", "."])
+def test_a_folder_may_be_named_from_where_we_are(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    for seed, layout in enumerate(("single", "two shards", "single")):
+        save(Path(folder), seed, layout)
+        assert equal(read(tmp_path / folder), arrays(seed))
+
+
 def test_shard_names_are_the_published_ones_unless_they_are_taken(tmp_path: Path) -> None:
     assert [path.name for path in save(tmp_path, 1, "two shards")] == SHARDS
     taken = [path.name for path in save(tmp_path, 2, "two shards")]

@@ -487,14 +487,14 @@ def array(dtype: bytes = b"\xa7float32", shape: bytes = b"\x91\x02", data: bytes
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"\x82\xa1a" + array() + b"\xa1a" + array(), "names a twice"),
+        (b"\x82\xa1a" + array() + b"\xa1a" + array(), "names 'a' twice"),
         (b"\x81\xa1a" + array() + b"\0", "1 bytes follow after its end"),
         (b"\xdf\xff\xff\xff\xff\xa1a", "a map of 4294967295 entries reaches beyond"),
         (b"\x81\xa1a\xdd\xff\xff\xff\xff", "a list of 4294967295 values reaches beyond"),
         (b"\x81\xa1a\xc9\xff\xff\xff\xff\x01", "reach beyond its end"),
         (b"\x81\xa1a\xc6\xff\xff\xff\xff\x01", "reach beyond its end"),
         (b"\x81\xa1a" + array(shape=b"\x91\xce\xff\xff\xff\xff"), "has other bytes"),
-        (b"\x81\xa1a" + array(shape=b"\x91\xff"), "a shape is"),
+        (b"\x81\xa1a" + array(shape=b"\x91\xff"), "an array has the shape"),
         (b"\x81\xa1a" + array(shape=b"\x02"), "a shape is"),
         (b"\x81\xa1a" + array(dtype=b"\xa9complex64"), "an array has the dtype 'complex64'"),
         (b"\x81\xa1a\xd4\x05\x00", "an extension of type 5"),

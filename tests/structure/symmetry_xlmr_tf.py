@@ -64,6 +64,7 @@ DIFFERENCES = {
     "+attention.py:SelfAttention.by_head": "tensors have no unflatten",
     "+placement.py:find_policy": "in the place of find_dtype",
     "+inputs.py:_AnySize": "a graph does not know every size",
+    "+inputs.py:fitted": "what a graph does not know of a size is asserted when it runs",
     "+inputs.py:is_xla": "XLA wants every size to be known, so it takes the padded path",
     "+inputs.py:shape_of": "a shape in which unknown sizes fit everything",
     "+embeddings.py:Embeddings.without_padding": (
