@@ -94,7 +94,9 @@ class Embeddings(nn.Module):
             token_type_ids = torch.zeros_like(position_ids)
         # ``long`` because a look-up takes no integer narrower than 32 bits.
         x = self.word_embeddings(source.long()) if input_ids is not None else source
-        x = x + self.token_type_embeddings(token_type_ids.long())
+        types = self.token_type_embeddings(token_type_ids.long())
+        # Vectors of another dtype become the model's, as in Keras and Flax.
+        x = (x if input_ids is not None else x.to(types.dtype)) + types
         if self.position_embedding_type == "absolute":
             x = x + self.position_embeddings(position_ids.long())
         if self.LayerNorm is not None:

@@ -131,6 +131,20 @@ def test_embeddings_in_place_of_ids(case: Case, mode: str) -> None:
         assert_close(actual[name][kept], expected[name][kept], what=name)
 
 
+@each_family
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("mode", ["always", "never"])
+def test_embeddings_of_another_dtype_become_the_model_s(family: str, dtype: torch.dtype, mode: str) -> None:
+    case = next(case for case in CASES if case.family == family and case.head == "Model")
+    model, inputs = case.build().set_packing(mode), case.inputs("right")
+    embeds = model.get_input_embeddings()(inputs.pop("input_ids")).detach().to(dtype).requires_grad_()
+    expected = model(**inputs, inputs_embeds=embeds.float()).last_hidden_state
+    actual = model(**inputs, inputs_embeds=embeds).last_hidden_state
+    assert actual.dtype == torch.float32 and torch.equal(actual, expected)
+    actual.sum().backward()
+    assert embeds.grad is not None and embeds.grad.dtype == dtype
+
+
 @each_case
 @pytest.mark.parametrize("mask", [[[1]], [[1], [1]], [[1] * 22], [[1] * 22, [1] * 21 + [0]]])
 @pytest.mark.parametrize("mode", ["always", "never"])
