@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from xlmr_core.errors import InputError
-from xlmr_core.wording import letters_apart, nearest
+from xlmr_core.wording import MOST_COMPARED, letters_apart, nearest
 
 __all__ = [
     *("FORMAT_ARGUMENTS", "HUB_ARGUMENTS", "LOADER_ARGUMENTS", "MODEL_NOT_NEEDED", "NOT_NEEDED", "ONLY", "PART"),
@@ -232,8 +232,9 @@ def misspelt_keys(given: Collection[str], meant: Collection[str]) -> dict[str, s
     # Of two that are as near, the one that is not given is meant.
     known = sorted(meant, key=lambda name: (name in said, name))
     found = {}
-    for key in sorted(given):
-        if key not in meant and key not in UNREAD and key not in OF_GENERATION and key not in NO_MISSPELLINGS:
+    unknown = [key for key in given if key not in meant and key not in UNREAD and key not in OF_GENERATION]
+    for key in sorted(unknown[:MOST_COMPARED]):
+        if key not in NO_MISSPELLINGS:
             # Of a short word, two letters make another word.
             most = 1 if len(key) < 6 else 2
             near = min(known, key=lambda name: letters_apart(key, name, most))

@@ -22,7 +22,7 @@ from xlmr_core.arguments import (
 )
 from xlmr_core.atomic_files import saving_to, write_atomically
 from xlmr_core.bounded_files import read_json, why
-from xlmr_core.config_checks import ACTIVATIONS, MOST_LABELS, check_labels, label_map, pruned_head_map
+from xlmr_core.config_checks import ACTIVATIONS, MOST_KEYS, MOST_LABELS, check_labels, label_map, pruned_head_map
 from xlmr_core.errors import CheckpointError, ConfigError, ConfigWarning, warn_caller
 from xlmr_core.hub import resolve
 from xlmr_core.uploads import PushToHub, upload_after
@@ -608,5 +608,9 @@ def read_config_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(
             f"{path} must hold a JSON object, it holds {type(values).__name__}; fetch or save it again"
+        )
+    if len(values) > MOST_KEYS:
+        raise CheckpointError(
+            f"expected at most {MOST_KEYS} keys in {path}, received {len(values)}; it is no configuration of a model"
         )
     return values

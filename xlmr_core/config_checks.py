@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACTIVATIONS",
+    "MOST_KEYS",
     "MOST_LABELS",
     "POSITION_EMBEDDING_TYPES",
     "PROBLEM_TYPES",
@@ -31,6 +32,8 @@ PROBLEM_TYPES = (None, "regression", "single_label_classification", "multi_label
 # The least that makes sense of each size, and the most that is taken for one: of layers and labels a table is made, and
 # the others are sizes of axes.
 MOST_LABELS = 1_000_000
+# Keys of a file: a few hundred are known to any library.
+MOST_KEYS = 100_000
 SIZES = {
     "vocab_size": (1, 2**31 - 1),
     "hidden_size": (1, 2**31 - 1),

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
-__all__ = ["an", "counted", "letters_apart", "nearest", "number", "seen", "seen_in_json", "shown"]
+__all__ = ["MOST_COMPARED", "an", "counted", "letters_apart", "nearest", "number", "seen", "seen_in_json", "shown"]
 
 
 # What a terminal takes for commands: control characters but for the tab, those that end a line, and those that turn the
@@ -49,6 +49,10 @@ def counted(count: int, noun: str, nouns: str = "") -> str:
 def number(things: int | Sized, one: str, several: str) -> str:
     """The word for one thing, or that for several (or none): ``number(names, "has", "have")``."""
     return one if (things if isinstance(things, int) else len(things)) == 1 else several
+
+
+# So many names are compared with those that were probably meant: a hostile file has a million.
+MOST_COMPARED = 1000
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

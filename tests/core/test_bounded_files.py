@@ -108,6 +108,15 @@ def test_no_message_is_longer_than_anybody_reads() -> None:
     assert len(text) < 4100 and text.endswith("; fetch it again")
 
 
+def test_keys_of_a_configuration_have_an_end(tmp_path: Path) -> None:
+    from xlmr_core.config import XLMRobertaConfig
+
+    many = {f"hiden_size{n}": n for n in range(100_001)}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "xlm-roberta", **many}))
+    with pytest.raises(XLMRError, match="^expected at most 100000 keys in .*, received 100002; it is no configuration"):
+        XLMRobertaConfig.from_pretrained(tmp_path)
+
+
 def test_numbers_of_a_configuration_have_an_end(tmp_path: Path) -> None:
     from xlmr_core.config import XLMRobertaConfig
 

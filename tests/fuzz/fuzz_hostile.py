@@ -107,7 +107,11 @@ def look(folder: Path) -> None:
 def config_json(seed: int, folder: Path) -> None:
     rng = np.random.default_rng(seed)
     tensors_file(folder)
-    (folder / "config.json").write_bytes(json_object(rng, CONFIG, CONFIG_KEYS))
+    if rng.random() < 0.02:
+        unknown = {f"hiden_size{n}": n for n in range(int(one_of(rng, (3000, 90_000, 1_000_000))))}
+        (folder / "config.json").write_text(json.dumps({**CONFIG, **unknown}))
+    else:
+        (folder / "config.json").write_bytes(json_object(rng, CONFIG, CONFIG_KEYS))
     look(folder)
 
 

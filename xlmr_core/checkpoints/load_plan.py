@@ -22,7 +22,7 @@ from xlmr_core.formats.tensors import FLOAT_TAGS, RawTensor, TensorInfo
 from xlmr_core.heads import model_class_name
 from xlmr_core.parameters import HEAD_PARTS, WORD_EMBEDDINGS, Parameter, Role, parameters
 from xlmr_core.quantization import Scheme
-from xlmr_core.wording import number, seen
+from xlmr_core.wording import MOST_COMPARED, number, seen
 
 __all__ = [
     "OLD_BUFFERS",
@@ -39,9 +39,6 @@ __all__ = [
 
 PREFIX = "roberta."
 DECODER, DECODER_BIAS, LM_BIAS = "lm_head.decoder.weight", "lm_head.decoder.bias", "lm_head.bias"
-
-# So many names are looked at for the nearest one.
-MOST_COMPARED = 2000
 
 # Classification heads of fairseq that nobody chose.
 OTHER_HEADS = "classification_heads."

@@ -104,8 +104,8 @@ def multiple_choice(config: XLMRobertaConfig, params: Params, encoded: Encoded, 
     logits_BC = linear(params, "classifier", encoded.pooled_BD).reshape(asked.shape[:2])
     if given.labels is None:
         return {"logits": logits_BC}
-    check_class_labels(see_array("labels", given.labels), asked.shape[1], asked.shape[:1])
-    return {"loss": cross_entropy(logits_BC, given.labels), "logits": logits_BC}
+    check_class_labels(see_array("labels", given.labels), asked.shape[1], asked.shape[:1], (len(asked), 1))
+    return {"loss": cross_entropy(logits_BC, given.labels.reshape(-1)), "logits": logits_BC}
 
 
 def token_classification(config: XLMRobertaConfig, params: Params, encoded: Encoded, given: Inputs) -> Fields:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import itertools
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +14,7 @@ from typing import Any
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization.checks import describe
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
+from xlmr_core.wording import MOST_COMPARED
 
 __all__ = [
     "NOT_HERE",
@@ -145,7 +147,7 @@ def refuse_names_of(kind: type, settings: Iterable[str], tokens: Iterable[str]) 
 
 def advise_on_names(settings: Iterable[str]) -> None:
     """Say which kept settings look like typing errors of one that is known."""
-    for name in settings:
+    for name in itertools.islice(settings, MOST_COMPARED):
         near = difflib.get_close_matches(name, _NAMES, n=1, cutoff=0.8)
         if near and abs(len(near[0]) - len(name)) <= 2 and name not in _NAMES:
             logger.warning("the tokenizer's setting %r is kept and does nothing; did you mean %r?", name, near[0])
