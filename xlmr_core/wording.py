@@ -121,7 +121,7 @@ def _parts(value: Any, most: int) -> Iterator[str]:
     elif kind is None or (not value and kind in (set, frozenset)):
         yield _own_text(value)
     else:
-        begin, end = _BRACKETS[kind]
+        begin, end = tuple(_BRACKETS[kind])
         yield begin
         for number, item in enumerate(value.items() if kind is dict else value):
             if number:

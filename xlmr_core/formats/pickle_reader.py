@@ -62,7 +62,8 @@ class Global(NamedTuple):
     def __str__(self) -> str:
         return self.name
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return self.name
 
 
 @dataclass(repr=False)

@@ -7,6 +7,7 @@ them as unsigned integers of the same width.
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import mmap
 import os
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, Protocol, TypeAlias, cast
 
 import numpy as np
 
@@ -354,7 +355,7 @@ class MappedFile:
         process.
         """
         buffer = memoryview(bytearray(min(PIECE, max((end - begin for begin, end in ranges), default=0))))
-        with opened(self.path, buffering=0) as file:
+        with cast(io.RawIOBase, opened(self.path, buffering=0)) as file:
             for begin, end in ranges:
                 file.seek(begin)
                 while begin < end:

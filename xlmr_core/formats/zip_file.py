@@ -24,7 +24,7 @@ def read_directory(file: BinaryIO) -> dict[str, zipfile.ZipInfo]:
         ValueError: if it is damaged.
     """
     try:
-        with zipfile.ZipFile(_Limited(file)) as archive:  # type: ignore[call-overload]
+        with zipfile.ZipFile(_Limited(file)) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, EOFError, MemoryError) as error:
         raise ValueError(str(error)) from error
