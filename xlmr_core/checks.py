@@ -358,11 +358,16 @@ def check_source(ids: Seen | None, embeds: Seen | None) -> Seen:
 
 
 def check_head_mask(config: XLMRobertaConfig, head_mask: Seen | None) -> None:
-    """Refuse a head mask that is neither one factor a head nor one a layer and head."""
+    """Refuse a head mask that is neither one number a head nor one a layer and head."""
     if head_mask is None:
         return
     layers, heads = config.num_hidden_layers, config.num_attention_heads
     check_shape(head_mask.name, head_mask.shape, (heads,), (layers, heads))
+    if head_mask.kind in (Kind.COMPLEX, Kind.TEXT, Kind.OTHER):
+        raise InputError(
+            f"{head_mask.name} must hold numbers, received {head_mask.dtype_name}; pass 1 for a head that takes part "
+            "and 0 for one that does not"
+        )
 
 
 def check_memory(

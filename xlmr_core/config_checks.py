@@ -194,7 +194,7 @@ def label_map(pairs: Iterable[tuple[Any, Any]], key: str) -> dict[int, Any]:
 def pruned_head_map(value: Any) -> dict[int, list[int]]:
     """The pruned heads of each layer: JSON has made strings of the layers."""
     try:
-        return {int(layer): sorted(heads) for layer, heads in dict(value or {}).items()}
+        return {int(layer): sorted(map(operator.index, heads)) for layer, heads in dict(value or {}).items()}
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"pruned_heads must map layers to lists of heads, such as {{0: [2, 3]}}, received {shown(value)}"

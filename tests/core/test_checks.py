@@ -180,6 +180,12 @@ def test_right_head_masks(shape: tuple[int, ...]) -> None:
     check_head_mask(CONFIG, None)
 
 
+def test_head_masks_that_hold_no_numbers() -> None:
+    for dtype in ("complex64", "<U3", "object"):
+        with pytest.raises(InputError, match="head_mask must hold numbers, received"):
+            check_head_mask(CONFIG, see_array("head_mask", np.ones(2).astype(dtype)))
+
+
 @pytest.mark.parametrize("shape", [(3,), (1, 2), (3, 2), (1, 2, 1, 1, 1)])
 def test_wrong_head_masks(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"head_mask must have the shape \(2,\) or \(2, 2\), received"):

@@ -140,6 +140,7 @@ def test_labels_that_disagree_are_refused(build: Any) -> None:
         ({"label2id": {"a": "b"}}, "label2id must give each label an integer"),
         ({"pruned_heads": [1]}, "pruned_heads must map layers to lists of heads"),
         ({"pruned_heads": {"a": [1]}}, "pruned_heads must map layers to lists of heads"),
+        ({"pruned_heads": {"1": ["x"]}}, "pruned_heads must map layers to lists of heads"),
         ({"pruned_heads": {"1": 1}}, "pruned_heads must map layers to lists of heads"),
     ],
     ids=str,

@@ -92,10 +92,10 @@ SHAPES: dict[str, Callable[[Array], Array]] = {
     "one column": lambda x: x[..., :1],
     "no row": lambda x: x[:0],
     "no column": lambda x: x[..., :0],
-    "an axis less": lambda x: x[0],
+    "an axis less": lambda x: x[0] if len(x) else x,
     "an axis more": lambda x: x[None],
     "an axis between": lambda x: x[:, None],
-    "no axis": lambda x: x.reshape(-1)[0],
+    "no axis": lambda x: x.reshape(-1)[0] if x.size else x,
     "flat": lambda x: x.reshape(-1),
     "transposed": lambda x: x.T,
     "too long": lambda x: np.concatenate([x] * 12, -1),
@@ -105,7 +105,7 @@ DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint64", "float16", "float32", "float64"),
     *("complex64", "str", "object"),
 )
-VALUES = (-1, -100, 2, 3, 60, 61, 255, 2**31, -(2**40), 0.5, float("nan"), float("inf"), 1e30)
+VALUES = (-1, -100, 2, 3, 60, 61, 255, 2**31, -(2**40), 0.5, float("nan"), float("inf"), 1e15)
 NO_TENSORS: dict[str, Callable[[Array], Any]] = {
     "a list": lambda x: x.tolist(),
     "a text": lambda _: "Hello",
@@ -131,7 +131,8 @@ def changed(x: Array, rng: np.random.Generator, values: bool) -> Any:
         value = VALUES[rng.integers(len(VALUES))]
         if x.size:
             x = x.astype(np.float64) if isinstance(value, float) and x.dtype.kind in "iu" else x.copy()
-            x.reshape(-1)[rng.integers(x.size)] = value
+            with np.errstate(all="ignore"):
+                x.reshape(-1)[rng.integers(x.size)] = np.asarray(value).astype(x.dtype)
         return x
     return list(NO_TENSORS.values())[rng.integers(len(NO_TENSORS))](x)
 
@@ -226,7 +227,11 @@ def tensors_of_tf(output: Any) -> dict[str, Any]:
 def flax_eager(model: Any, given: dict[str, Any], rng: np.random.Generator) -> Any:
     import jax.numpy as jnp
 
-    lies = (jnp.asarray, np.asfortranarray, lambda x: x[..., ::-1].copy()[..., ::-1], np.asarray)
+    # JAX itself cuts off what is more than 32 bits, without a word.
+    def to_jax(x: Array) -> Any:
+        return jnp.asarray(x) if np.array_equal(jnp.asarray(x), x, equal_nan=x.dtype.kind == "f") else x
+
+    lies = (to_jax, np.asfortranarray, lambda x: x[..., ::-1].copy()[..., ::-1], np.asarray)
     chosen = {name: lies[rng.integers(len(lies))](x) if is_number(x) and np.ndim(x) else x for name, x in given.items()}
     return {name: np.asarray(x) for name, x in model(**chosen).items() if hasattr(x, "shape")}
 
@@ -281,11 +286,11 @@ class Kind:
             name: f"{x.shape} {x.dtype}" if isinstance(x, np.ndarray) else repr(x)[:40] for name, x in given.items()
         }
         found = self.call(model, given, rng)
-        compare(head, given, {name: np.asarray(x) for name, x in found.items()}, f"{head} {told}")
+        compare(head, given, {name: np.asarray(x) for name, x in found.items()}, f"{head} {told}", self.values)
 
 
-def compare(head: str, given: dict[str, Any], found: dict[str, Array], told: str) -> None:
-    """What was accepted has the numbers of the reference."""
+def compare(head: str, given: dict[str, Any], found: dict[str, Array], told: str, values: bool) -> None:
+    """What was accepted has the numbers of the reference; with ``values`` false, values are the caller's to look at."""
     same = {name: np.asarray(x) for name, x in given.items() if x is not None}
     for name, x in same.items():
         if x.dtype == bool or x.dtype.kind == "u":
@@ -294,6 +299,8 @@ def compare(head: str, given: dict[str, Any], found: dict[str, Array], told: str
         with np.errstate(all="ignore"):
             expected = flatten(reference.forward(config_of(head), head, params_of(head), **same))
     except Exception as error:
+        if not values and isinstance(error, InputError) and "must lie between" in str(error):
+            return
         raise AssertionError(f"accepted {told}; the reference: {type(error).__name__} {error}") from error
     wanted = {name: x for name, x in expected.items() if not name.startswith(("hidden_states", "attentions", "cross"))}
     mask = same.get("attention_mask")
