@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.core.tokenization_models import TEXTS, small_model, with_pieces
-from xlmr_core.errors import TokenizerError
+from xlmr_core.errors import NoTextError, TokenizerError
 from xlmr_core.tokenization import PreTrainedTokenizerBase, XLMRobertaTokenizer, XLMRobertaTokenizerFast
 
 CLASSES = [XLMRobertaTokenizer, XLMRobertaTokenizerFast]
@@ -62,8 +62,9 @@ def test_none_and_uneven_pairs(tokenizer: PreTrainedTokenizerBase) -> None:
         tokenizer(["a", "b"], "c")
     with pytest.raises(TokenizerError, match="expected"):
         tokenizer("a", ["b", 5])
-    with pytest.raises(TokenizerError, match="a list of texts"):
-        tokenizer.batch_encode_plus("text")
+    for no_list in ("text", None):
+        with pytest.raises(NoTextError, match="a list of texts"):
+            tokenizer.batch_encode_plus(no_list)
 
 
 def test_empty(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -82,12 +82,16 @@ def open_tests(name: str) -> ModuleType:
     return module
 
 
-def in_this_process(case: unittest.TestCase, target: Any, inputs: Any = None, timeout: float | None = None) -> None:
+def in_this_process(
+    test_case: unittest.TestCase, target_func: Any, inputs: Any = None, timeout: float | None = None
+) -> None:
     """Run what the files would run in a process of its own, where their modules could not be imported again."""
     answers: list[Any] = []
     questions = SimpleNamespace(get=lambda timeout: pickle.loads(pickle.dumps(inputs)))
-    target(questions, SimpleNamespace(put=lambda answer, timeout: answers.append(answer), join=lambda: None), timeout)
-    case.assertIsNone(answers[0]["error"], answers[0]["error"])
+    target_func(
+        questions, SimpleNamespace(put=lambda answer, timeout: answers.append(answer), join=lambda: None), timeout
+    )
+    test_case.assertIsNone(answers[0]["error"], answers[0]["error"])
 
 
 def _module(name: str, **content: Any) -> None:

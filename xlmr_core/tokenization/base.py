@@ -253,7 +253,7 @@ class PreTrainedTokenizerBase(PushToHub, ABC):
         ``split_special_tokens`` can turn splitting on; where the tokenizer itself splits, it does so here too.
         """
         if not isinstance(batch_text_or_text_pairs, list | tuple):
-            raise TokenizerError(
+            raise NoTextError(
                 f"expected a list of texts, received {type(batch_text_or_text_pairs).__name__}; pass a list"
             )
         arguments = bound(calling.BATCH_ENCODE_PLUS, args, kwargs)
