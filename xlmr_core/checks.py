@@ -395,6 +395,11 @@ def check_memory(
             f"encoder_hidden_states must have the shape ({batch}, source length, {config.hidden_size}), received "
             f"{shape}"
         )
+    if states.kind is not Kind.FLOATING:
+        raise InputError(
+            f"encoder_hidden_states must hold floating point numbers, received {states.dtype_name}; pass the last "
+            "hidden states of an encoder"
+        )
     if mask is not None:
         check_shape(mask.name, mask.shape, shape[:2])
     check_mask(mask)

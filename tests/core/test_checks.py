@@ -192,6 +192,11 @@ def test_wrong_head_masks(shape: tuple[int, ...]) -> None:
         check_head_mask(CONFIG, seen("head_mask", shape))
 
 
+def of_floats(states: Any) -> Seen:
+    """Floats of a shape, or an array as it is."""
+    return seen("encoder_hidden_states", np.zeros(states, np.float32) if isinstance(states, tuple) else states)
+
+
 @pytest.mark.parametrize(
     ("states", "mask", "has", "message"),
     [
@@ -201,19 +206,21 @@ def test_wrong_head_masks(shape: tuple[int, ...]) -> None:
         ((2, 16), None, True, r"must have the shape \(2, source length, 16\), received \(2, 16\)"),
         ((2, 0, 16), None, True, r"must have the shape \(2, source length, 16\), received \(2, 0, 16\)"),
         ((2, 4, 16), (2, 3), True, r"encoder_attention_mask must have the shape \(2, 4\), received \(2, 3\)"),
+        (np.zeros((2, 2, 16), np.complex64), None, True, r"must hold floating point numbers, received complex64"),
+        (np.zeros((2, 2, 16), np.int64), None, True, r"must hold floating point numbers, received int64"),
         ((2, 2, 16), [[1, 3], [1, 1]], True, r"encoder_attention_mask must lie between 0 and 1, received 3"),
     ],
 )
 def test_wrong_memories(states: Any, mask: Any, has: bool, message: str) -> None:
     given = None if mask is None else seen("encoder_attention_mask", mask)
     with pytest.raises(InputError, match=message):
-        check_memory(CONFIG, 2, seen("encoder_hidden_states", states), given, has_cross_attention=has)
+        check_memory(CONFIG, 2, of_floats(states), given, has_cross_attention=has)
 
 
 def test_right_memories() -> None:
     check_memory(CONFIG, 2, None, None, has_cross_attention=False)
     mask = seen("encoder_attention_mask", [[1, 0], [1, 1]])
-    check_memory(CONFIG, 2, seen("encoder_hidden_states", (2, 2, 16)), mask, has_cross_attention=True)
+    check_memory(CONFIG, 2, of_floats((2, 2, 16)), mask, has_cross_attention=True)
 
 
 def test_what_is_refused_by_name() -> None:
