@@ -1,5 +1,7 @@
 """``python -m xlmr_core`` is the ``xlmr`` command."""
 
+# PYTHON_ARGCOMPLETE_OK, a mark that argcomplete looks for (``cli/completion.py``)
+
 from __future__ import annotations
 
 import sys

@@ -14,13 +14,13 @@ import sys
 from collections.abc import Sequence
 
 from xlmr_core import __version__
-from xlmr_core.cli import convert, doctor, inspect, run, verify
+from xlmr_core.cli import completion, convert, doctor, inspect, run, verify
 from xlmr_core.cli.parser import Parser, UsageError
-from xlmr_core.cli.progress import silence_downloads
 from xlmr_core.cli.terminal import say, speaking
 from xlmr_core.cli.words import listed
 from xlmr_core.errors import XLMRError
 from xlmr_core.hub_answers import is_left_alone
+from xlmr_core.progress import silence_downloads
 from xlmr_core.wording import nearest, seen
 
 __all__ = ["COMMANDS", "main"]
@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     It is 0, 2 for a user's mistake, 130 for Ctrl-C, or 141 for a reader that went away.
     """
+    if completion.asked():
+        completion.complete(COMMANDS)
     status = _status(argv)
     if is_left_alone():
         # The interpreter would wait for the threads of the hub's package, which wait for a hub that does not answer.

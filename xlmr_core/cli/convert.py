@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from xlmr_core.cli.parser import MODEL, add_format, add_head, add_part, add_progress, backend, one_of
-from xlmr_core.cli.progress import ProgressBar
+from xlmr_core.cli.parser import MODEL, OneOf, add_format, add_head, add_part, add_progress, backend
 from xlmr_core.cli.terminal import print_json, say, show
 from xlmr_core.cli.words import as_json, comparison_lines, listed, nbytes_text
+from xlmr_core.progress import ProgressBar
 from xlmr_core.wording import counted
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     )
     parser.add_argument(
         "--dtype",
-        type=one_of(WRITTEN_DTYPES),
+        type=OneOf(WRITTEN_DTYPES),
         metavar="DTYPE",
         help=f"of all weights, rounded to nearest: {', '.join(WRITTEN_DTYPES)} (default: each keeps its own, bit for "
         "bit)",
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     parser.add_argument("--force", action="store_true", help="replace files that are there already")
     add_head(parser)
     add_part(parser)
-    add_format(parser, "one object")
+    add_format(parser, json="one object")
     add_progress(parser)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from xlmr_core.cli.parser import MODEL, add_format, add_head, add_part, add_progress
-from xlmr_core.cli.progress import ProgressBar
 from xlmr_core.cli.terminal import print_json, show
 from xlmr_core.cli.words import as_json
+from xlmr_core.progress import ProgressBar
 from xlmr_core.wording import counted
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     parser.add_argument("path", metavar="PATH", help=MODEL)
     add_head(parser)
     add_part(parser)
-    add_format(parser, "one object")
+    add_format(parser, json="one object")
     add_progress(parser)
 
 

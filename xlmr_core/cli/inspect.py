@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     parser.add_argument("path", metavar="PATH", help=MODEL)
     add_head(parser)
     add_part(parser)
-    add_format(parser, "one object")
+    add_format(parser, json="one object")
     add_progress(parser)
 
 

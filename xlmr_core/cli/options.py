@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import Field
 from typing import Any
 
-from xlmr_core.cli.parser import one_of
+from xlmr_core.cli.parser import OneOf
 from xlmr_core.tasks.options import TaskOptions, option_fields
 
 __all__ = ["add_options", "read_options"]
@@ -24,7 +24,8 @@ def add_options(parser: argparse.ArgumentParser, title: str, options: type[TaskO
     """
     group = parser.add_argument_group(title)
     for own in _fields(options):
-        default = defaults.get(own.name, own.default)
+        usual = own.default if own.metadata["shell"] is None else own.metadata["shell"]
+        default = defaults.get(own.name, usual)
         group.add_argument(f"--{own.name.replace('_', '-')}", default=default, **_kind(own), help=_help(own, default))
 
 
@@ -48,10 +49,14 @@ def _kind(own: Field[Any]) -> dict[str, Any]:
     """What argparse has to know of an option."""
     if own.metadata["choices"]:
         choices = own.metadata["choices"]
-        return {"type": one_of(choices), "metavar": f"{{{','.join(choices)}}}"}
+        return {"type": OneOf(choices), "metavar": f"{{{','.join(choices)}}}"}
     if own.metadata["least"] is not None:
         whole = not isinstance(own.default, float)
-        return {"type": _number(int if whole else float, own.metadata["least"]), "metavar": "N"}
+        number = _number(int if whole else float, own.metadata["least"])
+        none = own.metadata["none"]
+        if not none:
+            return {"type": number, "metavar": "N"}
+        return {"type": lambda value: None if value == none else number(value), "metavar": f"N|{none}"}
     if isinstance(own.default, bool):
         return {"action": argparse.BooleanOptionalAction}
     return {"action": "append" if own.metadata["several"] else "store", "metavar": "TEXT"}

@@ -18,12 +18,11 @@ from xlmr_core.heads import HEADS
 from xlmr_core.wording import nearest
 
 __all__ = [
-    *("MODEL", "Parser", "UsageError", "add_backend", "add_format", "add_head", "add_part", "add_progress", "backend"),
-    "one_of",
+    *("MODEL", "OneOf", "Parser", "UsageError", "add_backend", "add_format", "add_head", "add_part", "add_progress"),
+    "backend",
 ]
 
 MODEL = "a folder, a file of weights, a built-in model or a name on the Hugging Face hub"
-FORMATS = ("text", "json")
 
 # How argparse begins what it says of a call.
 _MISSING, _TOO_MANY, _VALUE = "the following arguments are required: ", "unrecognized arguments: ", "argument "
@@ -142,7 +141,7 @@ ELSEWHERE = {"token": "log in with `hf auth login`, or set HF_TOKEN"}
 # What several commands take
 
 
-def one_of(known: Collection[str], other_words: Callable[[str], str | None] = str) -> Callable[[str], str]:
+class OneOf:
     """A type for ``add_argument``: one of a few words.
 
     Args:
@@ -150,20 +149,23 @@ def one_of(known: Collection[str], other_words: Callable[[str], str | None] = st
         other_words: gives the word that another one stands for, or ``None``.
     """
 
-    def word(value: str) -> str:
-        found = value if value in known else other_words(value)
-        if found in known and found is not None:
+    def __init__(self, known: Collection[str], other_words: Callable[[str], str | None] = str) -> None:
+        self.known = known
+        self._other_words = other_words
+
+    def __call__(self, value: str) -> str:
+        """The word that was meant."""
+        found = value if value in self.known else self._other_words(value)
+        if found in self.known and found is not None:
             return found
-        near = nearest(value, known)
+        near = nearest(value, self.known)
         remedy = f"; did you mean {near}?" if near else ""
-        raise argparse.ArgumentTypeError(f"expected one of {', '.join(known)}, received {value!r}{remedy}")
-
-    return word
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(self.known)}, received {value!r}{remedy}")
 
 
-def backend(known: Collection[str]) -> Callable[[str], str]:
-    """As :func:`one_of`, of the names of backends; their other names are understood."""
-    return one_of(known, find_backend)
+def backend(known: Collection[str]) -> OneOf:
+    """As :class:`OneOf`, of the names of backends; their other names are understood."""
+    return OneOf(known, find_backend)
 
 
 def add_backend(parser: argparse.ArgumentParser, **how: Any) -> None:
@@ -172,19 +174,21 @@ def add_backend(parser: argparse.ArgumentParser, **how: Any) -> None:
     parser.add_argument("--framework", dest="backend", **{**how, "help": argparse.SUPPRESS})
 
 
-def add_format(parser: argparse.ArgumentParser, json: str) -> None:
+def add_format(parser: argparse.ArgumentParser, **formats: str) -> None:
     """``--format``, and ``--json`` for ``--format json``.
 
     Args:
         parser: the command's parser.
-        json: what json prints.
+        **formats: the formats beside text, each with what it prints.
     """
+    names = ("text", *formats)
+    prints = ", ".join(f"{name} prints {what}" for name, what in formats.items())
     parser.add_argument(
         "--format",
-        type=one_of(FORMATS),
-        default=FORMATS[0],
+        type=OneOf(names),
+        default=names[0],
         metavar="FORMAT",
-        help=f"{' or '.join(FORMATS)}; json prints {json} (default: %(default)s)",
+        help=f"{', '.join(names[:-1])} or {names[-1]}; {prints} (default: %(default)s)",
     )
     parser.add_argument("--json", dest="format", action="store_const", const="json", help=argparse.SUPPRESS)
 
@@ -193,7 +197,7 @@ def add_head(parser: argparse.ArgumentParser) -> None:
     """``--head``."""
     parser.add_argument(
         "--head",
-        type=one_of(tuple(HEADS)),
+        type=OneOf(tuple(HEADS)),
         metavar="HEAD",
         help="such as ForMaskedLM, where neither the config nor the weights say it",
     )

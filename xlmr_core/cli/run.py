@@ -5,22 +5,24 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from xlmr_core.backends import BACKENDS, installed, load_backend
 from xlmr_core.cli import lines
 from xlmr_core.cli.lines import Line
 from xlmr_core.cli.options import add_options, read_options
-from xlmr_core.cli.parser import UsageError, add_backend, add_format, add_progress, backend, one_of
-from xlmr_core.cli.progress import ProgressBar, stepping_aside
+from xlmr_core.cli.parser import OneOf, UsageError, add_backend, add_format, add_progress, backend
 from xlmr_core.cli.terminal import quietly, say
 from xlmr_core.cli.text import PRINTERS
 from xlmr_core.errors import MissingBackendError, XLMRError
 from xlmr_core.placement import FLOAT_DTYPES
-from xlmr_core.tasks import TASKS, TaskRow, find_task
+from xlmr_core.progress import ProgressBar, stepping_aside
+from xlmr_core.tasks import ALIASES, TASKS, TaskRow, find_task
 from xlmr_core.tasks.options import TaskOptions
+from xlmr_core.tasks.task import Task
 
 __all__ = ["DESCRIPTION", "SUMMARY", "USAGE", "add_arguments", "execute"]
 
@@ -28,7 +30,8 @@ SUMMARY = "answer texts with a model"
 USAGE = "xlmr run --task TASK [options] [TEXT ...]"
 DESCRIPTION = """\
 Answer texts with a model. Texts are the arguments, or else the lines of standard input (UTF-8;
-blank lines are skipped). Answers are printed as they come. A line that cannot be answered is
+blank lines are skipped). Where a task takes pairs, they stand in a line with a tab between them,
+or as an object of JSON. Answers are printed as they come. A line that cannot be answered is
 reported with its number on standard error, the others are answered all the same, and the exit
 status is 2.
 
@@ -37,6 +40,8 @@ status is 2.
 """
 # Lines come many at a time, texts of a program often one.
 BATCH_SIZE = 8
+# Lines that are sorted by length together, where tokens are counted.
+WINDOW = 512
 DTYPES = (*FLOAT_DTYPES, "auto")
 
 
@@ -51,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     parser.add_argument("--device", help="cpu or -1, a GPU's number such as 0, or a name such as cuda:1 (default: cpu)")
     parser.add_argument(
         "--dtype",
-        type=one_of(DTYPES, lambda value: value.removeprefix("torch.")),
+        type=OneOf(DTYPES, lambda value: value.removeprefix("torch.")),
         metavar="DTYPE",
         help=f"{', '.join(DTYPES)}, which is the checkpoint's own (default: float32)",
     )
@@ -61,13 +66,24 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
         metavar="BACKEND",
         help=f"what runs the model: {', '.join(BACKENDS)} (default: the first of them that is installed)",
     )
-    add_format(parser, "an object a line")
+    add_format(parser, json="an object a line", csv="a table")
     add_progress(parser, "standard error is a terminal and the answers go elsewhere")
     title = f"options of {row.name}" if row else "options of the task, more with --task TASK --help"
     add_options(parser, title, row.load().Options if row else TaskOptions, batch_size=BATCH_SIZE)
-    parser.epilog = "tasks, each with an example:\n" + "".join(
-        f"\n  {row.name}: {row.summary}\n    {row.example}\n" for row in TASKS.values()
-    )
+    parser.epilog = "tasks, each with an example:\n" + "".join(map(_told, TASKS.values()))
+
+
+def _told(row: TaskRow) -> str:
+    """A task for the help text: what it does, its other names, what a line holds, and its example."""
+    names = [name for name, alias in ALIASES.items() if alias.task == row.name]
+    columns = row.load().columns
+    lines = [
+        f"  {row.name}: {row.summary}",
+        *([f"also called {', '.join(names)}"] if names else []),
+        *([f"a line holds {', tab, '.join(columns)}"] if columns else []),
+        *row.example.splitlines(),
+    ]
+    return "\n" + "\n    ".join(lines) + "\n"
 
 
 def _task_in(words: Sequence[str]) -> TaskRow | None:
@@ -97,19 +113,22 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _answer_all(pipeline: Any, arguments: argparse.Namespace) -> int:
-    printed = PRINTERS[arguments.format]
+    pipeline.check_options()
+    printed, task = PRINTERS[arguments.format](), find_task(arguments.task).load()
+    # Where tokens are counted, more lines are read before they run, and sorted by length.
+    size = arguments.batch_size if arguments.batch_tokens is None else WINDOW
     wanted = False if arguments.progress is None and sys.stdout.isatty() else arguments.progress
     total, done, failed = len(arguments.texts) or None, 0, False
     aside = stepping_aside if sys.stdout.isatty() else contextlib.nullcontext
     with ProgressBar(wanted, " lines") as progress:
-        for batch in lines.batches(_lines(arguments.texts), arguments.batch_size):
-            for line, answer in _answers(pipeline, batch):
+        for batch in lines.batches(_lines(arguments.texts), size):
+            for line, answer, truncated in _answers(pipeline, task, batch):
                 if isinstance(answer, XLMRError):
                     say("error", f"line {line.number}: {arguments.in_place(str(answer))}")
                     failed = True
                 else:
                     with aside():
-                        sys.stdout.write(printed(line, answer, pipeline))
+                        sys.stdout.write(printed(line, answer, pipeline, truncated))
             sys.stdout.flush()
             done += len(batch)
             progress("answering", done, total)
@@ -119,9 +138,10 @@ def _answer_all(pipeline: Any, arguments: argparse.Namespace) -> int:
 def _refuse_files(texts: Sequence[str]) -> None:
     """Refuse the name of a file where a text is expected: to answer the name would be no help to anybody."""
     for text in texts:
-        if ("." in text or os.sep in text) and " " not in text and os.path.isfile(text):
+        if ("." in text or os.sep in text) and os.path.isfile(text):
             raise XLMRError(
-                f"expected a text, received {text!r}, which is a file; to answer its lines: xlmr run ... < {text}"
+                f"expected a text, received {text!r}, which is a file; to answer its lines: xlmr run ... < "
+                f"{shlex.quote(text)}"
             )
 
 
@@ -131,10 +151,11 @@ def _pipeline(name: str, arguments: argparse.Namespace) -> Any:
     if device is not None and device.lstrip("-").isdecimal():
         device = int(device)
     return load_backend(name).pipeline(
-        row.name,
+        arguments.task,
         model=arguments.model,
         device=device,
         dtype=arguments.dtype,
+        progress=False,
         **read_options(arguments, row.load().Options),
     )
 
@@ -150,20 +171,37 @@ def _lines(texts: list[str]) -> Iterator[Line]:
     return lines.from_stream(os.fdopen(sys.stdin.fileno(), "rb", closefd=False))
 
 
-def _answers(pipeline: Callable[[str | list[str]], Any], batch: Any) -> Iterator[tuple[Line, Any]]:
-    """The answer, or the error, of each line. The lines of a batch that holds a faulty one are answered one by one."""
-    texts = [line.text for line in batch]
-    if len(batch) > 1 and None not in texts:
+def _answers(pipeline: Any, task: type[Task], batch: Sequence[Line]) -> Iterator[tuple[Line, Any, bool]]:
+    """Of each line the answer, or the error, and whether it was truncated. The lines of a batch that holds a faulty one
+    are answered one by one.
+    """
+    read = [(line, _input(task, line)) for line in batch]
+    if len(batch) > 1 and not any(isinstance(given, XLMRError) for _, given in read):
         try:
-            yield from zip(batch, pipeline(texts), strict=True)
-            return
+            answers = list(pipeline(iter([given for _, given in read])))
         except XLMRError:
             pass
-    for line in batch:
-        if line.text is None:
-            yield line, XLMRError("expected UTF-8, received other bytes; convert the input")
+        else:
+            for index, (line, answer) in enumerate(zip(batch, answers, strict=True)):
+                yield line, answer, index in pipeline.truncated
+            return
+    for line, given in read:
+        if isinstance(given, XLMRError):
+            yield line, given, False
             continue
         try:
-            yield line, pipeline(line.text)
+            (answer,) = pipeline(iter([given]))
         except XLMRError as error:
-            yield line, error
+            yield line, error, False
+        else:
+            yield line, answer, bool(pipeline.truncated)
+
+
+def _input(task: type[Task], line: Line) -> Any:
+    """What a line holds for a task, or the error that says why it holds nothing."""
+    if line.text is None:
+        return XLMRError("expected UTF-8, received other bytes; convert the input")
+    try:
+        return task.from_line(line.text)
+    except XLMRError as error:
+        return error

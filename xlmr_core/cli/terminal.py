@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from xlmr_core.cli import sieve
-from xlmr_core.cli.progress import stepping_aside
+from xlmr_core.progress import stepping_aside
 from xlmr_core.wording import seen, seen_in_json
 
 __all__ = ["print_json", "quietly", "say", "show", "speaking"]
@@ -137,7 +137,14 @@ def _show_warning(
 
 
 class _Handler(logging.Handler):
-    """Log messages of this library as the command says things."""
+    """Log messages of this library as the command says things, each once however many lines it is true of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.levelname.lower(), seen(record.getMessage()))
+        text = seen(record.getMessage())
+        if text not in self._said:
+            self._said.add(text)
+            say(record.levelname.lower(), text)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from xlmr_core.backends import BACKENDS
 from xlmr_core.cli.parser import MODEL, add_backend, add_format, add_head, add_progress, backend
-from xlmr_core.cli.progress import ProgressBar
 from xlmr_core.cli.terminal import print_json, quietly, show
 from xlmr_core.cli.words import as_json, comparison_lines
+from xlmr_core.progress import ProgressBar
 
 __all__ = ["DESCRIPTION", "SUMMARY", "USAGE", "add_arguments", "execute"]
 
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
         f"(default: {REFERENCE}, which needs no framework)",
     )
     add_head(parser)
-    add_format(parser, "one object")
+    add_format(parser, json="one object")
     add_progress(parser)
 
 

@@ -10,16 +10,18 @@ To add a task: a row here and a module beside this one; then Python, the command
 from __future__ import annotations
 
 import pkgutil
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from xlmr_core.arguments import suggestion
 from xlmr_core.errors import XLMRError
 from xlmr_core.hub import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from xlmr_core.tasks.task import Task
 
-__all__ = ["TASKS", "TaskRow", "auto_of", "find_task"]
+__all__ = ["ALIASES", "TASKS", "Alias", "TaskRow", "auto_of", "find_task", "models_for"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,10 @@ class TaskRow:
         auto: the Auto class that loads its model.
         place: where its class is, ``module:Class``; the published class of its pipeline is called ``ClassPipeline``.
         summary: one line for the help text.
-        example: a command line for the help text.
+        example: a command line for the help text; it may have several lines.
         model: what runs where no model is named; empty where one has to be named.
+        hub: names of models on the hub, for who names none.
+        arguments: of the model's ``from_pretrained``, where the task does not need all of it.
     """
 
     name: str
@@ -41,6 +45,8 @@ class TaskRow:
     summary: str
     example: str
     model: str = ""
+    hub: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def pipeline(self) -> str:
@@ -64,19 +70,99 @@ TASKS: dict[str, TaskRow] = {
             example='xlmr run --task fill-mask --top-k 3 "Bonjour, je suis un modèle <mask>."',
             model=DEFAULT_MODEL,
         ),
+        TaskRow(
+            name="text-classification",
+            auto="AutoModelForSequenceClassification",
+            place="xlmr_core.tasks.text_classification:TextClassification",
+            summary="the label of a text, or of a pair of texts",
+            example='xlmr run --task text-classification --model MODEL "Sehr gut!"',
+            hub=("cardiffnlp/twitter-xlm-roberta-base-sentiment", "papluca/xlm-roberta-base-language-detection"),
+        ),
+        TaskRow(
+            name="token-classification",
+            auto="AutoModelForTokenClassification",
+            place="xlmr_core.tasks.token_classification:TokenClassification",
+            summary="the names in a text, or what each of its words is",
+            example=(
+                'xlmr run --task token-classification --model MODEL \\\n  --aggregation-strategy spans "Ada in Oslo"'
+            ),
+            hub=("Davlan/xlm-roberta-base-ner-hrl",),
+        ),
+        TaskRow(
+            name="zero-shot-classification",
+            auto="AutoModelForSequenceClassification",
+            place="xlmr_core.tasks.zero_shot:ZeroShotClassification",
+            summary="which of your own labels fit a text",
+            example=(
+                "xlmr run --task zero-shot-classification --model MODEL \\\n"
+                '  --candidate-labels "sport, politics" "Das Spiel endet 2:1."'
+            ),
+            hub=("joeddav/xlm-roberta-large-xnli",),
+        ),
+        TaskRow(
+            name="multiple-choice",
+            auto="AutoModelForMultipleChoice",
+            place="xlmr_core.tasks.multiple_choice:MultipleChoice",
+            summary="which of several texts goes on from a prompt",
+            example="xlmr run --task multiple-choice --model MODEL < choices.tsv",
+        ),
+        TaskRow(
+            name="feature-extraction",
+            auto="AutoModel",
+            place="xlmr_core.tasks.feature_extraction:FeatureExtraction",
+            summary="a vector for each token of a text",
+            example='xlmr run --task feature-extraction --model MODEL "un texte"',
+            hub=("FacebookAI/xlm-roberta-base",),
+            arguments={"add_pooling_layer": False},
+        ),
+        TaskRow(
+            name="question-answering",
+            auto="AutoModelForQuestionAnswering",
+            place="xlmr_core.tasks.question_answering:QuestionAnswering",
+            summary="the part of a text that answers a question",
+            example="xlmr run --task question-answering --model MODEL < questions.tsv",
+            hub=("deepset/xlm-roberta-base-squad2",),
+        ),
     )
 }
 
 
+@dataclass(frozen=True)
+class Alias:
+    """Another name of a task.
+
+    Attributes:
+        task: a name of ``TASKS``.
+        hub: names of models on the hub, for who names none.
+    """
+
+    task: str
+    hub: tuple[str, ...]
+
+
+ALIASES: dict[str, Alias] = {
+    "sentiment-analysis": Alias("text-classification", ("cardiffnlp/twitter-xlm-roberta-base-sentiment",)),
+    "language-identification": Alias("text-classification", ("papluca/xlm-roberta-base-language-detection",)),
+    "ner": Alias("token-classification", ("Davlan/xlm-roberta-base-ner-hrl",)),
+}
+
+
 def find_task(name: str) -> TaskRow:
-    """The row of a name.
+    """The row of a name, or of another name of ``ALIASES``.
 
     Raises:
-        XLMRError: for a name that is none of ``TASKS``.
+        XLMRError: for a name that is none of them.
     """
+    name = ALIASES[name].task if name in ALIASES else name
     if name not in TASKS:
-        raise XLMRError(f"expected a task of {', '.join(map(repr, TASKS))}, received {name!r}; choose one of them")
+        meant = suggestion(name, [*TASKS, *ALIASES], otherwise="choose one of them")
+        raise XLMRError(f"expected a task of {', '.join(map(repr, TASKS))}, received {name!r}; {meant}")
     return TASKS[name]
+
+
+def models_for(name: str) -> tuple[str, ...]:
+    """Models on the hub for a task, by one of its names."""
+    return ALIASES[name].hub if name in ALIASES else find_task(name).hub
 
 
 def auto_of(model: object) -> str:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from xlmr_core.backends import BACKENDS, find_backend
+from xlmr_core.checkpoints.found import Found
+from xlmr_core.checkpoints.load_plan import plan_load
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import InputError
-from xlmr_core.tasks import TASKS, TaskRow, auto_of, find_task
+from xlmr_core.errors import InputError, LoadWarning, MismatchError
+from xlmr_core.formats import Checkpoint
+from xlmr_core.heads import FAMILIES, HEADS
+from xlmr_core.loading import auto_checkpoint
+from xlmr_core.parameters import HEAD_PARTS
+from xlmr_core.quantization import scheme_of
+from xlmr_core.tasks import TASKS, TaskRow, auto_of, find_task, models_for
 from xlmr_core.tasks.pipeline import changed
 from xlmr_core.tokenization import AutoTokenizer
 
@@ -26,7 +34,7 @@ class Choice:
         model: the name or folder of a model to load, or a model.
         arguments: of the model's ``from_pretrained``, beside where and in which dtype it is loaded.
         options: of the pipeline.
-        tokenizer: its name or folder, or a tokenizer.
+        tokenizer: its name or folder, or a pair of that and arguments of its own, or a tokenizer.
         tokenizer_arguments: of the tokenizer's ``from_pretrained``.
     """
 
@@ -42,11 +50,36 @@ class Choice:
         """Whether the model is named, and has to be loaded."""
         return isinstance(self.model, str | os.PathLike)
 
+    def check_head(self) -> None:
+        """Refuse a named checkpoint that lacks the head of the task. Its headers are read, and no weights.
+
+        A class that is registered for the checkpoint's own kind of configuration is taken at its word.
+
+        Raises:
+            InputError: naming what is missing, and the tasks that the checkpoint can do.
+        """
+        if not self.named or "state_dict" in self.arguments:
+            return
+        config, found = auto_checkpoint(self.model, self.arguments)
+        if not isinstance(found, Found) or type(config) not in FAMILIES.values():
+            return
+        with found.open() as checkpoint:
+            missing = _missing_head(config, checkpoint, self.task.auto)
+            if not missing:
+                return
+            able = [row.name for row in TASKS.values() if not _missing_head(config, checkpoint, row.auto)]
+        raise InputError(
+            f"{self.task.name} needs a trained head, {str(self.model)!r} has none ({', '.join(missing)} missing or of "
+            f"another shape); choose another model, or a task that it can do: {', '.join(able)}"
+        )
+
     def load_tokenizer(self) -> Any:
         """The tokenizer, loaded where it is named."""
-        if not isinstance(self.tokenizer, str | os.PathLike):
-            return self.tokenizer
-        return AutoTokenizer.from_pretrained(self.tokenizer, **self.tokenizer_arguments)
+        # As published, arguments of its own may stand beside the name.
+        named, own = self.tokenizer if isinstance(self.tokenizer, tuple) else (self.tokenizer, {})
+        if not isinstance(named, str | os.PathLike):
+            return named
+        return AutoTokenizer.from_pretrained(named, **{**self.tokenizer_arguments, **own})
 
     def check_stays(self, **wanted: Any) -> None:
         """Refuse to move a model that is given, in frameworks whose models stay where they are.
@@ -106,13 +139,14 @@ def choose(
             f"config must be a configuration or its name, received {received}; pass a tokenizer as tokenizer="
         )
     if model is None and not row.model:
-        raise InputError(f"{row.name} needs a model, received none; pass model=, a folder or a name on the hub")
+        known = ", such as " + " or ".join(map(repr, models_for(str(task)))) if models_for(str(task)) else ""
+        raise InputError(f"{task} needs a model, received none; pass model=, a folder or a name on the hub{known}")
     model = row.model if model is None else model
     hub = {name: value for name, value in (("revision", revision), ("token", token)) if value is not None}
     return Choice(
         task=row,
         model=model,
-        arguments={**hub, **(model_kwargs or {}), **({} if config is None else {"config": config})},
+        arguments={**row.arguments, **hub, **(model_kwargs or {}), **({} if config is None else {"config": config})},
         options=options,
         tokenizer=_tokenizer_of(model) if tokenizer is None else tokenizer,
         tokenizer_arguments={"use_fast": use_fast, **hub},
@@ -142,3 +176,18 @@ def _tokenizer_of(model: Any) -> Any:
     if place == "" and not isinstance(model, str):
         raise InputError(f"the model ({type(model).__name__}) does not say where its tokenizer is; pass tokenizer=")
     return place
+
+
+def _missing_head(config: XLMRobertaConfig, checkpoint: Checkpoint, auto: str) -> list[str]:
+    """The parameters of a head that a checkpoint lacks, or has in a shape that is another head's."""
+    head = next((head for head in HEADS.values() if head.auto == auto), None)
+    if head is None or head.auto == HEADS["Model"].auto:
+        return []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LoadWarning)
+        try:
+            scheme = scheme_of(config, checkpoint)
+            report = plan_load(config, head.suffix, checkpoint, scheme=scheme, ignore_mismatched_sizes=True).report
+        except MismatchError:
+            return []
+    return [name for name in report.fresh if name.startswith(HEAD_PARTS)]

@@ -6,14 +6,17 @@ takes them by name, when it is made and in each call; ``xlmr run`` makes argumen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
 from xlmr_core.errors import InputError
 
-__all__ = ["TaskOptions", "option", "option_fields"]
+__all__ = ["OVERFLOWS", "TaskOptions", "option", "option_fields"]
+
+# What can happen to a text that is longer than the model takes.
+OVERFLOWS = ("error", "truncate", "window")
 
 
 def option(
@@ -24,6 +27,8 @@ def option(
     choices: Sequence[str] = (),
     several: bool = False,
     python_only: bool = False,
+    none: str = "",
+    shell: Any = None,
 ) -> Any:
     """A field of a task's options.
 
@@ -34,8 +39,11 @@ def option(
         choices: the option is one of these words.
         several: the option is a list of texts; on the command line it may be repeated.
         python_only: it cannot be said on the command line.
+        none: ``None`` is a value of its own, and on the command line this word; else it leaves the option as it is.
+        shell: what holds on the command line in place of the default, where that is another value.
     """
     metadata = {"help": help, "least": least, "choices": tuple(choices), "several": several, "python_only": python_only}
+    metadata |= {"none": none, "shell": shell}
     return field(default=default, metadata=metadata)
 
 
@@ -44,15 +52,28 @@ class TaskOptions:
     """The options that all tasks have.
 
     Attributes:
-        batch_size: rows that go through the model together; rows of similar length share a batch.
+        on_overflow: what happens to a text that is longer than the model takes: ``"error"``; ``"truncate"``, which cuts
+            it; ``"window"``, which reads all of it in overlapping pieces. Where nothing is said, what the original
+            pipeline of the task does, and a warning if that cuts.
+        batch_tokens: tokens that go through the model together, those that fill up shorter rows counted; takes the
+            place of ``batch_size``. Inputs are then sorted by length, those of a stream some hundreds at a time.
+        progress: show on standard error how much is done; by default where that is a terminal and the work is long.
+        batch_size: rows that go through the model together; rows of similar length share a batch. Where nothing is
+            said, as many of a list as make 4096 tokens; a data set is read 64 inputs ahead for that, and any other
+            stream one by one.
     """
 
-    batch_size: int = option(1, "texts that run together", least=1)
+    on_overflow: str | None = option(None, "what happens to texts that are too long", choices=OVERFLOWS)
+    batch_tokens: int | None = option(None, "tokens that run together, in place of --batch-size", least=1)
+    progress: bool | None = option(None, "show how much is done", python_only=True)
+    batch_size: int | None = option(None, "texts that run together", least=1)
 
     def __post_init__(self) -> None:
         for own in option_fields(self):
             value, least, choices = getattr(self, own.name), own.metadata["least"], own.metadata["choices"]
-            if value is None and own.default is None:
+            if value is None and (own.default is None or own.metadata["none"]):
+                continue
+            if value is own.default and not isinstance(value, int | float):
                 continue
             if least is not None:
                 kind, called = (Real, "a number") if isinstance(own.default, float) else (Integral, "an integer")
@@ -60,6 +81,11 @@ class TaskOptions:
                     raise InputError(f"{own.name} must be {called} of at least {least}, received {value!r}")
             if choices and value not in choices:
                 raise InputError(f"{own.name} must be one of {', '.join(map(repr, choices))}, received {value!r}")
+
+    @staticmethod
+    def renamed(said: Mapping[str, Any]) -> dict[str, Any]:
+        """What was said at once, in a call or when a pipeline was made, with older names under their newer ones."""
+        return dict(said)
 
 
 def option_fields(options: TaskOptions | type[TaskOptions]) -> list[Field[Any]]:

@@ -1,12 +1,14 @@
 """The pipeline of every task: inputs in, answers out in the same order, in batches of similar lengths.
 
 A text, a list of texts, or a stream (a generator, a data set or another iterable), which is answered as it is read,
-``batch_size`` inputs at a time. The task says what an input is and what happens to it; a runner runs the model.
+``batch_size`` inputs at a time, or ``WINDOW`` with ``batch_tokens``. The task says what an input is and what happens to
+it (``streams.py`` what is a stream); a runner runs the model.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,13 +19,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlmr_core.arguments import Served, suggestion, without_published
-from xlmr_core.errors import InputError
+from xlmr_core.errors import InputError, LoadWarning, XLMRError, warn_caller
+from xlmr_core.heads import HEADS, head_of_class
+from xlmr_core.progress import ProgressBar
 from xlmr_core.tasks import TASKS, TaskRow, auto_of, find_task
 from xlmr_core.tasks.options import TaskOptions, option_fields
 from xlmr_core.tasks.runner import Runner
+from xlmr_core.tasks.streams import length_of, one_by_one
 from xlmr_core.tasks.task import Arrays, Item
+from xlmr_core.wording import counted
 
-__all__ = ["Pipeline", "changed", "check_model", "pipeline_class"]
+__all__ = ["WINDOW", "Pipeline", "changed", "check_model", "pipeline_class"]
+
+logger = logging.getLogger("xlmr_core.tasks")
+
+# Inputs of a stream that are sorted by length together, where tokens are counted.
+WINDOW = 512
+# Inputs of a data set that are read ahead, and tokens that run together, where nothing is said.
+AHEAD, USUAL_TOKENS = 64, 4096
+# Tokens that run together at most where inputs are counted, and one may have any number of rows.
+MOST_TOKENS = 16384
+# Seconds after which work counts as long, and a bar shows how much of it is done.
+LONG_WORK_S = 2.0
 
 # Published arguments of a pipeline and its calls that ask for nothing here: any value will do, or only these.
 PIPELINE_NOT_NEEDED = ("num_workers",)
@@ -44,6 +61,9 @@ class Pipeline:
         runner: runs the model.
         tokenizer: the model's tokenizer.
         **options: defaults of every call; see the task's ``Options``.
+
+    Attributes:
+        truncated: the inputs of the last call that were cut, by their index.
     """
 
     def __init__(self, task: str, runner: Runner, tokenizer: Any, **options: Any) -> None:
@@ -53,6 +73,7 @@ class Pipeline:
         self.tokenizer = tokenizer
         self._task = row.load()(tokenizer, runner.config)
         self.options = changed(self.task, self._task.Options(), options)
+        self.truncated: list[int] = []
 
     @property
     def model(self) -> Any:
@@ -83,11 +104,34 @@ class Pipeline:
         """
         given, changes = self._task.read(*inputs, **options)
         settled = self._task.prepare(changed(self.task, self.options, changes))
-        if isinstance(given, self._task.single):
-            return self._task.gather(self._answers([given], settled), single=True)
-        if isinstance(given, list | tuple):
-            return self._task.gather(self._answers(given, settled), single=False)
-        return self._stream(_one_by_one(given), settled)
+        self.truncated = []
+        single = isinstance(given, self._task.single)
+        if single or isinstance(given, list | tuple):
+            with self._bar(settled) as bar:
+                all_given = [given] if single else given
+                return self._task.gather(self._answers(all_given, settled, bar, total=len(all_given)), single=single)
+        return self._stream(one_by_one(given, self._task.from_line), settled, length_of(given))
+
+    def check_options(self) -> None:
+        """Refuse options with which no input can be answered, before there is one.
+
+        Raises:
+            InputError: for what is missing or makes no sense.
+        """
+        self._task.prepare(self.options)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **arguments: Any) -> None:
+        """Write the model and the tokenizer, so that ``pipeline(task, save_directory)`` reads them.
+
+        Args:
+            save_directory: the folder.
+            **arguments: of the model's ``save_pretrained``.
+        """
+        self.model.save_pretrained(save_directory, **arguments)
+        self.tokenizer.save_pretrained(save_directory)
+
+    def _bar(self, options: TaskOptions) -> ProgressBar:
+        return ProgressBar(options.progress, " inputs", after=0 if options.progress else LONG_WORK_S)
 
     def __repr__(self) -> str:
         """Its class, its task, the model and where that is, and the options that were chosen."""
@@ -111,26 +155,77 @@ class Pipeline:
         """An answer as ``xlmr run`` prints it for people."""
         return self._task.text(answer)
 
-    def _stream(self, inputs: Iterator[Any], options: TaskOptions) -> Iterator[Any]:
-        while batch := list(islice(inputs, options.batch_size)):
-            yield from self._answers(batch, options)
+    def rows(self, answer: Any) -> list[dict[str, Any]]:
+        """An answer as the rows of a table, which is what ``xlmr run --format csv`` prints."""
+        return self._task.rows(answer)
 
-    def _answers(self, inputs: Sequence[Any], options: TaskOptions) -> list[Any]:
-        """An answer for each input; an item is decoded as soon as its last row ran, so outputs are not piled up."""
+    def _stream(self, inputs: Iterator[Any], options: TaskOptions, total: int | None) -> Iterator[Any]:
+        done, window = 0, _window(options, total)
+        with self._bar(options) as bar:
+            while batch := list(islice(inputs, window)):
+                try:
+                    answers = self._answers(batch, options, bar, done, total)
+                except InputError as error:
+                    if not done:
+                        raise
+                    # The task counts from the first that it was given.
+                    raise InputError(f"behind {counted(done, 'input')}: {error}") from error
+                yield from answers
+                done += len(batch)
+
+    def _answers(
+        self,
+        inputs: Sequence[Any],
+        options: TaskOptions,
+        bar: ProgressBar,
+        before: int = 0,
+        total: int | None = None,
+    ) -> list[Any]:
+        """An answer for each input; an item is decoded as soon as its last row ran, so outputs are not piled up.
+
+        Args:
+            inputs: some or all inputs of a call.
+            options: of the call.
+            bar: shows how much is done.
+            before: how many inputs of the call were answered before.
+            total: how many inputs the call has, if that is known.
+        """
         items = self._task.encode(inputs, options)
+        self._tell_truncated(inputs, items, before, chosen=options.on_overflow == "truncate")
         answers = [None if item.rows else self._task.decode(item, [], options) for item in items]
         outputs: list[list[Arrays]] = [[{} for _ in item.rows] for item in items]
         missing = [len(item.rows) for item in items]
-        for batch in _batches(items, options.batch_size):
+        finished = before + missing.count(0)
+        for batch in _batches(items, options, self._task.together):
             arrays = self._collate([items[index].rows[number] for index, number in batch])
             found = self.runner.run(arrays, self._task.wanted)
             for line, (index, number) in enumerate(batch):
                 outputs[index][number] = {name: array[line] for name, array in found.items()}
                 missing[index] -= 1
                 if missing[index] == 0:
-                    answers[index] = self._task.decode(items[index], outputs[index], options)
+                    answers[index] = self._answer(items[index], outputs[index], options)
                     outputs[index] = []
+                    finished += 1
+            bar(self.task, finished, total)
         return answers
+
+    def _answer(self, item: Item, outputs: Sequence[Arrays], options: TaskOptions) -> Any:
+        answer = self._task.decode(item, outputs, options)
+        return self.runner.tensor(answer) if isinstance(answer, np.ndarray) else answer
+
+    def _tell_truncated(self, inputs: Sequence[Any], items: Sequence[Item], before: int, chosen: bool) -> None:
+        """Keep which inputs were cut; unless that was chosen, warn, once a call."""
+        cut = [index for index, item in enumerate(items) if item.truncated]
+        if cut and not chosen and not self.truncated:
+            which = repr(inputs[cut[0]])
+            which = which if len(which) <= 60 else which[:57] + "..."
+            others = f" and {counted(len(cut) - 1, 'other')}" if len(cut) > 1 else ""
+            logger.warning(
+                "%s%s: truncated, as longer than the model takes; on_overflow says what happens to such texts, "
+                "pipeline.truncated which they are",
+                *(which, others),
+            )
+        self.truncated += [before + index for index in cut]
 
     def _collate(self, rows: Sequence[Arrays]) -> Arrays:
         """Rows of different lengths as one batch, padded at the end of each axis."""
@@ -138,25 +233,37 @@ class Pipeline:
         return {name: _stack([row[name] for row in rows], fills[name]) for name in rows[0]}
 
 
-def _one_by_one(inputs: Any) -> Iterator[Any]:
-    if isinstance(inputs, Mapping | bytes) or not (hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__")):
-        raise InputError(
-            f"expected a text, a list of texts or an iterable of them, received {type(inputs).__name__}; pass the texts"
-        )
-    # A data set may have numbered items and a length, and no __iter__.
-    by_number = not hasattr(inputs, "__iter__") and hasattr(inputs, "__len__")
-    return (inputs[number] for number in range(len(inputs))) if by_number else iter(inputs)
+def _window(options: TaskOptions, total: int | None) -> int:
+    """How many inputs of a stream are read before the first of them is answered."""
+    if options.batch_tokens is not None:
+        return WINDOW
+    # A generator may wait for its answer before it goes on; a data set, which knows its length, does not.
+    return options.batch_size or (1 if total is None else AHEAD)
 
 
-def _batches(items: Sequence[Item], size: int) -> Iterator[list[tuple[int, int]]]:
+def _batches(items: Sequence[Item], options: TaskOptions, together: bool) -> Iterator[list[tuple[int, int]]]:
     """Rows of similar lengths that run together, each by its item and its number there.
 
-    The longest come first, so that memory is at its peak at once.
+    The longest come first, so that memory is at its peak at once, and the first of a batch says how long it is.
     """
-    rows = [(index, number) for index, item in enumerate(items) for number in range(len(item.rows))]
-    rows.sort(key=lambda row: -items[row[0]].rows[row[1]]["input_ids"].size)
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+    rows = [
+        (row["input_ids"].size, index, number)
+        for index, item in enumerate(items)
+        for number, row in enumerate(item.rows)
+    ]
+    rows.sort(key=lambda row: -row[0])
+    most_rows: int = len(rows)
+    most_tokens: int | None = options.batch_tokens or USUAL_TOKENS
+    if options.batch_tokens is None and options.batch_size is not None:
+        most_rows, most_tokens = options.batch_size, None
+        if together:
+            most_rows, most_tokens = most_rows * max((len(item.rows) for item in items), default=0), MOST_TOKENS
+    start = 0
+    while start < len(rows):
+        longest = max(1, rows[start][0])
+        count = most_rows if most_tokens is None else max(1, min(most_rows, most_tokens // longest))
+        yield [(index, number) for _, index, number in rows[start : start + count]]
+        start += count
 
 
 def _stack(arrays: Sequence[NDArray[Any]], fill: int) -> NDArray[np.int64]:
@@ -188,11 +295,16 @@ def changed(task: str, options: TaskOptions, changes: Mapping[str, Any], others:
             f"{task} takes the options {', '.join(known)}, received {', '.join(unknown)}; "
             f"{suggestion(unknown[0], [*known, *others])}"
         )
-    return replace(options, **{name: value for name, value in changes.items() if value is not None})
+    takes_none = {own.name for own in option_fields(options) if own.metadata["none"]}
+    said = {name: value for name, value in changes.items() if value is not None or name in takes_none}
+    return replace(options, **options.renamed(said))
 
 
 def check_model(row: TaskRow, model: object) -> None:
     """Refuse a model with the head of another task; one with a head of the user's own is taken at its word.
+
+    Warns:
+        LoadWarning: of a head that the model's checkpoint did not have.
 
     Raises:
         InputError: naming the class that the task needs.
@@ -205,6 +317,22 @@ def check_model(row: TaskRow, model: object) -> None:
     if auto_of(model) not in ("", row.auto):
         received = type(model).__name__
         raise InputError(f"{row.name} needs a model of {row.auto}, received {received}; load the checkpoint with that")
+    named = getattr(getattr(model, "config", None), "architectures", None) or ()
+    heads = {head_of_class(name).auto for name in named if _is_known(name)}
+    if auto_of(model) == row.auto != HEADS["Model"].auto and heads and row.auto not in heads:
+        warn_caller(
+            f"the model comes from a checkpoint of {', '.join(named)}, which had no head for {row.name}; unless it was "
+            "trained since, its answers mean nothing",
+            LoadWarning,
+        )
+
+
+def _is_known(name: str) -> bool:
+    try:
+        head_of_class(name)
+    except XLMRError:
+        return False
+    return True
 
 
 @functools.cache

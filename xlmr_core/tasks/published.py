@@ -1,58 +1,238 @@
 """The published classes of pipelines as type checkers and editors see them.
 
-``pipeline_class`` makes the classes that run, from the table of tasks; here stands what a call of each takes and gives.
-A test holds every task, its options and this file together.
+They are made when asked for (``xlmr_core.tasks.pipeline.pipeline_class``), so nothing here runs. The options of a
+task's calls are those of its ``Options``, each of which a call may leave out; a test holds the two together.
+
+Texts and lists are iterables too: of the ways to call a pipeline the first that fits counts.
 """
+
+# mypy: disable-error-code="overload-overlap"
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, overload
+from typing import Any, TypedDict, Unpack, overload
 
 from xlmr_core.tasks.fill_mask import Candidate
+from xlmr_core.tasks.multiple_choice import Choice
 from xlmr_core.tasks.pipeline import Pipeline
+from xlmr_core.tasks.question_answering import Answer, Example
+from xlmr_core.tasks.token_classification import Entity
+from xlmr_core.tasks.zero_shot import ZeroShotAnswer
 
-__all__ = ["FillMaskPipeline"]
+__all__ = [
+    "FeatureExtractionPipeline",
+    "FillMaskPipeline",
+    "MultipleChoicePipeline",
+    "QuestionAnsweringPipeline",
+    "TextClassificationPipeline",
+    "TokenClassificationPipeline",
+    "ZeroShotClassificationPipeline",
+]
+
+
+class Call(TypedDict, total=False):
+    """The options that every task has."""
+
+    on_overflow: str | None
+    batch_tokens: int | None
+    progress: bool | None
+    batch_size: int | None
+
+
+class FillMaskCall(Call, total=False):
+    """Those of fill-mask."""
+
+    top_k: int | None
+    targets: str | Sequence[str] | None
+    multi_token_targets: bool | None
+    tokenizer_kwargs: Mapping[str, Any] | None
 
 
 class FillMaskPipeline(Pipeline):
-    """The most likely tokens at each ``<mask>`` of a text; see ``xlmr_core/tasks/fill_mask.py``."""
+    """The most likely tokens at each mask; see ``xlmr_core/tasks/fill_mask.py``."""
 
     def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None: ...
 
-    # A text with several masks is answered by a list for each mask, which the type of its argument does not tell. Texts
-    # and lists are iterables too, but what stands first counts.
+    # A text with several masks is answered by a list for each mask, which the type of a text does not tell.
     @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self,
-        inputs: str,
-        *,
-        top_k: int | None = None,
-        targets: str | Sequence[str] | None = None,
-        tokenizer_kwargs: Mapping[str, Any] | None = None,
-        batch_size: int | None = None,
-    ) -> list[Candidate]: ...
+    def __call__(self, inputs: str, **options: Unpack[FillMaskCall]) -> list[Candidate]: ...
+    @overload
+    def __call__(self, inputs: list[str] | tuple[str, ...], **options: Unpack[FillMaskCall]) -> list[Any]: ...
+    @overload
+    def __call__(self, inputs: Iterable[str], **options: Unpack[FillMaskCall]) -> Iterator[Any]: ...
+    def __call__(self, *inputs: Any, **options: Any) -> Any: ...
 
-    @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self,
-        inputs: list[str] | tuple[str, ...],
-        *,
-        top_k: int | None = None,
-        targets: str | Sequence[str] | None = None,
-        tokenizer_kwargs: Mapping[str, Any] | None = None,
-        batch_size: int | None = None,
-    ) -> list[Any]: ...
+
+class TokenizerCall(Call, total=False):
+    """The arguments of the tokenizer."""
+
+    truncation: bool | str | None
+    max_length: int | None
+    padding: bool | str | None
+    add_special_tokens: bool | None
+    tokenizer_kwargs: Mapping[str, Any] | None
+
+
+class TextClassificationCall(TokenizerCall, total=False):
+    """Those of text-classification."""
+
+    top_k: int | str | None
+    function_to_apply: str | None
+    return_all_scores: bool | None
+
+
+class TextClassificationPipeline(Pipeline):
+    """The label of a text, or of a pair; see ``xlmr_core/tasks/text_classification.py``."""
+
+    def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None: ...
 
     @overload
     def __call__(
-        self,
-        inputs: Iterable[str],
-        *,
-        top_k: int | None = None,
-        targets: str | Sequence[str] | None = None,
-        tokenizer_kwargs: Mapping[str, Any] | None = None,
-        batch_size: int | None = None,
-    ) -> Iterator[Any]: ...
+        self, inputs: str, *, text_pair: str | None = None, **options: Unpack[TextClassificationCall]
+    ) -> list[Any]: ...
+    @overload
+    def __call__(self, inputs: Mapping[str, str], **options: Unpack[TextClassificationCall]) -> Any: ...
+    @overload
+    def __call__(self, inputs: list[Any] | tuple[Any, ...], **options: Unpack[TextClassificationCall]) -> list[Any]: ...
+    @overload
+    def __call__(self, inputs: Iterable[Any], **options: Unpack[TextClassificationCall]) -> Iterator[Any]: ...
+    def __call__(self, *inputs: Any, **options: Any) -> Any: ...
 
+
+class TokenClassificationCall(Call, total=False):
+    """Those of token-classification."""
+
+    aggregation_strategy: str | None
+    ignore_labels: str | Sequence[str] | None
+    stride: int | None
+    word_label: str | None
+    is_split_into_words: bool | None
+    delimiter: str | None
+    offset_mapping: Sequence[Any] | None
+    grouped_entities: bool | None
+    ignore_subwords: bool | None
+
+
+class TokenClassificationPipeline(Pipeline):
+    """What is found in a text; see ``xlmr_core/tasks/token_classification.py``."""
+
+    def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None: ...
+
+    @overload
+    def __call__(self, inputs: str, **options: Unpack[TokenClassificationCall]) -> list[Entity]: ...
+    @overload
+    def __call__(
+        self, inputs: list[Any] | tuple[Any, ...], **options: Unpack[TokenClassificationCall]
+    ) -> list[list[Entity]]: ...
+    @overload
+    def __call__(self, inputs: Iterable[Any], **options: Unpack[TokenClassificationCall]) -> Iterator[list[Entity]]: ...
+    def __call__(self, *inputs: Any, **options: Any) -> Any: ...
+
+
+class QuestionAnsweringCall(Call, total=False):
+    """Those of question-answering."""
+
+    top_k: int | None
+    topk: int | None
+    handle_impossible_answer: bool | None
+    max_answer_len: int | None
+    max_seq_len: int | None
+    doc_stride: int | None
+    max_question_len: int | None
+    align_to_words: bool | None
+    words: str | None
+    equal_answers: str | None
+    trim: bool | None
+    padding: str | bool | None
+
+
+class QuestionAnsweringPipeline(Pipeline):
+    """The spans of a text that answer a question; see ``xlmr_core/tasks/question_answering.py``."""
+
+    def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None: ...
+
+    # With top_k above one a question is answered by a list, which the type of its argument does not tell.
+    @overload
+    def __call__(self, question: str, context: str, **options: Unpack[QuestionAnsweringCall]) -> Answer: ...
+    @overload
+    def __call__(
+        self, question: Sequence[str], context: str | Sequence[str], **options: Unpack[QuestionAnsweringCall]
+    ) -> Any: ...
+    @overload
+    def __call__(self, data: Mapping[str, Any] | Example, **options: Unpack[QuestionAnsweringCall]) -> Answer: ...
+    @overload
+    def __call__(self, data: list[Any] | tuple[Any, ...], **options: Unpack[QuestionAnsweringCall]) -> Any: ...
+    @overload
+    def __call__(self, data: Iterable[Any], **options: Unpack[QuestionAnsweringCall]) -> Iterator[Any]: ...
+    def __call__(self, *inputs: Any, **options: Any) -> Any: ...
+
+
+class ZeroShotClassificationCall(Call, total=False):
+    """Those of zero-shot-classification."""
+
+    candidate_labels: str | Iterable[str] | None
+    hypothesis_template: str | None
+    multi_label: bool | None
+    multi_class: bool | None
+
+
+class ZeroShotClassificationPipeline(Pipeline):
+    """Which of your own labels fit a text; see ``xlmr_core/tasks/zero_shot.py``."""
+
+    def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None: ...
+
+    @overload
+    def __call__(
+        self, sequences: str, *labels: str | Sequence[str], **options: Unpack[ZeroShotClassificationCall]
+    ) -> ZeroShotAnswer: ...
+    @overload
+    def __call__(
+        self,
+        sequences: list[str] | tuple[str, ...],
+        *labels: str | Sequence[str],
+        **options: Unpack[ZeroShotClassificationCall],
+    ) -> list[ZeroShotAnswer]: ...
+    @overload
+    def __call__(
+        self, sequences: Iterable[str], *labels: str | Sequence[str], **options: Unpack[ZeroShotClassificationCall]
+    ) -> Iterator[ZeroShotAnswer]: ...
+    def __call__(self, *inputs: Any, **options: Any) -> Any: ...
+
+
+class MultipleChoiceCall(TokenizerCall, total=False):
+    """Those of multiple-choice."""
+
+
+class MultipleChoicePipeline(Pipeline):
+    """Which of several texts goes on from a prompt; see ``xlmr_core/tasks/multiple_choice.py``."""
+
+    def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None: ...
+
+    @overload
+    def __call__(self, prompt: str, choices: Sequence[str], **options: Unpack[MultipleChoiceCall]) -> list[Choice]: ...
+    @overload
+    def __call__(self, prompt: Any, choices: Any = None, **options: Unpack[MultipleChoiceCall]) -> Any: ...
+    def __call__(self, *inputs: Any, **options: Any) -> Any: ...
+
+
+class FeatureExtractionCall(Call, total=False):
+    """Those of feature-extraction."""
+
+    truncation: bool | str | None
+    tokenize_kwargs: Mapping[str, Any] | None
+    return_tensors: bool | None
+
+
+class FeatureExtractionPipeline(Pipeline):
+    """A vector for each token of a text; see ``xlmr_core/tasks/feature_extraction.py``."""
+
+    def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None: ...
+
+    @overload
+    def __call__(self, inputs: str, **options: Unpack[FeatureExtractionCall]) -> Any: ...
+    @overload
+    def __call__(self, inputs: list[str] | tuple[str, ...], **options: Unpack[FeatureExtractionCall]) -> list[Any]: ...
+    @overload
+    def __call__(self, inputs: Iterable[str], **options: Unpack[FeatureExtractionCall]) -> Iterator[Any]: ...
     def __call__(self, *inputs: Any, **options: Any) -> Any: ...

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from xlmr_core.tasks.task import Arrays
 
 __all__ = ["Runner"]
@@ -35,3 +38,6 @@ class Runner(Protocol):
         Returns:
             The wanted outputs by name, float32.
         """
+
+    def tensor(self, array: NDArray[np.float32]) -> Any:
+        """An array as the framework's own."""

@@ -6,17 +6,20 @@ text, the passages of a query); the pipeline runs the rows in batches and hands 
 
 from __future__ import annotations
 
+import contextlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from xlmr_core.errors import InputError
 from xlmr_core.tasks.options import TaskOptions
 
-__all__ = ["Arrays", "Item", "Task", "check_texts", "shown", "visible"]
+__all__ = ["Arrays", "Item", "Task", "check_finite", "check_texts", "shown", "softmax", "visible"]
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 """Arrays by the name of the model's argument, or of the model's output."""
@@ -30,10 +33,12 @@ class Item:
         rows: what goes through the model, arrays without a batch axis: ``input_ids``, ``attention_mask`` and what
             ``Task.fills`` names.
         kept: what else ``decode`` needs.
+        truncated: whether something of the input was cut off, which the pipeline then says.
     """
 
     rows: Sequence[Arrays]
     kept: Any = None
+    truncated: bool = False
 
 
 class Task(ABC):
@@ -52,14 +57,23 @@ class Task(ABC):
     """The arguments that its rows have beside ``input_ids`` and ``attention_mask``, and what pads them in a batch."""
     single: ClassVar[tuple[type, ...]] = (str,)
     """The types of one input; a list or tuple that is none of them holds several."""
+    together: ClassVar[bool] = False
+    """Whether ``batch_size`` counts inputs, all rows of which may run together; else it counts rows."""
+    columns: ClassVar[Sequence[str]] = ()
+    """What the columns of a line of ``xlmr run`` are, with tabs between them, and the keys of a line of JSON; none
+    where a line is one text."""
 
     def __init__(self, tokenizer: Any, config: Any) -> None:
         self.tokenizer = tokenizer
         self.config = config
 
-    def read(self, inputs: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
+    def read(self, *inputs: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
         """The inputs and the options of a call. A task that is called with other arguments declares them here."""
-        return inputs, options
+        if not inputs and "inputs" in options:
+            inputs = (options.pop("inputs"),)
+        if len(inputs) != 1:
+            raise InputError(f"expected one argument, a text or several, received {len(inputs)}; pass options by name")
+        return inputs[0], options
 
     def prepare(self, options: Any) -> Any:
         """The options of a call, looked at once with this tokenizer and this config, before any input is read."""
@@ -92,13 +106,43 @@ class Task(ABC):
     def text(self, answer: Any) -> str:
         """An answer as ``xlmr run`` prints it for people, without a last line end."""
 
+    @classmethod
+    def from_line(cls, line: str) -> Any:
+        """The input that a line of ``xlmr run`` holds: a text, columns with tabs between them, or an object of JSON.
+
+        Raises:
+            InputError: for JSON that cannot be read, and for more columns than there are.
+        """
+        if not cls.columns:
+            return _text_of(line)
+        if line.lstrip().startswith("{"):
+            return read_object(line, cls.columns)
+        parts = line.split("\t")
+        if len(parts) > len(cls.columns):
+            raise InputError(
+                f"expected at most {len(cls.columns)} columns ({', '.join(cls.columns)}), received {len(parts)}; "
+                "give a line of JSON where a text has tabs in it"
+            )
+        return line if len(parts) == 1 else dict(zip(cls.columns, parts, strict=False))
+
+    def rows(self, answer: Any) -> list[dict[str, Any]]:
+        """An answer as the rows of a table, which is what ``xlmr run --format csv`` prints."""
+        if isinstance(answer, list):
+            return [row for one in answer for row in self.rows(one)]
+        return [answer] if isinstance(answer, dict) else [{"answer": answer}]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a row at most: what the tokenizer says, or the model where that is less."""
+        return int(min(self.tokenizer.model_max_length, self.config.max_tokens))
+
     def check_length(self, length: int, where: str) -> None:
         """Refuse a row that is longer than the model takes."""
         longest = self.config.max_tokens
         if length > longest:
             raise InputError(
                 f"expected at most {longest} tokens, which is what this checkpoint takes, received {length}; "
-                f"shorten {where}, or in Python pass tokenizer_kwargs={{'truncation': True, 'max_length': {longest}}}"
+                f"shorten {where}, or pass on_overflow='truncate'"
             )
 
 
@@ -119,3 +163,54 @@ def shown(texts: Sequence[str], index: int) -> str:
 def visible(text: str) -> str:
     """The text, quoted and escaped where it would not be seen otherwise."""
     return text if text.strip() and text.isprintable() else repr(text)
+
+
+def _text_of(line: str) -> str:
+    """The text in ``{"text": ...}``, which may have line ends in it; any other line is a text itself."""
+    if line.lstrip().startswith("{"):
+        with contextlib.suppress(json.JSONDecodeError):
+            found = json.loads(line)
+            if list(found) == ["text"] and isinstance(found["text"], str):
+                return found["text"]
+    return line
+
+
+def read_object(line: str, keys: Sequence[str]) -> dict[str, Any]:
+    """An object of JSON.
+
+    Raises:
+        InputError: if it is none, or has other keys.
+    """
+    try:
+        found = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"expected an object of JSON, received {line[:60]!r}: {error}; mend the line") from error
+    unknown = sorted(set(found) - set(keys))
+    if unknown:
+        raise InputError(f"expected the keys {', '.join(keys)}, received {', '.join(unknown)}; leave the others out")
+    return dict(found)
+
+
+def check_finite(logits: NDArray[np.floating[Any]]) -> None:
+    """Refuse what no score can be made of.
+
+    Raises:
+        InputError: for NaN and infinity.
+    """
+    if not np.isfinite(logits).all():
+        wrong = logits[~np.isfinite(logits)].flat[0]
+        raise InputError(
+            f"expected finite logits, the model gave {wrong}; check the checkpoint, or load it with dtype='float32'"
+        )
+
+
+def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Probabilities along the last axis.
+
+    Raises:
+        InputError: for logits that are not finite.
+    """
+    check_finite(logits)
+    scaled: NDArray[np.float64] = np.exp(np.asarray(logits, np.float64) - np.max(logits, axis=-1, keepdims=True))
+    chances: NDArray[np.float64] = scaled / scaled.sum(axis=-1, keepdims=True)
+    return chances
