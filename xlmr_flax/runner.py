@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,3 +37,7 @@ class Runner:
         """The wanted outputs of a batch, float32; see :meth:`xlmr_core.tasks.runner.Runner.run`."""
         outputs = self.model(**arrays, train=False, return_dict=True)
         return {name: np.asarray(outputs[name], dtype=np.float32) for name in wanted}
+
+    def tensor(self, array: NDArray[np.float32]) -> Any:
+        """An array as an array of JAX."""
+        return jnp.asarray(array)

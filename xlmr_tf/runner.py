@@ -38,3 +38,7 @@ class Runner:
         tensors = {name: tf.convert_to_tensor(array) for name, array in arrays.items()}
         outputs = self.model(**tensors, return_dict=True)
         return {name: tf.cast(outputs[name], tf.float32).numpy() for name in wanted}
+
+    def tensor(self, array: NDArray[np.float32]) -> Any:
+        """An array as a tensor."""
+        return tf.convert_to_tensor(array)

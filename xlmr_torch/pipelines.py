@@ -18,7 +18,13 @@ from xlmr_torch.runner import Runner
 
 if TYPE_CHECKING:
     from xlmr_core.tasks.pipeline import Pipeline
+    from xlmr_core.tasks.published import FeatureExtractionPipeline as FeatureExtractionPipeline
     from xlmr_core.tasks.published import FillMaskPipeline as FillMaskPipeline
+    from xlmr_core.tasks.published import MultipleChoicePipeline as MultipleChoicePipeline
+    from xlmr_core.tasks.published import QuestionAnsweringPipeline as QuestionAnsweringPipeline
+    from xlmr_core.tasks.published import TextClassificationPipeline as TextClassificationPipeline
+    from xlmr_core.tasks.published import TokenClassificationPipeline as TokenClassificationPipeline
+    from xlmr_core.tasks.published import ZeroShotClassificationPipeline as ZeroShotClassificationPipeline
 
 __all__ = ["pipeline"]
 
@@ -27,6 +33,50 @@ __all__ = ["pipeline"]
 def pipeline(
     task: Literal["fill-mask"], model: Any = None, config: Any = None, tokenizer: Any = None, **arguments: Any
 ) -> FillMaskPipeline: ...
+
+
+@overload
+def pipeline(
+    task: Literal["text-classification"], model: Any = None, config: Any = None, tokenizer: Any = None, **arguments: Any
+) -> TextClassificationPipeline: ...
+
+
+@overload
+def pipeline(
+    task: Literal["token-classification"],
+    model: Any = None,
+    config: Any = None,
+    tokenizer: Any = None,
+    **arguments: Any,
+) -> TokenClassificationPipeline: ...
+
+
+@overload
+def pipeline(
+    task: Literal["question-answering"], model: Any = None, config: Any = None, tokenizer: Any = None, **arguments: Any
+) -> QuestionAnsweringPipeline: ...
+
+
+@overload
+def pipeline(
+    task: Literal["zero-shot-classification"],
+    model: Any = None,
+    config: Any = None,
+    tokenizer: Any = None,
+    **arguments: Any,
+) -> ZeroShotClassificationPipeline: ...
+
+
+@overload
+def pipeline(
+    task: Literal["multiple-choice"], model: Any = None, config: Any = None, tokenizer: Any = None, **arguments: Any
+) -> MultipleChoicePipeline: ...
+
+
+@overload
+def pipeline(
+    task: Literal["feature-extraction"], model: Any = None, config: Any = None, tokenizer: Any = None, **arguments: Any
+) -> FeatureExtractionPipeline: ...
 
 
 @overload
@@ -107,6 +157,7 @@ def pipeline(
     dtype = torch_dtype if dtype is None else dtype
     # A model that is given stays where it is, if nothing was said.
     place = None if device is None and device_map is None else find_one_device(device, device_map)
+    choice.check_head()
     tokenizer = choice.load_tokenizer()
     if choice.named:
         auto_class = getattr(auto, choice.task.auto)

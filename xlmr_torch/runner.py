@@ -42,3 +42,7 @@ class Runner:
         tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
         outputs = self.model(**tensors, return_dict=True)
         return {name: outputs[name].float().cpu().numpy() for name in wanted}
+
+    def tensor(self, array: NDArray[np.float32]) -> Any:
+        """An array as a tensor."""
+        return torch.from_numpy(array)
