@@ -6,13 +6,20 @@
 | ``console`` | each ``$ xlmr ...`` or ``$ echo TEXT | xlmr ...`` runs in this process; below it stands what it prints |
 | ``sh``, ``json``, ``diff``, ``text`` | is shown only |
 
-``...`` in an output stands for anything, and white space for white space. A block that prints shows it. A line
-``<!-- not run: REASON -->`` above a block spares it. A page runs in the tests of the one backend that it names, or else
-of the core: nothing has to be listed.
+``...`` in an output stands for anything, and white space for white space; where a line is a Python literal, ``...`` is
+one value in it, and keys and lengths are compared. A block that prints shows it. A line ``<!-- not run: REASON -->``
+above a block spares it.
+
+A block runs in the tests of the backend that it imports or that ``xlmr run`` asks for (PyTorch where it says none). One
+that names none goes with the block before it, those before the first that does with that one; a page without any runs
+in the tests of the core. Nothing has to be listed.
+
+A model of the hub is represented by a tiny checkpoint with its head (``STAND_INS``).
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import doctest
 import io
@@ -23,25 +30,41 @@ import shlex
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from xlmr_core import hub
+from xlmr_core.backends import find_backend
 from xlmr_core.checkpoints.load_plan import LoadWarning
 from xlmr_core.cli import main
 
-__all__ = ["Block", "backend_of", "blocks", "folder_of_pages", "one_layer_mini", "pages", "run_page"]
+__all__ = [
+    *("STAND_INS", "Block", "backends_of", "blocks", "blocks_of", "folder_of_pages", "one_layer_mini", "pages"),
+    "run_page",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
+# Models of the hub that pages name, and the folder of fixtures/tasks that answers in their place.
+STAND_INS = {
+    "FacebookAI/xlm-roberta-base": "fill_mask",
+    "cardiffnlp/twitter-xlm-roberta-base-sentiment": "text_classification",
+    "papluca/xlm-roberta-base-language-detection": "text_classification",
+    "joeddav/xlm-roberta-large-xnli": "zero_shot_entail2",
+    "Davlan/xlm-roberta-base-ner-hrl": "token_classification",
+    "deepset/xlm-roberta-base-squad2": "question_answering",
+    "you/your-multiple-choice-model": "multiple_choice",
+}
 RUN = ("python", "console")
 SHOWN = ("sh", "json", "diff", "text")
 FENCE = re.compile(r"^(?:<!-- not run: (?P<why>[^\n]+) -->\n)?```(?P<kind>[^\n]*)\n(?P<text>.*?)^```$", re.M | re.S)
 COMMAND = re.compile(r"^\$ (?P<command>(?:[^\n]*\\\n)*[^\n]*)\n?(?P<output>(?:(?!\$ )[^\n]*\n)*)", re.M)
-MODEL_RUNS = re.compile(r"^\$ .*\bxlmr run\b", re.M)
+IMPORT = re.compile(r"\bfrom xlmr_(torch|tf|flax)\b")
+ASKED = re.compile(r"--backend[ =](\w+)")
 
 
 @dataclass(frozen=True)
@@ -83,14 +106,31 @@ def blocks(page: str) -> list[Block]:
     return found
 
 
-def backend_of(page: str) -> str:
-    """Whose tests run a page: ``torch``, ``tf``, ``flax``, or ``core``."""
+def backends_of(page: str) -> list[str]:
+    """Whose tests run blocks of a page: of ``torch``, ``tf``, ``flax``, or else ``core`` alone."""
     running = [block for block in blocks(page) if block.runs]
-    found = {name for block in running for name in re.findall(r"\bfrom xlmr_(torch|tf|flax)\b", block.text)}
-    if any(block.kind == "console" and MODEL_RUNS.search(block.text) for block in running):
-        found.add("torch")
-    assert len(found) <= 1, f"expected the blocks of a page to use one backend, received {sorted(found)}"
-    return found.pop() if found else "core"
+    return list(dict.fromkeys(filter(None, map(_named, running)))) or ["core"]
+
+
+def blocks_of(page: str, backend: str) -> list[Block]:
+    """The blocks of a page that the tests of a backend run."""
+    current, found = backends_of(page)[0], []
+    for block in blocks(page):
+        if block.runs:
+            current = _named(block) or current
+            found += [block] if current == backend else []
+    return found
+
+
+def _named(block: Block) -> str:
+    """The backend that a block names; empty if it names none."""
+    if block.kind == "python":
+        named = set(IMPORT.findall(block.text))
+    else:
+        runs = [ASKED.search(command) for command, _ in commands(block) if re.search(r"\bxlmr run\b", command)]
+        named = {find_backend(asked[1] if asked else "torch") for asked in runs}
+    assert len(named) <= 1, f"line {block.line}: expected a block to use one backend, received {sorted(named)}"
+    return named.pop() if named else ""
 
 
 def folder_of_pages() -> list[Path]:
@@ -101,17 +141,33 @@ def folder_of_pages() -> list[Path]:
 def pages(backend: str) -> list[str]:
     """The pages that the tests of a backend run, by their path in the checkout."""
     texts = {path: path.read_text(encoding="utf-8") for path in folder_of_pages()}
-    running = {path: text for path, text in texts.items() if any(block.runs for block in blocks(text))}
-    return [path.relative_to(ROOT).as_posix() for path, text in running.items() if backend_of(text) == backend]
+    return [path.relative_to(ROOT).as_posix() for path, text in texts.items() if blocks_of(text, backend)]
 
 
-def run_page(path: str, folder: Path) -> None:
-    """Run a page in a folder, which becomes the working directory meanwhile.
+def run_page(path: str, folder: Path, backend: str) -> None:
+    """Run a backend's blocks of a page in a folder, which becomes the working directory meanwhile.
 
     Raises:
         AssertionError: where something else is printed than the page shows.
     """
-    run_blocks((ROOT / path).read_text(encoding="utf-8"), ROOT / path, folder)
+    with stand_ins():
+        run_blocks(blocks_of((ROOT / path).read_text(encoding="utf-8"), backend), ROOT / path, folder)
+
+
+@contextlib.contextmanager
+def stand_ins() -> Iterator[None]:
+    """Meanwhile the models of ``STAND_INS`` are there by their names."""
+    shared, fetch = Path(os.environ.get("XLMR_SHARED", ROOT.parent / "shared")), hub._fetch
+
+    def fetch_here(name: str, *how: Any) -> Path:
+        folder = shared / "fixtures" / "tasks" / STAND_INS.get(name, "none")
+        if name in STAND_INS and not folder.is_dir():
+            pytest.skip(f"no shared fixtures at {shared}")
+        return folder if name in STAND_INS else fetch(name, *how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hub, "_fetch", fetch_here)
+        yield
 
 
 def one_layer_mini(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,13 +185,12 @@ def one_layer_mini(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "_BUILT_IN_FOLDERS", (copy.parent,))
 
 
-def run_blocks(page: str, path: Path, folder: Path) -> None:
+def run_blocks(running: Sequence[Block], path: Path, folder: Path) -> None:
+    """Run blocks of a page, one after the other."""
     names: dict[str, object] = {"__name__": "__main__"}
     with contextlib.chdir(folder), warnings.catch_warnings():
         warnings.simplefilter("ignore", LoadWarning)  # a head that starts fresh says so, as it should
-        for block in blocks(page):
-            if not block.runs:
-                continue
+        for block in running:
             where = f"{path}:{block.line}"
             if block.kind == "python":
                 compare(_python(block, path, names), block.output, where)
@@ -194,4 +249,28 @@ def compare(printed: str, shown: str, where: str) -> None:
     """
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     same = doctest.OutputChecker().check_output(shown, printed, flags)
+    values, found = literals(shown), literals(printed)
+    if "..." in shown and values is not None and shown.strip() != "...":
+        same = found is not None and same_shape(values, found)
     assert same if shown.strip() else not printed.strip(), f"{where} shows\n{shown}\nand prints\n{printed}"
+
+
+def literals(text: str) -> list[Any] | None:
+    """What each line stands for, if all of them are Python literals."""
+    try:
+        return [ast.literal_eval(line) for line in text.splitlines()]
+    except (ValueError, SyntaxError):
+        return None
+
+
+def same_shape(shown: Any, printed: Any) -> bool:
+    """Whether keys, lengths and types agree, and values too; ``...`` is any value that holds no others."""
+    if shown is ...:
+        return not isinstance(printed, dict | list | tuple)
+    if isinstance(shown, dict | list | tuple):
+        if type(shown) is not type(printed) or len(shown) != len(printed):
+            return False
+        if isinstance(shown, dict):
+            return list(shown) == list(printed) and same_shape([*shown.values()], [*printed.values()])
+        return all(map(same_shape, shown, printed))
+    return bool(shown == printed)

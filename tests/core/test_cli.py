@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from tests.core.fake_task import ROW, TOKENIZER, FakeRunner
+from tests.core.fake_task import ROW, TOKENIZER, FakeRunner, LetterCounting
 from xlmr_core import __main__, __version__, cli
 from xlmr_core.checkpoints.load_plan import LoadWarning
-from xlmr_core.cli import lines, run
+from xlmr_core.cli import completion, lines, run
 from xlmr_core.errors import InputError
 from xlmr_core.tasks import TASKS
 from xlmr_core.tasks.fill_mask import FillMask
@@ -38,13 +41,17 @@ class EchoPipeline:
         self.options = options
         self.calls = []
 
+    truncated = ()
+
+    def check_options(self):
+        pass
+
     def __call__(self, given):
-        texts = [given] if isinstance(given, str) else given
+        texts = list(given)
         self.calls.append(texts)
         if any("<mask>" not in text for text in texts):
             raise InputError("expected at least one <mask>, found none")
-        answers = [self.answer(text) for text in texts]
-        return answers[0] if len(answers) == 1 else answers
+        return iter([self.answer(text) for text in texts])
 
     def answer(self, text):
         candidates = [
@@ -158,6 +165,17 @@ def test_arguments_reach_the_pipeline(made, arguments, options):
     assert options.items() <= made[0].options.items()
 
 
+def test_the_published_line_is_understood_as_it_is_printed(made, stdin):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^\$ (echo .*?--device 0)$", readme, re.M | re.S)
+    echo, text, bar, xlmr, *words = shlex.split(line)
+    assert (echo, bar, xlmr) == ("echo", "|", "xlmr")
+    assert text == "Plants create <mask> through a process known as photosynthesis."
+    stdin(text.encode() + b"\n")
+    assert cli.main(words) == 0 and made[0].calls == [[text]]
+    assert {"model": "FacebookAI/xlm-roberta-base", "device": 0}.items() <= made[0].options.items()
+
+
 RUN = "; usage: xlmr run --task TASK [options] [TEXT ...]"
 CONVERT = "; usage: xlmr convert SRC DST --to FORMAT [options]"
 
@@ -167,15 +185,18 @@ CONVERT = "; usage: xlmr convert SRC DST --to FORMAT [options]"
     [
         (
             ("run", "--task", "translate", "x"),
-            "expected a task of 'fill-mask', received 'translate'; choose one of them",
+            f"expected a task of {', '.join(map(repr, TASKS))}, received 'translate'; choose one of them",
         ),
-        (("run", "x"), "xlmr run needs --task, one of fill-mask" + RUN),
-        (("run", "--top-k", "2", "x"), "xlmr run needs --task, one of fill-mask" + RUN),
+        (("run", "x"), "xlmr run needs --task, one of " + ", ".join(TASKS) + RUN),
+        (("run", "--top-k", "2", "x"), "xlmr run needs --task, one of " + ", ".join(TASKS) + RUN),
         (("run", "--task"), "--task: expected one argument"),
         ((*FILL, "--top-k", "0", "<mask>"), "--top-k: expected an integer of at least 1, received '0'"),
         ((*FILL, "--batch-size", "many", "<mask>"), "--batch-size: expected an integer of at least 1, received 'many'"),
-        ((*FILL, "--format", "xml", "<mask>"), "--format: expected one of text, json, received 'xml'"),
-        ((*FILL, "--format", "jsno", "x"), "--format: expected one of text, json, received 'jsno'; did you mean json?"),
+        ((*FILL, "--format", "xml", "<mask>"), "--format: expected one of text, json, csv, received 'xml'"),
+        (
+            (*FILL, "--format", "jsno", "x"),
+            "--format: expected one of text, json, csv, received 'jsno'; did you mean json?",
+        ),
         ((*FILL, "--framework", "theano", "x"), "--framework: expected one of torch, tf, flax, received 'theano'"),
         (
             (*FILL, "--dtype", "flot16", "x"),
@@ -241,6 +262,9 @@ def test_a_file_where_a_text_is_expected(made, capsys, monkeypatch, tmp_path):
     err = capsys.readouterr().err
     assert err.startswith("xlmr: error: expected a text, received 'texts.txt', which is a file; ")
     assert err.endswith("xlmr run ... < texts.txt\n") and made == []
+    (tmp_path / "more texts.txt").write_text("<mask>")
+    assert cli.main([*FILL, "more texts.txt"]) == 2
+    assert capsys.readouterr().err.endswith("xlmr run ... < 'more texts.txt'\n")
     assert cli.main([*FILL, "<mask> texts.txt", "<mask>.txt"]) == 0
 
 
@@ -342,7 +366,8 @@ def counting(monkeypatch):
     """
     options = []
 
-    def pipeline(task, *, model, device, dtype, **given):
+    def pipeline(task, *, model, device, dtype, progress, **given):
+        assert progress is False
         options.append({"model": model, **given})
         return Pipeline(task, FakeRunner(), TOKENIZER, **given)
 
@@ -354,6 +379,7 @@ def counting(monkeypatch):
 
 COUNT = ("run", "--task", "letter-counting")
 ALL = {"model": None, "letters": None, "shape": "number", "times": 1.0, "least": 0, "loud": False, "batch_size": 8}
+ALL |= {"on_overflow": None, "batch_tokens": None}
 
 
 def test_a_task_is_there_by_its_row(counting, stdin, capsys):
@@ -412,6 +438,70 @@ def test_help_tells_of_the_task(counting, capsys, monkeypatch):
 def test_the_options_of_every_task_can_be_arguments(task, capsys):
     assert cli.main(["run", "--task", task, "--help"]) == 0
     assert f"options of {task}:" in capsys.readouterr().out
+
+
+def test_options_that_answer_nothing_are_refused_once(counting, stdin, capsys, monkeypatch):
+    stdin(b"a\nb\n")
+    monkeypatch.setattr(Pipeline, "check_options", lambda self: self._task.check_length(65, "everything"))
+    assert cli.main([*COUNT]) == 2
+    assert capsys.readouterr().err.count("expected at most 64 tokens") == 1
+
+
+def test_what_was_cut_is_told_in_every_format(counting, stdin, capsys, monkeypatch):
+    def cut_long(self, inputs, options):
+        items = encode(self, inputs, options)
+        return [replace(item, truncated=len(item.kept) > 3) for item in items]
+
+    encode = LetterCounting.encode
+    monkeypatch.setattr(LetterCounting, "encode", cut_long)
+    told = {
+        "text": "abracadabra\n  a 5\n  (the text was truncated)\n\na\n  a 1\n\n",
+        "json": '{"line": 1, "text": "abracadabra", "truncated": true, "answer": {"a": 5}}\n'
+        '{"line": 2, "text": "a", "answer": {"a": 1}}\n',
+        "csv": "line,text,truncated,a\n1,abracadabra,true,5\n2,a,false,1\n",
+    }
+    for name, expected in told.items():
+        stdin(b"abracadabra\na\n")
+        assert cli.main([*COUNT, "--format", name]) == 0
+        out, err = capsys.readouterr()
+        assert out == expected
+        assert err.startswith("xlmr: warning: 'abracadabra': truncated, as longer than the model takes; ")
+    assert cli.main([*COUNT, "--on-overflow", "truncate", "abracadabra"]) == 0
+    assert capsys.readouterr() == (told["text"].partition("\na\n")[0] + "\n", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("r", ["run"]),
+        ("run --ta", ["--task"]),
+        ("run --task te", ["text-classification"]),
+        ("run --task fill-mask --targ", ["--targets"]),
+        ("run --task fill-mask --backend f", ["flax"]),
+        ("run --task zero-shot-classification --model j", ["joeddav/xlm-roberta-large-xnli", "jobs/"]),
+        ("run --model xlmr", ["xlmr-mini"]),
+        ("inspect --form", ["--format"]),
+    ],
+)
+def test_the_shell_completes_a_line(tmp_path, monkeypatch, line, told):
+    argcomplete = pytest.importorskip("argcomplete")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "jobs").mkdir()
+    finder = argcomplete.CompletionFinder(
+        completion.whole_parser(cli.COMMANDS, line.split()), always_complete_options="long"
+    )
+    start = line.rpartition(" ")[0]
+    found = list(itertools.takewhile(bool, (finder.rl_complete(line, number) for number in itertools.count())))
+    assert [one.removeprefix(start).strip() for one in found] == told
+
+
+def test_the_command_knows_a_shell_that_asks(monkeypatch):
+    monkeypatch.setenv("_ARGCOMPLETE", "1")
+    asked = []
+    monkeypatch.setattr(completion, "complete", lambda commands: asked.append(commands) or sys.exit(0))
+    with pytest.raises(SystemExit):
+        cli.main([])
+    assert asked == [cli.COMMANDS]
 
 
 def test_ctrl_c_is_quiet(made, monkeypatch, capsys):

@@ -17,10 +17,10 @@ from xlmr_core import cli
 from xlmr_core.checkpoints.casting import TAG_OF_FLOAT
 from xlmr_core.checkpoints.load_plan import LoadReport
 from xlmr_core.cli import convert, terminal, verify, words
-from xlmr_core.cli.progress import ProgressBar
 from xlmr_core.conversion import writable_formats
 from xlmr_core.errors import CheckpointError, LoadWarning, MismatchError, warn_caller
 from xlmr_core.probe import REFERENCE
+from xlmr_core.progress import ProgressBar
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,7 +11,8 @@ import subprocess
 import pytest
 
 from tests import pages
-from tests.pages import ROOT, SHOWN, Block, backend_of, blocks, commands, compare, run_blocks
+from tests.pages import ROOT, SHOWN, STAND_INS, Block, backends_of, blocks, blocks_of, commands, compare, run_blocks
+from xlmr_core.tasks import ALIASES, TASKS
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,7 +20,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 @pytest.mark.parametrize("page", pages.pages("core"))
 def test_the_blocks_of_a_page_run(page, tmp_path):
-    pages.run_page(page, tmp_path)
+    pages.run_page(page, tmp_path, "core")
 
 
 @pytest.mark.parametrize("path", pages.folder_of_pages(), ids=lambda path: path.name)
@@ -28,7 +29,7 @@ def test_every_block_has_a_runner_or_is_shown_only(path):
     assert text.count("\n```") == 2 * len(re.findall(r"^```\w*$.*?^```$", text, flags=re.M | re.S))
     for block in blocks(text):
         assert block.kind in (*pages.RUN, *SHOWN), f"line {block.line}: {block.kind!r}"
-    assert backend_of(text) in ("core", "torch", "tf", "flax")
+    assert set(backends_of(text)) <= {"core", "torch", "tf", "flax"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -106,7 +107,7 @@ def test_blocks_are_read_with_their_outputs():
 
 
 def test_a_page_runs_from_its_first_line_to_its_last(tmp_path):
-    run_blocks(PAGE, ROOT / "page.md", tmp_path)
+    run_blocks(blocks_of(PAGE, "core"), ROOT / "page.md", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -124,18 +125,71 @@ def test_a_page_that_says_something_untrue_is_found(damage, tmp_path):
     damaged = PAGE.replace(*damage)
     assert damaged != PAGE
     with pytest.raises((AssertionError, ZeroDivisionError)):
-        run_blocks(damaged, ROOT / "page.md", tmp_path)
+        run_blocks(blocks_of(damaged, "core"), ROOT / "page.md", tmp_path)
 
 
-def test_a_page_belongs_to_one_backend():
-    assert backend_of(PAGE) == "core"
-    assert backend_of("```python\nfrom xlmr_flax.packing import Packing\n```\n") == "flax"
-    assert backend_of("```console\n$ echo a | xlmr run --task fill-mask\n```\n") == "torch"
-    with pytest.raises(AssertionError, match="one backend"):
-        backend_of("```python\nfrom xlmr_torch import pipeline\nfrom xlmr_tf import pipeline\n```\n")
+THREE = """\
+```python
+word = "before any"
+```
+
+```python
+from xlmr_tf import pipeline
+```
+
+```console
+$ xlmr run --task fill-mask --backend jax TEXT
+$ xlmr run --backend flax \\
+    --task fill-mask
+```
+
+```console
+$ echo a | xlmr run --task fill-mask
+$ xlmr inspect a
+```
+
+```python
+word = "after it"
+```
+"""
+
+
+def test_a_block_belongs_to_a_backend():
+    assert backends_of(PAGE) == ["core"] and blocks_of(PAGE, "core") == [block for block in blocks(PAGE) if block.runs]
+    assert backends_of(THREE) == ["tf", "flax", "torch"]
+    lines = {
+        backend: [block.line for block in blocks_of(THREE, backend)] for backend in ("tf", "flax", "torch", "core")
+    }
+    assert lines == {"tf": [2, 6], "flax": [10], "torch": [16, 21], "core": []}
+    for text in (
+        "```python\nfrom xlmr_torch import pipeline\nfrom xlmr_tf import pipeline\n```\n",
+        "```console\n$ xlmr run a --backend tf\n$ xlmr run a\n```\n",
+    ):
+        with pytest.raises(AssertionError, match="one backend"):
+            backends_of(text)
 
 
 def test_outputs_are_compared_but_for_dots_and_white_space():
     compare("a  1.25\n", "a ...\n", "here")
     with pytest.raises(AssertionError, match="here shows"):
         compare("a", "", "here")
+
+
+def test_values_of_a_literal_may_be_left_out_and_its_shape_not():
+    shown = "[{'label': ..., 'score': 0.5}, (...,)]\n3\n"
+    compare("[{'label': 'x', 'score': 0.5}, (1,)]\n3\n", shown, "here")
+    for printed in (
+        "[{'label': 'x', 'score': 0.5}, (1, 2)]\n3\n",
+        "[{'label': ['x'], 'score': 0.5}, (1,)]\n3\n",
+        "[{'label': 'x', 'points': 0.5}, (1,)]\n3\n",
+        "[{'label': 'x', 'score': 0.7}, (1,)]\n3\n",
+        "[{'label': 'x', 'score': 0.5}, (1,), {'label': 'x', 'score': 0.5}, (1,)]\n3\n",
+        "[{'label': 'x', 'score': 0.5}, [1]]\n3\n",
+    ):
+        with pytest.raises(AssertionError, match="here shows"):
+            compare(printed, shown, "here")
+
+
+def test_every_model_that_is_recommended_has_a_stand_in():
+    recommended = {name for row in (*TASKS.values(), *ALIASES.values()) for name in row.hub}
+    assert recommended <= set(STAND_INS)

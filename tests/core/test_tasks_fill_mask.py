@@ -182,7 +182,7 @@ def test_options_of_a_call_win_over_those_of_the_pipeline_and_do_not_stay(make):
     [
         ("no blank", {}, "at least one <mask>, found none.*'no blank'"),
         (["<mask>", "no blank"], {}, r"found none.*'no blank' \(index 1\)"),
-        ("x " * 80 + "<mask>", {}, r"at most 64 tokens.*received 163.*truncation"),
+        ("x " * 80 + "<mask>", {}, r"at most 64 tokens.*received 163.*on_overflow='truncate'"),
         (
             "x " * 80 + "<mask>",
             {"tokenizer_kwargs": {"truncation": True}},
@@ -200,12 +200,39 @@ def test_options_of_a_call_win_over_those_of_the_pipeline_and_do_not_stay(make):
         ("<mask>", {"topk": 3}, "takes the options top_k, .*received topk"),
         ("<mask>", {"targets": []}, "at least one target"),
         ("<mask>", {"targets": [3]}, "targets must be tokens or words, received int 3"),
-        ("<mask>", {"tokenizer_kwargs": {"return_tensors": "np"}}, "tokenizer_kwargs cannot set return_tensors"),
+        (
+            "<mask>",
+            {"tokenizer_kwargs": {"return_tensors": "np"}},
+            "tokenizer cannot set return_tensors",
+        ),
     ],
 )
 def test_mistakes_are_named(make, inputs, options, message):
     with pytest.raises(InputError, match=message):
         make()(inputs, **options)
+
+
+def test_a_call_is_about_one_argument(make):
+    assert make()(inputs="<mask>") == make()("<mask>")
+    for wrong in ((), ("<mask>", 3)):
+        with pytest.raises(InputError, match="expected one argument, a text or several, received [02]"):
+            make()(*wrong)
+
+
+def test_a_long_text_is_read_around_each_mask(make, tokenizer, seen):
+    text = " ".join(["a <mask> b", *"x" * 80, "<mask> c", *"y" * 80, "d <mask>"])
+    ids = tokenizer(text, verbose=False)["input_ids"]
+    answers = make(top_k=1, batch_size=4)([text, "<mask>"], on_overflow="window")
+    middle = np.flatnonzero(np.array(ids) == MASK)[1]
+    (rows, _, positions) = seen[0]
+    windows = [[*ids[:63], EOS], [0, *ids[middle - 30 : middle + 32], EOS], [0, *ids[-63:]]]
+    assert rows.shape == (4, 64) and rows[:3].tolist() == windows and positions.shape == (4, 1)
+    assert [best(mask) for mask in answers[0]] == [[12], [41], [72]] and best(answers[1]) == [11]
+    assert answers[0][0][0]["sequence"] == tokenizer.decode([*ids[:2], 12, *ids[3:]])
+    pieces = make(top_k=1)(text, on_overflow="window", targets=["lighthouse"], multi_token_targets=True)
+    count = len(tokenizer("lighthouse", add_special_tokens=False)["input_ids"])
+    assert count > 1 and [len(mask[0]["token"]) for mask in pieces] == [count] * 3
+    assert seen[-1][0].shape == (3, 64) and (seen[-1][0] == MASK).sum() == 3 * count
 
 
 def test_logits_that_are_not_finite_are_refused(tokenizer):

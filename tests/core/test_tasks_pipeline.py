@@ -4,20 +4,23 @@ loads.
 
 from __future__ import annotations
 
+import io
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from tests.core.fake_task import ROW, TOKENIZER, FakeRunner
+from tests.core.fake_task import ROW, TOKENIZER, FakeRunner, LetterCounting
 from xlmr_core import tasks
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError, XLMRError
 from xlmr_core.tasks import TASKS, find_task
 from xlmr_core.tasks.choosing import choose
+from xlmr_core.tasks.feature_extraction import joined
 from xlmr_core.tasks.fill_mask import FillMask
 from xlmr_core.tasks.pipeline import Pipeline, pipeline_class
 
@@ -45,6 +48,21 @@ def test_rows_of_one_item_share_batches_with_others_and_come_back_in_order(count
     assert lengths == [[3, 3], [3, 3], [3, 2], [1]]
 
 
+@pytest.mark.parametrize(
+    ("inputs", "rows"),
+    [
+        (lambda: ["aa"] * 100, [100]),
+        (lambda: ["b" * 300] * 20, [1365, 635]),
+        (lambda: Numbered(["a"] * 100), [64, 36]),
+        (lambda: iter(["aa"] * 3), [1, 1, 1]),
+    ],
+    ids=["a list", "a list of long texts", "a data set", "a generator"],
+)
+def test_what_runs_together_where_nothing_is_said(count, runner, inputs, rows):
+    assert len(list(count(inputs()))) in (3, 20, 100)
+    assert [len(call["input_ids"]) for call in runner.calls] == rows
+
+
 def test_all_axes_are_padded_at_their_end(count, runner):
     count(["a", "bc"], batch_size=2)
     (call,) = runner.calls
@@ -62,6 +80,125 @@ def test_one_input_has_one_answer(count, inputs):
 def test_a_list_of_one_and_a_stream(count):
     assert count(["banana"]) == [{"a": 3}]
     assert list(count(iter(["banana", "b"]))) == [{"a": 3}, {"a": 0}]
+
+
+class Numbered:
+    """A data set with numbered items, as PyTorch's are."""
+
+    def __init__(self, texts):
+        self.texts = texts
+
+    def __len__(self):
+        return len(self.texts)
+
+    def __getitem__(self, number):
+        return self.texts[number]  # beyond the end nothing stops it: a list would
+
+
+class Tensor:
+    """A string as TensorFlow has it."""
+
+    shape = ()
+
+    def __init__(self, text):
+        self.text = text
+
+    def numpy(self):
+        return self.text.encode()
+
+
+TEXTS = ["banana", "", "abracadabra"]
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_size": 2}, {"batch_tokens": 4}])
+@pytest.mark.parametrize(
+    "stream",
+    [
+        lambda: Numbered(TEXTS),
+        lambda: iter(TEXTS),
+        lambda: dict.fromkeys(TEXTS).keys(),
+        lambda: map(Tensor, TEXTS),
+        lambda: ({"text": Tensor(text)} for text in TEXTS),
+        lambda: np.array(TEXTS),
+        lambda: io.StringIO("banana\r\n\nabracadabra\n", newline=""),
+        lambda: io.BytesIO(b"banana\n\n" + b'{"text": "abracadabra"}'),
+    ],
+    ids=["numbered", "iterator", "keys", "tensors", "tensors by name", "array", "file", "file of bytes"],
+)
+def test_a_stream_is_answered_in_order(count, stream, options):
+    assert list(count(stream(), **options)) == [{"a": 3}, {"a": 0}, {"a": 5}]
+
+
+def test_a_stream_is_read_as_it_is_answered(count):
+    read = []
+    answers = count((read.append(text) or text for text in TEXTS), batch_size=2)
+    assert read == [] and next(answers) == {"a": 3} and read == TEXTS[:2]
+
+
+def test_what_is_no_input_is_told_with_its_place(count):
+    for wrong in (3, {"texts": []}.items, Path("texts.txt"), b"a"):
+        with pytest.raises(InputError, match="pass the (texts|open file)"):
+            count(wrong)
+    answers = count(iter(["a", "b", "why?"]), batch_size=2)
+    assert [next(answers), next(answers)] == [{"a": 1}, {"a": 0}]
+    with pytest.raises(InputError, match="^behind 2 inputs: expected no question"):
+        next(answers)
+    with pytest.raises(InputError, match="expected UTF-8"):
+        next(count(iter([b"\xff"])))
+
+
+def test_tokens_that_run_together_are_counted(count, runner):
+    count(["abc", "ab", "a", "abc", "a"], batch_tokens=6)
+    assert [call["input_ids"].shape for call in runner.calls] == [(2, 3), (3, 2)]
+    runner.calls.clear()
+    count(["abc", "a"], batch_tokens=1)
+    assert [call["input_ids"].shape for call in runner.calls] == [(1, 3), (1, 1)]
+
+
+def test_the_order_of_the_input_changes_no_batch(count, runner):
+    texts = ["a" * (1 + number % 3) for number in range(36)]
+    shapes = []
+    for order in (texts, texts[::-1], sorted(texts)):
+        runner.calls.clear()
+        assert list(count(iter(order), batch_tokens=12)) == [{"a": len(text)} for text in order]
+        shapes.append([call["input_ids"].shape for call in runner.calls])
+    assert shapes[0] == shapes[1] == shapes[2] and len(shapes[0]) == 6
+
+
+def test_progress_is_shown_where_somebody_sees_it(count, capsys, monkeypatch):
+    count(TEXTS)
+    assert capsys.readouterr().err == ""
+    list(count(Numbered(TEXTS), progress=True))
+    shown = capsys.readouterr().err
+    assert "letter-counting: " in shown and "3/3" in shown
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    count(TEXTS)  # nor where the work is short
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("xlmr_core.tasks.pipeline.LONG_WORK_S", 0)
+    count(TEXTS)
+    assert "3/3" in capsys.readouterr().err
+    count(TEXTS, progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_was_cut_is_told_once_a_call(count, caplog, monkeypatch):
+    encode = LetterCounting.encode
+
+    def cut_long(self, inputs, options):
+        return [replace(item, truncated=len(item.kept) > 3) for item in encode(self, inputs, options)]
+
+    monkeypatch.setattr(LetterCounting, "encode", cut_long)
+    list(count(iter(["a", "abracadabra", "a", "banana"])))
+    assert count.truncated == [1, 3]
+    assert [record.message for record in caplog.records] == [
+        "'abracadabra': truncated, as longer than the model takes; on_overflow says what happens to such texts, "
+        "pipeline.truncated which they are"
+    ]
+    caplog.clear()
+    count(["banana", "abracadabra"], on_overflow="truncate")
+    assert count.truncated == [0, 1] and caplog.text == ""
+    count("a")
+    assert count.truncated == []
 
 
 def test_a_task_reads_its_call_itself(count):
@@ -134,8 +271,10 @@ def test_tasks_are_found_by_name(monkeypatch):
     assert find_task("letter-counting") is ROW
     assert find_task("fill-mask").load() is FillMask
     monkeypatch.delitem(TASKS, ROW.name)
-    with pytest.raises(XLMRError, match="expected a task of 'fill-mask'.*received 'fillmask'"):
+    with pytest.raises(XLMRError, match=r"expected a task of .*, received 'fillmask'; did you mean 'fill-mask'\?"):
         find_task("fillmask")
+    with pytest.raises(XLMRError, match="did you mean 'sentiment-analysis'"):
+        find_task("sentiment-anlysis")
 
 
 @pytest.mark.parametrize("row", [*tasks.TASKS.values(), ROW], ids=lambda row: row.name)
@@ -143,7 +282,8 @@ def test_a_row_says_what_is_true(row):
     task = row.load()
     assert row.pipeline == f"{task.__name__}Pipeline"
     assert task.wanted and task.Options()
-    assert row.example.startswith(f"xlmr run --task {row.name}") and len(row.example) < 76
+    assert row.example.startswith(f"xlmr run --task {row.name}")
+    assert max(map(len, row.example.splitlines())) < 76
     assert all(own.metadata["help"] for own in tasks.options.option_fields(task.Options))
 
 
@@ -173,6 +313,16 @@ def test_a_given_model_says_its_task_and_where_its_tokenizer_is():
     for moved in ({"device": "gpu", "dtype": None}, {"device": None, "dtype": "float16"}):
         with pytest.raises(InputError, match="stays where and as it is, received d.*from_pretrained"):
             choice.check_stays(**moved)
+
+
+def test_what_windows_share_is_cut_in_the_middle():
+    windows = [(0, 6), (4, 10), (8, 11)]
+    parts = [
+        np.array([[-1 - number, *range(start, end), 91 + number]]).T for number, (start, end) in enumerate(windows)
+    ]
+    assert joined(parts, windows).ravel().tolist() == [-1, *range(11), 93]
+    from_part = [np.full((end - start + 2, 1), number) for number, (start, end) in enumerate(windows)]
+    assert joined(from_part, windows).ravel().tolist() == [0] * 6 + [1] * 4 + [2] * 3
 
 
 def test_a_task_may_have_a_model_of_its_own():

@@ -281,6 +281,7 @@ OURS = {
         "encoder": (["xlmr padded", "xlmr"], "seconds"),
         "training": (["xlmr"], "seconds"),
         "fill_mask": (["xlmr"], "seconds"),
+        "tasks": (["xlmr", "xlmr, means"], "seconds"),
         "recompiles": (["xlmr compiled"], "later"),
         "int8_files": (["float32", "int8"], "mib"),
         "tokenizing": (["xlmr", "xlmr fast"], "seconds"),

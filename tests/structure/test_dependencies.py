@@ -30,14 +30,15 @@ CORE_ONLY_IN = {
     "sentencepiece": {"xlmr_core.tokenization.slow", "xlmr_core.tokenization.pipeline"},
     "tokenizers": {"xlmr_core.tokenization.fast", "xlmr_core.tokenization.pipeline"},
     "huggingface_hub": {"xlmr_core.hub", "xlmr_core.uploads"},
-    "tqdm": {"xlmr_core.cli.progress"},
+    "tqdm": {"xlmr_core.progress"},
+    "argcomplete": {"xlmr_core.cli.completion"},
 }
 # Inside the core a module imports from rows above its own, or from its own entry. Types for checkers only are exempt.
 LAYERS = (
     ("wording",),
     ("errors",),
     ("bounded_files",),
-    ("arguments", "atomic_files", "hub_answers", "importing", "placement", "positions"),
+    ("arguments", "atomic_files", "hub_answers", "importing", "placement", "positions", "progress"),
     ("hub", "uploads"),
     ("config_checks",),
     ("config_base",),

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import inspect
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_overloads
+from typing import Any, get_args, get_overloads, get_type_hints
 
 import pytest
 
@@ -103,6 +101,8 @@ def test_pipeline_tells_its_class_by_the_task(package: str) -> None:
     assert told == {**expected, "str | None": "Pipeline"}
 
 
-def _keywords(function: Any) -> set[str]:
-    parameters: Sequence[inspect.Parameter] = list(inspect.signature(function).parameters.values())
-    return {one.name for one in parameters if one.kind is one.KEYWORD_ONLY}
+def _keywords(way: Any) -> frozenset[str]:
+    """The options of a way to call a pipeline: the keys of what its keywords are unpacked from."""
+    (call,) = get_args(get_type_hints(way)["options"])
+    assert not call.__required_keys__, "a call may leave any option out"
+    return frozenset(call.__optional_keys__)

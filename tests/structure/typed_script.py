@@ -23,7 +23,9 @@ from xlmr_core.outputs import (
     TokenClassifierOutput,
 )
 from xlmr_core.tasks.fill_mask import Candidate
+from xlmr_core.tasks.multiple_choice import Choice
 from xlmr_core.tasks.pipeline import Pipeline
+from xlmr_core.tasks.zero_shot import ZeroShotAnswer
 from xlmr_core.tokenization import AutoTokenizer, BatchEncoding, XLMRobertaTokenizer, XLMRobertaTokenizerFast
 from xlmr_flax.pipelines import FillMaskPipeline as FlaxFillMask
 from xlmr_tf.pipelines import FillMaskPipeline as TFFillMask
@@ -85,6 +87,10 @@ assert_type(xlmr_torch.pipeline("fill-mask"), FillMaskPipeline)
 assert_type(xlmr_torch.pipeline(task="fill-mask", device=0)("<mask>")[0], Candidate)
 assert_type(xlmr_torch.pipeline(model="xlmr-mini"), Pipeline)
 xlmr_torch.pipeline("fill-mask")("<mask>", topk=3)  # type: ignore
+assert_type(xlmr_torch.pipeline("zero-shot-classification", model="m")("a", ["b"]), ZeroShotAnswer)
+assert_type(xlmr_torch.pipeline("multiple-choice", model="m")("a", ["b", "c"]), list[Choice])
+assert_type(xlmr_torch.pipeline("text-classification", model="m")("a", text_pair="b", top_k=2), list[Any])
+xlmr_torch.pipeline("text-classification", model="m")("a", tpo_k=2)  # type: ignore
 
 
 class Embedder(xlmr_torch.XLMRobertaPreTrainedModel):

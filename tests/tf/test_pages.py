@@ -14,4 +14,4 @@ from tests.pages import one_layer_mini, pages, run_page
 @pytest.mark.parametrize("page", pages("tf"))
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     one_layer_mini(tmp_path, monkeypatch)
-    run_page(page, tmp_path)
+    run_page(page, tmp_path, "tf")

@@ -11,4 +11,4 @@ from tests.pages import pages, run_page
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")
 @pytest.mark.parametrize("page", pages("torch"))
 def test_the_blocks_of_a_page_run(page, tmp_path):
-    run_page(page, tmp_path)
+    run_page(page, tmp_path, "torch")

@@ -252,8 +252,10 @@ def test_pipeline_takes_the_published_arguments(model: Any, tmp_path: Path) -> N
     )
     assert fill_mask.task == "fill-mask"
     assert len(fill_mask("a <mask>")) == 5
+    bare = xlmr_torch.pipeline(model=xlmr_torch.XLMRobertaModel(small()), tokenizer=tokenizer)
+    assert bare.task == "feature-extraction"
     with pytest.raises(InputError, match="expected a task"):
-        xlmr_torch.pipeline(model=xlmr_torch.XLMRobertaModel(small()), tokenizer=tokenizer)
+        xlmr_torch.pipeline(model=torch.nn.Linear(2, 2), tokenizer=tokenizer)
     with pytest.raises(InputError, match="pass a tokenizer as tokenizer="):
         xlmr_torch.pipeline("fill-mask", model, tokenizer)
 

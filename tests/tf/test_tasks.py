@@ -1,0 +1,22 @@
+"""Tasks in Keras: a few of the recorded calls of the original pipelines, asked again."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+pytest.importorskip("tensorflow", reason="needs the extra tf: pip install 'xlmr[tf]'")
+
+from tests.recorded_calls import FEW, ask_again
+from xlmr_tf import pipeline
+
+
+@cache
+def made(task, folder):
+    return pipeline(task, model=folder)
+
+
+@pytest.mark.parametrize(("name", "number"), FEW)
+def test_recorded_call(name, number, shared):
+    ask_again(pipeline, made, shared / "fixtures" / "tasks" / name, number)
