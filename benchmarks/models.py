@@ -35,9 +35,12 @@ def once(path: Path, make: Callable[[Path], object]) -> Path:
 
 def checkpoint(options: Options) -> Path:
     """The folder of a masked language model with its tokenizer; of a tiny one if the options say so."""
-    return once(
-        options.work / ("tiny" if options.tiny else "base") / "checkpoint", lambda folder: _make(folder, options.tiny)
-    )
+    return once(place_of("checkpoint", options), lambda folder: _make(folder, options.tiny))
+
+
+def place_of(name: str, options: Options) -> Path:
+    """Where a folder of this name is kept, beside others of its size."""
+    return options.work / ("tiny" if options.tiny else "base") / name
 
 
 def converted(options: Options, to: str) -> Path:

@@ -203,6 +203,14 @@ TARGETS = (
         ratio("fill_mask", "eight natural sentences", "xlmr", HF),
         number(3.0),
     ),
+    *(
+        Target(f"{case_name}: speed", ratio("tasks", case_name, "xlmr", HF), number(bound))
+        for case_name, bound in (
+            ("vectors of natural sentences", 2.5),
+            ("20 labels for each text", 2.5),
+            ("8 questions about one context", 2.0),
+        )
+    ),
     Target(
         "first answer: share of the time",
         relative_time("start_up", "first answer", "xlmr", HF),
