@@ -16,6 +16,7 @@ from typing import Any
 from xlmr_core.atomic_files import finish_interrupted
 from xlmr_core.bounded_files import is_there, read_json, why
 from xlmr_core.checkpoints.casting import cast, tag_of
+from xlmr_core.checkpoints.extra_heads import EXTRA_HEAD_FILES, extra_head_contents, read_extra_heads
 from xlmr_core.checkpoints.load_plan import LoadReport
 from xlmr_core.checkpoints.model_files import ModelFiles, open_model
 from xlmr_core.checkpoints.saving import save_checkpoint
@@ -42,7 +43,7 @@ COPIED = (
     *(VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE, DICTIONARY_FILE),
     "generation_config.json",
     *(_MODULES, "config_sentence_transformers.json", "sentence_bert_config.json"),
-    *("sparse_linear.pt", "colbert_linear.pt"),
+    *EXTRA_HEAD_FILES,
 )
 # Formats whose own libraries keep the longest text elsewhere than beside the tokenizer.
 _WITHOUT_SETTINGS = ("fairseq", "kerashub")
@@ -225,6 +226,8 @@ def small_files(files: ModelFiles, dtype: str | None = None) -> dict[str, bytes]
             check_json_ids(folder / TOKENIZER_FILE)
         if (folder / _MODULES).is_file():
             found.update(_modules(folder, root))
+        # What is there stays bit for bit; a head that is there in one of its formats is written in the other too.
+        found.update({**extra_head_contents(read_extra_heads(folder)), **found})
     if files.tokenizer is not None and files.tokenizer.is_file():
         found[VOCAB_FILE] = _content(files.tokenizer)
     if files.checkpoint.format in _WITHOUT_SETTINGS and VOCAB_FILE in found and CONFIG_FILE not in found:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from xlmr_core.backends import BACKENDS, find_backend
 from xlmr_core.checkpoints.casting import blocks, rounded, widened
+from xlmr_core.checkpoints.extra_heads import read_extra_heads
 from xlmr_core.checkpoints.model_files import ModelFiles, open_model
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import DTYPES, FLOAT_TAGS, LazyTensor, RawTensor
@@ -244,6 +245,8 @@ def compare_files(
         notes.append(
             "the row of the only token type is compared together with the positions, to which it is always added"
         )
+    dtypes = [stream.dtype for stream in (*streams_a.values(), *streams_b.values())]
+    streams_a, streams_b = streams_a | _extra_heads(a), streams_b | _extra_heads(b)
     common = [name for name in streams_a if name in streams_b]
     shapes = tuple(
         ShapeDifference(name, streams_a[name].shape, streams_b[name].shape)
@@ -268,7 +271,7 @@ def compare_files(
     else:
         made = make_probe(a.config, a.head)
         probe = made.describe(a.config)
-        narrowest = min((stream.dtype for stream in (*streams_a.values(), *streams_b.values())), key=_precision)
+        narrowest = min(dtypes, key=_precision)
         exact = all(row.identical for row in found.values())
         compared = _compare_outputs(
             run_probe(a, made, backends[0], progress),
@@ -310,6 +313,12 @@ def _by_bare_name(files: ModelFiles, own: bool) -> dict[str, LazyTensor]:
     if own:
         streams |= {name: files.checkpoint.stream(name) for name in files.own_parts}
     return {name.removeprefix("roberta."): stream for name, stream in streams.items()}
+
+
+def _extra_heads(files: ModelFiles) -> dict[str, LazyTensor]:
+    """The tensors of the further heads beside the weights."""
+    heads = read_extra_heads(files.folder)
+    return {f"{head}.{name}": stream for head, tensors in heads.items() for name, stream in tensors.items()}
 
 
 def _left_out(a: ModelFiles, b: ModelFiles, own: bool) -> Iterator[str]:

@@ -1,0 +1,149 @@
+"""What is done with vectors, whatever they came from: length one, fewer numbers, fewer bits, similarity."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xlmr_core.errors import InputError
+
+__all__ = ["PRECISIONS", "SIMILARITIES", "cut", "normalized", "pairwise", "quantized", "similarity"]
+
+logger = logging.getLogger("xlmr_core.tasks")
+
+Vectors: TypeAlias = NDArray[Any]
+
+PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+# Fewer vectors say little of where the numbers of others lie.
+FEW = 100
+_LEAST = 1e-12
+
+
+def normalized(vectors: Vectors) -> Vectors:
+    """Vectors (..., D) of length one; one of zeros stays."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    divided: Vectors = vectors / np.maximum(lengths, _LEAST)
+    return divided
+
+
+def cut(vectors: Vectors, dimensions: int | None) -> Vectors:
+    """The first numbers of vectors (..., D).
+
+    Raises:
+        InputError: for more than there are.
+    """
+    if dimensions is None:
+        return vectors
+    if dimensions > vectors.shape[-1]:
+        raise InputError(
+            f"expected at most {vectors.shape[-1]} dimensions, which the vectors have, received {dimensions}; pass fewer"
+        )
+    return vectors[..., :dimensions]
+
+
+def quantized(vectors: Vectors, precision: str, ranges: Any = None) -> Vectors:
+    """Vectors with fewer bits, as sentence-transformers has them.
+
+    Args:
+        vectors: (n, D), or (D,).
+        precision: of ``PRECISIONS``. ``int8`` and ``uint8`` divide what lies between the least and the largest number
+            of each dimension into 255 steps; ``binary`` and ``ubinary`` keep the signs, eight a byte.
+        ranges: (2, D), the least and the largest numbers; by default those of ``vectors``.
+
+    Raises:
+        InputError: for ranges of another shape, or a single vector without them.
+    """
+    if precision == "float32":
+        return vectors
+    if precision.endswith("binary"):
+        bits = np.packbits(vectors > 0, axis=-1)
+        return bits if precision == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
+    if ranges is None:
+        if vectors.ndim == 1:
+            raise InputError(
+                f"precision={precision!r} needs many vectors, or the ranges of their numbers, received one vector; "
+                "pass a list of texts, or ranges="
+            )
+        if len(vectors) < FEW:
+            logger.warning(
+                "%s: the ranges of numbers come from %d vectors, too few to say much; pass ranges, or more texts",
+                *(precision, len(vectors)),
+            )
+        if not len(vectors):
+            return vectors.astype(precision)
+        ranges = np.stack([vectors.min(axis=0), vectors.max(axis=0)])
+    ranges = np.asarray(ranges, np.float32)
+    if ranges.shape != (2, vectors.shape[-1]):
+        raise InputError(
+            f"ranges must be the least and the largest numbers of {vectors.shape[-1]} dimensions, (2, "
+            f"{vectors.shape[-1]}), received the shape {ranges.shape}; pass both"
+        )
+    steps = (ranges[1] - ranges[0]) / 255
+    places = (vectors - ranges[0]) / np.where(steps > 0, steps, 1)
+    lowest = np.iinfo(precision).min
+    # Truncated as published; what lies outside the ranges stays at their ends in place of coming out at the other end.
+    within: Vectors = np.clip(places + lowest, lowest, np.iinfo(precision).max).astype(precision)
+    return within
+
+
+def _cosine(a: Vectors, b: Vectors) -> Vectors:
+    return normalized(a) @ normalized(b).swapaxes(-1, -2)
+
+
+def _dot(a: Vectors, b: Vectors) -> Vectors:
+    return a @ b.swapaxes(-1, -2)
+
+
+def _euclidean(a: Vectors, b: Vectors) -> Vectors:
+    # By the differences themselves: the usual formula loses half of the digits where two vectors are close.
+    return np.stack([-np.linalg.norm(one - b, axis=-1) for one in a]) if len(a) else np.zeros((0, len(b)), a.dtype)
+
+
+def _manhattan(a: Vectors, b: Vectors) -> Vectors:
+    return np.stack([-np.abs(one - b).sum(axis=-1) for one in a]) if len(a) else np.zeros((0, len(b)), a.dtype)
+
+
+SIMILARITIES: Mapping[str, Callable[[Vectors, Vectors], Vectors]] = {
+    "cosine": _cosine,
+    "dot": _dot,
+    "euclidean": _euclidean,
+    "manhattan": _manhattan,
+}
+
+
+def _rows(vectors: Any) -> Vectors:
+    array = np.asarray(vectors)
+    array = array.astype(np.float32) if array.dtype.kind in "iub" or array.dtype == np.float16 else array
+    return array[None] if array.ndim == 1 else array
+
+
+def similarity(a: Any, b: Any, name: str = "cosine") -> Vectors:
+    """Of each of ``a`` (n, D) with each of ``b`` (m, D): (n, m); more is more alike, whatever the function.
+
+    Raises:
+        InputError: for vectors of two sizes.
+    """
+    return SIMILARITIES[name](*_alike(a, b))
+
+
+def pairwise(a: Any, b: Any, name: str = "cosine") -> Vectors:
+    """Of each of ``a`` (n, D) with that of ``b`` (n, D) in the same place: (n,)."""
+    first, second = _alike(a, b)
+    if len(first) != len(second):
+        raise InputError(f"expected as many vectors on both sides, received {len(first)} and {len(second)}")
+    found = [SIMILARITIES[name](one[None], other[None])[0, 0] for one, other in zip(first, second, strict=True)]
+    return np.array(found, first.dtype)
+
+
+def _alike(a: Any, b: Any) -> tuple[Vectors, Vectors]:
+    first, second = _rows(a), _rows(b)
+    if first.shape[-1] != second.shape[-1] and len(first) and len(second):
+        raise InputError(
+            f"expected vectors of one size, received {first.shape[-1]} and {second.shape[-1]} dimensions; encode both "
+            "with the same model and options"
+        )
+    return first, second
