@@ -330,7 +330,12 @@ def _refuse_mixture(files: ModelFiles, folder: Path, to: str, small: Mapping[str
     own = files.checkpoint.path
     weights = {name: path for name, format in FORMATS.items() if (path := format.find(folder)) is not None}
     if files.folder.resolve() == folder.resolve():
-        changed = [name for name, content in small.items() if not _holds(folder / name, content)]
+        # A further head in its other format is new, and nothing is overwritten.
+        changed = [
+            name
+            for name, content in small.items()
+            if not (_holds(folder / name, content) or (name in EXTRA_HEAD_FILES and not (folder / name).exists()))
+        ]
         if to == files.checkpoint.format or changed:
             what = Path(own).name if to == files.checkpoint.format else ", ".join(changed)
             raise CheckpointError(

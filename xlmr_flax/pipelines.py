@@ -96,6 +96,7 @@ def pipeline(
     torch_dtype: Any = None,
     trust_remote_code: bool | None = None,
     model_kwargs: dict[str, Any] | None = None,
+    beside: Any = None,
     **options: Any,
 ) -> Pipeline: ...
 
@@ -116,6 +117,7 @@ def pipeline(
     torch_dtype: Any = None,
     trust_remote_code: bool | None = None,
     model_kwargs: dict[str, Any] | None = None,
+    beside: Any = None,
     **options: Any,
 ) -> Any:
     """Make the callable that does a task.
@@ -134,6 +136,7 @@ def pipeline(
         torch_dtype: of the parameters, as ``from_pretrained`` takes it; by default float32.
         trust_remote_code: of the published signature; no code from a checkpoint is ever run.
         model_kwargs: further arguments of the model's ``from_pretrained``.
+        beside: what the task would read beside the model, where it is there already.
         **options: the task's options, e.g. ``top_k`` or ``batch_size``.
 
     Returns:
@@ -156,13 +159,16 @@ def pipeline(
     place = find_one_device(device, device_map)
     choice.check_head()
     tokenizer = choice.load_tokenizer()
+    beside = choice.read_beside() if beside is None else beside
     if choice.named:
         auto_class = getattr(auto, f"Flax{choice.task.auto}")
         arguments = {**choice.arguments, **({} if torch_dtype is None else {"torch_dtype": torch_dtype})}
         model = auto_class.from_pretrained(choice.model, dtype=dtype, device=place, **arguments)
     else:
         choice.check_stays(device=place, dtype=dtype, torch_dtype=torch_dtype)
-    return pipeline_class(__name__, Runner, choice.task.pipeline)(model, tokenizer, **choice.options)
+    return pipeline_class(__name__, Runner, choice.task.pipeline)(
+        model, tokenizer, beside=beside, **choice.options
+    )
 
 
 def __getattr__(name: str) -> Any:

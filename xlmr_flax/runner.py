@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from xlmr_flax.pooling import POOLED
+
 __all__ = ["Runner"]
 
 
@@ -22,6 +24,11 @@ class Runner:
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        self.projections: dict[str, tuple[jax.Array, jax.Array]] = {}
+
+    def add_projection(self, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
+        """Let a projection of the token states be an output too."""
+        self.projections[name] = (jnp.asarray(weight), jnp.asarray(bias))
 
     @property
     def config(self) -> Any:
@@ -33,10 +40,22 @@ class Runner:
         """Where the model is."""
         return next(iter(self.model.get_input_embeddings().embedding[...].devices()))
 
-    def run(self, arrays: dict[str, NDArray[np.int64]], wanted: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    def run(self, arrays: dict[str, NDArray[Any]], wanted: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The wanted outputs of a batch, float32; see :meth:`xlmr_core.tasks.runner.Runner.run`."""
-        outputs = self.model(**arrays, train=False, return_dict=True)
-        return {name: np.asarray(outputs[name], dtype=np.float32) for name in wanted}
+        tensors = dict(arrays)
+        weights_BPS = tensors.pop("pooling", None)
+        outputs = self.model(**tensors, train=False, return_dict=True)
+
+        def found(name: str) -> Any:
+            if name in outputs:
+                return outputs[name]
+            states_BSD = outputs["last_hidden_state"].astype(jnp.float32)
+            if name in self.projections:
+                weight, bias = self.projections[name]
+                return jnp.matmul(states_BSD, weight.T, precision="highest") + bias
+            return POOLED[name](states_BSD, weights_BPS)
+
+        return {name: np.asarray(found(name), dtype=np.float32) for name in wanted}
 
     def tensor(self, array: NDArray[np.float32]) -> Any:
         """An array as an array of JAX."""

@@ -94,6 +94,7 @@ def pipeline(
     torch_dtype: Any = None,
     trust_remote_code: bool | None = None,
     model_kwargs: dict[str, Any] | None = None,
+    beside: Any = None,
     **options: Any,
 ) -> Pipeline: ...
 
@@ -114,6 +115,7 @@ def pipeline(
     torch_dtype: Any = None,
     trust_remote_code: bool | None = None,
     model_kwargs: dict[str, Any] | None = None,
+    beside: Any = None,
     **options: Any,
 ) -> Any:
     """Make the callable that does a task.
@@ -132,6 +134,7 @@ def pipeline(
         torch_dtype: the older name of ``dtype``.
         trust_remote_code: of the published signature; no code from a checkpoint is ever run.
         model_kwargs: further arguments of the model's ``from_pretrained``.
+        beside: what the task would read beside the model, where it is there already.
         **options: the task's options, e.g. ``top_k`` or ``batch_size``.
 
     Returns:
@@ -155,12 +158,15 @@ def pipeline(
     place = find_one_device(device, device_map)
     choice.check_head()
     tokenizer = choice.load_tokenizer()
+    beside = choice.read_beside() if beside is None else beside
     if choice.named:
         auto_class = getattr(auto, f"TF{choice.task.auto}")
         model = auto_class.from_pretrained(choice.model, dtype=dtype, device=place, **choice.arguments)
     else:
         choice.check_stays(device=place, dtype=dtype)
-    return pipeline_class(__name__, Runner, choice.task.pipeline)(model, tokenizer, **choice.options)
+    return pipeline_class(__name__, Runner, choice.task.pipeline)(
+        model, tokenizer, beside=beside, **choice.options
+    )
 
 
 def __getattr__(name: str) -> Any:

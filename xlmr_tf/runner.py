@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from xlmr_tf.pooling import POOLED
+
 __all__ = ["Runner"]
 
 
@@ -21,6 +23,11 @@ class Runner:
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        self.projections: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
+
+    def add_projection(self, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
+        """Let a projection of the token states be an output too."""
+        self.projections[name] = (tf.convert_to_tensor(weight), tf.convert_to_tensor(bias))
 
     @property
     def config(self) -> Any:
@@ -33,11 +40,22 @@ class Runner:
         found = tf.DeviceSpec.from_string(self.model.weights[0].value.device)
         return f"/device:{found.device_type}:{found.device_index}"
 
-    def run(self, arrays: dict[str, NDArray[np.int64]], wanted: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    def run(self, arrays: dict[str, NDArray[Any]], wanted: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The wanted outputs of a batch, float32; see :meth:`xlmr_core.tasks.runner.Runner.run`."""
         tensors = {name: tf.convert_to_tensor(array) for name, array in arrays.items()}
+        weights_BPS = tensors.pop("pooling", None)
         outputs = self.model(**tensors, return_dict=True)
-        return {name: tf.cast(outputs[name], tf.float32).numpy() for name in wanted}
+
+        def found(name: str) -> tf.Tensor:
+            if name in outputs:
+                return outputs[name]
+            states_BSD = tf.cast(outputs["last_hidden_state"], tf.float32)
+            if name in self.projections:
+                weight, bias = self.projections[name]
+                return tf.linalg.matmul(states_BSD, weight, transpose_b=True) + bias
+            return POOLED[name](states_BSD, weights_BPS)
+
+        return {name: tf.cast(found(name), tf.float32).numpy() for name in wanted}
 
     def tensor(self, array: NDArray[np.float32]) -> Any:
         """An array as a tensor."""

@@ -96,6 +96,7 @@ def pipeline(
     torch_dtype: str | torch.dtype | None = None,
     trust_remote_code: bool | None = None,
     model_kwargs: dict[str, Any] | None = None,
+    beside: Any = None,
     **options: Any,
 ) -> Pipeline: ...
 
@@ -116,6 +117,7 @@ def pipeline(
     torch_dtype: str | torch.dtype | None = None,
     trust_remote_code: bool | None = None,
     model_kwargs: dict[str, Any] | None = None,
+    beside: Any = None,
     **options: Any,
 ) -> Any:
     """Make the callable that does a task.
@@ -135,6 +137,7 @@ def pipeline(
         torch_dtype: the older name of ``dtype``.
         trust_remote_code: of the published signature; no code from a checkpoint is ever run.
         model_kwargs: further arguments of the model's ``from_pretrained``.
+        beside: what the task would read beside the model, where it is there already.
         **options: the task's options, e.g. ``top_k`` or ``batch_size``.
 
     Returns:
@@ -159,12 +162,15 @@ def pipeline(
     place = None if device is None and device_map is None else find_one_device(device, device_map)
     choice.check_head()
     tokenizer = choice.load_tokenizer()
+    beside = choice.read_beside() if beside is None else beside
     if choice.named:
         auto_class = getattr(auto, choice.task.auto)
         model = auto_class.from_pretrained(choice.model, dtype=dtype, device=place, **choice.arguments)
     else:
         model = choice.model.to(device=place, dtype=None if dtype in (None, "auto") else find_dtype(dtype))
-    return pipeline_class(__name__, Runner, choice.task.pipeline)(model, tokenizer, **choice.options)
+    return pipeline_class(__name__, Runner, choice.task.pipeline)(
+        model, tokenizer, beside=beside, **choice.options
+    )
 
 
 def __getattr__(name: str) -> Any:

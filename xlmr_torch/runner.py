@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xlmr_torch.pooling import POOLED
 from xlmr_torch.values import tensors_in
 
 __all__ = ["Runner"]
@@ -23,6 +24,11 @@ class Runner:
 
     def __init__(self, model: Any) -> None:
         self.model = model.eval()
+        self.projections: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def add_projection(self, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
+        """Let a projection of the token states be an output too."""
+        self.projections[name] = (torch.from_numpy(weight), torch.from_numpy(bias))
 
     @property
     def config(self) -> Any:
@@ -36,12 +42,23 @@ class Runner:
         return torch.device("cpu") if device.type == "meta" else device
 
     @torch.inference_mode()
-    def run(self, arrays: dict[str, NDArray[np.int64]], wanted: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    def run(self, arrays: dict[str, NDArray[Any]], wanted: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The wanted outputs of a batch, float32; see :meth:`xlmr_core.tasks.runner.Runner.run`."""
         device = self.device
         tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+        weights_BPS = tensors.pop("pooling", None)
         outputs = self.model(**tensors, return_dict=True)
-        return {name: outputs[name].float().cpu().numpy() for name in wanted}
+
+        def found(name: str) -> torch.Tensor:
+            if name in outputs:
+                return outputs[name]
+            states_BSD = outputs["last_hidden_state"].float()
+            if name in self.projections:
+                weight, bias = (values.to(device) for values in self.projections[name])
+                return torch.nn.functional.linear(states_BSD, weight, bias)
+            return POOLED[name](states_BSD, weights_BPS)
+
+        return {name: found(name).float().cpu().numpy() for name in wanted}
 
     def tensor(self, array: NDArray[np.float32]) -> Any:
         """An array as a tensor."""

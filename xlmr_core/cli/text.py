@@ -26,7 +26,7 @@ def as_text(line: Line, answer: Any, pipeline: Any, truncated: bool) -> str:
 def as_json(line: Line, answer: Any, pipeline: Any, truncated: bool) -> str:
     """``{"line": number, "text": ..., "answer": what the pipeline gives}``, with ``"truncated": true`` if it was."""
     cut = {"truncated": True} if truncated else {}
-    row = {"line": line.number, "text": line.text, **cut, "answer": answer}
+    row = {"line": line.number, "text": line.text, **cut, "answer": pipeline.plain(answer)}
     return seen_in_json(json.dumps(row, ensure_ascii=False)) + "\n"
 
 

@@ -81,6 +81,12 @@ class Choice:
             return named
         return AutoTokenizer.from_pretrained(named, **{**self.tokenizer_arguments, **own})
 
+    def read_beside(self) -> Any:
+        """What the task needs of the files beside the model; see :meth:`xlmr_core.tasks.task.Task.read_beside`."""
+        place = self.model if self.named else getattr(self.model, "name_or_path", "") or ""
+        where = {name: self.arguments[name] for name in WHERE if name in self.arguments}
+        return self.task.load().read_beside(place, **where)
+
     def check_stays(self, **wanted: Any) -> None:
         """Refuse to move a model that is given, in frameworks whose models stay where they are.
 
@@ -98,10 +104,12 @@ class Choice:
                 )
 
 
+# Arguments of from_pretrained that say where on the hub and on this machine files are.
+WHERE = ("revision", "cache_dir", "local_files_only", "token", "force_download", "subfolder")
 # Of pipeline(), beside the options of a task.
 PIPELINE_ARGUMENTS = (
     *("task", "model", "config", "tokenizer", "framework", "revision", "use_fast", "token", "device", "device_map"),
-    *("dtype", "torch_dtype", "trust_remote_code", "model_kwargs"),
+    *("dtype", "torch_dtype", "trust_remote_code", "model_kwargs", "beside"),
 )
 
 

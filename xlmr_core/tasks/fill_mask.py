@@ -221,7 +221,7 @@ class FillMask(Task):
             answer = [sorted(found, key=lambda one: -one["score"])[: options.top_k] for found in answer]
         return answer[0] if single else answer
 
-    def gather(self, answers: list[Any], single: bool) -> Any:
+    def gather(self, answers: list[Any], single: bool, options: Any) -> Any:
         """As published, a list of one text is answered like the text itself."""
         return answers[0] if len(answers) == 1 else answers
 

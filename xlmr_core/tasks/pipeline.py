@@ -60,18 +60,22 @@ class Pipeline:
         task: a name of ``xlmr_core.tasks.TASKS``.
         runner: runs the model.
         tokenizer: the model's tokenizer.
+        beside: what the task read beside the model; by default it is read now, by the name of the model.
         **options: defaults of every call; see the task's ``Options``.
 
     Attributes:
         truncated: the inputs of the last call that were cut, by their index.
     """
 
-    def __init__(self, task: str, runner: Runner, tokenizer: Any, **options: Any) -> None:
+    def __init__(self, task: str, runner: Runner, tokenizer: Any, *, beside: Any = None, **options: Any) -> None:
         row = find_task(task)
         self.task = row.name
         self.runner = runner
         self.tokenizer = tokenizer
         self._task = row.load()(tokenizer, runner.config)
+        if beside is None:
+            beside = self._task.read_beside(getattr(runner.model, "name_or_path", "") or "")
+        self._task.set_up(runner, beside)
         self.options = changed(self.task, self._task.Options(), options)
         self.truncated: list[int] = []
 
@@ -109,7 +113,8 @@ class Pipeline:
         if single or isinstance(given, list | tuple):
             with self._bar(settled) as bar:
                 all_given = [given] if single else given
-                return self._task.gather(self._answers(all_given, settled, bar, total=len(all_given)), single=single)
+                answers = self._answers(all_given, settled, bar, total=len(all_given))
+                return self._task.gather(answers, single, settled)
         return self._stream(one_by_one(given, self._task.from_line), settled, length_of(given))
 
     def check_options(self) -> None:
@@ -155,6 +160,10 @@ class Pipeline:
         """An answer as ``xlmr run`` prints it for people."""
         return self._task.text(answer)
 
+    def plain(self, answer: Any) -> Any:
+        """An answer of plain Python, as ``xlmr run --format json`` prints it."""
+        return self._task.plain(answer)
+
     def rows(self, answer: Any) -> list[dict[str, Any]]:
         """An answer as the rows of a table, which is what ``xlmr run --format csv`` prints."""
         return self._task.rows(answer)
@@ -194,11 +203,12 @@ class Pipeline:
         self._tell_truncated(inputs, items, before, chosen=options.on_overflow == "truncate")
         answers = [None if item.rows else self._task.decode(item, [], options) for item in items]
         outputs: list[list[Arrays]] = [[{} for _ in item.rows] for item in items]
+        wanted = self._task.outputs(options)
         missing = [len(item.rows) for item in items]
         finished = before + missing.count(0)
         for batch in _batches(items, options, self._task.together):
             arrays = self._collate([items[index].rows[number] for index, number in batch])
-            found = self.runner.run(arrays, self._task.wanted)
+            found = self.runner.run(arrays, wanted)
             for line, (index, number) in enumerate(batch):
                 outputs[index][number] = {name: array[line] for name, array in found.items()}
                 missing[index] -= 1
@@ -211,7 +221,7 @@ class Pipeline:
 
     def _answer(self, item: Item, outputs: Sequence[Arrays], options: TaskOptions) -> Any:
         answer = self._task.decode(item, outputs, options)
-        return self.runner.tensor(answer) if isinstance(answer, np.ndarray) else answer
+        return self.runner.tensor(answer) if getattr(options, "return_tensors", False) else answer
 
     def _tell_truncated(self, inputs: Sequence[Any], items: Sequence[Item], before: int, chosen: bool) -> None:
         """Keep which inputs were cut; unless that was chosen, warn, once a call."""
@@ -266,9 +276,9 @@ def _batches(items: Sequence[Item], options: TaskOptions, together: bool) -> Ite
         start += count
 
 
-def _stack(arrays: Sequence[NDArray[Any]], fill: int) -> NDArray[np.int64]:
+def _stack(arrays: Sequence[NDArray[Any]], fill: int) -> NDArray[Any]:
     shape = np.max([array.shape for array in arrays], axis=0)
-    stacked = np.full((len(arrays), *shape), fill, np.int64)
+    stacked = np.full((len(arrays), *shape), fill, arrays[0].dtype)
     for index, array in enumerate(arrays):
         place: tuple[Any, ...] = (index, *map(slice, array.shape))
         stacked[place] = array
@@ -360,6 +370,7 @@ def pipeline_class(module: str, runner: type[Any], name: str) -> type[Pipeline]:
     Args:
         model: a model of ``{row.auto}``; it is used as it is, without dropout.
         tokenizer: its tokenizer.
-        **options: defaults of every call; see ``Options`` of ``{row.place}``.
+        **options: defaults of every call; see ``Options`` of ``{row.place}``. ``beside`` is what the task reads beside
+            a model, by default by the model's name.
     """
     return type(name, (Pipeline,), {"__init__": __init__, "__doc__": doc, "__module__": module, "task": row.name})

@@ -322,7 +322,7 @@ class QuestionAnswering(Task):
         start_S, end_S = both
         return start_S[context], end_S[context], float(start_S[0] * end_S[0])
 
-    def gather(self, answers: list[Any], single: bool) -> Any:
+    def gather(self, answers: list[Any], single: bool, options: Any) -> Any:
         """One example alone is answered without a list around it."""
         return answers[0] if len(answers) == 1 else answers
 

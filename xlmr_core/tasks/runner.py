@@ -19,6 +19,14 @@ class Runner(Protocol):
     model: Any
     """The framework's own object."""
 
+    def add_projection(self, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
+        """Let a projection of the token states be an output too.
+
+        Args:
+            name: of the output (B, S, K).
+            weight, bias: (K, D) and (K,).
+        """
+
     @property
     def config(self) -> Any:
         """The model's configuration."""
@@ -31,9 +39,11 @@ class Runner(Protocol):
         """A batch through the model, without dropout and without gradients.
 
         Args:
-            arrays: the model's arguments by name, int64 with a batch axis: ``input_ids`` (B, S), ``attention_mask``
-                (B, S) and what the task adds.
-            wanted: names of outputs.
+            arrays: the model's arguments by name, with a batch axis: ``input_ids`` (B, S), ``attention_mask``
+                (B, S) and what the task adds. ``pooling``, float32 (B, P, S), is no argument of the model: it weighs the
+                token states for what is pooled.
+            wanted: names of outputs: of the model's, of projections, ``pooled`` (B, P, D), the sums of states times
+                weights, and ``largest`` (B, P, D), the largest numbers of the states whose weight is not zero.
 
         Returns:
             The wanted outputs by name, float32.

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xlmr_core.errors import InputError
 from xlmr_core.tasks.options import TaskOptions
+
+if TYPE_CHECKING:
+    from xlmr_core.tasks.runner import Runner
 
 __all__ = ["Arrays", "Item", "Task", "check_finite", "check_texts", "shown", "softmax", "visible"]
 
@@ -67,6 +71,23 @@ class Task(ABC):
         self.tokenizer = tokenizer
         self.config = config
 
+    @classmethod
+    def read_beside(cls, name_or_path: str | os.PathLike[str], **where: Any) -> Any:
+        """What the task needs of the files beside a model's weights and its tokenizer; most need nothing.
+
+        Args:
+            name_or_path: of the model; empty where it has none.
+            **where: as for :func:`xlmr_core.hub.resolve`.
+        """
+        return None
+
+    def set_up(self, runner: Runner, beside: Any) -> None:
+        """Take what :meth:`read_beside` read; what stands on the token states goes to the runner."""
+
+    def outputs(self, options: Any) -> Sequence[str]:
+        """Which outputs of the runner a call needs, by name; by default what is ``wanted`` in every call."""
+        return self.wanted
+
     def read(self, *inputs: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
         """The inputs and the options of a call. A task that is called with other arguments declares them here."""
         if not inputs and "inputs" in options:
@@ -93,12 +114,12 @@ class Task(ABC):
 
         Args:
             item: what ``encode`` made of it.
-            outputs: the ``wanted`` outputs of each of its rows, float32 and without a batch axis; they are as long as
+            outputs: the outputs that the task wanted of each of its rows, float32 and without a batch axis; they are as long as
                 the longest row of the batch was.
             options: as ``prepare`` gave them.
         """
 
-    def gather(self, answers: list[Any], single: bool) -> Any:
+    def gather(self, answers: list[Any], single: bool, options: Any) -> Any:
         """What a call gives back: its answers in order, of which a ``single`` input has one."""
         return answers[0] if single else answers
 
@@ -124,6 +145,10 @@ class Task(ABC):
                 "give a line of JSON where a text has tabs in it"
             )
         return line if len(parts) == 1 else dict(zip(cls.columns, parts, strict=False))
+
+    def plain(self, answer: Any) -> Any:
+        """An answer of plain Python, as JSON holds it; most are already."""
+        return answer
 
     def rows(self, answer: Any) -> list[dict[str, Any]]:
         """An answer as the rows of a table, which is what ``xlmr run --format csv`` prints."""
