@@ -115,6 +115,7 @@ class Pipeline:
                 all_given = [given] if single else given
                 answers = self._answers(all_given, settled, bar, total=len(all_given))
                 return self._task.gather(answers, single, settled)
+        self._task.one_by_one(settled)
         return self._stream(one_by_one(given, self._task.from_line), settled, length_of(given))
 
     def check_options(self) -> None:

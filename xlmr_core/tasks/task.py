@@ -100,6 +100,9 @@ class Task(ABC):
         """The options of a call, looked at once with this tokenizer and this config, before any input is read."""
         return options
 
+    def one_by_one(self, options: Any) -> None:
+        """Refuse options that need all inputs of a call together, where they come one by one."""
+
     @abstractmethod
     def encode(self, inputs: Sequence[Any], options: Any) -> list[Item]:
         """An item for each input.

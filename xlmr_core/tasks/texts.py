@@ -82,6 +82,7 @@ def encode_texts(
     on_overflow: str | None,
     where: Sequence[str],
     whole: bool = False,
+    windowed: str = "first",
 ) -> list[Item]:
     """An item for each text or pair, of one row, or of a row for each window, which ``kept`` then says.
 
@@ -92,6 +93,7 @@ def encode_texts(
         on_overflow: see :class:`xlmr_core.tasks.options.TaskOptions`.
         where: what an error calls each.
         whole: leave them as long as they are; the task cuts them itself.
+        windowed: which of a pair is read in windows, each with the whole of the other: ``first`` or ``second``.
 
     Raises:
         InputError: naming the first that is too long and may not be cut, or an argument that cannot be passed on.
@@ -122,7 +124,7 @@ def encode_texts(
                 "on_overflow='truncate'"
             )
         elif on_overflow == "window":
-            items.append(_in_windows(task.tokenizer, *texts[index], limit, where[index]))
+            items.append(_in_windows(task.tokenizer, *texts[index], limit, where[index], windowed))
         else:
             how = {**arguments, "truncation": truncation if cut else True, "max_length": limit}
             ((ids, attention),) = _encode(task.tokenizer, [texts[index]], how)
@@ -147,14 +149,19 @@ def _encode(
     return found
 
 
-def _in_windows(tokenizer: Any, text: str, pair: str | None, limit: int, where: str) -> Item:
-    """A row for each of the overlapping windows of a text, each with the whole of its pair."""
+def _in_windows(tokenizer: Any, text: str, pair: str | None, limit: int, where: str, windowed: str) -> Item:
+    """A row for each of the overlapping windows of one text of a pair, each with the whole of the other."""
     plain = {"add_special_tokens": False, "verbose": False}
-    ids = tokenizer(text, **plain)["input_ids"]
-    pair_ids = None if pair is None else tokenizer(pair, **plain)["input_ids"]
-    room = limit - len(tokenizer.build_inputs_with_special_tokens([], pair_ids))
-    if room < SHARED:
-        raise InputError(f"expected a second text that leaves room for the first, {where} leaves none; shorten it")
-    found = windows(len(ids), room, room // SHARED)
+    both = [tokenizer(one, **plain)["input_ids"] for one in (text, pair) if one is not None]
     whole = tokenizer.build_inputs_with_special_tokens
-    return Item([row_of(whole(ids[start:end], pair_ids)) for start, end in found], kept=found)
+    place = 1 if windowed == "second" and len(both) == 2 else 0
+
+    def around(ids: Sequence[int]) -> Any:
+        return whole(*(ids if index == place else own for index, own in enumerate(both)))
+
+    room = limit - len(around([]))
+    if room < SHARED:
+        kept, read = ("second", "first") if place == 0 else ("first", "second")
+        raise InputError(f"expected a {kept} text that leaves room for the {read}, {where} leaves none; shorten it")
+    found = windows(len(both[place]), room, room // SHARED)
+    return Item([row_of(around(both[place][start:end])) for start, end in found], kept=found)

@@ -49,13 +49,13 @@ def quantized(vectors: Vectors, precision: str, ranges: Any = None) -> Vectors:
     """Vectors with fewer bits, as sentence-transformers has them.
 
     Args:
-        vectors: (n, D), or (D,).
+        vectors: (n, D), or with ranges (D,).
         precision: of ``PRECISIONS``. ``int8`` and ``uint8`` divide what lies between the least and the largest number
             of each dimension into 255 steps; ``binary`` and ``ubinary`` keep the signs, eight a byte.
         ranges: (2, D), the least and the largest numbers; by default those of ``vectors``.
 
     Raises:
-        InputError: for ranges of another shape, or a single vector without them.
+        InputError: for ranges of another shape.
     """
     if precision == "float32":
         return vectors
@@ -63,18 +63,14 @@ def quantized(vectors: Vectors, precision: str, ranges: Any = None) -> Vectors:
         bits = np.packbits(vectors > 0, axis=-1)
         return bits if precision == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
     if ranges is None:
-        if vectors.ndim == 1:
-            raise InputError(
-                f"precision={precision!r} needs many vectors, or the ranges of their numbers, received one vector; "
-                "pass a list of texts, or ranges="
-            )
-        if len(vectors) < FEW:
+        if 0 < len(vectors) < FEW:
             logger.warning(
                 "%s: the ranges of numbers come from %d vectors, too few to say much; pass ranges, or more texts",
                 *(precision, len(vectors)),
             )
         if not len(vectors):
             return vectors.astype(precision)
+        assert vectors.ndim == 2, "one vector has no ranges"
         ranges = np.stack([vectors.min(axis=0), vectors.max(axis=0)])
     ranges = np.asarray(ranges, np.float32)
     if ranges.shape != (2, vectors.shape[-1]):

@@ -1,0 +1,173 @@
+"""Rerank: passages in the order in which they answer a query, by a model that reads both together.
+
+A query and a list of passages are answered by a list of ``{"index", "score"}``, best first; several queries with a list
+of passages each, or one for all, by a list of such lists. All pairs of all queries run together, by tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NotRequired, TypedDict
+
+import numpy as np
+
+from xlmr_core.errors import InputError
+from xlmr_core.tasks.activations import activation_called
+from xlmr_core.tasks.options import TaskOptions, option
+from xlmr_core.tasks.task import Arrays, Item, Task, check_finite, check_texts
+from xlmr_core.tasks.texts import encode_texts
+
+__all__ = ["Ranked", "Rerank", "RerankOptions", "usual_activation"]
+
+KEYS = ("query", "passages")
+
+
+class Ranked(TypedDict):
+    """A passage by its place in the call, its score, and with ``return_documents`` its text."""
+
+    index: int
+    score: float
+    text: NotRequired[str]
+
+
+@dataclass(frozen=True)
+class RerankOptions(TaskOptions):
+    """What a call can choose.
+
+    Attributes:
+        top_k: how many passages; all of them if nothing is said.
+        return_documents: whether each has its ``text``.
+        function_to_apply: what makes a score of the model's number: ``"sigmoid"`` or ``"none"``; by default what the
+            model's configuration says, and where that says nothing sigmoid.
+        max_length: tokens of a query and a passage at most; what is too long is cut, of the longer of the two first.
+    """
+
+    top_k: int | None = option(None, "how many passages, best first", least=1)
+    return_documents: bool = option(False, "with the text of each")
+    function_to_apply: str | None = option(None, "what makes a score of a number", choices=("sigmoid", "none"))
+    max_length: int | None = option(None, "tokens of a pair at most", least=1)
+
+
+class Rerank(Task):
+    """The task; see the module."""
+
+    Options = RerankOptions
+    wanted = ("logits",)
+    single = (dict,)
+    columns: ClassVar[Sequence[str]] = KEYS
+
+    def read(self, *inputs: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
+        """A query, or several, and passages; or a dictionary of both, or several of those."""
+        if not inputs and "query" in options:
+            inputs = (options.pop("query"), options.pop("passages", None))
+        elif len(inputs) == 1 and "passages" in options:
+            inputs = (*inputs, options.pop("passages"))
+        if len(inputs) == 1 and not isinstance(inputs[0], str):
+            return inputs[0], options
+        if len(inputs) != 2:
+            raise InputError(f"expected a query and its passages, received {len(inputs)} arguments; pass both")
+        query, passages = inputs
+        if isinstance(passages, str) or passages is None:
+            raise InputError(f"expected a list of passages, received {passages!r:.100}; pass a list")
+        if isinstance(query, str):
+            return {"query": query, "passages": passages}, options
+        queries, passages = list(query), list(passages)
+        if all(isinstance(one, str) for one in passages):
+            passages = [passages] * len(queries)
+        if len(queries) != len(passages):
+            raise InputError(
+                f"expected a list of passages for each query, received {len(passages)} for {len(queries)} queries; pass "
+                "one for each, or one list for all"
+            )
+        return [{"query": one, "passages": own} for one, own in zip(queries, passages, strict=True)], options
+
+    def prepare(self, options: RerankOptions) -> RerankOptions:
+        """The options with what the model's configuration says.
+
+        Raises:
+            InputError: for a model with several labels, whose numbers give no order.
+        """
+        if self.config.num_labels != 1:
+            raise InputError(
+                f"rerank needs a model with one label, received {self.config.num_labels} labels; choose a reranker, or "
+                "text-classification"
+            )
+        limit = min(options.max_length or self.longest, self.config.max_tokens)
+        return replace(
+            options, function_to_apply=options.function_to_apply or usual_activation(self.config), max_length=limit
+        )
+
+    def encode(self, inputs: Sequence[Any], options: RerankOptions) -> list[Item]:
+        """A row a passage.
+
+        Raises:
+            InputError: naming the first that is no query with passages.
+        """
+        asked = [_query_and_passages(given, index) for index, given in enumerate(inputs)]
+        pairs: list[tuple[str, str | None]] = [(query, passage) for query, own in asked for passage in own]
+        where = [f"the passage {passage!r:.60}" for _, passage in pairs]
+        arguments = {"truncation": True, "max_length": options.max_length}
+        # What is read in windows is the passage, and each window with the whole query.
+        encoded = iter(encode_texts(self, pairs, arguments, options.on_overflow, where, windowed="second"))
+        items = []
+        for _, own in asked:
+            found = [next(encoded) for _ in own]
+            kept = own, [len(item.rows) for item in found]
+            items.append(Item([row for item in found for row in item.rows], kept, any(item.truncated for item in found)))
+        return items
+
+    def decode(self, item: Item, outputs: Sequence[Arrays], options: RerankOptions) -> list[Ranked]:
+        """Passages best first, equal ones in the order of the call; a passage of several windows by the best of them."""
+        passages, counts = item.kept
+        numbers = np.array([found["logits"][0] for found in outputs], np.float64)
+        check_finite(numbers)
+        ends = np.cumsum(counts)
+        best = np.array([numbers[end - count : end].max() for end, count in zip(ends, counts, strict=True)])
+        function = "identity" if options.function_to_apply == "none" else str(options.function_to_apply)
+        scores = activation_called(function)(best.reshape(-1)).tolist()
+        order = sorted(range(len(scores)), key=lambda index: -scores[index])[: options.top_k]
+        return [
+            {"index": index, "score": scores[index], **({"text": passages[index]} if options.return_documents else {})}
+            for index in order
+        ]
+
+    def text(self, answer: list[Ranked]) -> str:
+        """A score and a passage a line."""
+        return "\n".join(
+            f"  {row['score']:.4f}  {row['index']}" + (f"  {row['text']}" if "text" in row else "") for row in answer
+        )
+
+    @classmethod
+    def from_line(cls, line: str) -> Any:
+        """A query and its passages with tabs between them, or an object of JSON."""
+        if line.lstrip().startswith("{"):
+            return super().from_line(line)
+        query, *passages = line.split("\t")
+        return {"query": query, "passages": passages}
+
+
+def usual_activation(config: Any) -> str:
+    """What a model's configuration says makes a score of its number, in the words of ``function_to_apply``.
+
+    Raises:
+        InputError: for another activation than these.
+    """
+    own = getattr(config, "sentence_transformers", None) or {}
+    named = own.get("activation_fn") if isinstance(own, Mapping) else None
+    named = named or getattr(config, "sbert_ce_default_activation_function", None) or "sigmoid"
+    word = str(named).rpartition(".")[2].lower()
+    if word not in ("sigmoid", "identity"):
+        raise InputError(f"the model's configuration names the activation {named!r}; pass function_to_apply=")
+    return "none" if word == "identity" else word
+
+
+def _query_and_passages(given: Any, index: int) -> tuple[str, list[str]]:
+    if isinstance(given, Mapping) and set(given) == set(KEYS) and not isinstance(given["passages"], str):
+        query, passages = given["query"], list(given["passages"])
+        check_texts([query])
+        check_texts(passages)
+        return query, passages
+    raise InputError(
+        f"expected {{'query': a text, 'passages': a list of texts}}, received {given!r:.100} at index {index}; pass both"
+    )
