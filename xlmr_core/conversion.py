@@ -33,7 +33,7 @@ from xlmr_core.tokenization.spm import SentencePieceModel
 from xlmr_core.verification import Comparison, compare_files
 from xlmr_core.wording import number, shown
 
-__all__ = ["COPIED", "Conversion", "convert", "small_files", "writable_formats"]
+__all__ = ["COPIED", "Conversion", "convert", "module_files", "small_files", "writable_formats"]
 
 _CONFIG, _MODULES = "config.json", "modules.json"
 # Small files that belong to a model and are copied beside its weights, where there are any: the tokenizer, how to
@@ -225,7 +225,7 @@ def small_files(files: ModelFiles, dtype: str | None = None) -> dict[str, bytes]
         if TOKENIZER_FILE in found and (folder / TOKENIZER_FILE).is_file():
             check_json_ids(folder / TOKENIZER_FILE)
         if (folder / _MODULES).is_file():
-            found.update(_modules(folder, root))
+            found.update(module_files(folder, root))
         # What is there stays bit for bit; a head that is there in one of its formats is written in the other too.
         found.update({**extra_head_contents(read_extra_heads(folder)), **found})
     if files.tokenizer is not None and files.tokenizer.is_file():
@@ -290,7 +290,7 @@ def _listed_modules(folder: Path) -> list[dict[str, Any]]:
     return modules
 
 
-def _modules(folder: Path, transformer: Path) -> Iterator[tuple[str, bytes]]:
+def module_files(folder: Path, transformer: Path) -> Iterator[tuple[str, bytes]]:
     """The files in the folders that a list of modules names, and the list itself, with the transformer at the top."""
     modules = _listed_modules(folder)
     flat = [

@@ -13,12 +13,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xlmr_core.arguments import Served, suggestion, without_published
+from xlmr_core.atomic_files import write_atomically
 from xlmr_core.errors import InputError, LoadWarning, XLMRError, warn_caller
 from xlmr_core.heads import HEADS, head_of_class
 from xlmr_core.progress import ProgressBar
@@ -127,7 +129,7 @@ class Pipeline:
         self._task.prepare(self.options)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **arguments: Any) -> None:
-        """Write the model and the tokenizer, so that ``pipeline(task, save_directory)`` reads them.
+        """Write the model, the tokenizer and what the task needs beside them, so that ``pipeline(task, save_directory)`` reads them.
 
         Args:
             save_directory: the folder.
@@ -135,6 +137,10 @@ class Pipeline:
         """
         self.model.save_pretrained(save_directory, **arguments)
         self.tokenizer.save_pretrained(save_directory)
+        for name, content in self._task.files_beside().items():
+            path = Path(save_directory, name)
+            path.parent.mkdir(exist_ok=True)
+            write_atomically(path, content)
 
     def _bar(self, options: TaskOptions) -> ProgressBar:
         return ProgressBar(options.progress, " inputs", after=0 if options.progress else LONG_WORK_S)

@@ -28,7 +28,13 @@ from xlmr_core.errors import InputError
 from xlmr_core.tasks.feature_extraction import joined
 from xlmr_core.tasks.options import TaskOptions, option
 from xlmr_core.tasks.runner import Runner
-from xlmr_core.tasks.sentence_folder import POOLINGS, Normalize, SentenceFolder, read_sentence_folder
+from xlmr_core.tasks.sentence_folder import (
+    POOLINGS,
+    Normalize,
+    SentenceFolder,
+    read_sentence_folder,
+    sentence_folder_files,
+)
 from xlmr_core.tasks.task import Arrays, Item, Task, check_texts, shown
 from xlmr_core.tasks.texts import encode_texts, places_of, row_of
 from xlmr_core.tasks.vectors import PRECISIONS, cut, normalized, quantized
@@ -120,6 +126,10 @@ class SentenceEmbedding(Task):
                     f"{self.config.hidden_size}; take both from one model"
                 )
             runner.add_projection(name, weight, bias)
+
+    def files_beside(self) -> dict[str, bytes]:
+        """Those of the folder that was read."""
+        return sentence_folder_files(self.folder)
 
     def prepare(self, options: SentenceEmbeddingOptions) -> SentenceEmbeddingOptions:
         """The options with what the folder says.

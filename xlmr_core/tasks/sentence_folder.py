@@ -16,8 +16,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from xlmr_core.bounded_files import is_there, read_json, refusing
-from xlmr_core.checkpoints.extra_heads import BIAS, EXTRA_HEAD_FILES, WEIGHT, read_extra_heads
+from xlmr_core.bounded_files import is_there, read_bytes, read_json, refusing
+from xlmr_core.checkpoints.extra_heads import (
+    BIAS,
+    EXTRA_HEAD_FILES,
+    WEIGHT,
+    extra_head_contents,
+    read_extra_heads,
+)
+from xlmr_core.conversion import module_files
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.finding import MODULES, transformer_folder
 from xlmr_core.formats.safetensors_file import SafetensorsFile
@@ -27,7 +34,7 @@ from xlmr_core.tasks.activations import activation_called
 from xlmr_core.tasks.vectors import normalized
 from xlmr_core.wording import shown
 
-__all__ = ["POOLINGS", "Dense", "Layer", "Normalize", "SentenceFolder", "read_sentence_folder"]
+__all__ = ["POOLINGS", "Dense", "Layer", "Normalize", "SentenceFolder", "read_sentence_folder", "sentence_folder_files"]
 
 Vectors: TypeAlias = NDArray[np.float32]
 Projection: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -136,6 +143,21 @@ def read_sentence_folder(name_or_path: str | os.PathLike[str], **where: Any) -> 
         heads=heads,
         path=folder,
     )
+
+
+def sentence_folder_files(folder: SentenceFolder) -> dict[str, bytes]:
+    """The files that make a sentence encoder of an encoder, by their path beside its weights, as they were read; its
+    further heads in both formats.
+    """
+    if folder.path is None:
+        return {}
+    inner = transformer_folder(folder.path)
+    found = dict(module_files(folder.path, inner)) if is_there(folder.path / MODULES) else {}
+    for name in (SETTINGS, *LENGTHS):
+        path = next((at / name for at in (inner, folder.path) if is_there(at / name)), None)
+        if path is not None:
+            found[name] = read_bytes(path)
+    return found | extra_head_contents(read_extra_heads(inner))
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class SentenceSimilarityOptions(TaskOptions):
 class _Settled(SentenceSimilarityOptions):
     """The options of a call, and what they mean for the vectors of each side."""
 
-    sides: tuple[SentenceEmbeddingOptions, ...] = ()
+    sides: tuple[SentenceEmbeddingOptions, ...] = option((), "of each side", python_only=True)
 
 
 class SentenceSimilarity(SentenceEmbedding):

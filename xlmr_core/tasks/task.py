@@ -84,6 +84,10 @@ class Task(ABC):
     def set_up(self, runner: Runner, beside: Any) -> None:
         """Take what :meth:`read_beside` read; what stands on the token states goes to the runner."""
 
+    def files_beside(self) -> dict[str, bytes]:
+        """What is saved beside the model and its tokenizer, by path: what :meth:`read_beside` reads again."""
+        return {}
+
     def outputs(self, options: Any) -> Sequence[str]:
         """Which outputs of the runner a call needs, by name; by default what is ``wanted`` in every call."""
         return self.wanted

@@ -1,0 +1,216 @@
+"""``CrossEncoder`` as scripts call it, over the model of the tasks rerank and text-classification.
+
+Arguments and results are those of sentence-transformers 6.2: with one label scores go through a sigmoid unless the
+model's configuration or the call says otherwise, with several they are the model's numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xlmr_core.errors import InputError
+from xlmr_core.tasks.activations import activation_called
+from xlmr_core.tasks.thin import Thin, refuse
+
+__all__ = ["CrossEncoder"]
+
+_NOT_SERVED = {
+    "backend": "leave it out: the package that the class is imported from runs the model",
+    "pool": "run several processes, each with a part of the pairs",
+}
+
+
+class CrossEncoder(Thin):
+    """A model that reads two texts together.
+
+    Args:
+        model_name_or_path: a folder or a name on the hub.
+        num_labels: of the head; by default the checkpoint's.
+        max_length: tokens of a pair at most; of what is too long the longer text is cut first.
+        activation_fn: what makes scores of numbers: a name, a function of an array, or a module of PyTorch that is
+            known by the name of its class; by default what the configuration says, or a sigmoid where there is one
+            label.
+        device: where to run; see ``pipeline``.
+        cache_folder, revision, local_files_only, token: of a name on the hub.
+        trust_remote_code, model_card_data: of the published signature.
+        model_kwargs, tokenizer_kwargs, config_kwargs: of ``from_pretrained`` of the model and the tokenizer.
+        backend: must be left as it is.
+        default_activation_function, automodel_args, tokenizer_args: the older names.
+    """
+
+    def __init__(
+        self,
+        model_name_or_path: str | os.PathLike[str],
+        num_labels: int | None = None,
+        max_length: int | None = None,
+        activation_fn: Any = None,
+        device: Any = None,
+        cache_folder: str | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
+        tokenizer_kwargs: Mapping[str, Any] | None = None,
+        config_kwargs: Mapping[str, Any] | None = None,
+        model_card_data: Any = None,
+        backend: str = "torch",
+        *,
+        default_activation_function: Any = None,
+        automodel_args: Mapping[str, Any] | None = None,
+        tokenizer_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        refuse(_NOT_SERVED, backend=None if backend == "torch" else backend)
+        labels = {} if num_labels is None else {"num_labels": num_labels}
+        self._load(
+            "text-classification",
+            model_name_or_path,
+            device=device,
+            cache_folder=cache_folder,
+            revision=revision,
+            local_files_only=local_files_only,
+            token=token,
+            model_kwargs=automodel_args if model_kwargs is None else model_kwargs,
+            tokenizer_kwargs=tokenizer_args if tokenizer_kwargs is None else tokenizer_kwargs,
+            config_kwargs={**labels, **(config_kwargs or {})},
+        )
+        self.config = self.pipeline.runner.config
+        longest = min(self.tokenizer.model_max_length, self.config.max_tokens)
+        self.max_length = int(longest if max_length is None else min(max_length, self.config.max_tokens))
+        chosen = default_activation_function if activation_fn is None else activation_fn
+        self.activation_fn = self._usual_activation() if chosen is None else chosen
+        activation_called(self.activation_fn)
+
+    @property
+    def num_labels(self) -> int:
+        """Labels of the head."""
+        return int(self.config.num_labels)
+
+    def _usual_activation(self) -> Any:
+        own = getattr(self.config, "sentence_transformers", None)
+        named = own.get("activation_fn") if isinstance(own, Mapping) else None
+        named = named or getattr(self.config, "sbert_ce_default_activation_function", None)
+        return named or ("sigmoid" if self.num_labels == 1 else "identity")
+
+    def predict(
+        self,
+        sentences: Any,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        activation_fn: Any = None,
+        apply_softmax: bool | None = False,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        *,
+        activation_fct: Any = None,
+        pool: Any = None,
+        chunk_size: int | None = None,
+    ) -> Any:
+        """The scores of pairs of texts.
+
+        Args:
+            sentences: pairs, or one.
+            batch_size: pairs that run together, those of similar length.
+            show_progress_bar: show how much is done.
+            activation_fn: in place of the model's; see the constructor.
+            apply_softmax: make chances of the scores of several labels.
+            convert_to_numpy, convert_to_tensor: one array, one tensor, or else a list of numbers or arrays.
+            activation_fct: the older name of ``activation_fn``.
+            pool: must be ``None``.
+            chunk_size: of the published signature.
+
+        Returns:
+            (n,), or (n, K) with several labels; of one pair a number, or (K,).
+
+        Raises:
+            InputError: naming the first that is no pair of texts.
+        """
+        refuse(_NOT_SERVED, pool=pool)
+        pairs = list(sentences)
+        single = bool(pairs) and isinstance(pairs[0], str)
+        scores = self._scores([pairs] if single else pairs, batch_size, show_progress_bar)
+        chosen = activation_fct if activation_fn is None else activation_fn
+        scores = activation_called(self.activation_fn if chosen is None else chosen)(scores)
+        scores = activation_called("softmax")(scores) if apply_softmax and self.num_labels > 1 else scores
+        scores = np.asarray(scores, np.float32)
+        scores = scores[..., 0] if self.num_labels == 1 and scores.ndim == 2 else scores
+        if convert_to_tensor:
+            return self._tensor(scores)[0] if single else self._tensor(scores)
+        if single:
+            return scores[0]
+        return scores if convert_to_numpy else list(scores)
+
+    def _scores(self, pairs: Sequence[Any], batch_size: int, show_progress_bar: bool | None) -> NDArray[np.float32]:
+        """The model's numbers (n, K)."""
+        for index, pair in enumerate(pairs):
+            texts = [pair] if isinstance(pair, str) else list(pair)
+            if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
+                raise InputError(f"expected pairs of texts, received {pair!r:.100} at index {index}; pass two texts")
+        labels = [self.config.id2label[index] for index in range(self.num_labels)]
+        found = self.pipeline(
+            [{"text": pair[0], "text_pair": pair[1]} for pair in pairs],
+            function_to_apply="none",
+            return_all_scores=True,
+            truncation=True,
+            max_length=self.max_length,
+            batch_size=batch_size,
+            progress=bool(show_progress_bar),
+        )
+        rows = [[label["score"] for label in row] for row in found]
+        return np.array(rows, np.float32).reshape(len(rows), len(labels))
+
+    def rank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        top_k: int | None = None,
+        return_documents: bool = False,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        activation_fn: Any = None,
+        apply_softmax: bool = False,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        *,
+        activation_fct: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Documents in the order in which they answer a query.
+
+        Args:
+            query: a text.
+            documents: several.
+            top_k: how many of them.
+            return_documents: whether each has its ``text``.
+            batch_size, show_progress_bar, activation_fn, apply_softmax, activation_fct: as of :meth:`predict`.
+            convert_to_numpy, convert_to_tensor: of the published signature; scores are numbers.
+
+        Returns:
+            ``[{"corpus_id", "score"[, "text"]}]``, best first.
+
+        Raises:
+            InputError: for a model with several labels.
+        """
+        if self.num_labels != 1:
+            raise InputError(f"rank needs a model with one label, received {self.num_labels} labels; use predict")
+        scores = self.predict(
+            [[query, document] for document in documents],
+            batch_size,
+            show_progress_bar,
+            activation_fn,
+            apply_softmax,
+            activation_fct=activation_fct,
+        )
+        order = sorted(range(len(scores)), key=lambda index: -scores[index])[:top_k]
+        return [
+            {
+                "corpus_id": index,
+                "score": scores[index],
+                **({"text": documents[index]} if return_documents else {}),
+            }
+            for index in order
+        ]
