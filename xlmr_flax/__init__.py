@@ -45,10 +45,13 @@ from xlmr_flax.tensors import register_outputs, to_tensor
 if TYPE_CHECKING:
     from xlmr_core.tokenization import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast
     from xlmr_flax.pipelines import pipeline
+    from xlmr_flax.vectors import BGEM3FlagModel, CrossEncoder, SentenceTransformer
 
 __all__ = [
     "AutoConfig",
     "AutoTokenizer",
+    "BGEM3FlagModel",
+    "CrossEncoder",
     "FlaxAutoModel",
     "FlaxAutoModelForCausalLM",
     "FlaxAutoModelForMaskedLM",
@@ -74,6 +77,7 @@ __all__ = [
     "FlaxXLMRobertaXLModel",
     "FlaxXLMRobertaXLPreTrainedModel",
     "PretrainedConfig",
+    "SentenceTransformer",
     "XLMRobertaConfig",
     "XLMRobertaTokenizer",
     "XLMRobertaTokenizerFast",
@@ -92,6 +96,9 @@ __getattr__ = import_when_used(
         "AutoTokenizer": "xlmr_core.tokenization",
         "XLMRobertaTokenizer": "xlmr_core.tokenization",
         "XLMRobertaTokenizerFast": "xlmr_core.tokenization",
+        "BGEM3FlagModel": "xlmr_flax.vectors",
+        "CrossEncoder": "xlmr_flax.vectors",
+        "SentenceTransformer": "xlmr_flax.vectors",
         "pipeline": "xlmr_flax.pipelines",
     },
 )

@@ -166,9 +166,7 @@ def pipeline(
         model = auto_class.from_pretrained(choice.model, dtype=dtype, device=place, **arguments)
     else:
         choice.check_stays(device=place, dtype=dtype, torch_dtype=torch_dtype)
-    return pipeline_class(__name__, Runner, choice.task.pipeline)(
-        model, tokenizer, beside=beside, **choice.options
-    )
+    return pipeline_class(__name__, Runner, choice.task.pipeline)(model, tokenizer, beside=beside, **choice.options)
 
 
 def __getattr__(name: str) -> Any:

@@ -48,11 +48,15 @@ from xlmr_tf.tensors import register_errors, register_outputs, to_tensor
 if TYPE_CHECKING:
     from xlmr_core.tokenization import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast
     from xlmr_tf.pipelines import pipeline
+    from xlmr_tf.vectors import BGEM3FlagModel, CrossEncoder, SentenceTransformer
 
 __all__ = [
     "AutoConfig",
     "AutoTokenizer",
+    "BGEM3FlagModel",
+    "CrossEncoder",
     "PretrainedConfig",
+    "SentenceTransformer",
     "TFAutoModel",
     "TFAutoModelForCausalLM",
     "TFAutoModelForMaskedLM",
@@ -98,6 +102,9 @@ __getattr__ = import_when_used(
         "AutoTokenizer": "xlmr_core.tokenization",
         "XLMRobertaTokenizer": "xlmr_core.tokenization",
         "XLMRobertaTokenizerFast": "xlmr_core.tokenization",
+        "BGEM3FlagModel": "xlmr_tf.vectors",
+        "CrossEncoder": "xlmr_tf.vectors",
+        "SentenceTransformer": "xlmr_tf.vectors",
         "pipeline": "xlmr_tf.pipelines",
     },
 )

@@ -164,9 +164,7 @@ def pipeline(
         model = auto_class.from_pretrained(choice.model, dtype=dtype, device=place, **choice.arguments)
     else:
         choice.check_stays(device=place, dtype=dtype)
-    return pipeline_class(__name__, Runner, choice.task.pipeline)(
-        model, tokenizer, beside=beside, **choice.options
-    )
+    return pipeline_class(__name__, Runner, choice.task.pipeline)(model, tokenizer, beside=beside, **choice.options)
 
 
 def __getattr__(name: str) -> Any:

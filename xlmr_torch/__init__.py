@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from xlmr_core.tokenization import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast
     from xlmr_torch.inference import optimize_for_inference
     from xlmr_torch.pipelines import pipeline
+    from xlmr_torch.vectors import BGEM3FlagModel, CrossEncoder, SentenceTransformer
 
 __all__ = [
     "AutoConfig",
@@ -62,7 +63,10 @@ __all__ = [
     "AutoModelForTokenClassification",
     "AutoModelWithLMHead",
     "AutoTokenizer",
+    "BGEM3FlagModel",
+    "CrossEncoder",
     "PretrainedConfig",
+    "SentenceTransformer",
     "XLMRobertaConfig",
     "XLMRobertaForCausalLM",
     "XLMRobertaForMaskedLM",
@@ -99,6 +103,9 @@ __getattr__ = import_when_used(
         "XLMRobertaTokenizer": "xlmr_core.tokenization",
         "XLMRobertaTokenizerFast": "xlmr_core.tokenization",
         "optimize_for_inference": "xlmr_torch.inference",
+        "BGEM3FlagModel": "xlmr_torch.vectors",
+        "CrossEncoder": "xlmr_torch.vectors",
+        "SentenceTransformer": "xlmr_torch.vectors",
         "pipeline": "xlmr_torch.pipelines",
     },
 )

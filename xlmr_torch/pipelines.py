@@ -168,9 +168,7 @@ def pipeline(
         model = auto_class.from_pretrained(choice.model, dtype=dtype, device=place, **choice.arguments)
     else:
         model = choice.model.to(device=place, dtype=None if dtype in (None, "auto") else find_dtype(dtype))
-    return pipeline_class(__name__, Runner, choice.task.pipeline)(
-        model, tokenizer, beside=beside, **choice.options
-    )
+    return pipeline_class(__name__, Runner, choice.task.pipeline)(model, tokenizer, beside=beside, **choice.options)
 
 
 def __getattr__(name: str) -> Any:

@@ -173,12 +173,14 @@ ALIASES: dict[str, Alias] = {
 }
 
 
-def find_task(name: str) -> TaskRow:
-    """The row of a name, or of another name of ``ALIASES``.
+def find_task(name: str | TaskRow) -> TaskRow:
+    """The row of a name, or of another name of ``ALIASES``; a row is its own.
 
     Raises:
         XLMRError: for a name that is none of them.
     """
+    if isinstance(name, TaskRow):
+        return name
     name = ALIASES[name].task if name in ALIASES else name
     if name not in TASKS:
         meant = suggestion(name, [*TASKS, *ALIASES], otherwise="choose one of them")

@@ -1,4 +1,4 @@
-"""``CrossEncoder`` as scripts call it, over the model of the tasks rerank and text-classification.
+"""``CrossEncoder`` as scripts call it, over what the task rerank does with a pair.
 
 Arguments and results are those of sentence-transformers 6.2: with one label scores go through a sigmoid unless the
 model's configuration or the call says otherwise, with several they are the model's numbers.
@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xlmr_core.errors import InputError
 from xlmr_core.tasks.activations import activation_called
+from xlmr_core.tasks.pipeline import Pipeline
+from xlmr_core.tasks.rerank import PAIR_SCORES, activation_of
 from xlmr_core.tasks.thin import Thin, refuse
 
 __all__ = ["CrossEncoder"]
@@ -79,23 +80,19 @@ class CrossEncoder(Thin):
             tokenizer_kwargs=tokenizer_args if tokenizer_kwargs is None else tokenizer_kwargs,
             config_kwargs={**labels, **(config_kwargs or {})},
         )
-        self.config = self.pipeline.runner.config
+        loaded = self.pipeline
+        self.pipeline = Pipeline(PAIR_SCORES, loaded.runner, loaded.tokenizer, on_overflow="truncate", progress=False)
+        self.config = loaded.runner.config
         longest = min(self.tokenizer.model_max_length, self.config.max_tokens)
         self.max_length = int(longest if max_length is None else min(max_length, self.config.max_tokens))
         chosen = default_activation_function if activation_fn is None else activation_fn
-        self.activation_fn = self._usual_activation() if chosen is None else chosen
+        self.activation_fn = activation_of(self.config) if chosen is None else chosen
         activation_called(self.activation_fn)
 
     @property
     def num_labels(self) -> int:
         """Labels of the head."""
         return int(self.config.num_labels)
-
-    def _usual_activation(self) -> Any:
-        own = getattr(self.config, "sentence_transformers", None)
-        named = own.get("activation_fn") if isinstance(own, Mapping) else None
-        named = named or getattr(self.config, "sbert_ce_default_activation_function", None)
-        return named or ("sigmoid" if self.num_labels == 1 else "identity")
 
     def predict(
         self,
@@ -133,7 +130,13 @@ class CrossEncoder(Thin):
         refuse(_NOT_SERVED, pool=pool)
         pairs = list(sentences)
         single = bool(pairs) and isinstance(pairs[0], str)
-        scores = self._scores([pairs] if single else pairs, batch_size, show_progress_bar)
+        numbers = self.pipeline(
+            [pairs] if single else pairs,
+            max_length=self.max_length,
+            batch_size=batch_size,
+            progress=bool(show_progress_bar),
+        )
+        scores = np.array(numbers, np.float32).reshape(len(numbers), self.num_labels)
         chosen = activation_fct if activation_fn is None else activation_fn
         scores = activation_called(self.activation_fn if chosen is None else chosen)(scores)
         scores = activation_called("softmax")(scores) if apply_softmax and self.num_labels > 1 else scores
@@ -144,25 +147,6 @@ class CrossEncoder(Thin):
         if single:
             return scores[0]
         return scores if convert_to_numpy else list(scores)
-
-    def _scores(self, pairs: Sequence[Any], batch_size: int, show_progress_bar: bool | None) -> NDArray[np.float32]:
-        """The model's numbers (n, K)."""
-        for index, pair in enumerate(pairs):
-            texts = [pair] if isinstance(pair, str) else list(pair)
-            if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
-                raise InputError(f"expected pairs of texts, received {pair!r:.100} at index {index}; pass two texts")
-        labels = [self.config.id2label[index] for index in range(self.num_labels)]
-        found = self.pipeline(
-            [{"text": pair[0], "text_pair": pair[1]} for pair in pairs],
-            function_to_apply="none",
-            return_all_scores=True,
-            truncation=True,
-            max_length=self.max_length,
-            batch_size=batch_size,
-            progress=bool(show_progress_bar),
-        )
-        rows = [[label["score"] for label in row] for row in found]
-        return np.array(rows, np.float32).reshape(len(rows), len(labels))
 
     def rank(
         self,

@@ -59,7 +59,7 @@ class Pipeline:
     """A task on a model.
 
     Args:
-        task: a name of ``xlmr_core.tasks.TASKS``.
+        task: a name of ``xlmr_core.tasks.TASKS``, or a row.
         runner: runs the model.
         tokenizer: the model's tokenizer.
         beside: what the task read beside the model; by default it is read now, by the name of the model.
@@ -69,7 +69,9 @@ class Pipeline:
         truncated: the inputs of the last call that were cut, by their index.
     """
 
-    def __init__(self, task: str, runner: Runner, tokenizer: Any, *, beside: Any = None, **options: Any) -> None:
+    def __init__(
+        self, task: str | TaskRow, runner: Runner, tokenizer: Any, *, beside: Any = None, **options: Any
+    ) -> None:
         row = find_task(task)
         self.task = row.name
         self.runner = runner

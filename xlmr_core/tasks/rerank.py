@@ -11,14 +11,16 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NotRequired, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xlmr_core.errors import InputError
+from xlmr_core.tasks import TaskRow
 from xlmr_core.tasks.activations import activation_called
 from xlmr_core.tasks.options import TaskOptions, option
 from xlmr_core.tasks.task import Arrays, Item, Task, check_finite, check_texts
 from xlmr_core.tasks.texts import encode_texts
 
-__all__ = ["Ranked", "Rerank", "RerankOptions", "usual_activation"]
+__all__ = ["PAIR_SCORES", "PairScores", "Ranked", "Rerank", "RerankOptions", "activation_of"]
 
 KEYS = ("query", "passages")
 
@@ -94,9 +96,9 @@ class Rerank(Task):
                 "text-classification"
             )
         limit = min(options.max_length or self.longest, self.config.max_tokens)
-        return replace(
-            options, function_to_apply=options.function_to_apply or usual_activation(self.config), max_length=limit
-        )
+        word = options.function_to_apply or str(activation_of(self.config))
+        activation_called("identity" if word == "none" else word)
+        return replace(options, max_length=limit)
 
     def encode(self, inputs: Sequence[Any], options: RerankOptions) -> list[Item]:
         """A row a passage.
@@ -114,7 +116,9 @@ class Rerank(Task):
         for _, own in asked:
             found = [next(encoded) for _ in own]
             kept = own, [len(item.rows) for item in found]
-            items.append(Item([row for item in found for row in item.rows], kept, any(item.truncated for item in found)))
+            items.append(
+                Item([row for item in found for row in item.rows], kept, any(item.truncated for item in found))
+            )
         return items
 
     def decode(self, item: Item, outputs: Sequence[Arrays], options: RerankOptions) -> list[Ranked]:
@@ -124,8 +128,8 @@ class Rerank(Task):
         check_finite(numbers)
         ends = np.cumsum(counts)
         best = np.array([numbers[end - count : end].max() for end, count in zip(ends, counts, strict=True)])
-        function = "identity" if options.function_to_apply == "none" else str(options.function_to_apply)
-        scores = activation_called(function)(best.reshape(-1)).tolist()
+        function = options.function_to_apply or activation_of(self.config)
+        scores = activation_called("identity" if function == "none" else function)(best.reshape(-1)).tolist()
         order = sorted(range(len(scores)), key=lambda index: -scores[index])[: options.top_k]
         return [
             {"index": index, "score": scores[index], **({"text": passages[index]} if options.return_documents else {})}
@@ -147,19 +151,64 @@ class Rerank(Task):
         return {"query": query, "passages": passages}
 
 
-def usual_activation(config: Any) -> str:
-    """What a model's configuration says makes a score of its number, in the words of ``function_to_apply``.
+@dataclass(frozen=True)
+class PairScoresOptions(TaskOptions):
+    """What a call can choose.
 
-    Raises:
-        InputError: for another activation than these.
+    Attributes:
+        max_length: tokens of a pair at most.
     """
-    own = getattr(config, "sentence_transformers", None) or {}
+
+    max_length: int | None = option(None, "tokens of a pair at most", least=1)
+
+
+class PairScores(Task):
+    """The numbers (K,) that a model gives pairs of texts, as a library asks for them; no task of ``TASKS``."""
+
+    Options = PairScoresOptions
+    wanted = ("logits",)
+    single = ()
+
+    def encode(self, inputs: Sequence[Any], options: PairScoresOptions) -> list[Item]:
+        """A row a pair; also of an empty second text, which is one as any other."""
+        pairs: list[tuple[str, str | None]] = []
+        for index, pair in enumerate(inputs):
+            texts = [pair] if isinstance(pair, str) else list(pair)
+            if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
+                raise InputError(f"expected pairs of texts, received {pair!r:.100} at index {index}; pass two texts")
+            pairs.append((texts[0], texts[1]))
+        where = [f"the pair of {text!r:.60} (index {index})" for index, (text, _) in enumerate(pairs)]
+        arguments = {"truncation": True, "max_length": options.max_length or self.longest}
+        return encode_texts(self, pairs, arguments, options.on_overflow, where)
+
+    def decode(self, item: Item, outputs: Sequence[Arrays], options: PairScoresOptions) -> NDArray[np.float32]:
+        """The numbers, of windows their mean."""
+        numbers: NDArray[np.float32] = np.mean([found["logits"] for found in outputs], axis=0)
+        check_finite(numbers)
+        return numbers
+
+    def text(self, answer: NDArray[np.float32]) -> str:
+        """The numbers."""
+        return "  " + " ".join(f"{number:.4f}" for number in answer)
+
+
+PAIR_SCORES = TaskRow(
+    name="pair-scores",
+    auto="AutoModelForSequenceClassification",
+    place="xlmr_core.tasks.rerank:PairScores",
+    summary="the numbers that a model gives a pair of texts",
+    example="",
+)
+
+
+def activation_of(config: Any) -> Any:
+    """What a model's configuration says makes scores of its numbers; where it says nothing, a sigmoid if there is one
+    label.
+    """
+    own = getattr(config, "sentence_transformers", None)
     named = own.get("activation_fn") if isinstance(own, Mapping) else None
-    named = named or getattr(config, "sbert_ce_default_activation_function", None) or "sigmoid"
-    word = str(named).rpartition(".")[2].lower()
-    if word not in ("sigmoid", "identity"):
-        raise InputError(f"the model's configuration names the activation {named!r}; pass function_to_apply=")
-    return "none" if word == "identity" else word
+    named = named or getattr(config, "sbert_ce_default_activation_function", None)
+    return named or ("sigmoid" if config.num_labels == 1 else "identity")
 
 
 def _query_and_passages(given: Any, index: int) -> tuple[str, list[str]]:

@@ -231,7 +231,9 @@ class SentenceEmbedding(Task):
     ) -> list[Item]:
         """A row for each text, whose states are weighed once for each of its parts."""
         spans = _spans_of_each(options.spans, inputs)
-        encoded = self.tokenizer(list(texts), return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
+        encoded = self.tokenizer(
+            list(texts), return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False
+        )
         before = len(options.prompt or "")
         items = []
         for index, (text, ids) in enumerate(zip(texts, encoded["input_ids"], strict=True)):

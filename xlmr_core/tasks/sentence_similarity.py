@@ -99,7 +99,9 @@ class SentenceSimilarity(SentenceEmbedding):
         sides = [_sides(given, index) for index, given in enumerate(inputs)]
         encoded = []
         for place, own in enumerate(options.sides):
-            texts = [side for pair in sides for side in ([pair[place]] if isinstance(pair[place], str) else pair[place])]
+            texts = [
+                side for pair in sides for side in ([pair[place]] if isinstance(pair[place], str) else pair[place])
+            ]
             encoded.append(iter(SentenceEmbedding.encode(self, texts, own)))
         items = []
         for pair in sides:
