@@ -122,8 +122,8 @@ class BGEM3FlagModel(Thin):
 
         Returns:
             ``dense_vecs``, an array (n, D); ``lexical_weights``, a dictionary of ids and weights for each text;
-            ``colbert_vecs``, an array (S, D) for each text; ``None`` for what was left out. Of one text each without the
-            list around it.
+            ``colbert_vecs``, an array (S, D) for each text; ``None`` for what was left out. Of one text each without
+            the list around it.
 
         Raises:
             InputError: for what is no text, or a model without the projections.
