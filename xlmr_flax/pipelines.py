@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from xlmr_core.tasks.published import FillMaskPipeline as FillMaskPipeline
     from xlmr_core.tasks.published import MultipleChoicePipeline as MultipleChoicePipeline
     from xlmr_core.tasks.published import QuestionAnsweringPipeline as QuestionAnsweringPipeline
+    from xlmr_core.tasks.published import RerankPipeline as RerankPipeline
+    from xlmr_core.tasks.published import SentenceEmbeddingPipeline as SentenceEmbeddingPipeline
+    from xlmr_core.tasks.published import SentenceSimilarityPipeline as SentenceSimilarityPipeline
     from xlmr_core.tasks.published import TextClassificationPipeline as TextClassificationPipeline
     from xlmr_core.tasks.published import TokenClassificationPipeline as TokenClassificationPipeline
     from xlmr_core.tasks.published import ZeroShotClassificationPipeline as ZeroShotClassificationPipeline
@@ -77,6 +80,24 @@ def pipeline(
 def pipeline(
     task: Literal["feature-extraction"], model: Any = None, config: Any = None, tokenizer: Any = None, **arguments: Any
 ) -> FeatureExtractionPipeline: ...
+
+
+@overload
+def pipeline(
+    task: Literal["sentence-embedding"], model: Any = None, config: Any = None, tokenizer: Any = None, **arguments: Any
+) -> SentenceEmbeddingPipeline: ...
+
+
+@overload
+def pipeline(
+    task: Literal["sentence-similarity"], model: Any = None, config: Any = None, tokenizer: Any = None, **arguments: Any
+) -> SentenceSimilarityPipeline: ...
+
+
+@overload
+def pipeline(
+    task: Literal["rerank"], model: Any = None, config: Any = None, tokenizer: Any = None, **arguments: Any
+) -> RerankPipeline: ...
 
 
 @overload

@@ -131,7 +131,8 @@ class Pipeline:
         self._task.prepare(self.options)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **arguments: Any) -> None:
-        """Write the model, the tokenizer and what the task needs beside them, so that ``pipeline(task, save_directory)`` reads them.
+        """Write the model, its tokenizer and what the task reads beside them: ``pipeline(task, save_directory)`` reads
+        all of it.
 
         Args:
             save_directory: the folder.

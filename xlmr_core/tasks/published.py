@@ -13,10 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict, Unpack, overload
 
+from numpy.typing import NDArray
+
 from xlmr_core.tasks.fill_mask import Candidate
 from xlmr_core.tasks.multiple_choice import Choice
 from xlmr_core.tasks.pipeline import Pipeline
 from xlmr_core.tasks.question_answering import Answer, Example
+from xlmr_core.tasks.rerank import Ranked
 from xlmr_core.tasks.token_classification import Entity
 from xlmr_core.tasks.zero_shot import ZeroShotAnswer
 
@@ -25,6 +28,9 @@ __all__ = [
     "FillMaskPipeline",
     "MultipleChoicePipeline",
     "QuestionAnsweringPipeline",
+    "RerankPipeline",
+    "SentenceEmbeddingPipeline",
+    "SentenceSimilarityPipeline",
     "TextClassificationPipeline",
     "TokenClassificationPipeline",
     "ZeroShotClassificationPipeline",
@@ -235,4 +241,96 @@ class FeatureExtractionPipeline(Pipeline):
     def __call__(self, inputs: list[str] | tuple[str, ...], **options: Unpack[FeatureExtractionCall]) -> list[Any]: ...
     @overload
     def __call__(self, inputs: Iterable[str], **options: Unpack[FeatureExtractionCall]) -> Iterator[Any]: ...
+    def __call__(self, *inputs: Any, **options: Any) -> Any: ...
+
+
+class SentenceEmbeddingCall(Call, total=False):
+    """Those of sentence-embedding."""
+
+    prompt: str | None
+    prompt_name: str | None
+    normalize: bool | None
+    dimensions: int | None
+    precision: str | None
+    ranges: Sequence[Any] | None
+    pooling: str | None
+    max_length: int | None
+    spans: Sequence[Any] | None
+    outputs: str | Sequence[str] | None
+
+
+class SentenceEmbeddingPipeline(Pipeline):
+    """A vector for a text; see ``xlmr_core/tasks/sentence_embedding.py``."""
+
+    def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None: ...
+
+    # With spans or outputs a list of texts is answered by a list, which the type of the texts does not tell.
+    @overload
+    def __call__(self, inputs: str, **options: Unpack[SentenceEmbeddingCall]) -> Any: ...
+    @overload
+    def __call__(self, inputs: list[str] | tuple[str, ...], **options: Unpack[SentenceEmbeddingCall]) -> Any: ...
+    @overload
+    def __call__(self, inputs: Iterable[str], **options: Unpack[SentenceEmbeddingCall]) -> Iterator[Any]: ...
+    def __call__(self, *inputs: Any, **options: Any) -> Any: ...
+
+
+class SentenceSimilarityCall(Call, total=False):
+    """Those of sentence-similarity."""
+
+    similarity: str | None
+    prompt: str | None
+    prompt_name: str | None
+    source_prompt_name: str | None
+    target_prompt_name: str | None
+    dimensions: int | None
+    pooling: str | None
+    max_length: int | None
+
+
+class SentenceSimilarityPipeline(Pipeline):
+    """How alike texts are; see ``xlmr_core/tasks/sentence_similarity.py``."""
+
+    def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None: ...
+
+    @overload
+    def __call__(self, sources: str, targets: str, **options: Unpack[SentenceSimilarityCall]) -> float: ...
+    @overload
+    def __call__(
+        self, sources: str | Sequence[str], targets: str | Sequence[str], **options: Unpack[SentenceSimilarityCall]
+    ) -> NDArray[Any]: ...
+    @overload
+    def __call__(self, pairs: Mapping[str, Any], **options: Unpack[SentenceSimilarityCall]) -> Any: ...
+    @overload
+    def __call__(self, pairs: list[Any] | tuple[Any, ...], **options: Unpack[SentenceSimilarityCall]) -> list[Any]: ...
+    @overload
+    def __call__(self, pairs: Iterable[Any], **options: Unpack[SentenceSimilarityCall]) -> Iterator[Any]: ...
+    def __call__(self, *inputs: Any, **options: Any) -> Any: ...
+
+
+class RerankCall(Call, total=False):
+    """Those of rerank."""
+
+    top_k: int | None
+    return_documents: bool | None
+    function_to_apply: str | None
+    max_length: int | None
+
+
+class RerankPipeline(Pipeline):
+    """Passages in the order in which they answer a query; see ``xlmr_core/tasks/rerank.py``."""
+
+    def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None: ...
+
+    @overload
+    def __call__(self, query: str, passages: Sequence[str], **options: Unpack[RerankCall]) -> list[Ranked]: ...
+    @overload
+    def __call__(
+        self, query: Sequence[str], passages: Sequence[Any], **options: Unpack[RerankCall]
+    ) -> list[list[Ranked]]: ...
+    @overload
+    def __call__(self, given: Mapping[str, Any], **options: Unpack[RerankCall]) -> list[Ranked]: ...
+    @overload
+    def __call__(self, given: list[Any] | tuple[Any, ...], **options: Unpack[RerankCall]) -> list[list[Ranked]]: ...
+    @overload
+    def __call__(self, given: Iterable[Any], **options: Unpack[RerankCall]) -> Iterator[list[Ranked]]: ...
     def __call__(self, *inputs: Any, **options: Any) -> Any: ...

@@ -79,8 +79,8 @@ class Rerank(Task):
             passages = [passages] * len(queries)
         if len(queries) != len(passages):
             raise InputError(
-                f"expected a list of passages for each query, received {len(passages)} for {len(queries)} queries; pass "
-                "one for each, or one list for all"
+                f"expected a list of passages for each query, received {len(passages)} for {len(queries)} queries; "
+                "pass one for each, or one list for all"
             )
         return [{"query": one, "passages": own} for one, own in zip(queries, passages, strict=True)], options
 
@@ -122,7 +122,7 @@ class Rerank(Task):
         return items
 
     def decode(self, item: Item, outputs: Sequence[Arrays], options: RerankOptions) -> list[Ranked]:
-        """Passages best first, equal ones in the order of the call; a passage of several windows by the best of them."""
+        """Passages best first, equal ones in the order of the call; of several windows of one the best counts."""
         passages, counts = item.kept
         numbers = np.array([found["logits"][0] for found in outputs], np.float64)
         check_finite(numbers)
@@ -218,5 +218,6 @@ def _query_and_passages(given: Any, index: int) -> tuple[str, list[str]]:
         check_texts(passages)
         return query, passages
     raise InputError(
-        f"expected {{'query': a text, 'passages': a list of texts}}, received {given!r:.100} at index {index}; pass both"
+        f"expected {{'query': a text, 'passages': a list of texts}}, received {given!r:.100} at index {index}; pass "
+        "both"
     )

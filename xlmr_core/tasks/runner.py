@@ -40,8 +40,8 @@ class Runner(Protocol):
 
         Args:
             arrays: the model's arguments by name, with a batch axis: ``input_ids`` (B, S), ``attention_mask``
-                (B, S) and what the task adds. ``pooling``, float32 (B, P, S), is no argument of the model: it weighs the
-                token states for what is pooled.
+                (B, S) and what the task adds. ``pooling``, float32 (B, P, S), is no argument of the model: it weighs
+                the token states for what is pooled.
             wanted: names of outputs: of the model's, of projections, ``pooled`` (B, P, D), the sums of states times
                 weights, and ``largest`` (B, P, D), the largest numbers of the states whose weight is not zero.
 

@@ -84,7 +84,7 @@ class SentenceEmbeddingOptions(TaskOptions):
     normalize: bool | None = option(None, "whether vectors have length one", python_only=True)
     dimensions: int | None = option(None, "numbers of a vector", least=1)
     precision: str = option("float32", "of the vectors", choices=PRECISIONS)
-    ranges: Any = option(None, "the least and the largest numbers, for int8", python_only=True)
+    ranges: Sequence[Any] | None = option(None, "the least and the largest numbers, for int8", python_only=True)
     pooling: str | None = option(None, "how the states of tokens become a vector", choices=tuple(POOLINGS))
     max_length: int | None = option(None, "tokens of a text at most", least=1)
     spans: Sequence[Any] | None = option(None, "parts of a text", python_only=True)

@@ -81,7 +81,7 @@ class Task(ABC):
         """
         return None
 
-    def set_up(self, runner: Runner, beside: Any) -> None:
+    def set_up(self, runner: Runner, beside: Any) -> None:  # noqa: B027
         """Take what :meth:`read_beside` read; what stands on the token states goes to the runner."""
 
     def files_beside(self) -> dict[str, bytes]:
@@ -104,7 +104,7 @@ class Task(ABC):
         """The options of a call, looked at once with this tokenizer and this config, before any input is read."""
         return options
 
-    def one_by_one(self, options: Any) -> None:
+    def one_by_one(self, options: Any) -> None:  # noqa: B027
         """Refuse options that need all inputs of a call together, where they come one by one."""
 
     @abstractmethod
@@ -121,8 +121,8 @@ class Task(ABC):
 
         Args:
             item: what ``encode`` made of it.
-            outputs: the outputs that the task wanted of each of its rows, float32 and without a batch axis; they are as long as
-                the longest row of the batch was.
+            outputs: what the task wanted of each of its rows, float32 and without a batch axis; they are as long as the
+                longest row of the batch was.
             options: as ``prepare`` gave them.
         """
 

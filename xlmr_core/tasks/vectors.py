@@ -40,7 +40,8 @@ def cut(vectors: Vectors, dimensions: int | None) -> Vectors:
         return vectors
     if dimensions > vectors.shape[-1]:
         raise InputError(
-            f"expected at most {vectors.shape[-1]} dimensions, which the vectors have, received {dimensions}; pass fewer"
+            f"expected at most {vectors.shape[-1]} dimensions, which the vectors have, received {dimensions}; pass "
+            "fewer"
         )
     return vectors[..., :dimensions]
 
