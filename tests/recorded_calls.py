@@ -100,3 +100,56 @@ def assert_same(got: Any, expected: Any, where: str = "answer", tolerance: float
             assert_same(one, other, f"{where}[{index}]", tolerance)
     else:
         assert got == expected, where
+
+
+# By folder of fixtures/tasks: how many calls of published classes for vectors and ranking it has, and those that
+# backends whose programs are compiled ask again.
+PUBLISHED: dict[str, tuple[int, list[int]]] = {
+    "st_cls": (20, [8]),
+    "st_mean": (20, []),
+    "st_max": (19, [8]),
+    "st_mean_noprompt": (20, [8]),
+    "st_saved_by_6": (6, []),
+    "cross_encoder": (19, [15]),
+    "cross_encoder_identity": (19, []),
+    "bge_m3": (17, [4, 10]),
+}
+EVERY_PUBLISHED = [(name, number) for name, (count, _) in PUBLISHED.items() for number in range(count)]
+FEW_PUBLISHED = [(name, number) for name, (_, numbers) in PUBLISHED.items() for number in numbers]
+CLASSES = {"bge-m3": "BGEM3FlagModel"}
+
+
+def ask_published(loaded: Callable[[str, Path, str], Any], folder: Path, number: int) -> None:
+    """Ask a recorded call of a published class, and compare.
+
+    Args:
+        loaded: the backend's object of a class, a folder, and arguments as JSON, made once.
+        folder: of fixtures/tasks.
+        number: of the call, among those of published classes.
+    """
+    calls = [call for call in read_calls(folder) if "." in call["task"]]
+    assert len(calls) == PUBLISHED[folder.name][0]
+    call = calls[number]
+    kind, _, method = call["task"].rpartition(".")
+    ask = getattr(loaded(CLASSES.get(kind, kind), folder, json.dumps(call["kwargs_init"])), method)
+    if isinstance(call["output"], dict) and "error" in call["output"]:
+        with pytest.raises(XLMRError):
+            ask(*call["args"], **call["kwargs_call"])
+        return
+    assert_close(ask(*call["args"], **call["kwargs_call"]), call["output"])
+
+
+def assert_close(received: Any, expected: Any, where: str = "answer") -> None:
+    """Numbers agree, everything else exactly; arrays and tensors of any framework count as lists."""
+    if isinstance(expected, dict):
+        assert set(received) == set(expected), where
+        for key in expected:
+            assert_close(received[key], expected[key], f"{where}[{key!r}]")
+    elif isinstance(expected, list) and any(isinstance(one, dict | list) for one in expected):
+        assert len(received) == len(expected), where
+        for index, (one, other) in enumerate(zip(received, expected, strict=True)):
+            assert_close(one, other, f"{where}[{index}]")
+    elif isinstance(expected, list | float):
+        np.testing.assert_allclose(np.asarray(received), expected, atol=LOGITS, rtol=1e-4, err_msg=where)
+    else:
+        assert received == expected, where
