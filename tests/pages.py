@@ -57,6 +57,9 @@ STAND_INS = {
     "joeddav/xlm-roberta-large-xnli": "zero_shot_entail2",
     "Davlan/xlm-roberta-base-ner-hrl": "token_classification",
     "deepset/xlm-roberta-base-squad2": "question_answering",
+    "BAAI/bge-m3": "bge_m3",
+    "BAAI/bge-reranker-v2-m3": "cross_encoder",
+    "intfloat/multilingual-e5-base": "st_mean",
     "you/your-multiple-choice-model": "multiple_choice",
 }
 RUN = ("python", "console")
