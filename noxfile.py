@@ -28,7 +28,16 @@ ENV = {"XLMR_SHARED": str(SHARED), "HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL"
 # Checked by `types` in strict mode; the backends are typed too, but their frameworks are not.
 CORE = "xlmr_core"
 # What the benchmarks compare with, beside PyTorch itself; docs/benchmarks.md says which versions its figures are of.
-PEERS = ("transformers>=5,<6", "ctranslate2", "onnxruntime", "onnx", "onnxscript", "protobuf", "keras-hub")
+PEERS = (
+    "transformers>=5,<6",
+    "ctranslate2",
+    "onnxruntime",
+    "onnx",
+    "onnxscript",
+    "protobuf",
+    "keras-hub",
+    "sentence-transformers",
+)
 BACKENDS = ("torch", "tf", "flax")
 SENTENCES = (
     "Plants create <mask> through a process known as photosynthesis.",

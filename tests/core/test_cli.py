@@ -42,6 +42,7 @@ class EchoPipeline:
         self.calls = []
 
     truncated = ()
+    plain = staticmethod(lambda answer: answer)
 
     def check_options(self):
         pass

@@ -282,6 +282,7 @@ OURS = {
         "training": (["xlmr"], "seconds"),
         "fill_mask": (["xlmr"], "seconds"),
         "tasks": (["xlmr", "xlmr, means"], "seconds"),
+        "vectors": (["xlmr", "xlmr, sorted", "xlmr, dense alone"], "seconds"),
         "recompiles": (["xlmr compiled"], "later"),
         "int8_files": (["float32", "int8"], "mib"),
         "tokenizing": (["xlmr", "xlmr fast"], "seconds"),

@@ -8,7 +8,7 @@ these names, and ``.safetensors``.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from xlmr_core.bounded_files import is_there
@@ -23,7 +23,7 @@ __all__ = ["EXTRA_HEADS", "EXTRA_HEAD_FILES", "extra_head_contents", "read_extra
 
 EXTRA_HEADS = ("sparse_linear", "colbert_linear")
 # The first that is there is read.
-_OPENED = {".safetensors": SafetensorsFile, ".pt": open_torch}
+_OPENED: Mapping[str, Callable[[Path], Container]] = {".safetensors": SafetensorsFile, ".pt": open_torch}
 EXTRA_HEAD_FILES = tuple(f"{name}{suffix}" for name in EXTRA_HEADS for suffix in _OPENED)
 WEIGHT, BIAS = "weight", "bias"
 
@@ -43,7 +43,7 @@ def read_extra_heads(folder: Path) -> dict[str, dict[str, LazyTensor]]:
 
 
 def _read(path: Path) -> dict[str, LazyTensor]:
-    file: Container = _OPENED[path.suffix](path)
+    file = _OPENED[path.suffix](path)
     shapes = {name: info.shape for name, info in file.tensors.items()}
     weight = shapes.get(WEIGHT, ())
     if (

@@ -29,7 +29,7 @@ def _softmax(numbers: NDArray[Any]) -> NDArray[np.float64]:
 
 
 ACTIVATIONS: Mapping[str, Function] = {
-    "identity": np.asarray,
+    "identity": lambda numbers: numbers,
     "sigmoid": sigmoid,
     "softmax": _softmax,
     "tanh": np.tanh,

@@ -120,7 +120,8 @@ def refuse(remedies: Mapping[str, str], **received: Any) -> None:
 def as_array(numbers: Any) -> NDArray[Any]:
     """An array of what a user holds: lists, arrays, or tensors of any framework, wherever they are."""
     if isinstance(numbers, list | tuple):
-        return np.stack([as_array(row) for row in numbers]) if len(numbers) else np.zeros((0, 0), np.float32)
+        of_tensors = bool(numbers) and hasattr(numbers[0], "detach")
+        return np.asarray([as_array(row) for row in numbers] if of_tensors else numbers, np.float32)
     if hasattr(numbers, "detach"):
         numbers = numbers.detach().cpu()
         numbers = numbers.float() if str(numbers.dtype) == "torch.bfloat16" else numbers
