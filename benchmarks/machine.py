@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
     *("torch", "jax", "flax", "numpy", "safetensors", "sentencepiece", "tokenizers"),
-    *("transformers", "ctranslate2", "onnxruntime", "onnx", "onnxscript"),
+    *("transformers", "sentence-transformers", "FlagEmbedding", "ctranslate2", "onnxruntime", "onnx", "onnxscript"),
     *("tensorflow", "keras", "keras-hub"),
 )
 # What decides which matrix kernels there are.
