@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import cache
 
 import numpy as np
@@ -199,6 +200,22 @@ def test_a_saved_encoder_is_the_same(fixtures, tmp_path):
     assert isinstance(again.encode("a", convert_to_tensor=True), torch.Tensor)
     assert again.get_embedding_dimension() == 16
     assert again.encode(TEXTS, precision="uint8").dtype == np.uint8
+
+
+def test_a_folder_of_the_first_versions_has_the_transformer_below(fixtures, tmp_path):
+    source, inner = fixtures / "st_mean", tmp_path / "0_Transformer"
+    shutil.copytree(source, tmp_path, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    tmp_path.chmod(0o755)
+    inner.mkdir()
+    moved = [path for path in tmp_path.iterdir() if path.is_file() and path.name not in ("modules.json",)]
+    for path in moved:
+        if path.name != "config_sentence_transformers.json":
+            path.rename(inner / path.name)
+    modules = json.loads((source / "modules.json").read_text())
+    (tmp_path / "modules.json").write_text(json.dumps([{**modules[0], "path": "0_Transformer"}, *modules[1:]]))
+    again = SentenceTransformer(tmp_path)
+    assert again.max_seq_length == 32 and again.prompts["passage"] == "passage: "
+    assert_close(again.encode(TEXTS), embedder(source)(TEXTS).tolist())
 
 
 def test_what_is_not_served_is_refused(fixtures):

@@ -120,7 +120,7 @@ TASKS: dict[str, TaskRow] = {
             auto="AutoModel",
             place="xlmr_core.tasks.sentence_embedding:SentenceEmbedding",
             summary="a vector for a text",
-            example='xlmr run --task sentence-embedding --model MODEL --prompt "query: " "un texte"',
+            example='xlmr run --task sentence-embedding --model MODEL \\\n  --prompt "query: " "un texte"',
             hub=("BAAI/bge-m3", "intfloat/multilingual-e5-base"),
             arguments={"add_pooling_layer": False},
         ),

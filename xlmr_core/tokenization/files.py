@@ -81,7 +81,13 @@ def find_files(
         kind = "tokenizer_file" if path.suffix == ".json" else "vocab_file"
         return TokenizerFiles(str(path), **{kind: path}), settings  # type: ignore[arg-type]
     wanted = (VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE, DICTIONARY_FILE, "config.json")
-    folder = resolve(name_or_path, **where, patterns=wanted)
+    patterns = (*wanted, "modules.json", *(f"0_Transformer/{name}" for name in wanted))
+    folder = resolve(name_or_path, **where, patterns=patterns)
+    if not any((folder / name).is_file() for name in (VOCAB_FILE, TOKENIZER_FILE)):
+        # Imported now: few tokenizers are in a folder of sentence-transformers below the model's.
+        from xlmr_core.formats.finding import transformer_folder
+
+        folder = transformer_folder(folder)
     vocab_file, tokenizer_file = folder / VOCAB_FILE, folder / TOKENIZER_FILE
     if not vocab_file.is_file() and not tokenizer_file.is_file():
         found = ", ".join(sorted(item.name for item in folder.iterdir())[:12]) or "nothing"
