@@ -1,6 +1,6 @@
 """How fast are vectors and ranking, beside sentence-transformers and FlagEmbedding?
 
-The same folders and calls for all. 1 500 sentences of natural lengths at base size: ``SentenceTransformer.encode``,
+The same folders and calls for all, in batches as each library chooses them (FlagEmbedding's of 256 are made 8). 1 500 sentences of natural lengths at base size: ``SentenceTransformer.encode``,
 which sorts by length in both libraries; "sorted" is given the same sentences by length. At the shape of
 bge-m3 (24 layers of 1024): 4 queries with 25 passages each, ``CrossEncoder.predict``, and 64 texts of 64 to 512 tokens,
 ``BGEM3FlagModel.encode``, with all three kinds of vectors, and ours with the dense ones alone.
@@ -42,7 +42,7 @@ def cases(options: Options) -> Iterator[Case]:
         "vectors of natural sentences",
         {
             "sentence_transformers": lambda: _job(encode("sentence_transformers"), sentences, batch_size=BATCH),
-            **{name: functools.partial(_later, encode, name, sentences, batch_size=BATCH) for name in WAYS},
+            **{name: functools.partial(_later, encode, name, sentences) for name in WAYS},
             "xlmr, sorted": lambda: Timed(functools.partial(_in_order, encode("xlmr"), sentences, by_length)),
         },
         ("sentence_transformers", "xlmr"),
@@ -57,7 +57,7 @@ def cases(options: Options) -> Iterator[Case]:
         "4 queries, 25 passages each",
         {
             "sentence_transformers": lambda: _job(predict("sentence_transformers"), pairs, batch_size=BATCH),
-            **{name: functools.partial(_later, predict, name, pairs, batch_size=BATCH) for name in WAYS},
+            **{name: functools.partial(_later, predict, name, pairs) for name in WAYS},
         },
         ("sentence_transformers", "xlmr"),
         facts={"pairs": len(pairs)},
@@ -66,12 +66,12 @@ def cases(options: Options) -> Iterator[Case]:
     folder = large(options, "")
     texts = of_lengths(folder, 4 if options.tiny else 64)
     three = functools.partial(_method, options, "BGEM3FlagModel", "encode", folder)
-    all_three = {"return_dense": True, "return_sparse": True, "return_colbert_vecs": True, "batch_size": 8}
+    all_three = {"return_dense": True, "return_sparse": True, "return_colbert_vecs": True}
     dense = {**all_three, "return_sparse": False, "return_colbert_vecs": False}
     yield Case(
         "three kinds of vectors",
         {
-            "FlagEmbedding": lambda: _job(three("FlagEmbedding"), texts, **all_three),
+            "FlagEmbedding": lambda: _job(three("FlagEmbedding"), texts, batch_size=8, **all_three),
             **{name: functools.partial(_later, three, name, texts, **all_three) for name in WAYS},
             "xlmr, dense alone": lambda: _job(three("xlmr"), texts, **dense),
         },
@@ -108,7 +108,7 @@ def _job(call: Callable[..., Any], inputs: list[Any], **how: Any) -> Timed:
 
 def _in_order(call: Callable[..., Any], sentences: list[str], order: list[int]) -> Any:
     """Asked in another order, answered in the first."""
-    return call([sentences[index] for index in order], batch_size=BATCH)[np.argsort(order)]
+    return call([sentences[index] for index in order])[np.argsort(order)]
 
 
 def large(options: Options, head: str) -> Path:

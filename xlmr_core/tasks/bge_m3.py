@@ -23,6 +23,8 @@ Weights: TypeAlias = Mapping[str, float]
 KEYS = {"dense": "dense_vecs", "sparse": "lexical_weights", "colbert": "colbert_vecs"}
 # Of compute_score, in the order of its weights.
 MODES = ("dense", "sparse", "colbert")
+# Pairs that are scored together, and their passages padded to the longest of them, as published.
+PADDED = 256
 _NOT_SERVED = {
     "colbert_dim": "the projection beside the weights says how many numbers a vector has",
     "pooling_method": "bge-m3 takes the first token",
@@ -43,7 +45,7 @@ class BGEM3FlagModel(Thin):
         pooling_method, colbert_dim: must be left as they are.
         trust_remote_code: of the published signature.
         cache_dir: where downloads are kept.
-        batch_size: texts that run together, those of similar length.
+        batch_size: texts that run together, those of similar length; by default as many as make 4096 tokens.
         query_max_length, passage_max_length: tokens of a text at most, where a call says nothing.
         return_dense, return_sparse, return_colbert_vecs: what :meth:`encode` gives where a call says nothing.
         device: the older name of ``devices``.
@@ -62,7 +64,7 @@ class BGEM3FlagModel(Thin):
         trust_remote_code: bool = False,
         cache_dir: str | None = None,
         colbert_dim: int = -1,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         query_max_length: int = 512,
         passage_max_length: int = 512,
         return_dense: bool = True,
@@ -189,7 +191,7 @@ class BGEM3FlagModel(Thin):
 
         Args:
             sentence_pairs: pairs of a query and a passage, or one.
-            batch_size: pairs that are scored together; as published, where a passage is padded to the longest of them,
+            batch_size: pairs that are scored together, 256 if nothing is said; as published, where a passage is padded to the longest of them,
                 a token of the query that is like none of its tokens counts as zero.
             max_query_length, max_passage_length: tokens at most.
             weights_for_different_modes: of dense, sparse and colbert; by default the same.
@@ -210,10 +212,12 @@ class BGEM3FlagModel(Thin):
         for index, pair in enumerate(pairs):
             if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
                 raise InputError(f"expected pairs of texts, received {pair!r:.100} at index {index}; pass two texts")
-        size = batch_size or self.batch_size
-        queries = self._vectors([pair[0] for pair in pairs], MODES, size, max_query_length or self.query_max_length)
+        size = batch_size or self.batch_size or PADDED
+        queries = self._vectors(
+            [pair[0] for pair in pairs], MODES, batch_size, max_query_length or self.query_max_length
+        )
         longest = max_passage_length or self.pipeline.runner.config.max_tokens
-        passages = self._vectors([pair[1] for pair in pairs], MODES, size, longest)
+        passages = self._vectors([pair[1] for pair in pairs], MODES, batch_size, longest)
         scores: dict[str, list[float]] = {
             name: [] for name in ("colbert", "sparse", "dense", "sparse+dense", "colbert+sparse+dense")
         }

@@ -97,7 +97,7 @@ class CrossEncoder(Thin):
     def predict(
         self,
         sentences: Any,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         activation_fn: Any = None,
         apply_softmax: bool | None = False,
@@ -112,7 +112,7 @@ class CrossEncoder(Thin):
 
         Args:
             sentences: pairs, or one.
-            batch_size: pairs that run together, those of similar length.
+            batch_size: pairs that run together, those of similar length; by default as many as make 4096 tokens.
             show_progress_bar: show how much is done.
             activation_fn: in place of the model's; see the constructor.
             apply_softmax: make chances of the scores of several labels.
@@ -154,7 +154,7 @@ class CrossEncoder(Thin):
         documents: Sequence[str],
         top_k: int | None = None,
         return_documents: bool = False,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         activation_fn: Any = None,
         apply_softmax: bool = False,

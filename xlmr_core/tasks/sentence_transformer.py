@@ -107,7 +107,7 @@ class SentenceTransformer(Thin):
         sentences: Any = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         output_value: str | None = "sentence_embedding",
         precision: str = "float32",
@@ -124,7 +124,7 @@ class SentenceTransformer(Thin):
         Args:
             sentences: a text, or several.
             prompt_name, prompt: what stands before each text, by its name or itself.
-            batch_size: texts that run together, those of similar length.
+            batch_size: texts that run together, those of similar length; by default as many as make 4096 tokens.
             show_progress_bar: show how much is done.
             output_value: ``sentence_embedding``, or ``token_embeddings`` for the states of all tokens.
             precision: of the vectors: float32, int8, uint8, binary or ubinary.
