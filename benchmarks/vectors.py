@@ -1,9 +1,10 @@
 """How fast are vectors and ranking, beside sentence-transformers and FlagEmbedding?
 
-The same folders and calls for all, in batches as each library chooses them (FlagEmbedding's of 256 are made 8). 1 500 sentences of natural lengths at base size: ``SentenceTransformer.encode``,
-which sorts by length in both libraries; "sorted" is given the same sentences by length. At the shape of
-bge-m3 (24 layers of 1024): 4 queries with 25 passages each, ``CrossEncoder.predict``, and 64 texts of 64 to 512 tokens,
-``BGEM3FlagModel.encode``, with all three kinds of vectors, and ours with the dense ones alone.
+The same folders and calls for all, in batches as each library chooses them (FlagEmbedding's of 256 are made 8). 1 500
+sentences of natural lengths at base size: ``SentenceTransformer.encode``, which sorts by length in both libraries;
+"sorted" is given the same sentences by length. At the shape of bge-m3 (24 layers of 1024): 4 queries with 25 passages
+each, ``CrossEncoder.predict``, and 64 texts of 64 to 512 tokens, ``BGEM3FlagModel.encode``, with all three kinds of
+vectors, and ours with the dense ones alone.
 
 "compiled" and "bfloat16" are models after ``optimize_for_inference``. Errors: the largest difference of a number of the
 vectors, and of a score.

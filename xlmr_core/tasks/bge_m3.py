@@ -191,8 +191,8 @@ class BGEM3FlagModel(Thin):
 
         Args:
             sentence_pairs: pairs of a query and a passage, or one.
-            batch_size: pairs that are scored together, 256 if nothing is said; as published, where a passage is padded to the longest of them,
-                a token of the query that is like none of its tokens counts as zero.
+            batch_size: pairs that are scored together, 256 if nothing is said; as published, where a passage is padded
+                to the longest of them, a token of the query that is like none of its tokens counts as zero.
             max_query_length, max_passage_length: tokens at most.
             weights_for_different_modes: of dense, sparse and colbert; by default the same.
 
