@@ -90,6 +90,11 @@ class SentenceEmbeddingOptions(TaskOptions):
     spans: Sequence[Any] | None = option(None, "parts of a text", python_only=True)
     outputs: str | Sequence[str] | None = option(None, f"what is given: {', '.join(OUTPUTS)}", several=True)
 
+    def __post_init__(self) -> None:
+        # Arrays cannot be compared with the default, as other options are.
+        object.__setattr__(self, "ranges", None if self.ranges is None else np.asarray(self.ranges).tolist())
+        super().__post_init__()
+
 
 @dataclass(frozen=True)
 class _Kept:
