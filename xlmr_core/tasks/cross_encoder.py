@@ -96,7 +96,7 @@ class CrossEncoder(Thin):
 
     def predict(
         self,
-        sentences: Any,
+        sentences: Any = None,
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         activation_fn: Any = None,
@@ -107,6 +107,7 @@ class CrossEncoder(Thin):
         activation_fct: Any = None,
         pool: Any = None,
         chunk_size: int | None = None,
+        inputs: Any = None,
     ) -> Any:
         """The scores of pairs of texts.
 
@@ -120,6 +121,7 @@ class CrossEncoder(Thin):
             activation_fct: the older name of ``activation_fn``.
             pool: must be ``None``.
             chunk_size: of the published signature.
+            inputs: another name of ``sentences``.
 
         Returns:
             (n,), or (n, K) with several labels; of one pair a number, or (K,).
@@ -128,6 +130,9 @@ class CrossEncoder(Thin):
             InputError: naming the first that is no pair of texts.
         """
         refuse(_NOT_SERVED, pool=pool)
+        sentences = inputs if sentences is None else sentences
+        if sentences is None:
+            raise InputError("expected a pair of texts, or several, received none; pass sentences")
         pairs = list(sentences)
         single = bool(pairs) and isinstance(pairs[0], str)
         numbers = self.pipeline(

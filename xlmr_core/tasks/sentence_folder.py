@@ -196,8 +196,10 @@ def _modules(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"layers": ()}
     with refusing(CheckpointError, f"{folder / MODULES} is no list of modules ({{why}}); fetch or save it again"):
         listed = [(str(row["type"]).rpartition(".")[2], str(row["path"])) for row in read_json(folder / MODULES)]
-    for kind, name in listed[1:]:
-        if Path(name).name != name or "\\" in name:
+    for kind, name in listed:
+        if kind == "Transformer":
+            continue
+        if Path(name).name != name or name == ".." or "\\" in name:
             raise CheckpointError(
                 f"{folder / MODULES} names the folder {shown(name)}; expected the name of a folder beside it"
             )

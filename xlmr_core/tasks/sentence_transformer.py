@@ -118,6 +118,8 @@ class SentenceTransformer(Thin):
         truncate_dim: int | None = None,
         pool: Any = None,
         chunk_size: int | None = None,
+        *,
+        inputs: Any = None,
     ) -> Any:
         """Make vectors of texts.
 
@@ -134,6 +136,7 @@ class SentenceTransformer(Thin):
             truncate_dim: numbers of a vector.
             pool: must be ``None``.
             chunk_size: of the published signature.
+            inputs: another name of ``sentences``.
 
         Returns:
             (n, D), or (D,) of one text; of the tokens a list of tensors (S, D), or one.
@@ -149,6 +152,9 @@ class SentenceTransformer(Thin):
             )
         if precision not in PRECISIONS:
             raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, received {precision!r}")
+        sentences = inputs if sentences is None else sentences
+        if sentences is None:
+            raise InputError("expected a text, or several, received none; pass sentences")
         single = isinstance(sentences, str)
         asked: dict[str, Any] = {
             "prompt": self._prompt(prompt, prompt_name),

@@ -93,7 +93,8 @@ class Thin:
         return self.pipeline.runner.tensor(np.ascontiguousarray(array))
 
     def _refuse_device(self, device: Any) -> None:
-        if device is not None and str(device) != str(self.device):
+        own = str(self.device)
+        if device is not None and str(device) not in (own, own.partition(":")[0]):
             raise InputError(
                 f"the model stays on {self.device}, received device={str(device)!r}; pass device to the constructor"
             )
