@@ -163,6 +163,9 @@ class SentenceTransformer(Thin):
             "progress": bool(show_progress_bar),
         }
         texts = [sentences] if single else list(sentences)
+        if not texts:  # as published, whatever is asked for
+            nothing = np.zeros(0, np.float32)
+            return self._tensor(nothing) if convert_to_tensor else nothing
         if output_value == "token_embeddings":
             found = [self._tensor(one["tokens"]) for one in self.pipeline(texts, outputs=("tokens",), **asked)]
             return found[0] if single else found
