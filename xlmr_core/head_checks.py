@@ -25,6 +25,7 @@ __all__ = [
     "check_shape_of_choices",
     "check_span",
     "check_where_logits_are_computed",
+    "columns_of_sequence_labels",
     "refuse_gaps",
     "refuse_tied_projection",
 ]
@@ -90,6 +91,16 @@ _ADVICE = {
 }
 
 
+def _is_one_a_text(problem: Problem, classes: int) -> bool:
+    return problem is Problem.SINGLE_LABEL or (problem is Problem.REGRESSION and classes == 1)
+
+
+def columns_of_sequence_labels(config: XLMRobertaConfig, labels: Seen | None, classes: int) -> int:
+    """How many columns labels of two axes have, for a graph that does not know it of the labels that came."""
+    is_integers = labels is not None and labels.kind is Kind.INTEGER
+    return 1 if _is_one_a_text(sequence_problem(config, labels_are_integers=is_integers), classes) else classes
+
+
 def check_sequence_labels(config: XLMRobertaConfig, labels: Seen | None, batch: int, classes: int) -> None:
     """Refuse labels that do not fit the problem which config and labels mean to a sequence classifier.
 
@@ -104,7 +115,7 @@ def check_sequence_labels(config: XLMRobertaConfig, labels: Seen | None, batch: 
         return
     problem = sequence_problem(config, labels_are_integers=labels.kind is Kind.INTEGER)
     one, several = [(batch,), (batch, 1)], [(batch, classes)]
-    is_one = problem is Problem.SINGLE_LABEL or (problem is Problem.REGRESSION and classes == 1)
+    is_one = _is_one_a_text(problem, classes)
     looks = _SEVERAL if is_one else _ONE
     fits = any(tuple(labels.shape) == tuple(shape) for shape in (several if is_one else one))
     check_shape(
