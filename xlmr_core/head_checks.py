@@ -10,7 +10,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xlmr_core.checks import IGNORE_INDEX, Kind, Seen, check_integers, check_range, check_shape, check_source, place_of
+from xlmr_core.checks import (
+    IGNORE_INDEX,
+    Kind,
+    Seen,
+    check_integers,
+    check_numbers,
+    check_range,
+    check_shape,
+    check_source,
+    place_of,
+)
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import ConfigError, InputError
 from xlmr_core.losses import Problem, sequence_problem
@@ -125,10 +135,7 @@ def check_sequence_labels(config: XLMRobertaConfig, labels: Seen | None, batch: 
         otherwise = "set config.problem_type = 'regression' and num_labels=1 for one number a text"
         check_class_labels(labels, classes, *one, otherwise=otherwise)
         return
-    if labels.kind in (Kind.COMPLEX, Kind.TEXT, Kind.OTHER):
-        raise InputError(
-            f"{labels.name} must hold numbers, received {labels.dtype_name}; convert them to numbers (config.label2id)"
-        )
+    check_numbers(labels, "convert them to numbers (config.label2id)")
     refuse_gaps(labels)
     if problem is Problem.MULTI_LABEL and labels.values is not None:
         values = labels.values()
@@ -165,8 +172,7 @@ def check_sample_weight(weights: Seen | None, labelled: bool, batch: int, *each:
         return
     if not labelled:
         raise InputError(f"{weights.name} weighs the losses of labels, expected labels, received none; pass both")
-    if weights.kind in (Kind.TEXT, Kind.COMPLEX, Kind.OTHER):
-        raise InputError(f"{weights.name} must hold numbers, received {weights.dtype_name}; convert them")
+    check_numbers(weights, "convert them")
     check_shape(weights.name, weights.shape, (batch,), (batch, 1), *([(batch, *each)] if each else []))
 
 
