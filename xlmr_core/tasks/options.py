@@ -13,8 +13,10 @@ from typing import Any
 
 from xlmr_core.errors import InputError
 
-__all__ = ["OVERFLOWS", "TaskOptions", "option", "option_fields"]
+__all__ = ["OVERFLOWS", "WINDOW", "TaskOptions", "option", "option_fields"]
 
+# Inputs of a stream that are sorted by length together, where tokens are counted.
+WINDOW = 512
 # What can happen to a text that is longer than the model takes.
 OVERFLOWS = ("error", "truncate", "window")
 

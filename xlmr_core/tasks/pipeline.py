@@ -23,18 +23,16 @@ from xlmr_core.errors import InputError, LoadWarning, XLMRError, warn_caller
 from xlmr_core.heads import HEADS, head_of_class
 from xlmr_core.progress import ProgressBar
 from xlmr_core.tasks import TASKS, TaskRow, auto_of, find_task
-from xlmr_core.tasks.options import TaskOptions, option_fields
+from xlmr_core.tasks.options import WINDOW, TaskOptions, option_fields
 from xlmr_core.tasks.runner import Runner
 from xlmr_core.tasks.streams import length_of, one_by_one
 from xlmr_core.tasks.task import Arrays, Item
-from xlmr_core.wording import counted
+from xlmr_core.wording import counted, shown
 
-__all__ = ["WINDOW", "Pipeline", "changed", "check_model", "pipeline_class"]
+__all__ = ["Pipeline", "changed", "check_model", "pipeline_class"]
 
 logger = logging.getLogger("xlmr_core.tasks")
 
-# Inputs of a stream that are sorted by length together, where tokens are counted.
-WINDOW = 512
 # Inputs of a data set that are read ahead, and tokens that run together, where nothing is said.
 AHEAD, USUAL_TOKENS = 64, 4096
 # Tokens that run together at most where inputs are counted, and one may have any number of rows.
@@ -217,8 +215,7 @@ class Pipeline:
         """Keep which inputs were cut; unless that was chosen, warn, once a call."""
         cut = [index for index, item in enumerate(items) if item.truncated]
         if cut and not chosen and not self.truncated:
-            which = repr(inputs[cut[0]])
-            which = which if len(which) <= 60 else which[:57] + "..."
+            which = shown(inputs[cut[0]], 60)
             others = f" and {counted(len(cut) - 1, 'other')}" if len(cut) > 1 else ""
             logger.warning(
                 "%s%s: truncated, as longer than the model takes; on_overflow says what happens to such texts, "
