@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlmr_core.arguments import Served, suggestion, without_published
+from xlmr_core.backends import BACKENDS, find_backend
 from xlmr_core.errors import InputError, LoadWarning, XLMRError, warn_caller
 from xlmr_core.heads import HEADS, head_of_class
 from xlmr_core.progress import ProgressBar
 from xlmr_core.tasks import TASKS, TaskRow, auto_of, find_task
 from xlmr_core.tasks.options import WINDOW, TaskOptions, option_fields
 from xlmr_core.tasks.runner import Runner
-from xlmr_core.tasks.streams import length_of, one_by_one
+from xlmr_core.tasks.streams import Answers, length_of, one_by_one
 from xlmr_core.tasks.task import Arrays, Item
 from xlmr_core.wording import counted, shown
 
@@ -87,6 +88,18 @@ class Pipeline:
         """Where the model is."""
         return self.runner.device
 
+    @property
+    def framework(self) -> str:
+        """The published short name of the backend: ``pt``, ``tf`` or ``flax``."""
+        return self.runner.framework
+
+    @property
+    def dtype(self) -> Any:
+        """The model's dtype, as the framework says it."""
+        return getattr(self.model, "dtype", None)
+
+    torch_dtype = dtype
+
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Answer an input, a list of inputs or a stream of them.
 
@@ -108,7 +121,9 @@ class Pipeline:
             with self._bar(settled) as bar:
                 all_given = [given] if single else given
                 return self._task.gather(self._answers(all_given, settled, bar, total=len(all_given)), single=single)
-        return self._stream(one_by_one(given, self._task.from_line), settled, length_of(given))
+        total = length_of(given)
+        answers = self._stream(one_by_one(given, self._task.from_line), settled, total)
+        return answers if total is None else Answers(answers, total)
 
     def check_options(self) -> None:
         """Refuse options with which no input can be answered, before there is one.
@@ -284,7 +299,7 @@ def changed(task: str, options: TaskOptions, changes: Mapping[str, Any], others:
     Raises:
         InputError: for an option that the task does not have, or a value that makes no sense.
     """
-    changes = without_published(changes, PIPELINE_ONLY, PIPELINE_NOT_NEEDED)
+    changes = without_published(changes, PIPELINE_ONLY, (*PIPELINE_NOT_NEEDED, *options.not_needed))
     known = [own.name for own in option_fields(options)]
     unknown = sorted(set(changes) - set(known))
     if unknown:
@@ -332,6 +347,20 @@ def _is_known(name: str) -> bool:
     return True
 
 
+def check_framework(backend: str, framework: str | None) -> None:
+    """Refuse the framework of another backend than the one that is asked, with the package to import.
+
+    Raises:
+        InputError: that.
+    """
+    if framework is None or find_backend(framework) == backend:
+        return
+    other = find_backend(framework)
+    remedy = f"import pipeline from {BACKENDS[other].package}" if other else "leave it out"
+    here = BACKENDS[backend].package
+    raise InputError(f"in {here} framework must be {backend!r}, received {framework!r}; {remedy}")
+
+
 @functools.cache
 def pipeline_class(module: str, runner: type[Any], name: str) -> type[Pipeline]:
     """The published class of a task in a backend, such as ``FillMaskPipeline(model, tokenizer, **options)``.
@@ -348,15 +377,32 @@ def pipeline_class(module: str, runner: type[Any], name: str) -> type[Pipeline]:
     if row is None:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
-    def __init__(self: Pipeline, model: Any, tokenizer: Any, **options: Any) -> None:
+    def __init__(
+        self: Pipeline,
+        model: Any,
+        tokenizer: Any,
+        *,
+        task: str | None = None,
+        framework: str | None = None,
+        device: Any = None,
+        **options: Any,
+    ) -> None:
         check_model(row, model)
-        Pipeline.__init__(self, row.name, runner(model), tokenizer, **options)
+        if task is not None and find_task(task) is not row:
+            raise InputError(f"{name} does {row.name}, received task={task!r}; leave it out")
+        runs = runner(model)
+        check_framework(str(find_backend(runs.framework)), framework)
+        if device is not None:
+            runs.move(device)
+        Pipeline.__init__(self, row.name, runs, tokenizer, **options)
 
     doc = f"""{row.name}: {row.summary}.
 
     Args:
         model: a model of ``{row.auto}``; it is used as it is, without dropout.
         tokenizer: its tokenizer.
+        task, framework: of the published signature; what they would be anyway.
+        device: where the model goes, in PyTorch; in the other backends it stays where it is.
         **options: defaults of every call; see ``Options`` of ``{row.place}``.
     """
     return type(name, (Pipeline,), {"__init__": __init__, "__doc__": doc, "__module__": module, "task": row.name})

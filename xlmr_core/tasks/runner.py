@@ -18,6 +18,8 @@ class Runner(Protocol):
 
     model: Any
     """The framework's own object."""
+    framework: str
+    """The published short name of the framework."""
 
     @property
     def config(self) -> Any:
@@ -26,6 +28,13 @@ class Runner(Protocol):
     @property
     def device(self) -> Any:
         """Where the model is, as the framework says it."""
+
+    def move(self, device: Any) -> None:
+        """Put the model somewhere else, where the framework can.
+
+        Raises:
+            InputError: where it cannot.
+        """
 
     def run(self, arrays: Arrays, wanted: Sequence[str]) -> Arrays:
         """A batch through the model, without dropout and without gradients.
