@@ -43,12 +43,23 @@ from xlmr_flax.modeling_xlm_roberta_xl import (
 from xlmr_flax.tensors import register_outputs, to_tensor
 
 if TYPE_CHECKING:
+    from xlmr_core.tasks.published import (
+        FeatureExtractionPipeline,
+        FillMaskPipeline,
+        MultipleChoicePipeline,
+        QuestionAnsweringPipeline,
+        TextClassificationPipeline,
+        TokenClassificationPipeline,
+        ZeroShotClassificationPipeline,
+    )
     from xlmr_core.tokenization import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast
     from xlmr_flax.pipelines import pipeline
 
 __all__ = [
     "AutoConfig",
     "AutoTokenizer",
+    "FeatureExtractionPipeline",
+    "FillMaskPipeline",
     "FlaxAutoModel",
     "FlaxAutoModelForCausalLM",
     "FlaxAutoModelForMaskedLM",
@@ -73,14 +84,19 @@ __all__ = [
     "FlaxXLMRobertaXLForTokenClassification",
     "FlaxXLMRobertaXLModel",
     "FlaxXLMRobertaXLPreTrainedModel",
+    "MultipleChoicePipeline",
     "PretrainedConfig",
+    "QuestionAnsweringPipeline",
+    "TextClassificationPipeline",
+    "TokenClassificationPipeline",
     "XLMRobertaConfig",
     "XLMRobertaTokenizer",
     "XLMRobertaTokenizerFast",
     "XLMRobertaXLConfig",
+    "ZeroShotClassificationPipeline",
+    "__version__",
     "pipeline",
     "to_tensor",
-    "__version__",
 ]
 
 register_outputs()
@@ -93,6 +109,13 @@ __getattr__ = import_when_used(
         "XLMRobertaTokenizer": "xlmr_core.tokenization",
         "XLMRobertaTokenizerFast": "xlmr_core.tokenization",
         "pipeline": "xlmr_flax.pipelines",
+        "FeatureExtractionPipeline": "xlmr_flax.pipelines",
+        "FillMaskPipeline": "xlmr_flax.pipelines",
+        "MultipleChoicePipeline": "xlmr_flax.pipelines",
+        "QuestionAnsweringPipeline": "xlmr_flax.pipelines",
+        "TextClassificationPipeline": "xlmr_flax.pipelines",
+        "TokenClassificationPipeline": "xlmr_flax.pipelines",
+        "ZeroShotClassificationPipeline": "xlmr_flax.pipelines",
     },
 )
 

@@ -46,13 +46,26 @@ from xlmr_tf.modeling_xlm_roberta_xl import (
 from xlmr_tf.tensors import register_errors, register_outputs, to_tensor
 
 if TYPE_CHECKING:
+    from xlmr_core.tasks.published import (
+        FeatureExtractionPipeline,
+        FillMaskPipeline,
+        MultipleChoicePipeline,
+        QuestionAnsweringPipeline,
+        TextClassificationPipeline,
+        TokenClassificationPipeline,
+        ZeroShotClassificationPipeline,
+    )
     from xlmr_core.tokenization import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast
     from xlmr_tf.pipelines import pipeline
 
 __all__ = [
     "AutoConfig",
     "AutoTokenizer",
+    "FeatureExtractionPipeline",
+    "FillMaskPipeline",
+    "MultipleChoicePipeline",
     "PretrainedConfig",
+    "QuestionAnsweringPipeline",
     "TFAutoModel",
     "TFAutoModelForCausalLM",
     "TFAutoModelForMaskedLM",
@@ -79,13 +92,16 @@ __all__ = [
     "TFXLMRobertaXLForTokenClassification",
     "TFXLMRobertaXLModel",
     "TFXLMRobertaXLPreTrainedModel",
+    "TextClassificationPipeline",
+    "TokenClassificationPipeline",
     "XLMRobertaConfig",
     "XLMRobertaTokenizer",
     "XLMRobertaTokenizerFast",
     "XLMRobertaXLConfig",
+    "ZeroShotClassificationPipeline",
+    "__version__",
     "pipeline",
     "to_tensor",
-    "__version__",
 ]
 
 register_outputs()
@@ -99,6 +115,13 @@ __getattr__ = import_when_used(
         "XLMRobertaTokenizer": "xlmr_core.tokenization",
         "XLMRobertaTokenizerFast": "xlmr_core.tokenization",
         "pipeline": "xlmr_tf.pipelines",
+        "FeatureExtractionPipeline": "xlmr_tf.pipelines",
+        "FillMaskPipeline": "xlmr_tf.pipelines",
+        "MultipleChoicePipeline": "xlmr_tf.pipelines",
+        "QuestionAnsweringPipeline": "xlmr_tf.pipelines",
+        "TextClassificationPipeline": "xlmr_tf.pipelines",
+        "TokenClassificationPipeline": "xlmr_tf.pipelines",
+        "ZeroShotClassificationPipeline": "xlmr_tf.pipelines",
     },
 )
 

@@ -13,7 +13,12 @@ import torch
 from tests.recorded_calls import EVERY, ask_again, assert_same, calls_of_pipelines
 from xlmr_core.cli import main
 from xlmr_core.errors import InputError, LoadWarning
-from xlmr_torch import AutoModelForSequenceClassification, XLMRobertaForTokenClassification, pipeline
+from xlmr_torch import (
+    AutoModelForSequenceClassification,
+    TextClassificationPipeline,
+    XLMRobertaForTokenClassification,
+    pipeline,
+)
 
 
 @cache
