@@ -232,12 +232,11 @@ def misspelt_keys(given: Collection[str], meant: Collection[str]) -> dict[str, s
     # Of two that are as near, the one that is not given is meant.
     known = sorted(meant, key=lambda name: (name in said, name))
     found = {}
-    unknown = [key for key in given if key not in meant and key not in UNREAD and key not in OF_GENERATION]
-    for key in sorted(unknown[:MOST_COMPARED]):
-        if key not in NO_MISSPELLINGS:
-            # Of a short word, two letters make another word.
-            most = 1 if len(key) < 6 else 2
-            near = min(known, key=lambda name: letters_apart(key, name, most))
-            if near not in said and letters_apart(key, near, most) <= most:
-                found[key] = near
+    others = {*meant, *UNREAD, *OF_GENERATION, *NO_MISSPELLINGS}
+    for key in sorted([key for key in given if key not in others][:MOST_COMPARED]):
+        # Of a short word, two letters make another word.
+        most = 1 if len(key) < 6 else 2
+        near = min(known, key=lambda name: letters_apart(key, name, most))
+        if near not in said and letters_apart(key, near, most) <= most:
+            found[key] = near
     return found

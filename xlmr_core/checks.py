@@ -29,11 +29,13 @@ __all__ = [
     "Seen",
     "check_choice",
     "check_encoder_inputs",
+    "check_floats",
     "check_head_mask",
     "check_integers",
     "check_length",
     "check_mask",
     "check_memory",
+    "check_numbers",
     "check_range",
     "check_shape",
     "check_source",
@@ -200,6 +202,18 @@ def check_integers(seen: Seen | None, cure: str = "convert them to integers (int
         raise InputError(f"{seen.name} must hold integers, received {seen.dtype_name}; {cure}")
 
 
+def check_numbers(seen: Seen, cure: str) -> None:
+    """Refuse complex numbers, texts, and what holds no numbers."""
+    if seen.kind in (Kind.COMPLEX, Kind.TEXT, Kind.OTHER):
+        raise InputError(f"{seen.name} must hold numbers, received {seen.dtype_name}; {cure}")
+
+
+def check_floats(seen: Seen, cure: str) -> None:
+    """Refuse anything but floating point numbers."""
+    if seen.kind is not Kind.FLOATING:
+        raise InputError(f"{seen.name} must hold floating point numbers, received {seen.dtype_name}; {cure}")
+
+
 def check_range(name: str, values: NDArray[Any], low: int, high: int, meaning: str) -> None:
     """Refuse values out of a range.
 
@@ -282,11 +296,8 @@ def check_encoder_inputs(
             refuse_empty(source.shape)
     for ids in (input_ids, token_type_ids, position_ids):
         check_integers(ids, "pass the tokenizer's output, or inputs_embeds for vectors")
-    if inputs_embeds is not None and inputs_embeds.kind is not Kind.FLOATING:
-        raise InputError(
-            f"inputs_embeds must hold floating point numbers, received {inputs_embeds.dtype_name}; pass ids as "
-            "input_ids"
-        )
+    if inputs_embeds is not None:
+        check_floats(inputs_embeds, "pass ids as input_ids")
     batch, length = _batch_and_length(config, input_ids, inputs_embeds)
     if position_ids is None:
         check_length(config, length)
@@ -363,11 +374,7 @@ def check_head_mask(config: XLMRobertaConfig, head_mask: Seen | None) -> None:
         return
     layers, heads = config.num_hidden_layers, config.num_attention_heads
     check_shape(head_mask.name, head_mask.shape, (heads,), (layers, heads))
-    if head_mask.kind in (Kind.COMPLEX, Kind.TEXT, Kind.OTHER):
-        raise InputError(
-            f"{head_mask.name} must hold numbers, received {head_mask.dtype_name}; pass 1 for a head that takes part "
-            "and 0 for one that does not"
-        )
+    check_numbers(head_mask, "pass 1 for a head that takes part and 0 for one that does not")
 
 
 def check_memory(
@@ -395,11 +402,7 @@ def check_memory(
             f"encoder_hidden_states must have the shape ({batch}, source length, {config.hidden_size}), received "
             f"{shape}"
         )
-    if states.kind is not Kind.FLOATING:
-        raise InputError(
-            f"encoder_hidden_states must hold floating point numbers, received {states.dtype_name}; pass the last "
-            "hidden states of an encoder"
-        )
+    check_floats(states, "pass the last hidden states of an encoder")
     if mask is not None:
         check_shape(mask.name, mask.shape, shape[:2])
     check_mask(mask)

@@ -10,7 +10,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xlmr_core.checks import IGNORE_INDEX, Kind, Seen, check_integers, check_range, check_shape, check_source, place_of
+from xlmr_core.checks import (
+    IGNORE_INDEX,
+    Kind,
+    Seen,
+    check_integers,
+    check_numbers,
+    check_range,
+    check_shape,
+    check_source,
+    place_of,
+)
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import ConfigError, InputError
 from xlmr_core.losses import Problem, sequence_problem
@@ -25,6 +35,7 @@ __all__ = [
     "check_shape_of_choices",
     "check_span",
     "check_where_logits_are_computed",
+    "columns_of_sequence_labels",
     "refuse_gaps",
     "refuse_tied_projection",
 ]
@@ -90,6 +101,16 @@ _ADVICE = {
 }
 
 
+def _is_one_a_text(problem: Problem, classes: int) -> bool:
+    return problem is Problem.SINGLE_LABEL or (problem is Problem.REGRESSION and classes == 1)
+
+
+def columns_of_sequence_labels(config: XLMRobertaConfig, labels: Seen | None, classes: int) -> int:
+    """How many columns labels of two axes have, for a graph that does not know it of the labels that came."""
+    is_integers = labels is not None and labels.kind is Kind.INTEGER
+    return 1 if _is_one_a_text(sequence_problem(config, labels_are_integers=is_integers), classes) else classes
+
+
 def check_sequence_labels(config: XLMRobertaConfig, labels: Seen | None, batch: int, classes: int) -> None:
     """Refuse labels that do not fit the problem which config and labels mean to a sequence classifier.
 
@@ -104,7 +125,7 @@ def check_sequence_labels(config: XLMRobertaConfig, labels: Seen | None, batch: 
         return
     problem = sequence_problem(config, labels_are_integers=labels.kind is Kind.INTEGER)
     one, several = [(batch,), (batch, 1)], [(batch, classes)]
-    is_one = problem is Problem.SINGLE_LABEL or (problem is Problem.REGRESSION and classes == 1)
+    is_one = _is_one_a_text(problem, classes)
     looks = _SEVERAL if is_one else _ONE
     fits = any(tuple(labels.shape) == tuple(shape) for shape in (several if is_one else one))
     check_shape(
@@ -114,10 +135,7 @@ def check_sequence_labels(config: XLMRobertaConfig, labels: Seen | None, batch: 
         otherwise = "set config.problem_type = 'regression' and num_labels=1 for one number a text"
         check_class_labels(labels, classes, *one, otherwise=otherwise)
         return
-    if labels.kind in (Kind.COMPLEX, Kind.TEXT, Kind.OTHER):
-        raise InputError(
-            f"{labels.name} must hold numbers, received {labels.dtype_name}; convert them to numbers (config.label2id)"
-        )
+    check_numbers(labels, "convert them to numbers (config.label2id)")
     refuse_gaps(labels)
     if problem is Problem.MULTI_LABEL and labels.values is not None:
         values = labels.values()
@@ -154,8 +172,7 @@ def check_sample_weight(weights: Seen | None, labelled: bool, batch: int, *each:
         return
     if not labelled:
         raise InputError(f"{weights.name} weighs the losses of labels, expected labels, received none; pass both")
-    if weights.kind in (Kind.TEXT, Kind.COMPLEX, Kind.OTHER):
-        raise InputError(f"{weights.name} must hold numbers, received {weights.dtype_name}; convert them")
+    check_numbers(weights, "convert them")
     check_shape(weights.name, weights.shape, (batch,), (batch, 1), *([(batch, *each)] if each else []))
 
 

@@ -43,6 +43,15 @@ from xlmr_flax.modeling_xlm_roberta_xl import (
 from xlmr_flax.tensors import register_outputs, to_tensor
 
 if TYPE_CHECKING:
+    from xlmr_core.tasks.published import (
+        FeatureExtractionPipeline,
+        FillMaskPipeline,
+        MultipleChoicePipeline,
+        QuestionAnsweringPipeline,
+        TextClassificationPipeline,
+        TokenClassificationPipeline,
+        ZeroShotClassificationPipeline,
+    )
     from xlmr_core.tokenization import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast
     from xlmr_flax.pipelines import pipeline
     from xlmr_flax.vectors import BGEM3FlagModel, CrossEncoder, SentenceTransformer
@@ -52,6 +61,8 @@ __all__ = [
     "AutoTokenizer",
     "BGEM3FlagModel",
     "CrossEncoder",
+    "FeatureExtractionPipeline",
+    "FillMaskPipeline",
     "FlaxAutoModel",
     "FlaxAutoModelForCausalLM",
     "FlaxAutoModelForMaskedLM",
@@ -76,15 +87,20 @@ __all__ = [
     "FlaxXLMRobertaXLForTokenClassification",
     "FlaxXLMRobertaXLModel",
     "FlaxXLMRobertaXLPreTrainedModel",
+    "MultipleChoicePipeline",
     "PretrainedConfig",
     "SentenceTransformer",
+    "QuestionAnsweringPipeline",
+    "TextClassificationPipeline",
+    "TokenClassificationPipeline",
     "XLMRobertaConfig",
     "XLMRobertaTokenizer",
     "XLMRobertaTokenizerFast",
     "XLMRobertaXLConfig",
+    "ZeroShotClassificationPipeline",
+    "__version__",
     "pipeline",
     "to_tensor",
-    "__version__",
 ]
 
 register_outputs()
@@ -100,6 +116,13 @@ __getattr__ = import_when_used(
         "CrossEncoder": "xlmr_flax.vectors",
         "SentenceTransformer": "xlmr_flax.vectors",
         "pipeline": "xlmr_flax.pipelines",
+        "FeatureExtractionPipeline": "xlmr_flax.pipelines",
+        "FillMaskPipeline": "xlmr_flax.pipelines",
+        "MultipleChoicePipeline": "xlmr_flax.pipelines",
+        "QuestionAnsweringPipeline": "xlmr_flax.pipelines",
+        "TextClassificationPipeline": "xlmr_flax.pipelines",
+        "TokenClassificationPipeline": "xlmr_flax.pipelines",
+        "ZeroShotClassificationPipeline": "xlmr_flax.pipelines",
     },
 )
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from xlmr_core.errors import InputError
 from xlmr_flax.pooling import POOLED
 
 __all__ = ["Runner"]
@@ -21,6 +22,8 @@ class Runner:
     Args:
         model: a model with any head; it is called without dropout, whatever its mode.
     """
+
+    framework = "flax"
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -39,6 +42,12 @@ class Runner:
     def device(self) -> jax.Device:
         """Where the model is."""
         return next(iter(self.model.get_input_embeddings().embedding[...].devices()))
+
+    def move(self, device: object) -> None:
+        """Refuse it: a model stays where it is."""
+        raise InputError(
+            f"a model that is given stays where it is, received device={device!r}; pass device to its from_pretrained"
+        )
 
     def run(self, arrays: dict[str, NDArray[Any]], wanted: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The wanted outputs of a batch, float32; see :meth:`xlmr_core.tasks.runner.Runner.run`."""

@@ -46,6 +46,15 @@ from xlmr_tf.modeling_xlm_roberta_xl import (
 from xlmr_tf.tensors import register_errors, register_outputs, to_tensor
 
 if TYPE_CHECKING:
+    from xlmr_core.tasks.published import (
+        FeatureExtractionPipeline,
+        FillMaskPipeline,
+        MultipleChoicePipeline,
+        QuestionAnsweringPipeline,
+        TextClassificationPipeline,
+        TokenClassificationPipeline,
+        ZeroShotClassificationPipeline,
+    )
     from xlmr_core.tokenization import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast
     from xlmr_tf.pipelines import pipeline
     from xlmr_tf.vectors import BGEM3FlagModel, CrossEncoder, SentenceTransformer
@@ -57,6 +66,10 @@ __all__ = [
     "CrossEncoder",
     "PretrainedConfig",
     "SentenceTransformer",
+    "FeatureExtractionPipeline",
+    "FillMaskPipeline",
+    "MultipleChoicePipeline",
+    "QuestionAnsweringPipeline",
     "TFAutoModel",
     "TFAutoModelForCausalLM",
     "TFAutoModelForMaskedLM",
@@ -83,13 +96,16 @@ __all__ = [
     "TFXLMRobertaXLForTokenClassification",
     "TFXLMRobertaXLModel",
     "TFXLMRobertaXLPreTrainedModel",
+    "TextClassificationPipeline",
+    "TokenClassificationPipeline",
     "XLMRobertaConfig",
     "XLMRobertaTokenizer",
     "XLMRobertaTokenizerFast",
     "XLMRobertaXLConfig",
+    "ZeroShotClassificationPipeline",
+    "__version__",
     "pipeline",
     "to_tensor",
-    "__version__",
 ]
 
 register_outputs()
@@ -106,6 +122,13 @@ __getattr__ = import_when_used(
         "CrossEncoder": "xlmr_tf.vectors",
         "SentenceTransformer": "xlmr_tf.vectors",
         "pipeline": "xlmr_tf.pipelines",
+        "FeatureExtractionPipeline": "xlmr_tf.pipelines",
+        "FillMaskPipeline": "xlmr_tf.pipelines",
+        "MultipleChoicePipeline": "xlmr_tf.pipelines",
+        "QuestionAnsweringPipeline": "xlmr_tf.pipelines",
+        "TextClassificationPipeline": "xlmr_tf.pipelines",
+        "TokenClassificationPipeline": "xlmr_tf.pipelines",
+        "ZeroShotClassificationPipeline": "xlmr_tf.pipelines",
     },
 )
 

@@ -20,6 +20,7 @@ from xlmr_core.head_checks import (
     check_sequence_labels,
     check_shape_of_choices,
     check_span,
+    columns_of_sequence_labels,
 )
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import (
@@ -153,7 +154,8 @@ class SequenceClassification(HeadModel):
         each = () if labels is None else shape_of(labels)[1:]
         check_sample_weight(see("sample_weight", sample_weight), labels is not None, batch, *each)
         rows = dims(call.source)[0]
-        labels = fitted("labels", labels, (rows,), (rows, 1 if each in ((), (1,)) else self.num_labels))
+        columns = columns_of_sequence_labels(self.config, see("labels", labels), self.num_labels)
+        labels = fitted("labels", labels, (rows,), (rows, columns))
         sample_weight = fitted("sample_weight", sample_weight, (rows,), (rows, 1), (rows, self.num_labels))
         encoded = self._encode(call, Needs(first_token=self._task_head.reads_first_token))
         logits = self.classifier(encoded.first_tokens())

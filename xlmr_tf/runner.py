@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from xlmr_core.errors import InputError
 from xlmr_tf.pooling import POOLED
 
 __all__ = ["Runner"]
@@ -20,6 +21,8 @@ class Runner:
     Args:
         model: a model with any head; called without ``training`` it has no dropout.
     """
+
+    framework = "tf"
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -39,6 +42,12 @@ class Runner:
         """Where the model's values are, such as ``/device:CPU:0``."""
         found = tf.DeviceSpec.from_string(self.model.weights[0].value.device)
         return f"/device:{found.device_type}:{found.device_index}"
+
+    def move(self, device: object) -> None:
+        """Refuse it: a model stays where it is."""
+        raise InputError(
+            f"a model that is given stays where it is, received device={device!r}; pass device to its from_pretrained"
+        )
 
     def run(self, arrays: dict[str, NDArray[Any]], wanted: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The wanted outputs of a batch, float32; see :meth:`xlmr_core.tasks.runner.Runner.run`."""

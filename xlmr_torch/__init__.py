@@ -45,6 +45,15 @@ from xlmr_torch.modeling_xlm_roberta_xl import (
 from xlmr_torch.tensors import register_outputs, to_tensor
 
 if TYPE_CHECKING:
+    from xlmr_core.tasks.published import (
+        FeatureExtractionPipeline,
+        FillMaskPipeline,
+        MultipleChoicePipeline,
+        QuestionAnsweringPipeline,
+        TextClassificationPipeline,
+        TokenClassificationPipeline,
+        ZeroShotClassificationPipeline,
+    )
     from xlmr_core.tokenization import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast
     from xlmr_torch.inference import optimize_for_inference
     from xlmr_torch.pipelines import pipeline
@@ -67,6 +76,12 @@ __all__ = [
     "CrossEncoder",
     "PretrainedConfig",
     "SentenceTransformer",
+    "FeatureExtractionPipeline",
+    "FillMaskPipeline",
+    "MultipleChoicePipeline",
+    "QuestionAnsweringPipeline",
+    "TextClassificationPipeline",
+    "TokenClassificationPipeline",
     "XLMRobertaConfig",
     "XLMRobertaForCausalLM",
     "XLMRobertaForMaskedLM",
@@ -87,10 +102,11 @@ __all__ = [
     "XLMRobertaXLForTokenClassification",
     "XLMRobertaXLModel",
     "XLMRobertaXLPreTrainedModel",
+    "ZeroShotClassificationPipeline",
+    "__version__",
     "optimize_for_inference",
     "pipeline",
     "to_tensor",
-    "__version__",
 ]
 
 register_outputs()
@@ -107,6 +123,13 @@ __getattr__ = import_when_used(
         "CrossEncoder": "xlmr_torch.vectors",
         "SentenceTransformer": "xlmr_torch.vectors",
         "pipeline": "xlmr_torch.pipelines",
+        "FeatureExtractionPipeline": "xlmr_torch.pipelines",
+        "FillMaskPipeline": "xlmr_torch.pipelines",
+        "MultipleChoicePipeline": "xlmr_torch.pipelines",
+        "QuestionAnsweringPipeline": "xlmr_torch.pipelines",
+        "TextClassificationPipeline": "xlmr_torch.pipelines",
+        "TokenClassificationPipeline": "xlmr_torch.pipelines",
+        "ZeroShotClassificationPipeline": "xlmr_torch.pipelines",
     },
 )
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xlmr_torch.placement import find_one_device
 from xlmr_torch.pooling import POOLED
 from xlmr_torch.values import tensors_in
 
@@ -21,6 +22,8 @@ class Runner:
     Args:
         model: a model with any head; it is put into evaluation mode.
     """
+
+    framework = "pt"
 
     def __init__(self, model: Any) -> None:
         self.model = model.eval()
@@ -40,6 +43,10 @@ class Runner:
         """Where inputs go: to the model, or where it is offloaded, to the host, from which its wrapper takes them."""
         device = next(tensors_in(self.model)).device
         return torch.device("cpu") if device.type == "meta" else device
+
+    def move(self, device: int | str | torch.device) -> None:
+        """Put the model on a device."""
+        self.model.to(find_one_device(device))
 
     @torch.inference_mode()
     def run(self, arrays: dict[str, NDArray[Any]], wanted: Sequence[str]) -> dict[str, NDArray[np.float32]]:

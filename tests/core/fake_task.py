@@ -79,6 +79,7 @@ class FakeRunner:
     """Gives the ids back, and remembers what it was called with."""
 
     device = "nowhere"
+    framework = "pt"
 
     def __init__(self, model: Any = None) -> None:
         self.model = model

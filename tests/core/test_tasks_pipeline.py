@@ -23,6 +23,7 @@ from xlmr_core.tasks.choosing import choose
 from xlmr_core.tasks.feature_extraction import joined
 from xlmr_core.tasks.fill_mask import FillMask
 from xlmr_core.tasks.pipeline import Pipeline, pipeline_class
+from xlmr_core.tasks.zero_shot import TEMPLATES, ZeroShotClassification, ZeroShotClassificationOptions
 
 
 @pytest.fixture(autouse=True)
@@ -361,3 +362,36 @@ def test_mistakes_are_named_before_anything_is_loaded(arguments, message):
 def test_a_configuration_is_handed_on():
     config = XLMRobertaConfig()
     assert chosen(model="m", config=config).arguments == {"config": config}
+
+
+# ---- Published words of a pipeline
+
+
+def test_the_answers_to_a_data_set_have_its_length(count):
+    answers = count(Numbered(TEXTS))
+    assert len(answers) == 3 and next(answers) == {"a": 3} and len(list(answers)) == 2
+    with pytest.raises(TypeError):
+        len(count(iter(TEXTS)))
+
+
+def test_a_published_class_takes_what_it_would_be_anyway():
+    kind = pipeline_class(__name__, FakeRunner, "LetterCountingPipeline")
+    made = kind(None, TOKENIZER, task="letter-counting", framework="torch")
+    assert (made.framework, made.dtype, made.torch_dtype) == ("pt", None, None)
+    with pytest.raises(InputError, match="does letter-counting, received task='fill-mask'; leave it out"):
+        kind(None, TOKENIZER, task="fill-mask")
+    with pytest.raises(InputError, match="import pipeline from xlmr_tf"):
+        kind(None, TOKENIZER, framework="tf")
+
+
+def test_hypotheses_are_sentences_in_the_language_of_the_texts():
+    config = SimpleNamespace(id2label={0: "entailment", 1: "other"}, max_tokens=64)
+    task = ZeroShotClassification(TOKENIZER, config)
+    for language, template in TEMPLATES.items():
+        assert template.count("{}") == 1
+        options = ZeroShotClassificationOptions(candidate_labels="a, b", language=language)
+        assert task.prepare(options).hypothesis_template == template
+        own = replace(options, hypothesis_template="Is it {}?")
+        assert task.prepare(own).hypothesis_template == "Is it {}?"
+    with pytest.raises(InputError, match="language must be one of 'en', "):
+        ZeroShotClassificationOptions(language="xx")

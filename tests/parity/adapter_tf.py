@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
@@ -65,9 +66,17 @@ class TFModel:
         return tf.function(body, input_signature=[signature], jit_compile=xla or None)(tensors)
 
     def forward(self, inputs: Mapping[str, Any], *, dropout_seed: int | None = None) -> dict[str, Array]:
+        if dropout_seed is not None:
+            self.seed(dropout_seed)
         output = self.run(lambda given: self.call(given, training=dropout_seed is not None), inputs)
         assert isinstance(output, ModelOutput)
         return flatten(as_numpy(output))
+
+    def seed(self, seed: int) -> None:
+        """What is dropped follows from ``seed`` alone: Keras gives each layer a random start when it is built."""
+        parts = [part for part in self.model._flatten_layers() if isinstance(part, keras.layers.Layer)]
+        for number, seeds in enumerate(seeds for part in parts for seeds in part._seed_generators):
+            seeds.state.assign([seed, 1000 * number])
 
     def gradients(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         rows = [row for row in self.model.parameter_table().values() if row.tied_to is None]

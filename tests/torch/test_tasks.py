@@ -13,7 +13,12 @@ import torch
 from tests.recorded_calls import EVERY, ask_again, assert_same, calls_of_pipelines
 from xlmr_core.cli import main
 from xlmr_core.errors import InputError, LoadWarning
-from xlmr_torch import AutoModelForSequenceClassification, XLMRobertaForTokenClassification, pipeline
+from xlmr_torch import (
+    AutoModelForSequenceClassification,
+    TextClassificationPipeline,
+    XLMRobertaForTokenClassification,
+    pipeline,
+)
 
 
 @cache
@@ -120,6 +125,15 @@ def test_a_saved_pipeline_is_read_again(sentiment, fixtures, tmp_path):
     named = (fixtures / "text_classification", {"use_fast": False})
     other = pipeline("text-classification", tmp_path, tokenizer=named)
     assert type(other.tokenizer) is not type(sentiment.tokenizer) and other("good") == sentiment("good")
+
+
+def test_what_the_original_takes_and_does_not_need_is_taken(fixtures, sentiment):
+    classify = made("zero-shot-classification", fixtures / "zero_shot_entail1")
+    assert classify("a", ["b", "c"], truncation=True) == classify("a", ["b", "c"])
+    direct = TextClassificationPipeline(
+        model=sentiment.model, tokenizer=sentiment.tokenizer, framework="pt", task="sentiment-analysis", device=-1
+    )
+    assert direct("good") == sentiment("good") and direct.dtype == torch.float32 and direct.framework == "pt"
 
 
 def test_a_function_may_be_a_member_of_an_enumeration(sentiment):

@@ -21,7 +21,7 @@ from xlmr_core.errors import MissingBackendError, XLMRError
 from xlmr_core.placement import FLOAT_DTYPES
 from xlmr_core.progress import ProgressBar, stepping_aside
 from xlmr_core.tasks import ALIASES, TASKS, TaskRow, find_task
-from xlmr_core.tasks.options import TaskOptions
+from xlmr_core.tasks.options import WINDOW, TaskOptions
 from xlmr_core.tasks.task import Task
 
 __all__ = ["DESCRIPTION", "SUMMARY", "USAGE", "add_arguments", "execute"]
@@ -40,8 +40,6 @@ status is 2.
 """
 # Lines come many at a time, texts of a program often one.
 BATCH_SIZE = 8
-# Lines that are sorted by length together, where tokens are counted.
-WINDOW = 512
 DTYPES = (*FLOAT_DTYPES, "auto")
 
 

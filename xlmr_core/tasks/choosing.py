@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xlmr_core.backends import BACKENDS, find_backend
 from xlmr_core.checkpoints.found import Found
 from xlmr_core.checkpoints.load_plan import plan_load
 from xlmr_core.config import XLMRobertaConfig
@@ -19,7 +18,7 @@ from xlmr_core.loading import auto_checkpoint
 from xlmr_core.parameters import HEAD_PARTS
 from xlmr_core.quantization import scheme_of
 from xlmr_core.tasks import TASKS, TaskRow, auto_of, find_task, models_for
-from xlmr_core.tasks.pipeline import changed
+from xlmr_core.tasks.pipeline import changed, check_framework
 from xlmr_core.tokenization import AutoTokenizer
 
 __all__ = ["Choice", "choose"]
@@ -138,7 +137,7 @@ def choose(
         XLMRError: for an unknown task or option, another backend's framework, or a model that does not say its task or
             where its tokenizer is.
     """
-    _check_framework(backend, framework)
+    check_framework(backend, framework)
     row = _task_of(model) if task is None else find_task(task)
     changed(row.name, row.load().Options(), options, others=PIPELINE_ARGUMENTS)
     if not isinstance(config, XLMRobertaConfig | str | os.PathLike | None):
@@ -159,15 +158,6 @@ def choose(
         tokenizer=_tokenizer_of(model) if tokenizer is None else tokenizer,
         tokenizer_arguments={"use_fast": use_fast, **hub},
     )
-
-
-def _check_framework(backend: str, framework: str | None) -> None:
-    if framework is None or find_backend(framework) == backend:
-        return
-    other = find_backend(framework)
-    remedy = f"import pipeline from {BACKENDS[other].package}" if other else "leave it out"
-    here = BACKENDS[backend].package
-    raise InputError(f"in {here} framework must be {backend!r}, received {framework!r}; {remedy}")
 
 
 def _task_of(model: object) -> TaskRow:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from xlmr_core.errors import InputError
 from xlmr_core.tasks.options import TaskOptions, option
-from xlmr_core.tasks.task import Arrays, Item, Task, check_texts, shown, softmax, visible
+from xlmr_core.tasks.task import Arrays, Item, Task, check_texts, shown, softmax, top_places, visible
 from xlmr_core.tasks.texts import encode_texts
 
 __all__ = ["Answer", "Candidate", "FillMask", "FillMaskOptions", "rank", "target_ids", "target_pieces"]
@@ -254,17 +254,7 @@ def target_pieces(tokenizer: Any, targets: str | Sequence[str]) -> list[Ids]:
     Raises:
         InputError: if no target is left.
     """
-    chosen: dict[tuple[int, ...], None] = {}
-    for target in [targets] if isinstance(targets, str) else targets:
-        if not isinstance(target, str):
-            raise InputError(f"targets must be tokens or words, received {type(target).__name__} {target!r}")
-        token = tokenizer.convert_tokens_to_ids(target)
-        is_piece = token != tokenizer.unk_token_id or target == tokenizer.unk_token
-        pieces = [token] if is_piece else tokenizer(target, add_special_tokens=False)["input_ids"]
-        if pieces:
-            chosen[tuple(map(int, pieces))] = None
-        else:
-            logger.warning("the target %r has no tokens; it is left out", target)
+    chosen = dict.fromkeys(tuple(pieces) for _, pieces, _ in _pieces_of(tokenizer, targets))
     if not chosen:
         raise InputError(f"expected at least one target with a token, received {targets!r}")
     return [np.array(pieces, np.int64) for pieces in chosen]
@@ -280,27 +270,33 @@ def target_ids(tokenizer: Any, targets: str | Sequence[str]) -> Ids:
         InputError: if no target is left.
     """
     chosen: dict[int, None] = {}
-    for target in [targets] if isinstance(targets, str) else targets:
-        if not isinstance(target, str):
-            raise InputError(f"targets must be tokens or words, received {type(target).__name__} {target!r}")
-        token = tokenizer.convert_tokens_to_ids(target)
-        if token == tokenizer.unk_token_id and target != tokenizer.unk_token:
-            pieces = tokenizer(target, add_special_tokens=False)["input_ids"]
-            if not pieces:
-                logger.warning("the target %r has no tokens; it is left out", target)
-                continue
-            token = pieces[0]
-            piece = tokenizer.convert_ids_to_tokens(token)
+    for target, pieces, is_piece in _pieces_of(tokenizer, targets):
+        if not is_piece:
+            piece = tokenizer.convert_ids_to_tokens(pieces[0])
             logger.warning(
                 "the target %r is no piece of the vocabulary; its first piece %r takes its place", target, piece
             )
-        chosen[int(token)] = None
+        chosen[pieces[0]] = None
     if not chosen:
         raise InputError(
             f"expected at least one target with a token, received {targets!r}; "
             "leave targets out to choose from all tokens"
         )
     return np.fromiter(chosen, np.int64)
+
+
+def _pieces_of(tokenizer: Any, targets: str | Sequence[str]) -> Iterator[tuple[str, list[int], bool]]:
+    """Each target that has tokens, with their ids, and whether it is a piece of the vocabulary itself."""
+    for target in [targets] if isinstance(targets, str) else targets:
+        if not isinstance(target, str):
+            raise InputError(f"targets must be tokens or words, received {type(target).__name__} {target!r}")
+        token = tokenizer.convert_tokens_to_ids(target)
+        is_piece = token != tokenizer.unk_token_id or target == tokenizer.unk_token
+        pieces = [token] if is_piece else tokenizer(target, add_special_tokens=False)["input_ids"]
+        if pieces:
+            yield target, list(map(int, pieces)), is_piece
+        else:
+            logger.warning("the target %r has no tokens; it is left out", target)
 
 
 def rank(logits_V: Logits, top_k: int, targets: Ids | None = None) -> Iterator[tuple[int, float]]:
@@ -328,10 +324,7 @@ def rank(logits_V: Logits, top_k: int, targets: Ids | None = None) -> Iterator[t
     scaled_V = np.exp(np.asarray(logits_V, np.float32) - highest)
     total = np.sum(scaled_V, dtype=np.float64)
     scores = scaled_V if targets is None else scaled_V[targets]
-    places = np.arange(len(scores))
-    if top_k < len(scores):
-        # All that tie with the last place stay in, so that ties are decided by id and not by the partition.
-        places = np.flatnonzero(scores >= np.partition(scores, len(scores) - top_k)[len(scores) - top_k])
+    places = top_places(scores, top_k)
     ids, scores = places if targets is None else targets[places], scores[places] / total
     best = np.lexsort((ids, -scores))[:top_k]
     return zip(ids[best].tolist(), scores[best].tolist(), strict=True)

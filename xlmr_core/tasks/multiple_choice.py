@@ -15,6 +15,7 @@ import numpy as np
 from xlmr_core.errors import InputError
 from xlmr_core.tasks.task import Arrays, Item, Task, read_object, softmax
 from xlmr_core.tasks.texts import TokenizerOptions, encode_texts, tokenizer_arguments
+from xlmr_core.wording import shown
 
 __all__ = ["Choice", "MultipleChoice", "MultipleChoiceOptions"]
 
@@ -102,5 +103,5 @@ def _check(given: Any, index: int) -> None:
         if isinstance(prompt, str) and several:
             return
     raise InputError(
-        f"expected a prompt and a list of choices, all of them texts, received {given!r:.100} at index {index}"
+        f"expected a prompt and a list of choices, all of them texts, received {shown(given, 100)} at index {index}"
     )

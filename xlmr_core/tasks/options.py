@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 from xlmr_core.errors import InputError
 
-__all__ = ["OVERFLOWS", "TaskOptions", "option", "option_fields"]
+__all__ = ["OVERFLOWS", "WINDOW", "TaskOptions", "option", "option_fields"]
 
+# Inputs of a stream that are sorted by length together, where tokens are counted.
+WINDOW = 512
 # What can happen to a text that is longer than the model takes.
 OVERFLOWS = ("error", "truncate", "window")
 
@@ -62,6 +64,9 @@ class TaskOptions:
             said, as many of a list as make 4096 tokens; a data set is read 64 inputs ahead for that, and any other
             stream one by one.
     """
+
+    # Published arguments that the task takes, and that change nothing.
+    not_needed: ClassVar[Sequence[str]] = ()
 
     on_overflow: str | None = option(None, "what happens to texts that are too long", choices=OVERFLOWS)
     batch_tokens: int | None = option(None, "tokens that run together, in place of --batch-size", least=1)

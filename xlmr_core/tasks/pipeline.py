@@ -21,22 +21,21 @@ from numpy.typing import NDArray
 
 from xlmr_core.arguments import Served, suggestion, without_published
 from xlmr_core.atomic_files import write_atomically
+from xlmr_core.backends import BACKENDS, find_backend
 from xlmr_core.errors import InputError, LoadWarning, XLMRError, warn_caller
 from xlmr_core.heads import HEADS, head_of_class
 from xlmr_core.progress import ProgressBar
 from xlmr_core.tasks import TASKS, TaskRow, auto_of, find_task
-from xlmr_core.tasks.options import TaskOptions, option_fields
+from xlmr_core.tasks.options import WINDOW, TaskOptions, option_fields
 from xlmr_core.tasks.runner import Runner
-from xlmr_core.tasks.streams import length_of, one_by_one
+from xlmr_core.tasks.streams import Answers, length_of, one_by_one
 from xlmr_core.tasks.task import Arrays, Item
-from xlmr_core.wording import counted
+from xlmr_core.wording import counted, shown
 
-__all__ = ["WINDOW", "Pipeline", "changed", "check_model", "pipeline_class"]
+__all__ = ["Pipeline", "changed", "check_model", "pipeline_class"]
 
 logger = logging.getLogger("xlmr_core.tasks")
 
-# Inputs of a stream that are sorted by length together, where tokens are counted.
-WINDOW = 512
 # Inputs of a data set that are read ahead, and tokens that run together, where nothing is said.
 AHEAD, USUAL_TOKENS = 64, 4096
 # Tokens that run together at most where inputs are counted, and one may have any number of rows.
@@ -97,6 +96,18 @@ class Pipeline:
         """Where the model is."""
         return self.runner.device
 
+    @property
+    def framework(self) -> str:
+        """The published short name of the backend: ``pt``, ``tf`` or ``flax``."""
+        return self.runner.framework
+
+    @property
+    def dtype(self) -> Any:
+        """The model's dtype, as the framework says it."""
+        return getattr(self.model, "dtype", None)
+
+    torch_dtype = dtype
+
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Answer an input, a list of inputs or a stream of them.
 
@@ -120,7 +131,9 @@ class Pipeline:
                 answers = self._answers(all_given, settled, bar, total=len(all_given))
                 return self._task.gather(answers, single, settled)
         self._task.one_by_one(settled)
-        return self._stream(one_by_one(given, self._task.from_line), settled, length_of(given))
+        total = length_of(given)
+        answers = self._stream(one_by_one(given, self._task.from_line), settled, total)
+        return answers if total is None else Answers(answers, total)
 
     def check_options(self) -> None:
         """Refuse options with which no input can be answered, before there is one.
@@ -237,8 +250,7 @@ class Pipeline:
         """Keep which inputs were cut; unless that was chosen, warn, once a call."""
         cut = [index for index, item in enumerate(items) if item.truncated]
         if cut and not chosen and not self.truncated:
-            which = repr(inputs[cut[0]])
-            which = which if len(which) <= 60 else which[:57] + "..."
+            which = shown(inputs[cut[0]], 60)
             others = f" and {counted(len(cut) - 1, 'other')}" if len(cut) > 1 else ""
             logger.warning(
                 "%s%s: truncated, as longer than the model takes; on_overflow says what happens to such texts, "
@@ -307,7 +319,7 @@ def changed(task: str, options: TaskOptions, changes: Mapping[str, Any], others:
     Raises:
         InputError: for an option that the task does not have, or a value that makes no sense.
     """
-    changes = without_published(changes, PIPELINE_ONLY, PIPELINE_NOT_NEEDED)
+    changes = without_published(changes, PIPELINE_ONLY, (*PIPELINE_NOT_NEEDED, *options.not_needed))
     known = [own.name for own in option_fields(options)]
     unknown = sorted(set(changes) - set(known))
     if unknown:
@@ -355,6 +367,20 @@ def _is_known(name: str) -> bool:
     return True
 
 
+def check_framework(backend: str, framework: str | None) -> None:
+    """Refuse the framework of another backend than the one that is asked, with the package to import.
+
+    Raises:
+        InputError: that.
+    """
+    if framework is None or find_backend(framework) == backend:
+        return
+    other = find_backend(framework)
+    remedy = f"import pipeline from {BACKENDS[other].package}" if other else "leave it out"
+    here = BACKENDS[backend].package
+    raise InputError(f"in {here} framework must be {backend!r}, received {framework!r}; {remedy}")
+
+
 @functools.cache
 def pipeline_class(module: str, runner: type[Any], name: str) -> type[Pipeline]:
     """The published class of a task in a backend, such as ``FillMaskPipeline(model, tokenizer, **options)``.
@@ -371,15 +397,32 @@ def pipeline_class(module: str, runner: type[Any], name: str) -> type[Pipeline]:
     if row is None:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
-    def __init__(self: Pipeline, model: Any, tokenizer: Any, **options: Any) -> None:
+    def __init__(
+        self: Pipeline,
+        model: Any,
+        tokenizer: Any,
+        *,
+        task: str | None = None,
+        framework: str | None = None,
+        device: Any = None,
+        **options: Any,
+    ) -> None:
         check_model(row, model)
-        Pipeline.__init__(self, row.name, runner(model), tokenizer, **options)
+        if task is not None and find_task(task) is not row:
+            raise InputError(f"{name} does {row.name}, received task={task!r}; leave it out")
+        runs = runner(model)
+        check_framework(str(find_backend(runs.framework)), framework)
+        if device is not None:
+            runs.move(device)
+        Pipeline.__init__(self, row.name, runs, tokenizer, **options)
 
     doc = f"""{row.name}: {row.summary}.
 
     Args:
         model: a model of ``{row.auto}``; it is used as it is, without dropout.
         tokenizer: its tokenizer.
+        task, framework: of the published signature; what they would be anyway.
+        device: where the model goes, in PyTorch; in the other backends it stays where it is.
         **options: defaults of every call; see ``Options`` of ``{row.place}``. ``beside`` is what the task reads beside
             a model, by default by the model's name.
     """

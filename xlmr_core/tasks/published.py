@@ -179,6 +179,7 @@ class ZeroShotClassificationCall(Call, total=False):
 
     candidate_labels: str | Iterable[str] | None
     hypothesis_template: str | None
+    language: str | None
     multi_label: bool | None
     multi_class: bool | None
 

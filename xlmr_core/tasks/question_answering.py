@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 
 from xlmr_core.errors import InputError
 from xlmr_core.tasks.options import TaskOptions, option
-from xlmr_core.tasks.task import Arrays, Item, Task, check_finite, visible
+from xlmr_core.tasks.task import Arrays, Item, Task, check_finite, top_places, visible
 from xlmr_core.tasks.texts import places_of, row_of, windows
 from xlmr_core.tasks.words import blank_chars, word_numbers
+from xlmr_core.wording import shown
 
 __all__ = ["Answer", "Example", "QuestionAnswering", "QuestionAnsweringOptions", "best_spans"]
 
@@ -352,10 +353,7 @@ def best_spans(start_C: Floats, end_C: Floats, longest: int, count: int) -> tupl
     # A line of ends for each start, and nothing after the last token.
     ends_CL = np.lib.stride_tricks.sliding_window_view(np.pad(end_C, (0, longest - 1)), longest)
     scores = (start_C[:, None] * ends_CL).ravel()
-    places = np.arange(len(scores))
-    if count < len(scores):
-        # All that tie with the last place stay in, so that ties are decided by place and not by the partition.
-        places = np.flatnonzero(scores >= np.partition(scores, -count)[-count])
+    places = top_places(scores, count)
     places = places[scores[places] > 0]
     best = places[np.argsort(-scores[places], kind="stable")][:count]
     return best // longest, best // longest + best % longest, scores[best]
@@ -466,10 +464,9 @@ def _example(given: Any, where: str) -> Example:
     else:
         sides = list(given) if isinstance(given, list | tuple) else []
     if len(sides) != 2:
-        received = f"{type(given).__name__} {given!r}"
         raise InputError(
-            f"expected a question and its context, received {received[:100]}{where}; pass {{'question': ..., "
-            "'context': ...}, or on a line the question, a tab and the context"
+            f"expected a question and its context, received {type(given).__name__} {shown(given, 100)}{where}; "
+            "pass {'question': ..., 'context': ...}, or on a line the question, a tab and the context"
         )
     for name, text in zip(("question", "context"), sides, strict=True):
         if not isinstance(text, str) or not text:

@@ -18,6 +18,8 @@ class Runner(Protocol):
 
     model: Any
     """The framework's own object."""
+    framework: str
+    """The published short name of the framework."""
 
     def add_projection(self, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
         """Let a projection of the token states be an output too.
@@ -34,6 +36,13 @@ class Runner(Protocol):
     @property
     def device(self) -> Any:
         """Where the model is, as the framework says it."""
+
+    def move(self, device: Any) -> None:
+        """Put the model somewhere else, where the framework can.
+
+        Raises:
+            InputError: where it cannot.
+        """
 
     def run(self, arrays: Arrays, wanted: Sequence[str]) -> Arrays:
         """A batch through the model, without dropout and without gradients.

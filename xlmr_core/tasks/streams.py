@@ -8,7 +8,25 @@ from typing import Any
 
 from xlmr_core.errors import InputError
 
-__all__ = ["length_of", "one_by_one"]
+__all__ = ["Answers", "length_of", "one_by_one"]
+
+
+class Answers(Iterator[Any]):
+    """The answers to a data set, as they are asked for, with its length.
+
+    Args:
+        answers: one after the other.
+        total: how many there are, those that were given included.
+    """
+
+    def __init__(self, answers: Iterator[Any], total: int) -> None:
+        self._answers, self._total = answers, total
+
+    def __next__(self) -> Any:
+        return next(self._answers)
+
+    def __len__(self) -> int:
+        return self._total
 
 
 def one_by_one(inputs: Any, from_line: Callable[[str], Any]) -> Iterator[Any]:

@@ -23,7 +23,7 @@ from xlmr_core.tasks.options import TaskOptions
 if TYPE_CHECKING:
     from xlmr_core.tasks.runner import Runner
 
-__all__ = ["Arrays", "Item", "Task", "check_finite", "check_texts", "shown", "softmax", "visible"]
+__all__ = ["Arrays", "Item", "Task", "check_finite", "check_texts", "shown", "softmax", "top_places", "visible"]
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 """Arrays by the name of the model's argument, or of the model's output."""
@@ -234,6 +234,19 @@ def check_finite(logits: NDArray[np.floating[Any]]) -> None:
         raise InputError(
             f"expected finite logits, the model gave {wrong}; check the checkpoint, or load it with dtype='float32'"
         )
+
+
+def top_places(scores: NDArray[Any], count: int) -> NDArray[np.intp]:
+    """The places of the highest scores, in ascending order. All that tie with the last stay in: who sorts them decides
+    ties, and not a partition.
+
+    Args:
+        scores: one a place.
+        count: how many, at least one.
+    """
+    if count >= len(scores):
+        return np.arange(len(scores))
+    return np.flatnonzero(scores >= np.partition(scores, -count)[-count])
 
 
 def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ from xlmr_core.errors import InputError
 from xlmr_core.tasks.options import option
 from xlmr_core.tasks.task import Arrays, Item, Task, check_finite, softmax
 from xlmr_core.tasks.texts import TokenizerOptions, encode_texts, tokenizer_arguments
+from xlmr_core.wording import shown
 
 __all__ = ["Label", "TextClassification", "TextClassificationOptions"]
 
@@ -154,5 +155,6 @@ def _text_and_pair(given: Any, index: int) -> tuple[str, str | None]:
         if isinstance(text, str) and isinstance(pair, str | None):
             return text, pair
     raise InputError(
-        f"expected a text, or a pair as {{'text': ..., 'text_pair': ...}}, received {given!r:.100} at index {index}"
+        f"expected a text, or a pair as {{'text': ..., 'text_pair': ...}}, received {shown(given, 100)} "
+        f"at index {index}"
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
@@ -21,6 +21,32 @@ from xlmr_core.tasks.texts import encode_texts
 __all__ = ["ZeroShotAnswer", "ZeroShotClassification", "ZeroShotClassificationOptions"]
 
 logger = logging.getLogger("xlmr_core.tasks")
+
+
+# What is said of a label, by language: those of XNLI, and some more. The first is the published default.
+TEMPLATES = {
+    "en": "This example is {}.",
+    "ar": "هذا المثال هو {}.",
+    "bg": "Този пример е {}.",
+    "de": "Dieses Beispiel ist {}.",
+    "el": "Αυτό το παράδειγμα είναι {}.",
+    "es": "Este ejemplo es {}.",
+    "fr": "Cet exemple est {}.",
+    "hi": "यह उदाहरण {} है।",
+    "it": "Questo esempio è {}.",
+    "ja": "この例は{}です。",
+    "ko": "이 예시는 {}입니다.",
+    "nl": "Dit voorbeeld is {}.",
+    "pl": "Ten przykład to {}.",
+    "pt": "Este exemplo é {}.",
+    "ru": "Этот пример — {}.",
+    "sw": "Mfano huu ni {}.",
+    "th": "ตัวอย่างนี้คือ {}",
+    "tr": "Bu örnek {}.",
+    "ur": "یہ مثال {} ہے۔",
+    "vi": "Ví dụ này là {}.",
+    "zh": "这个例子是{}。",
+}
 
 
 class ZeroShotAnswer(TypedDict):
@@ -37,13 +63,18 @@ class ZeroShotClassificationOptions(TaskOptions):
 
     Attributes:
         candidate_labels: the labels; a text is split at commas.
-        hypothesis_template: what is said of a label, ``{}`` in its place. One in the language of the texts helps.
+        hypothesis_template: what is said of a label, ``{}`` in its place; by default that of ``language``.
+        language: of the texts and labels, by its code; a sentence in their language helps.
         multi_label: each label is judged by itself; else their scores are 1 together.
         multi_class: the older word for ``multi_label``.
     """
 
+    # The original takes these, and cuts texts and fills up rows all the same.
+    not_needed: ClassVar[Sequence[str]] = ("truncation", "padding")
+
     candidate_labels: str | Iterable[str] | None = option(None, "the labels, with commas between them")
-    hypothesis_template: str = option("This example is {}.", "what is said of a label")
+    hypothesis_template: str | None = option(None, "what is said of a label (default: as the language says it)")
+    language: str = option("en", "of texts and labels", choices=tuple(TEMPLATES))
     multi_label: bool = option(False, "judge each label by itself")
     multi_class: bool | None = option(None, "the older word for multi_label", python_only=True)
 
@@ -98,18 +129,19 @@ class ZeroShotClassification(Task):
             received = options.candidate_labels
             raise InputError(f"expected at least one label, received {received!r}; pass candidate_labels=")
         check_texts(labels)
-        template = options.hypothesis_template
+        template = TEMPLATES[options.language] if options.hypothesis_template is None else options.hypothesis_template
         try:
             says_nothing = template.format(labels[0]) == template
         except (LookupError, ValueError) as error:
             raise InputError(f"hypothesis_template must have one {{}} in it, received {template!r}: {error}") from error
         if says_nothing:
             raise InputError(f"hypothesis_template must have {{}} where the label goes, received {template!r}")
-        return replace(options, candidate_labels=labels)
+        return replace(options, candidate_labels=labels, hypothesis_template=template)
 
     def encode(self, inputs: Sequence[str], options: ZeroShotClassificationOptions) -> list[Item]:
         """Pair each text with each hypothesis. As published, a text that is too long is cut, a hypothesis never."""
         check_texts(inputs)
+        assert options.hypothesis_template is not None
         hypotheses = [options.hypothesis_template.format(label) for label in options.candidate_labels or ()]
         pairs = [(text, hypothesis) for text in inputs for hypothesis in hypotheses]
         where = [f"the text {text[:60]!r}" for text, _ in pairs]
