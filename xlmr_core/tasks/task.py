@@ -62,6 +62,8 @@ class Task(ABC):
     columns: ClassVar[Sequence[str]] = ()
     """What the columns of a line of ``xlmr run`` are, with tabs between them, and the keys of a line of JSON; none
     where a line is one text."""
+    optional_columns: ClassVar[Sequence[str]] = ()
+    """Those of them that a file need not have."""
 
     def __init__(self, tokenizer: Any, config: Any) -> None:
         self.tokenizer = tokenizer
