@@ -33,7 +33,7 @@ JOURNAL, PART = ".xlmr-job", ".xlmr-part"
 
 Make = Callable[[int, Sequence[Any]], Any]
 Tell = Callable[[str, str], None]
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Job:
     force: bool = False
     wording: Callable[[str], str] = str
 
-    def run(self, make: Make, tell: Tell, progress: Progress = lambda done, total: None) -> Outcome:
+    def run(self, make: Make, tell: Tell, progress: Progress = lambda done, total, before: None) -> Outcome:
         """Answer all rows that are not answered yet, and write the output.
 
         Args:
@@ -87,7 +87,7 @@ class Job:
                 all where nothing is left.
             tell: is told of bad rows and of what was done before, by a kind (``"error"``, or an empty text) and a
                 sentence.
-            progress: is told how many rows are done, and of how many.
+            progress: is told how many rows are done, of how many, and how many were done before.
 
         Raises:
             JobError: if the job cannot begin, go on or end; what was done is kept.
@@ -104,6 +104,7 @@ class Job:
             if not journal.done:
                 total = sum(1 for _ in _opened(read, file).records) if table.count is None else table.count
                 rows = read_rows(self.task, _opened(read, file), columns)
+                before = journal.rows
                 left = (row for row in rows if row.number > journal.last)
                 for done in self._answered(left, journal, result, make, total, tell, progress):
                     if _stamp(file) != stamp:
@@ -111,7 +112,7 @@ class Job:
                             f"{self.input} was changed while it was read; pass restart=True to answer its rows anew"
                         )
                     journal.add(done)
-                    progress(journal.rows, total)
+                    progress(journal.rows, total, before)
             self._write(journal, result)
             return Outcome(journal.rows, journal.failed, journal.truncated)
 
@@ -178,7 +179,7 @@ class Job:
             inputs = [row.input for row in window]
             if pipeline is None:
                 pipeline = make(total - journal.rows, [given for given in inputs if not isinstance(given, XLMRError)])
-                progress(journal.rows, total)
+                progress(journal.rows, total, journal.rows)
             done: list[dict[str, Any]] = []
             for row, (answer, truncated) in zip(window, answer_each(pipeline, inputs), strict=True):
                 done.append({"row": row.number, "given": row.given, "kept": row.kept})

@@ -221,8 +221,8 @@ def columns_of(
     wanted = [*(one for several in asked.values() for one in several), *kept]
     if not there and wanted:
         raise JobError(
-            f"expected a file with columns, received one without names of any, and {', '.join(wanted)} to choose; leave "
-            "that out, or give a .csv, .tsv, .jsonl or .parquet"
+            f"expected a file with columns, received one without names of any, and {', '.join(wanted)} to choose; "
+            "leave that out, or give a .csv, .tsv, .jsonl or .parquet"
         )
     if not there:
         return Columns({name: name for name in own}, (), task.optional_columns)
