@@ -42,7 +42,7 @@ With --input and --output it is a job over a file, which goes on where it was if
 
   echo "Plants create <mask> through a process known as photosynthesis." \\
     | xlmr run --task fill-mask
-  xlmr run --task fill-mask --input texts.csv --column text --output answers.jsonl
+  xlmr run --task fill-mask --input texts.csv --output answers.jsonl
 """
 # Lines come many at a time, texts of a program often one.
 BATCH_SIZE = 8
@@ -127,13 +127,13 @@ def execute(arguments: argparse.Namespace) -> int:
             return _answer_all(_pipeline(name, arguments), arguments)
         task = find_task(arguments.task)
         options = read_options(arguments, task.load().Options)
-        settings = {"task": task.name, "model": arguments.model, "backend": name, "dtype": arguments.dtype, **options}
         for one in BATCHES:  # which rows run together changes answers by rounding only
-            settings.pop(one)
+            options.pop(one)
+        model, dtype = arguments.model, arguments.dtype or FLOAT_DTYPES[0]
         return job.execute(
             arguments,
             task.load(),
-            settings,
+            {"task": task.name, "model": model, "backend": name, "dtype": dtype, **options},
             load=lambda: _pipeline(name, arguments),
             optimizer=lambda: getattr(load_backend(name), BACKENDS[name].optimize, None),
         )

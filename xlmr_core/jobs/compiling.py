@@ -48,7 +48,7 @@ def compiled(
         optimize(pipeline.model, **({} if wanted is None else {"compile": True}))
         _try(pipeline, examples)
     except Exception as error:  # of a compiler, a header file, a framework: whatever it is, the answers do not need it
-        reason = why(error).partition(": Set TORCH")[0]
+        reason = why(error).partition("\n")[0]
         if wanted:
             raise JobError(f"cannot compile the model: {reason}; leave compile=True out") from error
         tell("warning", f"goes on without compiling the model, which failed: {reason}")

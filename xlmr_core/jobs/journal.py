@@ -54,13 +54,17 @@ class Journal:
         self.path = path
         try:
             self._handle = _locked(path)
-            self._read()
+        except JobError:
+            raise
         except OSError as error:
-            if isinstance(error, JobError):
-                raise
             raise JobError(
                 f"cannot write to {path}: {error.strerror or error}; give the output another place"
             ) from error
+        try:
+            self._read()
+        except BaseException:
+            os.close(self._handle)
+            raise
 
     def _read(self) -> None:
         self._forget()

@@ -29,11 +29,11 @@ def from_json(line: str | bytes) -> Any:
 
 
 def _known(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
     if hasattr(value, "__array__"):
         array = np.asarray(value)
         if array.dtype.kind in "biuf":
-            if not array.ndim:
-                return array.item()
             code = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
             return {ARRAY: code, DTYPE: array.dtype.str, SHAPE: array.shape}
     return str(value)
