@@ -129,7 +129,7 @@ class Job:
 
     def _check_output(self, journal: Journal) -> None:
         """An output may be there if it is this job's, which was killed at its very end."""
-        if self.output.exists() and not self.force and not journal.done:
+        if self.output.exists() and not self.force and (self.restart or not journal.done):
             raise JobError(f"{self.output} is there already; pass force=True to replace it, or give another output")
 
     def _open(self) -> BinaryIO:
@@ -142,7 +142,7 @@ class Job:
         """Begin the job, or go on with it if it is the same."""
         settings = {**self.settings, "columns": columns.taken, "kept columns": columns.kept}
         job = from_json(to_json({"input": _fingerprint(file), "settings": settings}))
-        if journal.job is None or self.restart or not journal.rows:
+        if journal.job is None or self.restart or not (journal.rows or journal.done):
             journal.begin(job)
             return
         are_done = f"{counted(journal.rows, 'row')} {number(journal.rows, 'is', 'are')} done"
