@@ -561,50 +561,27 @@ def test_a_full_disk_at_the_end_keeps_all(texts, monkeypatch):
     assert lines("out.jsonl") == ALL
 
 
-# A child that is killed before its n-th operation on files, or in the middle of a write, for every n; the next start
-# finishes what it began.
+# Killed at every step, one after the other; the next start finishes what was begun.
 KILLED = """
-import os, signal, sys
+import os, sys
 from pathlib import Path
 from tests.core import test_jobs as t
+from tests.core.killed import killed_at
 t.TASKS[t.ROW.name] = t.ROW
 t.jobs.WINDOW = 4
-STEPS = ("write", "fsync", "ftruncate", "replace", "unlink", "lseek")
-
-def child(step):
-    pid = os.fork()
-    if pid:
-        return os.waitpid(pid, 0)[1]
-    count = 0
-    def watched(name, real):
-        def call(*arguments, **others):
-            nonlocal count
-            count += 1
-            if count == step:
-                if name == "write":
-                    real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*arguments, **others)
-        return call
-    for name in STEPS:
-        setattr(os, name, watched(name, getattr(os, name)))
-    t.start("in.txt", sys.argv[1])
-    os._exit(0)
-
-for step in range(1, 100):
-    status = child(step)
-    if status == 0:
-        print(step)
-        break
-    assert os.WIFSIGNALED(status), step
-    before = os.path.exists(sys.argv[1]) and Path(sys.argv[1]).read_bytes()
-    if before is False or os.path.exists(sys.argv[1] + ".xlmr-job"):
-        t.start("in.txt", sys.argv[1])
-    found = Path(sys.argv[1]).read_bytes()
-    assert before in (False, found), step
+output, journal = Path(sys.argv[1]), Path(sys.argv[1] + ".xlmr-job")
+step = 1
+while killed_at(step, lambda: t.start("in.txt", output)):
+    before = output.read_bytes() if output.exists() else None
+    if before is None or journal.exists():
+        t.start("in.txt", output)
+    found = output.read_bytes()
+    assert before in (None, found), step
     assert found.count(b"a" * 10) == 1 and found.count(b"row") in (1, 10), step
-    assert sorted(os.listdir()) == ["in.txt", sys.argv[1]], (step, os.listdir())
-    os.unlink(sys.argv[1])
+    assert sorted(os.listdir()) == ["in.txt", output.name], (step, os.listdir())
+    output.unlink()
+    step += 1
+print(step)
 """
 ENV = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
 
