@@ -78,9 +78,11 @@ def rows(content, ending, task=LetterCounting, **how):
     with open("file" + ending, "wb") as file:
         file.write(content if isinstance(content, bytes) else content.encode())
     with open("file" + ending, "rb") as file:
-        columns = columns_of(task, READERS[ending](file), **how)
+        names, count = READERS[ending].look(file)
+        columns = columns_of(task, names, **how)
         file.seek(0)
-        found = list(read_rows(task, READERS[ending](file), columns))
+        found = list(read_rows(task, READERS[ending].read(file), columns))
+    assert len(found) == count
     return {row.number: str(row.input) if isinstance(row.input, XLMRError) else row.input for row in found}
 
 
@@ -313,7 +315,7 @@ def test_parquet_in_and_out(here):
 def test_columns_of_parquet_take_any_value(here, monkeypatch, cells, type_, expected, together):
     parquet = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr(parquet_file, "WRITTEN_TOGETHER", together)
-    parquet_file.write_parquet(Path("x.parquet"), lambda: ({"cell": cell} for cell in cells), ["cell"])
+    parquet_file.write(Path("x.parquet"), lambda: ({"cell": cell} for cell in cells), ["cell"])
     table = parquet.read_table("x.parquet")
     assert str(table.schema.field("cell").type).startswith(type_)
     assert table.to_pydict()["cell"] == expected

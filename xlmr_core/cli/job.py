@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser, task: type[Task] | None) -> N
         words = name.replace("_", " ")
         group.add_argument(f"--{_shell(name)}", action="append", metavar="NAME", help=f"column that holds the {words}")
     group.add_argument(
-        *("--keep",),
+        "--keep",
         action="append",
         default=[],
         metavar="NAME",

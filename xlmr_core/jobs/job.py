@@ -16,7 +16,7 @@ from xlmr_core.errors import JobError, XLMRError
 from xlmr_core.jobs.answering import answer_each
 from xlmr_core.jobs.journal import Journal
 from xlmr_core.jobs.results import RESULTS, Result
-from xlmr_core.jobs.rows import READERS, Columns, Row, Table, columns_of, read_rows
+from xlmr_core.jobs.rows import READERS, Columns, Row, columns_of, read_rows
 from xlmr_core.jobs.values import from_json, to_json
 from xlmr_core.tasks.task import Task
 from xlmr_core.wording import counted, number
@@ -92,18 +92,18 @@ class Job:
         Raises:
             JobError: if the job cannot begin, go on or end; what was done is kept.
         """
-        read, result = _known(self.input, READERS, "input"), _known(self.output, RESULTS, "output")
+        reader, result = _known(self.input, READERS, "input"), _known(self.output, RESULTS, "output")
         result.check()
         self._check_places()
         with Journal(self.output.with_name(self.output.name + JOURNAL)) as journal, self._open() as file:
             self._check_output(journal)
             stamp = _stamp(file)
-            table = _opened(read, file)
-            columns = columns_of(self.task, table, self.column, self.named, self.keep)
+            names, total = reader.look(file)
+            columns = columns_of(self.task, names, self.column, self.named, self.keep)
             self._resume(journal, file, columns, tell)
             if not journal.done:
-                total = sum(1 for _ in _opened(read, file).records) if table.count is None else table.count
-                rows = read_rows(self.task, _opened(read, file), columns)
+                file.seek(0)
+                rows = read_rows(self.task, reader.read(file), columns)
                 before = journal.rows
                 left = (row for row in rows if row.number > journal.last)
                 for done in self._answered(left, journal, result, make, total, tell, progress):
@@ -240,11 +240,6 @@ def _check_shape(number: int, content: Any, example: Any) -> None:
             f"a .npy holds arrays of one shape, row {number} has {content.shape} {content.dtype} and the rows before "
             f"{example.shape} {example.dtype}; give an output that ends in .jsonl or .parquet"
         )
-
-
-def _opened(read: Callable[[BinaryIO], Table], file: BinaryIO) -> Table:
-    file.seek(0)
-    return read(file)
 
 
 def _stamp(file: BinaryIO) -> tuple[int, int]:

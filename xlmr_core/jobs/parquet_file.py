@@ -14,7 +14,7 @@ from xlmr_core.bounded_files import refusing
 from xlmr_core.errors import JobError, MissingBackendError
 from xlmr_core.jobs.values import plain
 
-__all__ = ["read_parquet", "require", "write_parquet"]
+__all__ = ["look", "read", "require", "write"]
 
 # Rows that are in memory at once.
 READ_TOGETHER, WRITTEN_TOGETHER = 1024, 4096
@@ -34,29 +34,34 @@ def require() -> None:
         ) from error
 
 
-def read_parquet(file: BinaryIO) -> tuple[list[str], int, Iterator[Mapping[str, Any]]]:
-    """The names of the columns, how many rows there are, and the rows.
+def look(file: BinaryIO) -> tuple[list[str], int]:
+    """The names of the columns, and how many rows there are.
 
     Raises:
         JobError: for what is no Parquet.
         MissingBackendError: without pyarrow.
     """
-    require()
-    import pyarrow.parquet as parquet
-
-    with refusing(JobError, "expected a file of Parquet, received another: {why}; check the file"):
-        opened = parquet.ParquetFile(file)
-        names = list(opened.schema_arrow.names)
-    return names, opened.metadata.num_rows, _rows(opened)
+    opened = _opened(file)
+    return list(opened.schema_arrow.names), opened.metadata.num_rows
 
 
-def _rows(opened: Any) -> Iterator[Mapping[str, Any]]:
+def read(file: BinaryIO) -> Iterator[Mapping[str, Any]]:
+    """The rows; errors as of :func:`look`."""
+    opened = _opened(file)
     with refusing(JobError, "expected a file of Parquet, received a damaged one: {why}; check the file"):
         for batch in opened.iter_batches(READ_TOGETHER):
             yield from batch.to_pylist()
 
 
-def write_parquet(path: Path, rows: Callable[[], Iterable[Mapping[str, Any]]], names: Sequence[str]) -> None:
+def _opened(file: BinaryIO) -> Any:
+    require()
+    import pyarrow.parquet as parquet
+
+    with refusing(JobError, "expected a file of Parquet, received another: {why}; check the file"):
+        return parquet.ParquetFile(file)
+
+
+def write(path: Path, rows: Callable[[], Iterable[Mapping[str, Any]]], names: Sequence[str]) -> None:
     """Write a table.
 
     Numbers, texts and lists are columns of their own types. What no type fits, because it has names or because its rows

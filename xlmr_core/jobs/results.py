@@ -112,7 +112,7 @@ def _cell(value: Any) -> Any:
 
 def _write_parquet(path: Path, rows: Rows) -> None:
     names, flat = _table(rows)
-    parquet_file.write_parquet(path, flat, names)
+    parquet_file.write(path, flat, names)
 
 
 # Vectors

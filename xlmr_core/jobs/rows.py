@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, BinaryIO
 
 from xlmr_core.arguments import suggestion
 from xlmr_core.bounded_files import why
 from xlmr_core.errors import JobError, XLMRError
-from xlmr_core.jobs.parquet_file import read_parquet
+from xlmr_core.jobs import parquet_file
 from xlmr_core.tasks.task import Task
 
-__all__ = ["READERS", "Columns", "Row", "Table", "columns_of", "read_rows"]
+__all__ = ["READERS", "Columns", "Reader", "Row", "columns_of", "read_rows"]
 
 # Of a cell of csv; more is a quotation mark that does not end.
 MOST_CHARACTERS = 1 << 24
-# Lines of JSON that are looked at for the names of columns.
-LOOKED_AT = 100
 # What a file of answers calls its own columns.
 RESERVED = ("row", "answer", "truncated", "error")
 
@@ -51,18 +48,16 @@ Record = str | Mapping[str, Any] | XLMRError
 
 
 @dataclass(frozen=True)
-class Table:
-    """A file of rows, opened.
+class Reader:
+    """How files of an ending are read.
 
     Attributes:
-        names: of its columns, as far as they are known; none where a row is a line.
-        records: each with its number.
-        count: how many there are, if the file says so.
+        look: looks through a file for the names of its columns (none where a row is a line) and how many rows it has.
+        read: gives its rows, each with its number.
     """
 
-    records: Iterator[tuple[int, Record]]
-    names: Sequence[str] = ()
-    count: int | None = None
+    look: Callable[[BinaryIO], tuple[Sequence[str], int]]
+    read: Callable[[BinaryIO], Iterator[tuple[int, Record]]]
 
 
 def _read_lines(file: BinaryIO) -> Iterator[tuple[int, str | XLMRError]]:
@@ -76,20 +71,11 @@ def _read_lines(file: BinaryIO) -> Iterator[tuple[int, str | XLMRError]]:
                 yield number, JobError("expected UTF-8, received other bytes; convert the input")
 
 
-def _read_text(file: BinaryIO) -> Table:
-    return Table(_read_lines(file))
+def _look_at_lines(file: BinaryIO) -> tuple[Sequence[str], int]:
+    return (), sum(1 for _ in _read_lines(file))
 
 
-def _read_json_lines(file: BinaryIO) -> Table:
-    names: dict[str, None] = {}
-    for _, record in islice(_json_lines(file), LOOKED_AT):
-        if isinstance(record, Mapping):
-            names |= dict.fromkeys(record)
-    file.seek(0)
-    return Table(_json_lines(file), list(names))
-
-
-def _json_lines(file: BinaryIO) -> Iterator[tuple[int, Record]]:
+def _read_json_lines(file: BinaryIO) -> Iterator[tuple[int, Record]]:
     for number, line in _read_lines(file):
         if isinstance(line, XLMRError):
             yield number, line
@@ -105,8 +91,17 @@ def _json_lines(file: BinaryIO) -> Iterator[tuple[int, Record]]:
             yield number, JobError(f"expected an object of JSON, received {line[:60]!r}; mend the line")
 
 
-def _read_csv(file: BinaryIO, delimiter: str = ",") -> Table:
-    """The first line has the names of the columns; rows are counted from the next on, whatever lines they take."""
+def _look_at_json_lines(file: BinaryIO) -> tuple[Sequence[str], int]:
+    names: dict[str, None] = {}
+    count = 0
+    for _, record in _read_json_lines(file):
+        names |= dict.fromkeys(record) if isinstance(record, Mapping) else {}
+        count += 1
+    return list(names), count
+
+
+def _csv(file: BinaryIO, delimiter: str) -> tuple[list[str], Any]:
+    """The names in the first line, and what reads the others."""
     csv.field_size_limit(MOST_CHARACTERS)
     # What is no UTF-8 becomes halves of characters, which are looked for in each row.
     lines = (raw.decode("utf-8", "surrogateescape") for raw in _without_mark(file))
@@ -117,10 +112,18 @@ def _read_csv(file: BinaryIO, delimiter: str = ",") -> Table:
         raise JobError(f"expected the names of columns in the first line, received another: {error}") from error
     if not _is_utf8(names):
         raise JobError("expected UTF-8, received other bytes in the first line; convert the file")
-    return Table(_csv_rows(reader, names), names)
+    return names, reader
 
 
-def _csv_rows(reader: Any, names: Sequence[str]) -> Iterator[tuple[int, Record]]:
+def _look_at_csv(file: BinaryIO, delimiter: str) -> tuple[Sequence[str], int]:
+    names, _ = _csv(file, delimiter)
+    file.seek(0)
+    return names, sum(1 for _ in _read_csv(file, delimiter))
+
+
+def _read_csv(file: BinaryIO, delimiter: str) -> Iterator[tuple[int, Record]]:
+    """Rows are counted from below the first line, whatever lines they take."""
+    names, reader = _csv(file, delimiter)
     number = 0
     while True:
         try:
@@ -157,19 +160,18 @@ def _is_utf8(cells: Sequence[str]) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for cell in cells if not cell.isascii() for letter in cell)
 
 
-def _read_parquet(file: BinaryIO) -> Table:
-    names, count, records = read_parquet(file)
-    return Table(enumerate(records, 1), names, count)
+def _separated(by: str) -> Reader:
+    return Reader(lambda file: _look_at_csv(file, by), lambda file: _read_csv(file, by))
 
 
-# By the ending of a file's name, what reads it.
-READERS: dict[str, Callable[[BinaryIO], Table]] = {
-    ".txt": _read_text,
-    ".csv": _read_csv,
-    ".tsv": lambda file: _read_csv(file, "\t"),
-    ".jsonl": _read_json_lines,
-    ".ndjson": _read_json_lines,
-    ".parquet": _read_parquet,
+# By the ending of a file's name.
+READERS: dict[str, Reader] = {
+    ".txt": Reader(_look_at_lines, _read_lines),
+    ".csv": _separated(","),
+    ".tsv": _separated("\t"),
+    ".jsonl": Reader(_look_at_json_lines, _read_json_lines),
+    ".ndjson": Reader(_look_at_json_lines, _read_json_lines),
+    ".parquet": Reader(parquet_file.look, lambda file: enumerate(parquet_file.read(file), 1)),
 }
 
 
@@ -193,7 +195,7 @@ class Columns:
 
 def columns_of(
     task: type[Task],
-    table: Table,
+    names: Sequence[str],
     column: Sequence[str] = (),
     named: Mapping[str, Sequence[str]] | None = None,
     keep: Sequence[str] = (),
@@ -202,7 +204,7 @@ def columns_of(
 
     Args:
         task: what is done.
-        table: the file.
+        names: of the columns of the file.
         column: columns of the file, in the order of the task's.
         named: columns of the file by the task's names; several make a list.
         keep: others that the answers shall have beside them; ``"all"`` are all others.
@@ -211,7 +213,7 @@ def columns_of(
         JobError: for columns that the file or the task does not have, and for a file without a column that the task
             needs, with the names of those that it has.
     """
-    own, there = task.columns or ("text",), list(table.names)
+    own, there = task.columns or ("text",), list(names)
     if len(column) > len(own):
         takes = ", ".join(own)
         raise JobError(f"expected at most {len(own)} columns ({takes}), received {', '.join(column)}; leave some out")
@@ -257,10 +259,10 @@ def columns_of(
     return Columns(taken, kept, task.optional_columns)
 
 
-def read_rows(task: type[Task], table: Table, columns: Columns) -> Iterator[Row]:
+def read_rows(task: type[Task], records: Iterable[tuple[int, Record]], columns: Columns) -> Iterator[Row]:
     """The rows of a file, as a task takes them."""
     first = (task.columns or ("text",))[0]
-    for number, record in table.records:
+    for number, record in records:
         if isinstance(record, XLMRError):
             yield Row(number, {}, {}, record)
         elif isinstance(record, str):
