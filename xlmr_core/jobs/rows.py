@@ -126,13 +126,17 @@ def _read_csv(file: BinaryIO, delimiter: str) -> Iterator[tuple[int, Record]]:
     names, reader = _csv(file, delimiter)
     number = 0
     while True:
+        begin = reader.line_num + 1
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
             number += 1
-            yield number, JobError(f"expected cells of csv at line {reader.line_num}: {error}; mend the row")
+            yield (
+                number,
+                JobError(f"expected cells of csv, received others from line {begin} on: {error}; mend the row"),
+            )
             continue
         if not cells:  # a blank line
             continue
@@ -141,12 +145,12 @@ def _read_csv(file: BinaryIO, delimiter: str) -> Iterator[tuple[int, Record]]:
             yield (
                 number,
                 JobError(
-                    f"expected {len(names)} cells, received {len(cells)} (line {reader.line_num}); mend the row, or "
+                    f"expected {len(names)} cells, received {len(cells)} (line {begin}); mend the row, or "
                     "put quotation marks around a text with a comma or tab in it"
                 ),
             )
         elif not _is_utf8(cells):
-            yield number, JobError(f"expected UTF-8, received other bytes (line {reader.line_num}); convert the input")
+            yield number, JobError(f"expected UTF-8, received other bytes (line {begin}); convert the input")
         else:
             yield number, dict(zip(names, cells, strict=True))
 
@@ -238,8 +242,6 @@ def columns_of(
             taken[name] = asked[name][0] if len(asked[name]) == 1 else list(asked[name])
         elif name in there:
             taken[name] = name
-        elif len(there) == 1 and name == own[0]:
-            taken[name] = there[0]
         elif name not in task.optional_columns:
             argument = "column" if len(own) == 1 else f"{name}_column"
             raise JobError(
