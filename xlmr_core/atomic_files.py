@@ -39,6 +39,7 @@ __all__ = [
     "remove_abandoned",
     "saving_to",
     "settle",
+    "sync_folder",
     "write_all_atomically",
     "write_atomically",
 ]
@@ -239,7 +240,7 @@ def put_in_place(files: Temporaries, *, remove: Iterable[str] = (), stale: Itera
     with contextlib.suppress(OSError):
         for name in late:
             (folder / name).unlink(missing_ok=True)
-    _sync_folder(folder)
+    sync_folder(folder)
     if is_recorded:
         (folder / RECORD).unlink(missing_ok=True)
 
@@ -266,7 +267,7 @@ def _record(files: Temporaries, remove: list[str]) -> None:
     with Temporaries(folder) as record:
         record.write(RECORD, json.dumps({"files": renames, "remove": remove}).encode())
         os.replace(record.paths[RECORD], folder / RECORD)
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
 def finish_interrupted(folder: Path) -> None:
@@ -306,7 +307,7 @@ def _finish(folder: Path) -> None:
                 os.replace(folder / temporary, folder / name)
         for name in removed:
             (folder / name).unlink(missing_ok=True)
-        _sync_folder(folder)
+        sync_folder(folder)
         record.unlink(missing_ok=True)
     except CheckpointError:
         raise
@@ -382,7 +383,7 @@ def named_by(index: Path) -> set[str]:
         return set()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     # Renames survive a power cut only with this; where folders cannot be opened (Windows) the system does without.
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

@@ -17,18 +17,27 @@ __all__ = ["BACKENDS", "Backend", "find_backend", "installed", "load_backend", "
 
 @dataclass(frozen=True)
 class Backend:
-    """A backend package, the framework it needs, what else it is called, and what stands before its class names."""
+    """A backend package.
+
+    Attributes:
+        package: its name.
+        framework: what it needs.
+        also: what else it is called.
+        prefix: what stands before its class names.
+        optimize: its function that makes a model answer faster, if it has one.
+    """
 
     package: str
     framework: str
     also: tuple[str, ...] = ()
     prefix: str = ""
+    optimize: str = ""
 
 
 # By the one name of each: in messages, on the command line, and as the extra that installs it. The published short
 # names of ``return_tensors`` and ``framework`` are among the others that are understood.
 BACKENDS: dict[str, Backend] = {
-    "torch": Backend("xlmr_torch", "torch", ("pt", "pytorch")),
+    "torch": Backend("xlmr_torch", "torch", ("pt", "pytorch"), optimize="optimize_for_inference"),
     "tf": Backend("xlmr_tf", "tensorflow", ("tensorflow",), "TF"),
     "flax": Backend("xlmr_flax", "jax", ("jax",), "Flax"),
 }

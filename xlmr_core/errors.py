@@ -18,6 +18,7 @@ __all__ = [
     "ConfigError",
     "ConfigWarning",
     "InputError",
+    "JobError",
     "LoadWarning",
     "MismatchError",
     "MissingBackendError",
@@ -82,6 +83,10 @@ class ModelNotFoundError(XLMRError, OSError):
 
 class UploadError(XLMRError, OSError):
     """An upload to the hub that did not come about."""
+
+
+class JobError(XLMRError, OSError):
+    """A job over files that cannot begin, go on or end, or a row of it that cannot be read."""
 
 
 class MissingBackendError(XLMRError, ImportError):

@@ -36,21 +36,25 @@ class ProgressBar:
         self._what = ""
         self._bar: Any = None
 
-    def __call__(self, what: str, done: int, total: int | None) -> None:
-        """Tell it what is being done, how much of it is done, and how much there is, if that is known."""
+    def __call__(self, what: str, done: int, total: int | None, before: int = 0) -> None:
+        """Tell it what is being done, how much of it is done, and how much there is, if that is known.
+
+        What was done ``before`` it began is part of that, but says nothing about how fast it goes.
+        """
         if not self._wanted:
             return
         if what != self._what or done < self._bar.n:
             self._finish()
-            self._what, self._bar = what, self._started(what, total)
+            self._what, self._bar = what, self._started(what, total, before)
         self._bar.update(done - self._bar.n)
 
-    def _started(self, what: str, total: int | None) -> Any:
+    def _started(self, what: str, total: int | None, before: int) -> Any:
         from tqdm import tqdm
 
         return tqdm(
             desc=what,
             total=total,
+            initial=before,
             unit=self._unit,
             unit_scale=self._unit == BYTES,
             mininterval=self._every,

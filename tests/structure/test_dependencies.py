@@ -32,6 +32,7 @@ CORE_ONLY_IN = {
     "huggingface_hub": {"xlmr_core.hub", "xlmr_core.uploads"},
     "tqdm": {"xlmr_core.progress"},
     "argcomplete": {"xlmr_core.cli.completion"},
+    "pyarrow": {"xlmr_core.jobs.parquet_file"},
 }
 # Inside the core a module imports from rows above its own, or from its own entry. Types for checkers only are exempt.
 LAYERS = (
@@ -56,6 +57,7 @@ LAYERS = (
     ("verification",),
     ("conversion", "diagnosis"),
     ("tasks",),
+    ("jobs",),
     ("cli",),
     ("__main__",),
 )

@@ -18,6 +18,9 @@ from xlmr_core.tasks import ALIASES, TASKS, models_for
 
 __all__ = ["asked", "complete", "whole_parser"]
 
+# Options that name a file.
+PATHS = ("input", "output")
+
 
 def asked() -> bool:
     """Whether it is a shell that calls, to have a line completed."""
@@ -59,7 +62,7 @@ def _let_complete(action: Any, task: str) -> None:
         action.completer = functools.partial(_models, task)
     elif isinstance(action.type, OneOf):
         action.completer = lambda **line: list(action.type.known)
-    elif action.option_strings or action.dest == "texts":  # else a path
+    elif (action.option_strings or action.dest == "texts") and action.dest not in PATHS:  # else a path
         action.completer = lambda **line: []
 
 

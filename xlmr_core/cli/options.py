@@ -13,20 +13,20 @@ from xlmr_core.tasks.options import TaskOptions, option_fields
 __all__ = ["add_options", "read_options"]
 
 
-def add_options(parser: argparse.ArgumentParser, title: str, options: type[TaskOptions], **defaults: Any) -> None:
+def add_options(parser: argparse.ArgumentParser, title: str, options: type[TaskOptions], **told: str) -> None:
     """Declare an argument for each option: ``top_k`` is ``--top-k``.
 
     Args:
         parser: the command's parser.
         title: what the help text calls them.
         options: the dataclass of a task.
-        **defaults: what holds on the command line in place of the default in Python.
+        **told: by the names of options, what holds where nothing is said, if the command decides that.
     """
     group = parser.add_argument_group(title)
     for own in _fields(options):
         usual = own.default if own.metadata["shell"] is None else own.metadata["shell"]
-        default = defaults.get(own.name, usual)
-        group.add_argument(f"--{own.name.replace('_', '-')}", default=default, **_kind(own), help=_help(own, default))
+        option = f"--{own.name.replace('_', '-')}"
+        group.add_argument(option, default=usual, **_kind(own), help=_help(own, usual, told.get(own.name, "")))
 
 
 def read_options(arguments: argparse.Namespace, options: type[TaskOptions]) -> dict[str, Any]:
@@ -38,10 +38,12 @@ def _fields(options: type[TaskOptions]) -> list[Field[Any]]:
     return [own for own in option_fields(options) if not own.metadata["python_only"]]
 
 
-def _help(own: Field[Any], default: Any) -> str:
+def _help(own: Field[Any], default: Any, told: str) -> str:
     help: str = own.metadata["help"].replace("%", "%%")
     if own.metadata["several"]:
         help += "; may be repeated"
+    if told:
+        return f"{help} (default: {told})"
     return help if default is None or isinstance(default, bool) else help + " (default: %(default)s)"
 
 

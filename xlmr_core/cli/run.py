@@ -11,17 +11,20 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from xlmr_core.backends import BACKENDS, installed, load_backend
-from xlmr_core.cli import lines
+from xlmr_core.cli import job, lines
 from xlmr_core.cli.lines import Line
 from xlmr_core.cli.options import add_options, read_options
 from xlmr_core.cli.parser import OneOf, UsageError, add_backend, add_format, add_progress, backend
 from xlmr_core.cli.terminal import quietly, say
 from xlmr_core.cli.text import PRINTERS
 from xlmr_core.errors import MissingBackendError, XLMRError
+from xlmr_core.jobs.answering import answer_each
+from xlmr_core.jobs.rows import READERS
 from xlmr_core.placement import FLOAT_DTYPES
 from xlmr_core.progress import ProgressBar, stepping_aside
 from xlmr_core.tasks import ALIASES, TASKS, TaskRow, find_task
 from xlmr_core.tasks.options import WINDOW, TaskOptions
+from xlmr_core.tasks.pipeline import USUAL_TOKENS
 from xlmr_core.tasks.task import Task
 
 __all__ = ["DESCRIPTION", "SUMMARY", "USAGE", "add_arguments", "execute"]
@@ -35,11 +38,15 @@ or as an object of JSON. Answers are printed as they come. A line that cannot be
 reported with its number on standard error, the others are answered all the same, and the exit
 status is 2.
 
+With --input and --output it is a job over a file, which goes on where it was if it is interrupted.
+
   echo "Plants create <mask> through a process known as photosynthesis." \\
     | xlmr run --task fill-mask
+  xlmr run --task fill-mask --input texts.csv --output answers.jsonl
 """
 # Lines come many at a time, texts of a program often one.
 BATCH_SIZE = 8
+BATCHES = ("batch_size", "batch_tokens")
 DTYPES = (*FLOAT_DTYPES, "auto")
 
 
@@ -67,7 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     add_format(parser, json="an object a line", csv="a table")
     add_progress(parser, "standard error is a terminal and the answers go elsewhere")
     title = f"options of {row.name}" if row else "options of the task, more with --task TASK --help"
-    add_options(parser, title, row.load().Options if row else TaskOptions, batch_size=BATCH_SIZE)
+    usual = f"{BATCH_SIZE}; of a job as many as make {USUAL_TOKENS} tokens"
+    add_options(parser, title, row.load().Options if row else TaskOptions, batch_size=usual)
+    job.add_arguments(parser, row.load() if row else None)
     parser.epilog = "tasks, each with an example:\n" + "".join(map(_told, TASKS.values()))
 
 
@@ -106,8 +115,26 @@ def execute(arguments: argparse.Namespace) -> int:
     if name is None:
         extras = ", ".join(f"'xlmr[{name}]'" for name in BACKENDS)
         raise MissingBackendError(f"a model needs a framework and none is installed; pip install one of {extras}")
+    is_job = job.is_asked_for(arguments)
+    if arguments.batch_size is None and is_job:
+        arguments.batch_tokens = arguments.batch_tokens or USUAL_TOKENS
+    elif arguments.batch_size is None:
+        arguments.batch_size = BATCH_SIZE
     with quietly(name):
-        return _answer_all(_pipeline(name, arguments), arguments)
+        if not is_job:
+            return _answer_all(_pipeline(name, arguments), arguments)
+        task = find_task(arguments.task)
+        options = read_options(arguments, task.load().Options)
+        for one in BATCHES:  # which rows run together changes answers by rounding only
+            options.pop(one)
+        model, dtype = arguments.model, arguments.dtype or FLOAT_DTYPES[0]
+        return job.execute(
+            arguments,
+            task.load(),
+            {"task": task.name, "model": model, "backend": name, "dtype": dtype, **options},
+            load=lambda: _pipeline(name, arguments),
+            optimizer=lambda: getattr(load_backend(name), BACKENDS[name].optimize, None),
+        )
 
 
 def _answer_all(pipeline: Any, arguments: argparse.Namespace) -> int:
@@ -137,9 +164,11 @@ def _refuse_files(texts: Sequence[str]) -> None:
     """Refuse the name of a file where a text is expected: to answer the name would be no help to anybody."""
     for text in texts:
         if ("." in text or os.sep in text) and os.path.isfile(text):
+            name = shlex.quote(text)
+            table = os.path.splitext(text)[1] in READERS and not text.endswith(".txt")
+            how = f"--input {name} --output answers.jsonl" if table else f"< {name}"
             raise XLMRError(
-                f"expected a text, received {text!r}, which is a file; to answer its lines: xlmr run ... < "
-                f"{shlex.quote(text)}"
+                f"expected a text, received {text!r}, which is a file; to answer its lines: xlmr run ... {how}"
             )
 
 
@@ -170,29 +199,10 @@ def _lines(texts: list[str]) -> Iterator[Line]:
 
 
 def _answers(pipeline: Any, task: type[Task], batch: Sequence[Line]) -> Iterator[tuple[Line, Any, bool]]:
-    """Of each line the answer, or the error, and whether it was truncated. The lines of a batch that holds a faulty one
-    are answered one by one.
-    """
-    read = [(line, _input(task, line)) for line in batch]
-    if len(batch) > 1 and not any(isinstance(given, XLMRError) for _, given in read):
-        try:
-            answers = list(pipeline(iter([given for _, given in read])))
-        except XLMRError:
-            pass
-        else:
-            for index, (line, answer) in enumerate(zip(batch, answers, strict=True)):
-                yield line, answer, index in pipeline.truncated
-            return
-    for line, given in read:
-        if isinstance(given, XLMRError):
-            yield line, given, False
-            continue
-        try:
-            (answer,) = pipeline(iter([given]))
-        except XLMRError as error:
-            yield line, error, False
-        else:
-            yield line, answer, bool(pipeline.truncated)
+    """Of each line the answer, or the error, and whether it was truncated."""
+    answers = answer_each(pipeline, [_input(task, line) for line in batch])
+    for line, (answer, truncated) in zip(batch, answers, strict=True):
+        yield line, answer, truncated
 
 
 def _input(task: type[Task], line: Line) -> Any:

@@ -32,7 +32,7 @@ from xlmr_core.tasks.streams import Answers, length_of, one_by_one
 from xlmr_core.tasks.task import Arrays, Item
 from xlmr_core.wording import counted, shown
 
-__all__ = ["Pipeline", "changed", "check_model", "pipeline_class"]
+__all__ = ["TRUNCATED", "USUAL_TOKENS", "Pipeline", "changed", "check_model", "pipeline_class"]
 
 logger = logging.getLogger("xlmr_core.tasks")
 
@@ -42,6 +42,12 @@ AHEAD, USUAL_TOKENS = 64, 4096
 MOST_TOKENS = 16384
 # Seconds after which work counts as long, and a bar shows how much of it is done.
 LONG_WORK_S = 2.0
+
+# What is said of a text and others that were cut.
+TRUNCATED = (
+    "%s%s: truncated, as longer than the model takes; on_overflow says what happens to such texts, "
+    "pipeline.truncated which they are"
+)
 
 # Published arguments of a pipeline and its calls that ask for nothing here: any value will do, or only these.
 PIPELINE_NOT_NEEDED = ("num_workers",)
@@ -252,11 +258,7 @@ class Pipeline:
         if cut and not chosen and not self.truncated:
             which = shown(inputs[cut[0]], 60)
             others = f" and {counted(len(cut) - 1, 'other')}" if len(cut) > 1 else ""
-            logger.warning(
-                "%s%s: truncated, as longer than the model takes; on_overflow says what happens to such texts, "
-                "pipeline.truncated which they are",
-                *(which, others),
-            )
+            logger.warning(TRUNCATED, which, others)
         self.truncated += [before + index for index in cut]
 
     def _collate(self, rows: Sequence[Arrays]) -> Arrays:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from xlmr_core.bounded_files import why
 from xlmr_core.errors import InputError
 from xlmr_core.tasks.options import TaskOptions
 
@@ -66,6 +67,8 @@ class Task(ABC):
     columns: ClassVar[Sequence[str]] = ()
     """What the columns of a line of ``xlmr run`` are, with tabs between them, and the keys of a line of JSON; none
     where a line is one text."""
+    optional_columns: ClassVar[Sequence[str]] = ()
+    """Those of them that a file need not have."""
 
     def __init__(self, tokenizer: Any, config: Any) -> None:
         self.tokenizer = tokenizer
@@ -200,7 +203,7 @@ def visible(text: str) -> str:
 def _text_of(line: str) -> str:
     """The text in ``{"text": ...}``, which may have line ends in it; any other line is a text itself."""
     if line.lstrip().startswith("{"):
-        with contextlib.suppress(json.JSONDecodeError):
+        with contextlib.suppress(ValueError, RecursionError):
             found = json.loads(line)
             if list(found) == ["text"] and isinstance(found["text"], str):
                 return found["text"]
@@ -215,8 +218,8 @@ def read_object(line: str, keys: Sequence[str]) -> dict[str, Any]:
     """
     try:
         found = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"expected an object of JSON, received {line[:60]!r}: {error}; mend the line") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"expected an object of JSON, received {line[:60]!r}: {why(error)}; mend the line") from error
     unknown = sorted(set(found) - set(keys))
     if unknown:
         raise InputError(f"expected the keys {', '.join(keys)}, received {', '.join(unknown)}; leave the others out")

@@ -75,6 +75,7 @@ class TextClassification(Task):
     wanted = ("logits",)
     single = (str, dict)
     columns: ClassVar[Sequence[str]] = ("text", "text_pair")
+    optional_columns: ClassVar[Sequence[str]] = ("text_pair",)
 
     def read(self, *inputs: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
         """As published, a text without ``top_k`` in the same call is answered by a list."""
