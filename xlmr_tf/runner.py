@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from xlmr_core.errors import InputError
+from xlmr_core.tasks.runner import unmovable
 from xlmr_tf.pooling import POOLED
 
 __all__ = ["Runner"]
@@ -45,9 +45,7 @@ class Runner:
 
     def move(self, device: object) -> None:
         """Refuse it: a model stays where it is."""
-        raise InputError(
-            f"a model that is given stays where it is, received device={device!r}; pass device to its from_pretrained"
-        )
+        raise unmovable(device)
 
     def run(self, arrays: dict[str, NDArray[Any]], wanted: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The wanted outputs of a batch, float32; see :meth:`xlmr_core.tasks.runner.Runner.run`."""

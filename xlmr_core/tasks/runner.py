@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from xlmr_core.errors import InputError
 from xlmr_core.tasks.task import Arrays
 
-__all__ = ["Runner"]
+__all__ = ["Runner", "unmovable"]
 
 
 class Runner(Protocol):
@@ -60,3 +61,10 @@ class Runner(Protocol):
 
     def tensor(self, array: NDArray[np.float32]) -> Any:
         """An array as the framework's own."""
+
+
+def unmovable(device: object) -> InputError:
+    """The error of a backend whose models stay where they are."""
+    return InputError(
+        f"a model that is given stays where it is, received device={device!r}; pass device to its from_pretrained"
+    )
