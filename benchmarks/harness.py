@@ -255,6 +255,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument(
         "--only", nargs="+", default=[], metavar="NAME", help="contestants by their name in the table (all)"
     )
+    made.add_argument("--case", nargs="+", default=[], metavar="NAME", help="cases by a part of their name (all)")
     made.add_argument(
         "--work", type=Path, default=machine.cache_folder(), help="folder for models and conversions (%(default)s)"
     )
@@ -294,6 +295,8 @@ def main(
     results = []
     try:
         for case in cases(options):
+            if parsed.case and not any(part in case.name for part in parsed.case):
+                continue
             results.append(run_case(case, options))
             print(case_text(results[-1]), flush=True)
     except Absent as reason:  # what all contestants need
