@@ -259,7 +259,9 @@ def compare(printed: str, shown: str, where: str) -> None:
 
 
 def literals(text: str) -> list[Any] | None:
-    """What each line stands for, if all of them are Python literals."""
+    """What each line stands for, if all of them are Python literals as a program prints them, not indented."""
+    if any(line[:1].isspace() for line in text.splitlines()):
+        return None
     try:
         return [ast.literal_eval(line) for line in text.splitlines()]
     except (ValueError, SyntaxError):
