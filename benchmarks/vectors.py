@@ -108,7 +108,7 @@ def _later(made: Callable[[str], Any], name: str, inputs: list[Any], **how: Any)
 
 
 def _job(call: Callable[..., Any], inputs: list[Any], **how: Any) -> Timed:
-    call(inputs[:BATCH], **how)  # what is done once only
+    call(inputs[:2], **how)  # what is done once only
     return Timed(functools.partial(call, inputs, **how))
 
 
