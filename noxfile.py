@@ -215,6 +215,13 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", *session.posargs, env=ENV)
 
 
+@nox.session(name="bench-flag", venv_backend="venv", reuse_venv=True)
+def bench_flag(session: nox.Session) -> None:
+    """``bge_m3`` beside FlagEmbedding, which takes no transformers 5."""
+    session.install("-q", "-c", "constraints.txt", "-e", ".[torch]", "FlagEmbedding==1.4.2", "transformers<5")
+    session.run("python", "-m", "benchmarks", "bge_m3", *session.posargs, env=ENV)
+
+
 @nox.session(name="peers-4", venv_backend="venv", reuse_venv=True)
 def peers_4(session: nox.Session) -> None:
     """An environment with transformers 4, the last with TensorFlow and Flax classes, for ``XLMR_TRANSFORMERS_4`` of

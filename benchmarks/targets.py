@@ -153,7 +153,7 @@ def peak_of_first_answer(what: str, question: str, contestant: str, factor: floa
     )
 
 
-HF, FLAX = "transformers", "transformers 4 flax"
+HF, ST, FLAX = "transformers", "sentence_transformers", "transformers 4 flax"
 TARGETS = (
     Target("encoder, natural, float32: speed", ratio("encoder", NATURAL, "xlmr", HF), times_pad(0.95)),
     Target("the same against CTranslate2 float32", ratio("encoder", NATURAL, "xlmr", "CTranslate2"), number(1.0)),
@@ -210,6 +210,31 @@ TARGETS = (
             ("20 labels for each text", 2.5),
             ("8 questions about one context", 2.0),
         )
+    ),
+    *(
+        Target(
+            f"{case_name}, {contestant.removeprefix('xlmr').strip() or 'as loaded'}: speed",
+            ratio(question, case_name, contestant, peer),
+            number(bound),
+        )
+        for question, case_name, peer, bounds in (
+            ("vectors", "vectors of natural sentences", ST, (1.1, 1.2, 1.8)),
+            ("vectors", "4 queries, 25 passages each", ST, (1.0, 1.15, 1.8)),
+            ("bge_m3", "three kinds of vectors", "FlagEmbedding", (1.0, 1.15, 1.8)),
+        )
+        for contestant, bound in zip(("xlmr", "xlmr compiled", "xlmr bfloat16"), bounds, strict=True)
+    ),
+    Target(
+        "vectors in any order: times as dear as sorted",
+        ratio("vectors", "vectors of natural sentences", "xlmr, sorted", "xlmr"),
+        number(1.05),
+        at_least=False,
+    ),
+    Target(
+        "three kinds of vectors: times as dear as the dense ones",
+        ratio("bge_m3", "three kinds of vectors", "xlmr, dense alone", "xlmr"),
+        number(1.05),
+        at_least=False,
     ),
     Target(
         "first answer: share of the time",

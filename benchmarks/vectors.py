@@ -1,10 +1,10 @@
-"""How fast are vectors and ranking, beside sentence-transformers and FlagEmbedding?
+"""How fast are vectors and ranking, beside sentence-transformers?
 
-The same folders and calls for all, in batches as each library chooses them (FlagEmbedding's of 256 are made 8). 1 500
-sentences of natural lengths at base size: ``SentenceTransformer.encode``, which sorts by length in both libraries;
-"sorted" is given the same sentences by length. At the shape of bge-m3 (24 layers of 1024): 4 queries with 25 passages
-each, ``CrossEncoder.predict``, and 64 texts of 64 to 512 tokens, ``BGEM3FlagModel.encode``, with all three kinds of
-vectors, and ours with the dense ones alone.
+The same folders and calls for both, in batches as each library chooses them. 1 500 sentences of natural lengths at base
+size, ``SentenceTransformer.encode``, which sorts by length in both libraries; "sorted" is given the same sentences by
+length. 4 queries with 25 passages each at the shape of bge-reranker-v2-m3 (24 layers of 1024),
+``CrossEncoder.predict``. And what a process holds, and how many tokens it reads in a second, where texts are of 128 to
+8 192 tokens, at base size.
 
 "compiled" and "bfloat16" are models after ``optimize_for_inference``. Errors: the largest difference of a number of the
 vectors, and of a score.
@@ -14,23 +14,28 @@ from __future__ import annotations
 
 import functools
 import importlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks import harness, peers
+from benchmarks.children import Child, answer
 from benchmarks.harness import PEERS, Case, Numbers, Options, Timed
 from benchmarks.models import checkpoint, once, place_of
 from benchmarks.tasks import passages
-from xlmr_core.checkpoints.extra_heads import extra_head_contents
-from xlmr_core.formats.tensors import RawTensor, as_lazy
 from xlmr_core.tokenization import AutoTokenizer
 
 BATCH = 32
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+# Positions of bge-m3, of which two are none of a token.
+POSITIONS = 8194
+LENGTHS, TOKENS_A_TURN = (128, 512, 2048, 8192), 8192
+LIBRARIES = {"sentence_transformers": "sentence_transformers", "xlmr": "xlmr_torch"}
 # By contestant, how ours are made fast; None is the model as it was loaded.
 WAYS: dict[str, Any] = {"xlmr": None, "xlmr compiled": {}, "xlmr bfloat16": {"dtype": "bfloat16"}}
 
@@ -38,87 +43,82 @@ WAYS: dict[str, Any] = {"xlmr": None, "xlmr compiled": {}, "xlmr bfloat16": {"dt
 def cases(options: Options) -> Iterator[Case]:
     tokenizer = AutoTokenizer.from_pretrained(checkpoint(options))
     sentences = passages(24 if options.tiny else 1500, tokenizer)
-    encode = functools.partial(_method, options, "SentenceTransformer", "encode", checkpoint(options))
-    by_length = sorted(range(len(sentences)), key=lambda index: len(sentences[index]))
+    encode = functools.partial(method, options, "SentenceTransformer", "encode", checkpoint)
+    by_length = np.argsort([len(row) for row in tokenizer(sentences)["input_ids"]])
     yield Case(
         "vectors of natural sentences",
         {
-            "sentence_transformers": lambda: _job(encode("sentence_transformers"), sentences, batch_size=BATCH),
-            **{name: functools.partial(_later, encode, name, sentences) for name in WAYS},
-            "xlmr, sorted": lambda: Timed(functools.partial(_in_order, encode("xlmr"), sentences, by_length)),
+            "sentence_transformers": functools.partial(
+                job, encode, "sentence_transformers", sentences, batch_size=BATCH
+            ),
+            **{name: functools.partial(job, encode, name, sentences) for name in WAYS},
+            "xlmr, sorted": functools.partial(_in_order, encode, sentences, by_length),
         },
-        ("sentence_transformers", "xlmr"),
+        tuple(LIBRARIES),
         facts={"sentences": len(sentences), "batch": BATCH},
-        compare=_difference,
+        compare=difference,
         warmup=0,  # minutes a turn
     )
     count = 2 if options.tiny else 25
     queries, documents = passages(4, tokenizer, seed=1), passages(count, tokenizer, seed=2)
     pairs = [[query, document] for query in queries for document in documents]
-    predict = functools.partial(_method, options, "CrossEncoder", "predict", large(options, "SequenceClassification"))
+    reranker = functools.partial(shaped, name="reranker", head="SequenceClassification", num_labels=1, **LARGE)
+    predict = functools.partial(method, options, "CrossEncoder", "predict", reranker)
     yield Case(
         "4 queries, 25 passages each",
         {
-            "sentence_transformers": lambda: _job(predict("sentence_transformers"), pairs, batch_size=BATCH),
-            **{name: functools.partial(_later, predict, name, pairs) for name in WAYS},
+            "sentence_transformers": functools.partial(job, predict, "sentence_transformers", pairs, batch_size=BATCH),
+            **{name: functools.partial(job, predict, name, pairs) for name in WAYS},
         },
-        ("sentence_transformers", "xlmr"),
+        tuple(LIBRARIES),
         facts={"pairs": len(pairs)},
-        compare=_difference,
-        warmup=0,  # minutes a turn
+        compare=difference,
+        warmup=0,
     )
-    folder = large(options, "")
-    texts = of_lengths(folder, 4 if options.tiny else 64)
-    three = functools.partial(_method, options, "BGEM3FlagModel", "encode", folder)
-    all_three = {"return_dense": True, "return_sparse": True, "return_colbert_vecs": True}
-    dense = {**all_three, "return_sparse": False, "return_colbert_vecs": False}
-    yield Case(
-        "three kinds of vectors",
-        {
-            "FlagEmbedding": lambda: _job(three("FlagEmbedding"), texts, batch_size=8, **all_three),
-            **{name: functools.partial(_later, three, name, texts, **all_three) for name in WAYS},
-            "xlmr, dense alone": lambda: _job(three("xlmr"), texts, **dense),
-        },
-        ("FlagEmbedding", "xlmr"),
-        facts={"texts": len(texts)},
-        compare=_difference,
-        warmup=0,  # minutes a turn
-    )
+    for length in LENGTHS[:1] if options.tiny else LENGTHS:
+        yield Case(
+            f"texts of {length} tokens",
+            {name: functools.partial(_reader, options, name, length) for name in LIBRARIES},
+            tuple(LIBRARIES),
+            facts={"texts": TOKENS_A_TURN // length},
+            rounds=min(3, options.rounds),
+            warmup=0,
+        )
 
 
 # ---- The work
 
 
 @functools.cache
-def _method(options: Options, kind: str, method: str, folder: Path, name: str) -> Callable[..., Any]:
-    """A method of a published class, of a peer's or of ours."""
+def method(
+    options: Options, kind: str, called: str, folder: Callable[[Options], Path], name: str, **how: Any
+) -> Callable[..., Any]:
+    """A method of a published class, of a peer's or of ours, made of a folder, with arguments of its constructor."""
     if name in PEERS:
-        model = getattr(peers.peer(name, options), kind)(str(folder), **({"use_fp16": False} if kind[0] == "B" else {}))
+        model = getattr(peers.peer(name, options), kind)(str(folder(options)), **how)
     else:
         ours = importlib.import_module("xlmr_torch")
-        model = getattr(ours, kind)(str(folder))
-        if WAYS[name] is not None:
+        model = getattr(ours, kind)(str(folder(options)), **how)
+        if WAYS.get(name) is not None:
             ours.optimize_for_inference(model.model, **WAYS[name])
-    found: Callable[..., Any] = getattr(model, method)
+    found: Callable[..., Any] = getattr(model, called)
     return found
 
 
-def _later(made: Callable[[str], Any], name: str, inputs: list[Any], **how: Any) -> Timed:
-    return _job(made(name), inputs, **how)
-
-
-def _job(call: Callable[..., Any], inputs: list[Any], **how: Any) -> Timed:
+def job(made: Callable[[str], Callable[..., Any]], name: str, inputs: list[Any], **how: Any) -> Timed:
+    call = made(name)
     call(inputs[:2], **how)  # what is done once only
     return Timed(functools.partial(call, inputs, **how))
 
 
-def _in_order(call: Callable[..., Any], sentences: list[str], order: list[int]) -> Any:
+def _in_order(made: Callable[[str], Callable[..., Any]], sentences: list[str], order: NDArray[np.intp]) -> Timed:
     """Asked in another order, answered in the first."""
-    return call([sentences[index] for index in order])[np.argsort(order)]
+    call, inputs = made("xlmr"), [sentences[index] for index in order]
+    return Timed(lambda: call(inputs)[np.argsort(order)])
 
 
-def large(options: Options, head: str) -> Path:
-    """The folder of a model of bge-m3's shape with random weights: with one label, or with its two further heads."""
+def shaped(options: Options, name: str, head: str = "", num_labels: int | None = None, **sizes: int) -> Path:
+    """The folder of a model of a shape, random weights, that reads long texts; beside it the shared tokenizer."""
 
     def make(folder: Path) -> None:
         import torch
@@ -127,49 +127,52 @@ def large(options: Options, head: str) -> Path:
 
         source = checkpoint(options)
         torch.manual_seed(0)
-        sizes = {**(TINY if options.tiny else LARGE), "max_position_embeddings": 8194}
-        labels = {"num_labels": 1} if head else {}
-        config = importlib.import_module("xlmr_core").AutoConfig.from_pretrained(source, **sizes, **labels)
-        model = getattr(auto, f"AutoModelFor{head}" if head else "AutoModel").from_config(config)
-        model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(source, model_max_length=8192).save_pretrained(folder)
-        if not head:
-            rng = np.random.default_rng(0)
-            for name, content in extra_head_contents(
-                {f"{name}_linear": _linear(rng, rows, config.hidden_size) for name, rows in _rows(config)}
-            ).items():
-                Path(folder, name).write_bytes(content)
+        labels = {} if num_labels is None else {"num_labels": num_labels}
+        config = importlib.import_module("xlmr_core").AutoConfig.from_pretrained(
+            source, **(TINY if options.tiny else sizes), max_position_embeddings=POSITIONS, **labels
+        )
+        getattr(auto, f"AutoModelFor{head}" if head else "AutoModel").from_config(config).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(source, model_max_length=POSITIONS - 2).save_pretrained(folder)
 
-    return once(place_of(f"checkpoint-large-{head or 'three'}", options), make)
+    return once(place_of(f"checkpoint-{name}", options), make)
 
 
-def _rows(config: Any) -> tuple[tuple[str, int], ...]:
-    return ("sparse", 1), ("colbert", config.hidden_size)
+def text_of(tokenizer: Any, length: int) -> str:
+    """A text of about so many tokens, ``<s>`` and ``</s>`` counted."""
+    ids = tokenizer(" ".join(passages(64, tokenizer, seed=3)), add_special_tokens=False, verbose=False)["input_ids"]
+    return str(tokenizer.decode((ids * (1 + length // len(ids)))[: length - 2]))
 
 
-def _linear(rng: np.random.Generator, rows: int, columns: int) -> dict[str, Any]:
-    weight = rng.normal(0, 0.02, (rows, columns)).astype(np.float32)
-    arrays = {"weight": weight, "bias": np.zeros(rows, np.float32)}
-    return {name: as_lazy(RawTensor.from_numpy(array)) for name, array in arrays.items()}
+class Reading(Child):
+    """Tokens a second, the start not counted, and the most memory."""
+
+    def __call__(self) -> Numbers:
+        found = super().__call__()
+        return {"tokens a second": self.answer, "peak_mib": found["peak_mib"]}
 
 
-def of_lengths(folder: Path, count: int) -> list[str]:
-    """Texts of 64 to 512 tokens, as many of each length."""
+def _reader(options: Options, name: str, length: int) -> Reading:
+    if name in PEERS:
+        peers.peer(name, options)
+    folder = shaped(options, "long")
+    return Reading(f"from benchmarks import vectors; vectors.read({name!r}, {str(folder)!r}, {length}, {options.tiny})")
+
+
+def read(name: str, folder: str, length: int, tiny: bool) -> None:
+    """In the child."""
+    model = getattr(importlib.import_module(LIBRARIES[name]), "SentenceTransformer")(folder)  # noqa: B009
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    whole = " ".join(passages(64, tokenizer, seed=3))
-    ids = tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"]
-    ids = ids * (1 + 600 // len(ids))
-    lengths = np.linspace(62, 510, count).astype(int)
-    return [tokenizer.decode(ids[:length]) for length in np.random.default_rng(4).permutation(lengths)]
+    texts = [text_of(tokenizer, length)] * (TOKENS_A_TURN // length // (16 if tiny else 1))
+    tokens = sum(len(row) for row in tokenizer(texts)["input_ids"])
+    model.encode(texts[:1])
+    start = time.perf_counter()
+    model.encode(texts)
+    answer(tokens / (time.perf_counter() - start))
 
 
-def _difference(expected: Any, found: Any) -> Numbers:
-    """Of arrays, or of the dense vectors among several kinds."""
-    one, other = (
-        np.asarray(answer["dense_vecs"] if isinstance(answer, dict) else answer, np.float32)
-        for answer in (expected, found)
-    )
-    return {"error": float(np.abs(one - other).max())}
+def difference(expected: Any, found: Any) -> Numbers:
+    """Of arrays."""
+    return {"error": float(np.abs(np.asarray(expected, np.float32) - np.asarray(found, np.float32)).max())}
 
 
 if __name__ == "__main__":
