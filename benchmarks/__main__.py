@@ -19,8 +19,8 @@ from benchmarks.harness import write_json
 from benchmarks.machine import ROOT
 
 QUESTIONS = (
-    *("encoder", "training", "fill_mask", "tasks", "vectors", "bge_m3", "start_up", "tokenizing", "recompiles"),
-    *("int8_files", "conversion"),
+    *("encoder", "training", "fill_mask", "tasks", "vectors", "bge_m3", "long_texts", "start_up", "tokenizing"),
+    *("recompiles", "int8_files", "conversion"),
     *("flax_encoder", "flax_training", "flax_compiling", "flax_start_up"),
     *("keras_encoder", "keras_training", "keras_retraces", "keras_start_up"),
 )

@@ -3,8 +3,7 @@
 The same folders and calls for both, in batches as each library chooses them. 1 500 sentences of natural lengths at base
 size, ``SentenceTransformer.encode``, which sorts by length in both libraries; "sorted" is given the same sentences by
 length. 4 queries with 25 passages each at the shape of bge-reranker-v2-m3 (24 layers of 1024),
-``CrossEncoder.predict``. And what a process holds, and how many tokens it reads in a second, where texts are of 128 to
-8 192 tokens, at base size.
+``CrossEncoder.predict``.
 
 "compiled" and "bfloat16" are models after ``optimize_for_inference``. Errors: the largest difference of a number of the
 vectors, and of a score.
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import harness, peers
-from benchmarks.children import Child, answer
 from benchmarks.harness import PEERS, Case, Numbers, Options, Timed
 from benchmarks.models import checkpoint, once, place_of
 from benchmarks.tasks import passages
@@ -34,7 +31,6 @@ LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16
 TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 # Positions of bge-m3, of which two are none of a token.
 POSITIONS = 8194
-LENGTHS, TOKENS_A_TURN = (128, 512, 2048, 8192), 8192
 LIBRARIES = {"sentence_transformers": "sentence_transformers", "xlmr": "xlmr_torch"}
 # By contestant, how ours are made fast; None is the model as it was loaded.
 WAYS: dict[str, Any] = {"xlmr": None, "xlmr compiled": {}, "xlmr bfloat16": {"dtype": "bfloat16"}}
@@ -75,15 +71,6 @@ def cases(options: Options) -> Iterator[Case]:
         compare=difference,
         warmup=0,
     )
-    for length in LENGTHS[:1] if options.tiny else LENGTHS:
-        yield Case(
-            f"texts of {length} tokens",
-            {name: functools.partial(_reader, options, name, length) for name in LIBRARIES},
-            tuple(LIBRARIES),
-            facts={"texts": TOKENS_A_TURN // length},
-            rounds=min(3, options.rounds),
-            warmup=0,
-        )
 
 
 # ---- The work
@@ -141,33 +128,6 @@ def text_of(tokenizer: Any, length: int) -> str:
     """A text of about so many tokens, ``<s>`` and ``</s>`` counted."""
     ids = tokenizer(" ".join(passages(64, tokenizer, seed=3)), add_special_tokens=False, verbose=False)["input_ids"]
     return str(tokenizer.decode((ids * (1 + length // len(ids)))[: length - 2]))
-
-
-class Reading(Child):
-    """Tokens a second, the start not counted, and the most memory."""
-
-    def __call__(self) -> Numbers:
-        found = super().__call__()
-        return {"tokens a second": self.answer, "peak_mib": found["peak_mib"]}
-
-
-def _reader(options: Options, name: str, length: int) -> Reading:
-    if name in PEERS:
-        peers.peer(name, options)
-    folder = shaped(options, "long")
-    return Reading(f"from benchmarks import vectors; vectors.read({name!r}, {str(folder)!r}, {length}, {options.tiny})")
-
-
-def read(name: str, folder: str, length: int, tiny: bool) -> None:
-    """In the child."""
-    model = getattr(importlib.import_module(LIBRARIES[name]), "SentenceTransformer")(folder)  # noqa: B009
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    texts = [text_of(tokenizer, length)] * (TOKENS_A_TURN // length // (16 if tiny else 1))
-    tokens = sum(len(row) for row in tokenizer(texts)["input_ids"])
-    model.encode(texts[:1])
-    start = time.perf_counter()
-    model.encode(texts)
-    answer(tokens / (time.perf_counter() - start))
 
 
 def difference(expected: Any, found: Any) -> Numbers:

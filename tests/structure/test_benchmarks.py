@@ -282,7 +282,8 @@ OURS = {
         "training": (["xlmr"], "seconds"),
         "fill_mask": (["xlmr"], "seconds"),
         "tasks": (["xlmr", "xlmr, means"], "seconds"),
-        "vectors": (["xlmr", "xlmr, sorted", "xlmr, dense alone"], "seconds"),
+        "vectors": (["xlmr", "xlmr, sorted"], "seconds"),
+        "bge_m3": (["xlmr", "xlmr, dense alone"], "seconds"),
         "recompiles": (["xlmr compiled"], "later"),
         "int8_files": (["float32", "int8"], "mib"),
         "tokenizing": (["xlmr", "xlmr fast"], "seconds"),
@@ -299,6 +300,7 @@ OURS = {
     },
     "processes of their own": {
         "start_up": (["xlmr", "torch alone"], "peak_mib"),
+        "long_texts": (["xlmr"], "peak_mib"),
         "flax_start_up": (["xlmr flax, same file", "xlmr flax", "jax alone"], "peak_mib"),
         "keras_start_up": (["xlmr_tf, same file", "xlmr_tf", "tensorflow alone"], "peak_mib"),
         "conversion": (["copying", "to safetensors", "to flax"], "peak_mib"),
@@ -395,7 +397,8 @@ def all_names() -> Iterator[tuple[str, Case]]:
 def test_every_target_is_read_from_a_case_that_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     mini = models.MINI_VOCABULARY.parent
     for question in QUESTIONS:
-        monkeypatch.setattr(importlib.import_module(f"benchmarks.{question}"), "checkpoint", lambda options: mini)
+        module = importlib.import_module(f"benchmarks.{question}")
+        monkeypatch.setattr(module, "checkpoint", lambda options: mini, raising=False)
     reports: dict[str, Any] = defaultdict(lambda: {"cases": []})
     for question, found in all_names():
         numbers: Any = defaultdict(lambda: [2.0] * 3)
