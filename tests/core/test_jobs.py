@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -28,9 +29,12 @@ from xlmr_core.jobs.rows import READERS, columns_of, read_rows
 from xlmr_core.jobs.values import from_json, plain, to_json
 from xlmr_core.tasks import TASKS
 from xlmr_core.tasks.multiple_choice import MultipleChoice
-from xlmr_core.tasks.pipeline import Pipeline
+from xlmr_core.tasks.pipeline import TRUNCATED, Pipeline
 from xlmr_core.tasks.question_answering import QuestionAnswering
+from xlmr_core.tasks.rerank import Rerank
+from xlmr_core.tasks.sentence_embedding import SentenceEmbedding
 from xlmr_core.tasks.text_classification import TextClassification
+from xlmr_core.tasks.vectors import quantized
 
 ROOT = Path(__file__).resolve().parents[2]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX locks and signals")
@@ -101,6 +105,7 @@ def here(tmp_path, monkeypatch):
         (".csv", '\ufeffid,text\r\n1,"a, ""b""\nc"\r\n\r\n2,\r\n', {1: 'a, "b"\nc', 2: ""}),
         (".tsv", "text\tid\na, b\t1\n", {1: "a, b"}),
         (".jsonl", '{"text": "a\\tb"}\n\n{"id": 1, "text": "c"}\n"alone"\n', {1: "a\tb", 3: "c", 4: "alone"}),
+        (".csv", "\n\ntext,id\na,1\n", {1: "a"}),
         (".csv", "", {}),
         (".csv", "text\n", {}),
         (".jsonl", "", {}),
@@ -117,14 +122,27 @@ def test_rows_of_a_file(here, ending, content, expected):
         (".csv", b"text,id\na,1\nb\nc,1\n", (1, 3), "row 2: expected 2 cells, received 1 (line 3)"),
         (".csv", b"text,id\na,1\nb, b,2\nc,1\n", (1, 3), "row 2: expected 2 cells, received 3 (line 3)"),
         (".csv", b"text\na\n\xff\nb\n", (1, 3), "row 2: expected UTF-8, received other bytes (line 3)"),
-        (".csv", b'text\na\n"b"c\nd\n', (1, 3), "row 2: expected cells of csv, received others from line 3 on: "),
+        (
+            ".csv",
+            b'text\na\n"b"c\nd\n',
+            (1, 3),
+            "row 2: expected cells of csv in line 3, received a text behind a quotation mark that ends a cell",
+        ),
         (
             ".csv",
             b'text\na\n"b\nc\n',
-            (1,),
-            "row 2: expected cells of csv, received others from line 3 on: unexpected end of data",
+            (1, 3),
+            "row 2: expected cells of csv in line 3, received a quotation mark that does not end; mend the line",
         ),
-        (".jsonl", b'{"text": "a"}\n{"text": \n{"text": "b"}\n', (1, 3), "row 2: expected an object of JSON"),
+        (".csv", b'text\na\n"b\nc\n"d"\ne\n', (1, 3, 4, 5), "row 2: expected cells of csv in line 3"),
+        (".csv", b'text,id\n"a\nb",1\n"c\nd,2\ne,3\n', (1, 3, 4), "row 2: expected cells of csv in line 4"),
+        (".csv", b"text\na\nb\rc\nd\n", (1, 3), "row 2: expected cells of csv in line 3, received a carriage return"),
+        (
+            ".jsonl",
+            b'{"text": "a"}\n{"text": \n{"text": "b"}\n',
+            (1, 3),
+            "row 2: expected an object of JSON, received '{\"text\": ': Expecting value (character 10); mend the line",
+        ),
         (".jsonl", b'{"text": "a"}\n[1]\n', (1,), "row 2: expected an object of JSON, received '[1]'; mend the line"),
         (".jsonl", b'{"text": "a"}\n{"text": null}\n', (1,), "row 2: expected a text in the column 'text', received n"),
         (
@@ -144,7 +162,7 @@ def test_a_bad_row_is_one_row(here, ending, content, numbers, told):
     assert found[int(number)].startswith(text)
 
 
-QA, TC, MC = QuestionAnswering, TextClassification, MultipleChoice
+QA, TC, MC, RR = QuestionAnswering, TextClassification, MultipleChoice, Rerank
 CHOICES = {"prompt": "x", "choices": ["y", "z"]}
 
 
@@ -162,8 +180,12 @@ CHOICES = {"prompt": "x", "choices": ["y", "z"]}
             MC,
             "p,a,b\nx,y,z\n",
             {"column": ["p"], "named": {"choices": ["a", "b"]}},
-            {"prompt": "x", "choices": ["y", "z"]},
+            CHOICES,
         ),
+        (MC, "p,a,b\nx,y,z\n", {"column": ["p", "a", "b"]}, CHOICES),
+        (MC, 'prompt,choices\nx,"[""y"", ""z""]"\n', {}, CHOICES),
+        (RR, "query,passages\nx,y\n", {}, {"query": "x", "passages": ["y"]}),
+        (RR, "query,passages\nx,[1]\n", {}, {"query": "x", "passages": ["[1]"]}),
     ],
 )
 def test_columns_of_a_task(here, task, content, how, expected):
@@ -188,7 +210,13 @@ def test_columns_of_a_task(here, task, content, how, expected):
             {"column": ["text"]},
             "expected a column of 'texts', 'x', received 'text'; did you",
         ),
-        (TC, ".csv", "a,b,c\n", {"column": ["a", "b", "c"]}, "expected at most 2 columns (text, text_pair)"),
+        (
+            TC,
+            ".csv",
+            "a,b,c\n",
+            {"column": ["a", "b", "c"]},
+            "expected one column for each of text, text_pair, received b, c for text_pair; leave some out",
+        ),
         (TC, ".csv", "text,text\n", {}, "expected columns of different names, received text twice"),
         (
             TC,
@@ -262,6 +290,37 @@ def test_vectors_keep_their_bits_and_their_rows(here, of, expected):
     np.testing.assert_array_equal(found, expected)
 
 
+def test_ranges_of_numbers_come_from_all_vectors(texts):
+    asked = SentenceEmbedding.Options(precision="int8")
+    apart, at_the_end = SentenceEmbedding.put_off(asked)
+    assert apart == SentenceEmbedding.Options() and SentenceEmbedding.put_off(apart) == (apart, None)
+    how = {"at_the_end": at_the_end}
+    with pytest.raises(Interrupted):
+        start("in.txt", "out.npy", lambda *rows: interrupting(after=2)(pipeline=Vectors()), **how)
+    start("in.txt", "out.npy", lambda *rows: Vectors(), **how)
+    whole = [Vectors().of("a" * number) for number in range(1, 11) if number != 6]
+    expected = np.insert(quantized(np.stack(whole), "int8"), 5, 0, axis=0)
+    np.testing.assert_array_equal(np.load("out.npy"), expected)
+    with pytest.raises(JobError, match="expected an output that ends in .npy for answers that are made of all rows"):
+        start("in.txt", "out.jsonl", **how)
+
+
+def test_rows_of_vectors_that_are_no_lines_are_told(here):
+    Path("in.txt").write_text("a\n\nb\n")
+    said = []
+    start("in.txt", "out.npy", lambda *rows: Vectors(), said)
+    assert said == ["blank lines are left out: 2 rows of 3 lines"]
+
+
+def test_json_has_no_numbers_that_are_none(here):
+    Path("in.jsonl").write_text('{"text": "a", "x": NaN, "y": [Infinity, {"z": -Infinity}], "n": 1}\n')
+    for output in ("out.jsonl", "out.csv"):
+        start("in.jsonl", output, keep=["all"])
+    kept = {"x": None, "y": [None, {"z": None}], "n": 1}
+    assert lines("out.jsonl") == [{"row": 1, "text": "a", **kept, "answer": {"a": 1}}]
+    assert '"[null, {""z"": null}]"' in Path("out.csv").read_text()
+
+
 @pytest.mark.parametrize(
     ("of", "told"),
     [
@@ -289,7 +348,9 @@ def test_parquet_in_and_out(here):
     import pyarrow as arrow
 
     arrow.parquet.write_table(
-        arrow.table({"text": ["banana", None, "why?", "a"], "id": [1, 2, 3, 4], "more": [{"b": 1}, None, None, None]}),
+        arrow.table(
+            {"text": [b"banana", None, b"why?", b"a"], "id": [1, 2, 3, 4], "more": [{"b": 1}, None, None, None]}
+        ),
         "in.parquet",
     )
     outcome = start("in.parquet", "out.parquet", keep=["all"])
@@ -298,6 +359,9 @@ def test_parquet_in_and_out(here):
     assert table["row"] == [1, 2, 3, 4] and table["id"] == [1, 2, 3, 4] and table["a"] == [3, None, None, 1]
     assert table["more"] == ['{"b": 1}', None, None, None]
     assert table["error"][1] == "expected a text in the column 'text', received nothing; mend the row"
+    Path("in.txt").touch()
+    start("in.txt", "none.parquet")
+    assert [str(kind) for kind in parquet.read_schema("none.parquet").types] == ["int64", "bool", "string"]
 
 
 @pytest.mark.parametrize(
@@ -319,7 +383,7 @@ def test_parquet_in_and_out(here):
 def test_columns_of_parquet_take_any_value(here, monkeypatch, cells, type_, expected, together):
     parquet = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr(parquet_file, "WRITTEN_TOGETHER", together)
-    parquet_file.write(Path("x.parquet"), lambda: ({"cell": cell} for cell in cells), ["cell"])
+    parquet_file.write(Path("x.parquet"), lambda: ({"cell": cell} for cell in cells), ["cell"], {})
     table = parquet.read_table("x.parquet")
     assert str(table.schema.field("cell").type).startswith(type_)
     assert table.to_pydict()["cell"] == expected
@@ -386,8 +450,8 @@ def interrupting(after):
     class Interrupting:
         truncated = ()
 
-        def __init__(self, rows=0, examples=()):
-            self.answered, self.pipeline = 0, counting()
+        def __init__(self, rows=0, examples=(), pipeline=None):
+            self.answered, self.pipeline = 0, pipeline or counting()
 
         def __call__(self, texts):
             if self.answered == after:
@@ -575,30 +639,31 @@ from tests.core import test_jobs as t
 from tests.core.killed import killed_at
 t.TASKS[t.ROW.name] = t.ROW
 t.jobs.WINDOW = 4
-output, journal = Path(sys.argv[1]), Path(sys.argv[1] + ".xlmr-job")
-step = 1
-while killed_at(step, lambda: t.start("in.txt", output)):
-    before = output.read_bytes() if output.exists() else None
-    if before is None or journal.exists():
-        t.start("in.txt", output)
-    found = output.read_bytes()
-    assert before in (None, found), step
-    assert found.count(b"a" * 10) == 1 and found.count(b"row") in (1, 10), step
-    assert sorted(os.listdir()) == ["in.txt", output.name], (step, os.listdir())
-    output.unlink()
-    step += 1
-print(step)
+for name in sys.argv[1:]:
+    output, journal, step = Path(name), Path(name + ".xlmr-job"), 1
+    while killed_at(step, lambda: t.start("in.txt", output)):
+        before = output.read_bytes() if output.exists() else None
+        if before is None or journal.exists():
+            t.start("in.txt", output)
+        found = output.read_bytes()
+        assert before in (None, found), step
+        assert found.count(b"a" * 10) == 1 and found.count(b"row") in (1, 10), step
+        assert sorted(os.listdir()) == ["in.txt", name], (step, os.listdir())
+        output.unlink()
+        step += 1
+    os.rename(name, "../" + name)
+    print(step)
 """
 ENV = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
 
 
 @POSIX
-@pytest.mark.parametrize("output", ["out.jsonl", "out.csv"])
-def test_a_kill_at_any_step_neither_repeats_nor_loses_a_row(texts, output):
-    done = subprocess.run([sys.executable, "-c", KILLED, output], env=ENV, capture_output=True, text=True, timeout=120)
+def test_a_kill_at_any_step_neither_repeats_nor_loses_a_row(texts):
+    command = [sys.executable, "-c", KILLED, "out.jsonl", "out.csv"]
+    done = subprocess.run(command, env=ENV, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 15
-    assert lines(output) == ALL if output == "out.jsonl" else Path(output).read_text().count("\n") == 11
+    assert all(int(steps) > 15 for steps in done.stdout.split())
+    assert lines("../out.jsonl") == ALL and Path("../out.csv").read_text().count("\n") == 11
 
 
 SLOW = """
@@ -787,14 +852,50 @@ def test_a_model_that_was_trained_on_is_another(command, capsys, monkeypatch):
     assert lines("out.jsonl") == ALL
 
 
+def backend_of(monkeypatch, kind, **others):
+    backend = SimpleNamespace(pipeline=lambda task, **how: kind(), **others)
+    monkeypatch.setattr(run_command, "load_backend", lambda name: backend)
+
+
+def test_that_texts_are_cut_is_said_once(command, capsys, monkeypatch):
+    class Cutting(Vectors):
+        truncated = (1,)
+
+        def check_options(self):
+            pass
+
+        def __call__(self, texts):
+            logging.getLogger("xlmr_core.tasks").warning(TRUNCATED, "'aa'", " and 3 others")
+            return super().__call__(texts)
+
+    backend_of(monkeypatch, Cutting)
+    assert cli.main([*COUNT, "--input", "in.txt", "--output", "out.jsonl"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "xlmr: warning: 'aa': truncated, as longer than the model takes; --on-overflow says what happens to such texts",
+        f"xlmr: error: row 6: {QUESTION}",
+        "xlmr: 10 rows, 1 without an answer, 3 truncated, in out.jsonl",
+    ]
+
+
+def test_options_are_looked_at_before_the_model_is_compiled(command, capsys, monkeypatch):
+    class Refusing(Vectors):
+        model = None
+
+        def check_options(self):
+            raise InputError("expected labels, received none; pass some")
+
+    backend_of(monkeypatch, Refusing, optimize_for_inference=lambda model, **how: None)
+    assert cli.main([*COUNT, "--input", "in.txt", "--output", "out.jsonl", "--compile"]) == 2
+    assert capsys.readouterr().err == "xlmr: error: expected labels, received none; pass some\n"
+    assert os.listdir() == ["in.txt"]
+
+
 def test_ctrl_c_says_how_to_go_on(command, capsys, monkeypatch):
     class Stopped(interrupting(after=-1)):
         def __call__(self, texts):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(
-        run_command, "load_backend", lambda name: SimpleNamespace(pipeline=lambda task, **how: Stopped())
-    )
+    backend_of(monkeypatch, Stopped)
     assert cli.main([*COUNT, "--input", "in.txt", "--output", "out.jsonl"]) == 130
     assert capsys.readouterr().err == "xlmr: interrupted; the same command goes on\n"
 

@@ -16,10 +16,12 @@ from xlmr_core.jobs.results import RESULTS
 from xlmr_core.jobs.rows import READERS
 from xlmr_core.progress import ProgressBar
 from xlmr_core.tasks.pipeline import TRUNCATED
-from xlmr_core.tasks.task import Task
+from xlmr_core.tasks.task import AtTheEnd, Task
 from xlmr_core.wording import counted
 
 __all__ = ["add_arguments", "execute", "is_asked_for"]
+
+CUT = "%s: truncated, as longer than the model takes; --on-overflow says what happens to such texts"
 
 
 def add_arguments(parser: argparse.ArgumentParser, task: type[Task] | None) -> None:
@@ -83,6 +85,7 @@ def execute(
     settings: Mapping[str, Any],
     load: Callable[[], Any],
     optimizer: Callable[[], Callable[..., Any] | None],
+    at_the_end: AtTheEnd | None = None,
 ) -> int:
     """Run the job; 0 if all rows have an answer, 2 if one has none.
 
@@ -92,6 +95,7 @@ def execute(
         settings: what the answers depend on, by words for it.
         load: makes the pipeline.
         optimizer: gives the backend's function that compiles a model, if it has one.
+        at_the_end: makes of all answers together those that were asked for.
     """
     job = Job(
         input=Path(arguments.input),
@@ -104,15 +108,19 @@ def execute(
         restart=arguments.restart,
         force=arguments.force,
         wording=arguments.in_place,
+        at_the_end=at_the_end,
     )
 
     def tell(kind: str, text: str) -> None:
         say(kind, arguments.in_place(text))
 
-    def make(rows: int, examples: Any) -> Any:
-        pipeline = compiled(load, optimizer(), arguments.compile, rows, examples, tell)
+    def checked() -> Any:
+        pipeline = load()
         pipeline.check_options()
         return pipeline
+
+    def make(rows: int, examples: Any) -> Any:
+        return compiled(checked, optimizer(), arguments.compile, rows, examples, tell)
 
     logger, once = logging.getLogger("xlmr_core.tasks"), _Once()
     logger.addFilter(once)
@@ -120,7 +128,7 @@ def execute(
         with ProgressBar(arguments.progress, " rows") as bar:
             outcome = job.run(make, tell, lambda done, total, before: bar("answering", done, total, before))
     except KeyboardInterrupt:
-        say("", "interrupted; the same command goes on")
+        say("", f"interrupted; the same command{' without --restart' if arguments.restart else ''} goes on")
         raise
     finally:
         logger.removeFilter(once)
@@ -137,7 +145,7 @@ def _of_folder(model: Any) -> dict[str, str]:
 
 
 class _Once(logging.Filter):
-    """That texts were cut is said once; which they are stands in the output."""
+    """That texts were cut is said once, in the words of the command; how many they are is said at the end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,4 +155,6 @@ class _Once(logging.Filter):
         if record.msg != TRUNCATED:
             return True
         was_said, self._said = self._said, True
+        text = record.args[0] if isinstance(record.args, tuple) else ""
+        record.msg, record.args = CUT, (text,)
         return not was_said

@@ -24,7 +24,7 @@ from xlmr_core.placement import FLOAT_DTYPES
 from xlmr_core.progress import ProgressBar, stepping_aside
 from xlmr_core.tasks import ALIASES, TASKS, TaskRow, find_task
 from xlmr_core.tasks.options import WINDOW, TaskOptions
-from xlmr_core.tasks.pipeline import USUAL_TOKENS
+from xlmr_core.tasks.pipeline import USUAL_TOKENS, changed
 from xlmr_core.tasks.task import Task
 
 __all__ = ["DESCRIPTION", "SUMMARY", "USAGE", "add_arguments", "execute"]
@@ -123,17 +123,24 @@ def execute(arguments: argparse.Namespace) -> int:
     with quietly(name):
         if not is_job:
             return _answer_all(_pipeline(name, arguments), arguments)
-        task = find_task(arguments.task)
-        options = read_options(arguments, task.load().Options)
+        row = find_task(arguments.task)
+        task = row.load()
+        options = read_options(arguments, task.Options)
+        asked = changed(row.name, task.Options(), options)
+        put_off, at_the_end = task.put_off(asked)
+        for one in options:
+            if getattr(put_off, one) is not getattr(asked, one):
+                setattr(arguments, one, getattr(put_off, one))
         for one in BATCHES:  # which rows run together changes answers by rounding only
             options.pop(one)
         model, dtype = arguments.model, arguments.dtype or FLOAT_DTYPES[0]
         return job.execute(
             arguments,
-            task.load(),
-            {"task": task.name, "model": model, "backend": name, "dtype": dtype, **options},
+            task,
+            {"task": row.name, "model": model, "backend": name, "dtype": dtype, **options},
             load=lambda: _pipeline(name, arguments),
             optimizer=lambda: getattr(load_backend(name), BACKENDS[name].optimize, None),
+            at_the_end=at_the_end,
         )
 
 

@@ -15,10 +15,10 @@ from xlmr_core.bounded_files import opened
 from xlmr_core.errors import JobError, XLMRError
 from xlmr_core.jobs.answering import answer_each
 from xlmr_core.jobs.journal import Journal
-from xlmr_core.jobs.results import RESULTS, Result
+from xlmr_core.jobs.results import RESULTS, Result, Rows
 from xlmr_core.jobs.rows import READERS, Columns, Row, columns_of, read_rows
 from xlmr_core.jobs.values import from_json, to_json
-from xlmr_core.tasks.task import Task
+from xlmr_core.tasks.task import AtTheEnd, Task
 from xlmr_core.wording import counted, number
 
 __all__ = ["Job", "Outcome", "fingerprint_of_folder"]
@@ -66,6 +66,7 @@ class Job:
         restart: forget what an interrupted job has done.
         force: replace an output that is there.
         wording: how an error of a row is told.
+        at_the_end: makes of all answers together those that were asked for, of a file of vectors.
     """
 
     input: Path
@@ -78,6 +79,7 @@ class Job:
     restart: bool = False
     force: bool = False
     wording: Callable[[str], str] = str
+    at_the_end: AtTheEnd | None = None
 
     def run(self, make: Make, tell: Tell, progress: Progress = lambda done, total, before: None) -> Outcome:
         """Answer all rows that are not answered yet, and write the output.
@@ -94,6 +96,11 @@ class Job:
         """
         reader, result = _known(self.input, READERS, "input"), _known(self.output, RESULTS, "output")
         result.check()
+        if self.at_the_end is not None and not result.one_shape:
+            raise JobError(
+                "expected an output that ends in .npy for answers that are made of all rows together, as with "
+                f"precision='int8', received {str(self.output)!r}; give such a one, or leave the option out"
+            )
         self._check_places()
         with Journal(self.output.with_name(self.output.name + JOURNAL)) as journal, self._open() as file:
             self._check_output(journal)
@@ -114,6 +121,8 @@ class Job:
                     journal.add(done)
                     progress(journal.rows, total, before)
             self._write(journal, result)
+            if result.one_shape and journal.rows < journal.last:
+                tell("", f"blank lines are left out: {counted(journal.rows, 'row')} of {journal.last} lines")
             return Outcome(journal.rows, journal.failed, journal.truncated)
 
     # Before it begins
@@ -199,11 +208,17 @@ class Job:
 
     # When all rows are answered
 
+    def _all_answered(self, journal: Journal) -> Rows:
+        if self.at_the_end is None:
+            return journal.read
+        each = self.at_the_end(row["answer"] for row in journal.read() if "answer" in row)
+        return lambda: ({**row, "answer": each(row["answer"])} if "answer" in row else row for row in journal.read())
+
     def _write(self, journal: Journal, result: Result) -> None:
         """Make the output of the journal, and put it in its place."""
         part = self.output.with_name(self.output.name + PART)
         try:
-            result.write(part, journal.read)
+            result.write(part, self._all_answered(journal))
             settle(part)
             self._check_output(journal)
             journal.finish()
@@ -251,7 +266,8 @@ def _stamp(file: BinaryIO) -> tuple[int, int]:
 def _fingerprint(file: BinaryIO) -> dict[str, Any]:
     """What tells the content of a file from any other."""
     file.seek(0)
-    return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # as open() makes it, which is enough
+    return {"bytes": os.fstat(file.fileno()).st_size, "sha256": digest.hexdigest()}
 
 
 def fingerprint_of_folder(folder: Path) -> str:

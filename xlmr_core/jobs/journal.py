@@ -53,7 +53,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._handle = _locked(path)
+            self._handle, self._is_open = _locked(path), True
         except JobError:
             raise
         except OSError as error:
@@ -65,6 +65,12 @@ class Journal:
         except BaseException:
             os.close(self._handle)
             raise
+
+    def _forget(self) -> None:
+        self.job: Mapping[str, Any] | None = None
+        self.rows, self.failed, self.truncated, self.last = 0, 0, 0, 0
+        self.example: Any = None
+        self.done, self._end = False, 0
 
     def _read(self) -> None:
         self._forget()
@@ -92,12 +98,6 @@ class Journal:
                 if not BEGIN.startswith(file.read(len(BEGIN))):
                     raise JobError(f"expected the journal of a job in {self.path}, received another file; move it away")
         os.ftruncate(self._handle, self._end)
-
-    def _forget(self) -> None:
-        self.job: Mapping[str, Any] | None = None
-        self.rows, self.failed, self.truncated, self.last = 0, 0, 0, 0
-        self.example: Any = None
-        self.done, self._end = False, 0
 
     def _count(self, row: Mapping[str, Any]) -> None:
         self.rows += 1
@@ -158,7 +158,16 @@ class Journal:
 
     def remove(self) -> None:
         """Remove the file: the job is over."""
-        self.path.unlink(missing_ok=True)
+        try:
+            self.path.unlink(missing_ok=True)
+        except PermissionError:  # Windows removes no open file
+            self._close()
+            self.path.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._is_open:
+            os.close(self._handle)
+        self._is_open = False
 
     def __enter__(self) -> Journal:
         return self
@@ -169,7 +178,7 @@ class Journal:
         if not self.rows and not self.done:
             with contextlib.suppress(OSError):
                 self.remove()
-        os.close(self._handle)
+        self._close()
 
 
 def _locked(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -50,7 +51,16 @@ def read(file: BinaryIO) -> Iterator[Mapping[str, Any]]:
     opened = _opened(file)
     with refusing(JobError, "expected a file of Parquet, received a damaged one: {why}; check the file"):
         for batch in opened.iter_batches(READ_TOGETHER):
-            yield from batch.to_pylist()
+            for row in batch.to_pylist():
+                yield {name: _text(value) for name, value in row.items()}
+
+
+def _text(value: Any) -> Any:
+    """Texts are bytes in files of some writers."""
+    if isinstance(value, bytes):
+        with contextlib.suppress(UnicodeDecodeError):
+            return value.decode("utf-8")
+    return value
 
 
 def _opened(file: BinaryIO) -> Any:
@@ -61,7 +71,9 @@ def _opened(file: BinaryIO) -> Any:
         return parquet.ParquetFile(file)
 
 
-def write(path: Path, rows: Callable[[], Iterable[Mapping[str, Any]]], names: Sequence[str]) -> None:
+def write(
+    path: Path, rows: Callable[[], Iterable[Mapping[str, Any]]], names: Sequence[str], known: Mapping[str, str]
+) -> None:
     """Write a table.
 
     Numbers, texts and lists are columns of their own types. What no type fits, because it has names or because its rows
@@ -71,11 +83,12 @@ def write(path: Path, rows: Callable[[], Iterable[Mapping[str, Any]]], names: Se
         path: of the file.
         rows: gives them anew each time it is called.
         names: of the columns.
+        known: their types, where they do not come from what stands there.
     """
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
-    types = dict.fromkeys(names, arrow.null())
+    types = {name: arrow.type_for_alias(known.get(name, "null")) for name in names}
     for table in _chunks(rows()):
         for name in names:
             cells = [_cell(row.get(name)) for row in table]

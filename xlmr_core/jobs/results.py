@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from xlmr_core.jobs import parquet_file
 from xlmr_core.jobs.values import plain
 from xlmr_core.wording import seen_in_json
 
-__all__ = ["RESULTS", "Result"]
+__all__ = ["RESULTS", "Result", "Rows"]
 
 # A row that is done: its number as ``row``, ``given``, ``kept``, ``truncated``, and ``answer`` or ``error``.
 Done = Mapping[str, Any]
@@ -59,7 +60,23 @@ def _write_lines(path: Path, rows: Rows) -> None:
         for row in rows():
             line = {"row": row["row"], **row["given"], **row["kept"]}
             line |= {name: plain(row[name]) for name in ("truncated", "answer", "error") if name in row}
-            file.write(seen_in_json(json.dumps(line, ensure_ascii=False)) + "\n")
+            file.write(seen_in_json(_json(line)) + "\n")
+
+
+def _json(value: Any) -> str:
+    """A value in JSON, which has no numbers that are none: ``null`` stands in the place of NaN and infinity."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # A table
@@ -107,12 +124,12 @@ def _cell(value: Any) -> Any:
     value = plain(value)
     if isinstance(value, bool):
         return str(value).lower()
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+    return _json(value) if isinstance(value, list | dict) else value
 
 
 def _write_parquet(path: Path, rows: Rows) -> None:
     names, flat = _table(rows)
-    parquet_file.write(path, flat, names)
+    parquet_file.write(path, flat, names, {"row": "int64", "truncated": "bool"})
 
 
 # Vectors

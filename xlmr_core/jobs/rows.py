@@ -6,8 +6,10 @@ whole file (no such column, no UTF-8 in its header, another format) is refused.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -17,6 +19,7 @@ from xlmr_core.bounded_files import why
 from xlmr_core.errors import JobError, XLMRError
 from xlmr_core.jobs import parquet_file
 from xlmr_core.tasks.task import Task
+from xlmr_core.wording import counted
 
 __all__ = ["READERS", "Columns", "Reader", "Row", "columns_of", "read_rows"]
 
@@ -83,7 +86,10 @@ def _read_json_lines(file: BinaryIO) -> Iterator[tuple[int, Record]]:
         try:
             found = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield number, JobError(f"expected an object of JSON, received {line[:60]!r}: {why(error)}; mend the line")
+            wrong = (
+                f"{error.msg} (character {error.pos + 1})" if isinstance(error, json.JSONDecodeError) else why(error)
+            )
+            yield number, JobError(f"expected an object of JSON, received {line[:60]!r}: {wrong}; mend the line")
             continue
         if isinstance(found, dict | str):
             yield number, found
@@ -100,64 +106,97 @@ def _look_at_json_lines(file: BinaryIO) -> tuple[Sequence[str], int]:
     return list(names), count
 
 
-def _csv(file: BinaryIO, delimiter: str) -> tuple[list[str], Any]:
-    """The names in the first line, and what reads the others."""
+class _CsvLines(Iterator[str]):
+    """The lines of a file of csv. What is no UTF-8 becomes halves of characters, which are looked for in each row.
+
+    Attributes:
+        begin: the line in which the row begins that is read.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._again: deque[str] = deque()
+        self._taken: list[str] = []
+        self.begin = 1
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._file).decode("utf-8", "surrogateescape")
+        self._taken.append(line)
+        return line.removeprefix("\ufeff") if self.begin == len(self._taken) == 1 else line
+
+    def next_row(self, lines: int | None = None) -> None:
+        """Go on behind the row, or behind its first lines."""
+        lines = len(self._taken) if lines is None else lines
+        self._again.extendleft(reversed(self._taken[lines:]))
+        self._taken.clear()
+        self.begin += lines
+
+
+def _read_cells(file: BinaryIO, delimiter: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """Cells of rows, first the names of columns, and the line in which each begins.
+
+    A quotation mark that does not end would take all that follows it into a cell: only its own line is a bad row.
+    """
     csv.field_size_limit(MOST_CHARACTERS)
-    # What is no UTF-8 becomes halves of characters, which are looked for in each row.
-    lines = (raw.decode("utf-8", "surrogateescape") for raw in _without_mark(file))
+    lines = _CsvLines(file)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    try:
-        names = next(reader, [])
-    except csv.Error as error:
-        raise JobError(f"expected the names of columns in the first line, received another: {error}") from error
-    if not _is_utf8(names):
-        raise JobError("expected UTF-8, received other bytes in the first line; convert the file")
-    return names, reader
-
-
-def _look_at_csv(file: BinaryIO, delimiter: str) -> tuple[Sequence[str], int]:
-    names, _ = _csv(file, delimiter)
-    file.seek(0)
-    return names, sum(1 for _ in _read_csv(file, delimiter))
-
-
-def _read_csv(file: BinaryIO, delimiter: str) -> Iterator[tuple[int, Record]]:
-    """Rows are counted from below the first line, whatever lines they take."""
-    names, reader = _csv(file, delimiter)
-    number = 0
     while True:
-        begin = reader.line_num + 1
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            number += 1
-            yield (
-                number,
-                JobError(f"expected cells of csv, received others from line {begin} on: {error}; mend the row"),
-            )
+            yield lines.begin, error
+            lines.next_row(1)
             continue
-        if not cells:  # a blank line
-            continue
-        number += 1
-        if len(cells) != len(names):
+        if cells:  # blank lines are no rows
+            yield lines.begin, cells
+        lines.next_row()
+
+
+def _names_of_csv(rows: Iterator[tuple[int, list[str] | csv.Error]]) -> list[str]:
+    _, names = next(rows, (1, []))
+    if isinstance(names, csv.Error):
+        raise JobError(f"expected the names of columns in the first line, received {_wrong_in(names)}; mend it")
+    if not _is_utf8(names):
+        raise JobError("expected UTF-8, received other bytes in the first line; convert the file")
+    return names
+
+
+def _look_at_csv(file: BinaryIO, delimiter: str) -> tuple[Sequence[str], int]:
+    rows = _read_cells(file, delimiter)
+    return _names_of_csv(rows), sum(1 for _ in rows)
+
+
+def _read_csv(file: BinaryIO, delimiter: str) -> Iterator[tuple[int, Record]]:
+    """Rows are counted from below the first line, whatever lines they take."""
+    rows = _read_cells(file, delimiter)
+    names = _names_of_csv(rows)
+    for number, (line, cells) in enumerate(rows, 1):
+        if isinstance(cells, csv.Error):
+            yield number, JobError(f"expected cells of csv in line {line}, received {_wrong_in(cells)}; mend the line")
+        elif len(cells) != len(names):
             yield (
                 number,
                 JobError(
-                    f"expected {len(names)} cells, received {len(cells)} (line {begin}); mend the row, or "
+                    f"expected {counted(len(names), 'cell')}, received {len(cells)} (line {line}); mend the row, or "
                     "put quotation marks around a text with a comma or tab in it"
                 ),
             )
         elif not _is_utf8(cells):
-            yield number, JobError(f"expected UTF-8, received other bytes (line {begin}); convert the input")
+            yield number, JobError(f"expected UTF-8, received other bytes (line {line}); convert the input")
         else:
             yield number, dict(zip(names, cells, strict=True))
 
 
-def _without_mark(file: BinaryIO) -> Iterator[bytes]:
-    for number, raw in enumerate(file):
-        yield raw if number else raw.removeprefix(b"\xef\xbb\xbf")
+def _wrong_in(error: csv.Error) -> str:
+    said = str(error)
+    if "expected after" in said:
+        return "a text behind a quotation mark that ends a cell (those inside a cell are doubled)"
+    if said.startswith("new-line"):
+        return "a carriage return alone, which ends no line"
+    more = f", or a cell of more than {MOST_CHARACTERS} characters" if "limit" in said else ""
+    return f"a quotation mark that does not end{more}"
 
 
 def _is_utf8(cells: Sequence[str]) -> bool:
@@ -218,11 +257,16 @@ def columns_of(
             needs, with the names of those that it has.
     """
     own, there = task.columns or ("text",), list(names)
-    if len(column) > len(own):
-        takes = ", ".join(own)
-        raise JobError(f"expected at most {len(own)} columns ({takes}), received {', '.join(column)}; leave some out")
     asked: dict[str, Sequence[str]] = {name: [one] for name, one in zip(own, column, strict=False)}
+    if len(column) > len(own):
+        asked[own[-1]] = column[len(own) - 1 :]
     asked |= {name: several for name, several in (named or {}).items() if several}
+    for name, several in asked.items():
+        if len(several) > 1 and name not in task.list_columns:
+            raise JobError(
+                f"expected one column for each of {', '.join(own)}, received {', '.join(several)} for {name}; leave "
+                "some out"
+            )
     kept = list(there) if list(keep) == ["all"] else list(keep)
     wanted = [*(one for several in asked.values() for one in several), *kept]
     if not there and wanted:
@@ -289,6 +333,8 @@ def _row_of_cells(task: type[Task], number: int, record: Mapping[str, Any], colu
         value = [record.get(one) for one in source] if several else record.get(str(source))
         if value is None and name in columns.optional:
             continue
+        if name in task.list_columns and isinstance(value, str):
+            value = _list_in(value)
         wrong = [one for one in (value if isinstance(value, list) else [value]) if not isinstance(one, str)]
         given[name] = value
         if wrong:
@@ -298,3 +344,13 @@ def _row_of_cells(task: type[Task], number: int, record: Mapping[str, Any], colu
             return Row(number, given, kept, error)
     alone = not task.columns or (len(given) == 1 and task.columns[0] in given)
     return Row(number, given, kept, next(iter(given.values())) if alone else given)
+
+
+def _list_in(cell: str) -> list[Any]:
+    """The texts in a cell: a list in JSON, which is how csv has one, or else one text."""
+    if cell.startswith("["):
+        with contextlib.suppress(ValueError, RecursionError):
+            found = json.loads(cell)
+            if all(isinstance(text, str) for text in found):
+                return list(found)
+    return [cell]

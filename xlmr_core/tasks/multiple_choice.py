@@ -40,6 +40,7 @@ class MultipleChoice(Task):
     single = (dict,)
     together = True
     columns: ClassVar[Sequence[str]] = ("prompt", "choices")
+    list_columns: ClassVar[Sequence[str]] = ("choices",)
 
     def read(self, prompt: Any = None, choices: Any = None, **options: Any) -> tuple[Any, dict[str, Any]]:
         """A prompt and its choices, or lists of both."""

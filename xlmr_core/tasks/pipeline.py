@@ -138,16 +138,16 @@ class Pipeline:
                 return self._task.gather(answers, single, settled)
         self._task.one_by_one(settled)
         total = length_of(given)
-        answers = self._stream(one_by_one(given, self._task.from_line), settled, total)
-        return answers if total is None else Answers(answers, total)
+        stream = self._stream(one_by_one(given, self._task.from_line), settled, total)
+        return stream if total is None else Answers(stream, total)
 
     def check_options(self) -> None:
-        """Refuse options with which no input can be answered, before there is one.
+        """Refuse options with which no input of a stream can be answered, before there is one.
 
         Raises:
             InputError: for what is missing or makes no sense.
         """
-        self._task.prepare(self.options)
+        self._task.one_by_one(self._task.prepare(self.options))
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **arguments: Any) -> None:
         """Write the model, its tokenizer and what the task reads beside them: ``pipeline(task, save_directory)`` reads

@@ -58,6 +58,7 @@ class Rerank(Task):
     wanted = ("logits",)
     single = (dict,)
     columns: ClassVar[Sequence[str]] = KEYS
+    list_columns: ClassVar[Sequence[str]] = ("passages",)
 
     def read(self, *inputs: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
         """A query, or several, and passages; or a dictionary of both, or several of those."""
@@ -131,10 +132,11 @@ class Rerank(Task):
         function = options.function_to_apply or activation_of(self.config)
         scores = activation_called("identity" if function == "none" else function)(best.reshape(-1)).tolist()
         order = sorted(range(len(scores)), key=lambda index: -scores[index])[: options.top_k]
-        return [
-            {"index": index, "score": scores[index], **({"text": passages[index]} if options.return_documents else {})}
-            for index in order
-        ]
+        ranked: list[Ranked] = [{"index": index, "score": scores[index]} for index in order]
+        if options.return_documents:
+            for row in ranked:
+                row["text"] = passages[row["index"]]
+        return ranked
 
     def text(self, answer: list[Ranked]) -> str:
         """A score and a passage a line."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias, TypedDict
 
@@ -35,9 +35,9 @@ from xlmr_core.tasks.sentence_folder import (
     read_sentence_folder,
     sentence_folder_files,
 )
-from xlmr_core.tasks.task import Arrays, Item, Task, check_texts, shown
+from xlmr_core.tasks.task import Arrays, AtTheEnd, Item, Task, check_texts, shown
 from xlmr_core.tasks.texts import encode_texts, places_of, row_of
-from xlmr_core.tasks.vectors import PRECISIONS, cut, normalized, quantized
+from xlmr_core.tasks.vectors import PRECISIONS, cut, normalized, quantized, ranges_of
 
 __all__ = ["OUTPUTS", "SentenceEmbedding", "SentenceEmbeddingOptions", "Vectors", "pooling_weights"]
 
@@ -107,7 +107,7 @@ class _Kept:
 class SentenceEmbedding(Task):
     """The task; see the module."""
 
-    Options = SentenceEmbeddingOptions
+    Options: ClassVar[type[TaskOptions]] = SentenceEmbeddingOptions
     wanted = ("pooled",)
     fills: ClassVar[Mapping[str, int]] = {POOLING: 0}
 
@@ -181,12 +181,25 @@ class SentenceEmbedding(Task):
     def _poolings(self, options: SentenceEmbeddingOptions) -> tuple[str, ...]:
         return (options.pooling,) if options.pooling else self.folder.pooling or ("mean",)
 
+    @classmethod
+    def put_off(cls, options: SentenceEmbeddingOptions) -> tuple[SentenceEmbeddingOptions, AtTheEnd | None]:
+        """The ranges of all vectors' numbers are known when all are there."""
+        precision = options.precision
+        if precision not in ("int8", "uint8") or options.ranges is not None:
+            return options, None
+
+        def at_the_end(answers: Iterable[Array]) -> Callable[[Array], Array]:
+            ranges = ranges_of(answers, precision)
+            return lambda vector: quantized(vector, precision, ranges)
+
+        return replace(options, precision="float32"), at_the_end
+
     def one_by_one(self, options: SentenceEmbeddingOptions) -> None:
         """Vectors that are not there together have no ranges of numbers together."""
-        if options.precision in ("int8", "uint8") and options.ranges is None:
+        if self.put_off(options)[1] is not None:
             raise InputError(
                 f"precision={options.precision!r} needs the ranges of all vectors' numbers, received texts one by one; "
-                "pass a list, or ranges="
+                "pass a list, or ranges=, or write a .npy with `xlmr run --input --output`"
             )
 
     def outputs(self, options: SentenceEmbeddingOptions) -> Sequence[str]:

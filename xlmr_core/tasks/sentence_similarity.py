@@ -83,6 +83,11 @@ class SentenceSimilarity(SentenceEmbedding):
             **{own.name: getattr(options, own.name) for own in fields(SentenceSimilarityOptions)}, sides=tuple(sides)
         )
 
+    @classmethod
+    def put_off(cls, options: Any) -> tuple[Any, None]:
+        """Nothing needs all pairs."""
+        return options, None
+
     def one_by_one(self, options: Any) -> None:
         """Pairs may come one by one."""
 
@@ -99,9 +104,10 @@ class SentenceSimilarity(SentenceEmbedding):
         sides = [_sides(given, index) for index, given in enumerate(inputs)]
         encoded = []
         for place, own in enumerate(options.sides):
-            texts = [
-                side for pair in sides for side in ([pair[place]] if isinstance(pair[place], str) else pair[place])
-            ]
+            texts: list[str] = []
+            for pair in sides:
+                side = pair[place]
+                texts += [side] if isinstance(side, str) else side
             encoded.append(iter(SentenceEmbedding.encode(self, texts, own)))
         items = []
         for pair in sides:
@@ -124,7 +130,7 @@ class SentenceSimilarity(SentenceEmbedding):
         name = options.similarity or self.folder.similarity
         if name not in SIMILARITIES:
             raise InputError(f"similarity must be one of {', '.join(SIMILARITIES)}, received {name!r}")
-        scores_NM = similarity(*vectors, name)
+        scores_NM = similarity(vectors[0], vectors[1], name)
         scores_M = scores_NM[0] if single[0] else scores_NM
         scores = scores_M[..., 0] if single[1] else scores_M
         return float(scores) if all(single) else scores

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -24,10 +24,14 @@ from xlmr_core.tasks.options import TaskOptions
 if TYPE_CHECKING:
     from xlmr_core.tasks.runner import Runner
 
-__all__ = ["Arrays", "Item", "Task", "check_finite", "check_texts", "shown", "softmax", "top_places", "visible"]
+__all__ = [
+    *("Arrays", "AtTheEnd", "Item", "Task", "check_finite", "check_texts", "shown", "softmax", "top_places", "visible"),
+]
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 """Arrays by the name of the model's argument, or of the model's output."""
+AtTheEnd: TypeAlias = Callable[[Iterable[Any]], Callable[[Any], Any]]
+"""Looks at all answers, and gives what makes of each the one that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class Task(ABC):
     where a line is one text."""
     optional_columns: ClassVar[Sequence[str]] = ()
     """Those of them that a file need not have."""
+    list_columns: ClassVar[Sequence[str]] = ()
+    """Those of them that hold a list of texts."""
 
     def __init__(self, tokenizer: Any, config: Any) -> None:
         self.tokenizer = tokenizer
@@ -106,6 +112,13 @@ class Task(ABC):
     def prepare(self, options: Any) -> Any:
         """The options of a call, looked at once with this tokenizer and this config, before any input is read."""
         return options
+
+    @classmethod
+    def put_off(cls, options: Any) -> tuple[Any, AtTheEnd | None]:
+        """Options with which inputs may come one by one, and what makes of all answers together those that were asked
+        for, where it takes all of them.
+        """
+        return options, None
 
     def one_by_one(self, options: Any) -> None:  # noqa: B027
         """Refuse options that need all inputs of a call together, where they come one by one."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from xlmr_core.errors import InputError
 from xlmr_core.tasks.options import option
 from xlmr_core.tasks.task import Arrays, Item, Task, check_finite, softmax
+from xlmr_core.tasks.task import shown as shown_text
 from xlmr_core.tasks.texts import TokenizerOptions, encode_texts, tokenizer_arguments
 from xlmr_core.wording import shown
 
@@ -108,7 +109,8 @@ class TextClassification(Task):
             InputError: naming the first that is neither, or is too long.
         """
         texts = [_text_and_pair(given, index) for index, given in enumerate(inputs)]
-        where = [f"the text {text[:60]!r} (index {index})" for index, (text, _) in enumerate(texts)]
+        first = [text for text, _ in texts]
+        where = [shown_text(first, index) for index in range(len(texts))]
         return encode_texts(self, texts, tokenizer_arguments(options), options.on_overflow, where)
 
     def decode(self, item: Item, outputs: Sequence[Arrays], options: TextClassificationOptions) -> Any:

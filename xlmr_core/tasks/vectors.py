@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xlmr_core.errors import InputError
 
-__all__ = ["PRECISIONS", "SIMILARITIES", "cut", "normalized", "pairwise", "quantized", "similarity"]
+__all__ = ["PRECISIONS", "SIMILARITIES", "cut", "normalized", "pairwise", "quantized", "ranges_of", "similarity"]
 
 logger = logging.getLogger("xlmr_core.tasks")
 
@@ -64,15 +64,10 @@ def quantized(vectors: Vectors, precision: str, ranges: Any = None) -> Vectors:
         bits = np.packbits(vectors > 0, axis=-1)
         return bits if precision == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
     if ranges is None:
-        if 0 < len(vectors) < FEW:
-            logger.warning(
-                "%s: the ranges of numbers come from %d vectors, too few to say much; pass ranges, or more texts",
-                *(precision, len(vectors)),
-            )
         if not len(vectors):
             return vectors.astype(precision)
         assert vectors.ndim == 2, "one vector has no ranges"
-        ranges = np.stack([vectors.min(axis=0), vectors.max(axis=0)])
+        ranges = ranges_of([vectors], precision)
     ranges = np.asarray(ranges, np.float32)
     if ranges.shape != (2, vectors.shape[-1]):
         raise InputError(
@@ -85,6 +80,27 @@ def quantized(vectors: Vectors, precision: str, ranges: Any = None) -> Vectors:
     # Truncated as published; what lies outside the ranges stays at their ends in place of coming out at the other end.
     within: Vectors = np.clip(places + lowest, lowest, np.iinfo(precision).max).astype(precision)
     return within
+
+
+def ranges_of(parts: Iterable[Vectors], precision: str) -> Vectors:
+    """The least and the largest numbers (2, D) of vectors (D,) or (n, D), which are there part by part.
+
+    Args:
+        parts: one or several vectors each.
+        precision: what they are for.
+    """
+    ranges, count = np.zeros((2, 0), np.float32), 0
+    for part in parts:
+        rows = np.atleast_2d(part)
+        bounds = np.stack([rows.min(axis=0), rows.max(axis=0)])
+        ranges = bounds if not count else np.stack([np.minimum(ranges[0], bounds[0]), np.maximum(ranges[1], bounds[1])])
+        count += len(rows)
+    if 0 < count < FEW:
+        logger.warning(
+            "%s: the ranges of numbers come from %d vectors, too few to say much; pass ranges, or more texts",
+            *(precision, count),
+        )
+    return ranges
 
 
 def _cosine(a: Vectors, b: Vectors) -> Vectors:
