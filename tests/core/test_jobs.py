@@ -26,13 +26,14 @@ from xlmr_core.jobs.answering import answer_each
 from xlmr_core.jobs.compiling import COMPILED_FROM, compiled
 from xlmr_core.jobs.job import Job
 from xlmr_core.jobs.rows import READERS, columns_of, read_rows
-from xlmr_core.jobs.values import from_json, plain, to_json
+from xlmr_core.jobs.values import from_json, to_json
 from xlmr_core.tasks import TASKS
 from xlmr_core.tasks.multiple_choice import MultipleChoice
 from xlmr_core.tasks.pipeline import TRUNCATED, Pipeline
 from xlmr_core.tasks.question_answering import QuestionAnswering
 from xlmr_core.tasks.rerank import Rerank
 from xlmr_core.tasks.sentence_embedding import SentenceEmbedding
+from xlmr_core.tasks.task import plain
 from xlmr_core.tasks.text_classification import TextClassification
 from xlmr_core.tasks.vectors import quantized
 

@@ -18,14 +18,15 @@ from xlmr_core.jobs.journal import Journal
 from xlmr_core.jobs.results import RESULTS, Result, Rows
 from xlmr_core.jobs.rows import READERS, Columns, Row, columns_of, read_rows
 from xlmr_core.jobs.values import from_json, to_json
+from xlmr_core.tasks.options import WINDOW
 from xlmr_core.tasks.task import AtTheEnd, Task
 from xlmr_core.wording import counted, number
 
 __all__ = ["Job", "Outcome", "fingerprint_of_folder"]
 
-# Rows that are answered, and written down, together. They are sorted by length; more characters than these are not, as
-# a kill loses the work of a window.
-WINDOW, WINDOW_CHARACTERS = 512, 1 << 18
+# Characters that are answered, and written down, together at most, in at most ``WINDOW`` rows: a kill loses the work of
+# a window.
+WINDOW_CHARACTERS = 1 << 18
 # Bad rows that are told one by one; the file of answers has them all.
 MOST_TOLD = 20
 # Beside the output, while the job runs: its journal, and the output until it is complete.

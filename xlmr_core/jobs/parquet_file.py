@@ -13,7 +13,7 @@ import numpy as np
 
 from xlmr_core.bounded_files import refusing
 from xlmr_core.errors import JobError, MissingBackendError
-from xlmr_core.jobs.values import plain
+from xlmr_core.tasks.task import plain
 
 __all__ = ["look", "read", "require", "write"]
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from xlmr_core.errors import JobError
 from xlmr_core.jobs import parquet_file
-from xlmr_core.jobs.values import plain
+from xlmr_core.tasks.task import plain
 from xlmr_core.wording import seen_in_json
 
 __all__ = ["RESULTS", "Result", "Rows"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["from_json", "plain", "to_json"]
+__all__ = ["from_json", "to_json"]
 
 # The keys of an array in JSON.
 ARRAY, DTYPE, SHAPE = "__array__", "dtype", "shape"
@@ -46,12 +46,3 @@ def _array(found: dict[str, Any]) -> Any:
         return np.frombuffer(base64.b64decode(found[ARRAY]), found[DTYPE]).reshape(found[SHAPE])
     except (ValueError, TypeError):  # a user's own object that looks like one
         return found
-
-
-def plain(value: Any) -> Any:
-    """A value with lists in the place of arrays."""
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, dict):
-        return {name: plain(part) for name, part in value.items()}
-    return [plain(part) for part in value] if isinstance(value, list | tuple) else value

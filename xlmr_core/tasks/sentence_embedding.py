@@ -35,7 +35,7 @@ from xlmr_core.tasks.sentence_folder import (
     read_sentence_folder,
     sentence_folder_files,
 )
-from xlmr_core.tasks.task import Arrays, AtTheEnd, Item, Task, check_texts, shown
+from xlmr_core.tasks.task import Arrays, AtTheEnd, Item, Task, check_texts, plain, shown
 from xlmr_core.tasks.texts import encode_texts, places_of, row_of
 from xlmr_core.tasks.vectors import PRECISIONS, cut, normalized, quantized, ranges_of
 
@@ -381,9 +381,7 @@ class SentenceEmbedding(Task):
 
     def plain(self, answer: Any) -> Any:
         """Lists of numbers."""
-        if isinstance(answer, dict):
-            return {name: self.plain(value) for name, value in answer.items()}
-        return answer.tolist() if isinstance(answer, np.ndarray) else answer
+        return plain(answer)
 
     def text(self, answer: Any) -> str:
         """The first numbers of each vector, and the heaviest pieces."""

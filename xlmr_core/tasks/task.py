@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from xlmr_core.tasks.runner import Runner
 
 __all__ = [
-    *("Arrays", "AtTheEnd", "Item", "Task", "check_finite", "check_texts", "shown", "softmax", "top_places", "visible"),
+    *("Arrays", "AtTheEnd", "Item", "Task", "check_finite", "check_texts", "plain", "shown", "softmax", "top_places"),
+    "visible",
 ]
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
@@ -237,6 +238,15 @@ def read_object(line: str, keys: Sequence[str]) -> dict[str, Any]:
     if unknown:
         raise InputError(f"expected the keys {', '.join(keys)}, received {', '.join(unknown)}; leave the others out")
     return dict(found)
+
+
+def plain(value: Any) -> Any:
+    """A value with lists in the place of arrays."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    return [plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def check_finite(logits: NDArray[np.floating[Any]]) -> None:
