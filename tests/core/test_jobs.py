@@ -320,6 +320,9 @@ def test_json_has_no_numbers_that_are_none(here):
     kept = {"x": None, "y": [None, {"z": None}], "n": 1}
     assert lines("out.jsonl") == [{"row": 1, "text": "a", **kept, "answer": {"a": 1}}]
     assert '"[null, {""z"": null}]"' in Path("out.csv").read_text()
+    parquet = pytest.importorskip("pyarrow.parquet")
+    start("in.jsonl", "out.parquet", keep=["all"])
+    assert parquet.read_table("out.parquet")["y"].to_pylist() == ['[null, {"z": null}]']
 
 
 @pytest.mark.parametrize(
@@ -913,6 +916,7 @@ def test_ctrl_c_says_how_to_go_on(command, capsys, monkeypatch):
         ),
         (("--restart", "x"), "--restart is for jobs over files, received no --input; give --input and --output"),
         (("--column", "a", "x"), "--column is for jobs over files"),
+        (("--no-compile", "x"), "--no-compile is for jobs over files"),
         (("--input", "in.csv", "--output", "o.csv"), "say which it is: pass --column"),
         (("--input", "in.txt", "--output", "o.csv", "--compile"), "leave --compile out"),
         (("in.csv",), "xlmr run ... --input in.csv --output answers.jsonl"),

@@ -63,7 +63,8 @@ def is_asked_for(arguments: argparse.Namespace) -> bool:
         UsageError: for half of one, or one that is given texts too.
     """
     if not (arguments.input or arguments.output):
-        said = [name for name in ("column", "keep", "compile", "restart", "force") if getattr(arguments, name)]
+        said = [name for name in ("column", "keep", "restart", "force") if getattr(arguments, name)]
+        said += {None: [], True: ["compile"], False: ["no-compile"]}[arguments.compile]
         if said:
             raise UsageError(f"--{said[0]} is for jobs over files, received no --input; give --input and --output")
         return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from xlmr_core.bounded_files import refusing
 from xlmr_core.errors import JobError, MissingBackendError
+from xlmr_core.jobs.values import shown_in_json
 from xlmr_core.tasks.task import plain
 
 __all__ = ["look", "read", "require", "write"]
@@ -129,7 +129,7 @@ def _cell(value: Any, kind: Any = None) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, dict) or (str(kind) == "string" and value is not None):
-        return _cell(json.dumps(plain(value), ensure_ascii=False))
+        return _cell(shown_in_json(plain(value)))
     if isinstance(value, int) and str(kind) == "double":
         return float(value)
     if isinstance(value, np.ndarray) and value.ndim != 1:

@@ -6,8 +6,6 @@ A file of lines holds answers as they are; a table a row for each part of an ans
 from __future__ import annotations
 
 import csv
-import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 
 from xlmr_core.errors import JobError
 from xlmr_core.jobs import parquet_file
+from xlmr_core.jobs.values import shown_in_json
 from xlmr_core.tasks.task import plain
 from xlmr_core.wording import seen_in_json
 
@@ -60,23 +59,7 @@ def _write_lines(path: Path, rows: Rows) -> None:
         for row in rows():
             line = {"row": row["row"], **row["given"], **row["kept"]}
             line |= {name: plain(row[name]) for name in ("truncated", "answer", "error") if name in row}
-            file.write(seen_in_json(_json(line)) + "\n")
-
-
-def _json(value: Any) -> str:
-    """A value in JSON, which has no numbers that are none: ``null`` stands in the place of NaN and infinity."""
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        return json.dumps(_finite(value), ensure_ascii=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+            file.write(seen_in_json(shown_in_json(line)) + "\n")
 
 
 # A table
@@ -124,7 +107,7 @@ def _cell(value: Any) -> Any:
     value = plain(value)
     if isinstance(value, bool):
         return str(value).lower()
-    return _json(value) if isinstance(value, list | dict) else value
+    return shown_in_json(value) if isinstance(value, list | dict) else value
 
 
 def _write_parquet(path: Path, rows: Rows) -> None:

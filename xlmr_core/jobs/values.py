@@ -1,14 +1,15 @@
-"""Answers as JSON and back: arrays of any framework keep their bits."""
+"""Answers as JSON: for ourselves and back, arrays of any framework keep their bits; and for readers."""
 
 from __future__ import annotations
 
 import base64
 import json
+import math
 from typing import Any
 
 import numpy as np
 
-__all__ = ["from_json", "to_json"]
+__all__ = ["from_json", "shown_in_json", "to_json"]
 
 # The keys of an array in JSON.
 ARRAY, DTYPE, SHAPE = "__array__", "dtype", "shape"
@@ -46,3 +47,19 @@ def _array(found: dict[str, Any]) -> Any:
         return np.frombuffer(base64.b64decode(found[ARRAY]), found[DTYPE]).reshape(found[SHAPE])
     except (ValueError, TypeError):  # a user's own object that looks like one
         return found
+
+
+def shown_in_json(value: Any) -> str:
+    """A value in JSON, which has no numbers that are none: ``null`` stands in the place of NaN and infinity."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
