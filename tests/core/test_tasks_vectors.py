@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from safetensors.numpy import save_file
 from xlmr_core.checkpoints.extra_heads import EXTRA_HEAD_FILES, extra_head_contents, read_extra_heads
 from xlmr_core.conversion import convert
 from xlmr_core.errors import CheckpointError, InputError
+from xlmr_core.tasks.activations import ACTIVATIONS, activation_called
 from xlmr_core.tasks.sentence_embedding import pooling_weights
 from xlmr_core.tasks.sentence_folder import POOLINGS, Dense, Normalize, read_sentence_folder
 from xlmr_core.tasks.vectors import SIMILARITIES, cut, normalized, pairwise, quantized, similarity
@@ -25,7 +27,7 @@ VECTORS = RANDOM.normal(size=(120, 12)).astype(np.float32)
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("cls", [1, 0, 0, 0]),
+        ("cls", [0, 1, 0, 0]),  # behind a prompt that does not count
         ("max", [0, 1, 1, 0]),
         ("mean", [0, 1 / 2, 1 / 2, 0]),
         ("mean_sqrt_len_tokens", [0, 2**-0.5, 2**-0.5, 0]),
@@ -49,8 +51,8 @@ def test_bits_are_those_of_the_published_formulas():
         found = quantized(VECTORS, precision)
         assert found.dtype == precision
         # Where a number is nearly whole, one more rounding makes another number of it.
-        assert np.abs(found - np.trunc(expected + low)).max() <= 1
-        assert np.mean(found == np.trunc(expected + low)) > 0.99
+        assert np.abs(found - (np.floor(expected) + low)).max() <= 1
+        assert np.mean(found == np.floor(expected) + low) > 0.99
     assert np.array_equal(quantized(VECTORS, "ubinary"), np.packbits(VECTORS > 0, axis=-1))
     assert np.array_equal(quantized(VECTORS, "binary").astype(int), np.packbits(VECTORS > 0, axis=-1).astype(int) - 128)
     outside = quantized(VECTORS * 3, "int8", np.stack([least, largest]))
@@ -58,6 +60,32 @@ def test_bits_are_those_of_the_published_formulas():
     same = np.ones((3, 4), np.float32)
     assert np.array_equal(quantized(same, "uint8"), np.zeros((3, 4)))
     assert quantized(VECTORS[:0], "int8").shape == (0, 12)
+    with pytest.raises(InputError, match="received one; pass ranges"):
+        quantized(VECTORS[:1], "int8")
+
+
+def test_activations():
+    numbers = [-40.0, -1.5, 0.0, 0.3, 40.0]
+    by_hand = {
+        "identity": lambda x: x,
+        "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
+        "softmax": lambda x: math.exp(x) / sum(map(math.exp, numbers)),
+        "tanh": math.tanh,
+        "relu": lambda x: max(x, 0.0),
+        "logsigmoid": lambda x: -math.log1p(math.exp(-x)),
+        "gelu": lambda x: x * math.erfc(-x / math.sqrt(2)) / 2,
+        "silu": lambda x: x / (1 + math.exp(-x)),
+        "softplus": lambda x: math.log1p(math.exp(x)),
+    }
+    assert set(by_hand) == set(ACTIVATIONS)
+    for name, function in by_hand.items():
+        found = activation_called(f"torch.nn.{name}")(np.array(numbers, np.float32))
+        np.testing.assert_allclose(found, [function(x) for x in numbers], rtol=1e-6, err_msg=name)
+    Softmax = type("Softmax", (), {"dim": 0})
+    with pytest.raises(InputError, match="Softmax is served with dim=-1, received 0"):
+        activation_called(Softmax())
+    with pytest.raises(InputError, match="takes a NumPy array, .* has no attribute 'sigmoid'"):
+        activation_called(lambda tensor: tensor.sigmoid())(VECTORS)
 
 
 def test_similarities():
@@ -103,11 +131,12 @@ OLD, NEW = "sentence_transformers.models", "sentence_transformers.sentence_trans
     ("config", "expected"),
     [
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, ("cls",)),
-        ({"word_embedding_dimension": 16}, ("mean",)),  # as published, the mean unless it is left out
+        ({"pooling_mode_cls_token": True}, ("cls",)),
+        ({"word_embedding_dimension": 16}, ("mean",)),  # as published, where none is named
         ({"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True}, ("max", "mean")),
         ({"pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": False}, ("lasttoken",)),
         ({"pooling_mode": "weightedmean"}, ("weightedmean",)),
-        ({"pooling_mode": ["mean", "cls"]}, ("cls", "mean")),
+        ({"pooling_mode": ["mean", "cls"]}, ("mean", "cls")),
     ],
 )
 def test_poolings_of_every_version(config, expected, tmp_path):
@@ -128,12 +157,18 @@ def test_a_folder_with_everything(tmp_path):
         tmp_path,
         modules,
         sentence_bert_config={"max_seq_length": 30, "do_lower_case": True},
-        config_sentence_transformers={"prompts": {"q": "q: "}, "default_prompt_name": "q", "similarity_fn_name": "dot"},
+        config_sentence_transformers={
+            "prompts": {"q": "q: "},
+            "default_prompt_name": "q",
+            "similarity_fn_name": "dot",
+            "activation_fn": "torch.nn.modules.activation.Tanh",
+        },
     )
     save_file({"linear.weight": weight, "linear.bias": np.ones(3, np.float32)}, made / "2_Dense" / "model.safetensors")
     found = read_sentence_folder(made)
     assert (found.max_seq_length, found.lower_case, found.prompts) == (30, True, {"q": "q: "})
     assert (found.default_prompt_name, found.similarity, found.include_prompt) == ("q", "dot", False)
+    assert found.activation == "torch.nn.modules.activation.Tanh"
     dense, normalize = found.layers
     assert isinstance(dense, Dense) and isinstance(normalize, Normalize)
     vector = RANDOM.normal(size=16).astype(np.float32)

@@ -50,6 +50,7 @@ def test_the_task_gives_arrays_whatever_runs_together(fixtures):
         assert_close(embed(TEXTS, **options), vectors.tolist())
         assert_close(list(embed(iter(TEXTS), **options)), vectors.tolist())
     assert embed(TEXTS[0]).shape == (16,) and embed([]).shape == (0, 16)
+    assert_close(embed(np.array(TEXTS)), vectors.tolist())
 
 
 def test_dimensions_prompts_and_bits(fixtures, caplog):
@@ -176,6 +177,83 @@ def test_activations_are_names_functions_and_modules(fixtures):
         model.predict([["a", "b"], "b"])
     several = CrossEncoder(fixtures / "zero_shot_entail1")
     assert several.predict(pairs, apply_softmax=True).shape == (12, 3)
+
+
+def test_published_places_and_results_of_the_ranker(fixtures, tmp_path):
+    model = CrossEncoder(fixtures / "cross_encoder", prompts={"find": "find: "})
+    pairs = [["a", text] for text in TEXTS]
+    prompted = model.predict([[f"find: {first}", second] for first, second in pairs], activation_fn="identity")
+    found = model.predict(pairs, "find", None, 4, False, torch.nn.Identity(), False, True, True, "cpu")
+    assert isinstance(found, torch.Tensor)
+    assert_close(found, prompted.tolist())
+    assert_close(model.predict(pairs, prompt="find: ", activation_fn="identity"), prompted.tolist())
+    ranked = model.rank("a", iter(TEXTS), 3, True, "find", None, 4, False, torch.nn.Identity(), "cpu")
+    assert_close([row["score"] for row in ranked], sorted(prompted.tolist(), reverse=True)[:3])
+    assert json.loads(json.dumps(ranked)) == ranked
+    rows = model.predict(pairs, convert_to_numpy=False, num_workers=0)
+    assert [row.shape for row in rows] == [()] * 12 and all(isinstance(row, torch.Tensor) for row in rows)
+    with pytest.raises(InputError, match="prompt_name must be one of 'find', received 32"):
+        model.predict(pairs, 32)
+    for wrong in (3, None, {"a": "b"}, [3], [None], [[]], ["a", None]):
+        with pytest.raises(InputError, match="expected (a pair|pairs) of texts"):
+            model.predict(wrong, prompt="find: ")
+    model.max_seq_length = 9
+    assert model.max_length == 9
+    assert_close(
+        model.predict([["a", LONG]]), CrossEncoder(fixtures / "cross_encoder", max_length=9).predict([["a", LONG]])
+    )
+    model.save(tmp_path)
+    settings = {
+        "activation_fn": "torch.nn.modules.linear.Identity",
+        "prompts": {"p": "find: "},
+        "default_prompt_name": "p",
+    }
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    again = CrossEncoder(tmp_path, processor_kwargs={"model_max_length": 64}, config_kwargs={})
+    assert_close(again.predict(pairs), prompted.tolist())
+    raw = CrossEncoder(fixtures / "cross_encoder").predict(pairs[:1], activation_fn="identity")
+    assert_close(pipeline("rerank", tmp_path)("a", TEXTS[:1])[0]["score"], float(raw[0]))
+
+
+def test_published_places_and_results_of_the_encoder(fixtures):
+    model = SentenceTransformer(
+        fixtures / "st_mean", prompts={"other": "o: "}, processor_kwargs={"model_max_length": 9}
+    )
+    assert model.prompts == {"query": "query: ", "document": "", "passage": "passage: ", "other": "o: "}
+    assert model.max_seq_length == 9 and model.tokenize(["a"])["input_ids"].dtype == torch.int64
+    query = model.encode_query(TEXTS, None, None, 4, False, "sentence_embedding", None, True, True, "cpu:0")
+    assert_close(query, model.encode(TEXTS, prompt="query: ", truncate_dim=99, task="query").tolist())
+    with model.truncate_embeddings(4):
+        assert model.encode_document(TEXTS, precision="float32").shape == (12, 4)
+    assert model.encode([], convert_to_numpy=False) == model.encode([], output_value="token_embeddings") == []
+    model.similarity_fn_name = type("Member", (), {"value": "dot"})()
+    assert model.similarity_pairwise(query[0], query[0]).shape == () and model.similarity_fn_name == "dot"
+    for wrong in ({"text": "a"}, None, 3):
+        with pytest.raises(InputError, match="expected a text, or several, received"):
+            model.encode(wrong)
+    with pytest.raises(InputError, match="received one; pass ranges"):
+        model.encode("a", precision="int8")
+
+
+def test_published_places_and_results_of_bge_m3(fixtures):
+    said = {"query_instruction_for_retrieval": "q", "query_instruction_format": "{}\\n{}"}
+    said |= {"passage_instruction_for_retrieval": "p: ", "passage_max_length": 8, "truncate_dim": 5}
+    model, plain = BGEM3FlagModel(fixtures / "bge_m3", **said), BGEM3FlagModel(fixtures / "bge_m3")
+    whole = plain.encode([f"q\n{text}" for text in TEXTS])
+    found = model.encode_queries(TEXTS, 4, 64, True, False, True)
+    assert found["lexical_weights"] is None
+    assert_close(found["dense_vecs"], normalized(whole["dense_vecs"][:, :5]).tolist())
+    assert_close(found["colbert_vecs"][1], normalized(whole["colbert_vecs"][1][:, :5]).tolist())
+    passages = plain.encode(TEXTS, max_length=8, instruction="p: ")["lexical_weights"]
+    assert model.encode_corpus(TEXTS)["lexical_weights"] == passages
+    assert plain.convert_id_to_token(passages[:1]) == plain.convert_id_to_token(passages[0])
+    assert plain.compute_score([]) == []
+    for wrong in (3, None, {"a": "b"}, [3], [None], [[]], ["a", None]):
+        with pytest.raises(InputError, match="expected (a pair|pairs) of texts"):
+            plain.compute_score(wrong)
+    pairs = [[TEXTS[0], LONG]]
+    short = BGEM3FlagModel(fixtures / "bge_m3", passage_max_length=8)
+    assert short.compute_score(pairs) == plain.compute_score(pairs, max_passage_length=8) != plain.compute_score(pairs)
 
 
 def test_bge_m3_through_the_task_and_through_files(fixtures, tmp_path):

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlmr_core.errors import InputError
-from xlmr_core.tasks.thin import Thin, as_array, refuse
+from xlmr_core.tasks.task import check_texts
+from xlmr_core.tasks.thin import Thin, as_array, refuse, several
+from xlmr_core.tasks.vectors import normalized
 
 __all__ = ["BGEM3FlagModel"]
 
@@ -28,6 +30,7 @@ PADDED = 256
 _NOT_SERVED = {
     "colbert_dim": "the projection beside the weights says how many numbers a vector has",
     "pooling_method": "bge-m3 takes the first token",
+    "convert_to_numpy": "leave it out: vectors are arrays",
 }
 
 
@@ -38,9 +41,10 @@ class BGEM3FlagModel(Thin):
         model_name_or_path: a folder or a name on the hub, with ``sparse_linear`` and ``colbert_linear`` beside the
             weights.
         normalize_embeddings: whether vectors have length one.
-        use_fp16: half precision on a GPU; on the CPU float32.
+        use_fp16, use_bf16: half precision on a GPU, bfloat16 before float16; on the CPU float32.
         query_instruction_for_retrieval, query_instruction_format: what stands before the texts of
             :meth:`encode_queries`, and how.
+        passage_instruction_for_retrieval, passage_instruction_format: the same of :meth:`encode_corpus`.
         devices: where to run: one device.
         pooling_method, colbert_dim: must be left as they are.
         trust_remote_code: of the published signature.
@@ -48,6 +52,8 @@ class BGEM3FlagModel(Thin):
         batch_size: texts that run together, those of similar length; by default as many as make 4096 tokens.
         query_max_length, passage_max_length: tokens of a text at most, where a call says nothing.
         return_dense, return_sparse, return_colbert_vecs: what :meth:`encode` gives where a call says nothing.
+        truncate_dim: numbers of a vector, dense or of a token, at most.
+        convert_to_numpy: must be left as it is.
         device: the older name of ``devices``.
         revision, token: of a name on the hub.
     """
@@ -57,6 +63,7 @@ class BGEM3FlagModel(Thin):
         model_name_or_path: str | os.PathLike[str],
         normalize_embeddings: bool = True,
         use_fp16: bool = True,
+        use_bf16: bool = False,
         query_instruction_for_retrieval: str | None = None,
         query_instruction_format: str = "{}{}",
         devices: Any = None,
@@ -70,7 +77,11 @@ class BGEM3FlagModel(Thin):
         return_dense: bool = True,
         return_sparse: bool = True,
         return_colbert_vecs: bool = True,
+        truncate_dim: int | None = None,
         *,
+        passage_instruction_for_retrieval: str | None = None,
+        passage_instruction_format: str = "{}{}",
+        convert_to_numpy: bool = True,
         device: Any = None,
         revision: str | None = None,
         token: str | bool | None = None,
@@ -79,6 +90,7 @@ class BGEM3FlagModel(Thin):
             _NOT_SERVED,
             colbert_dim=None if colbert_dim == -1 else colbert_dim,
             pooling_method=None if pooling_method == "cls" else pooling_method,
+            convert_to_numpy=None if convert_to_numpy else "no arrays",
         )
         devices = device if devices is None else devices
         if isinstance(devices, list | tuple):
@@ -86,6 +98,7 @@ class BGEM3FlagModel(Thin):
                 raise InputError(f"expected one device, received {len(devices)}; run a process for each")
             devices = devices[0]
         on_cpu = devices is None or str(devices) in ("cpu", "-1")
+        half = "bfloat16" if use_bf16 else "float16" if use_fp16 else None
         self._load(
             "sentence-embedding",
             model_name_or_path,
@@ -93,11 +106,14 @@ class BGEM3FlagModel(Thin):
             cache_folder=cache_dir,
             revision=revision,
             token=token,
-            model_kwargs={"dtype": "float16"} if use_fp16 and not on_cpu else None,
+            model_kwargs={"dtype": half} if half and not on_cpu else None,
         )
         self.normalize_embeddings = normalize_embeddings
         self.query_instruction_for_retrieval = query_instruction_for_retrieval
         self.query_instruction_format = query_instruction_format
+        self.passage_instruction_for_retrieval = passage_instruction_for_retrieval
+        self.passage_instruction_format = passage_instruction_format
+        self.truncate_dim = truncate_dim
         self.batch_size = batch_size
         self.query_max_length = query_max_length
         self.passage_max_length = passage_max_length
@@ -113,6 +129,10 @@ class BGEM3FlagModel(Thin):
         return_dense: bool | None = None,
         return_sparse: bool | None = None,
         return_colbert_vecs: bool | None = None,
+        *,
+        instruction: str | None = None,
+        instruction_format: str = "{}{}",
+        convert_to_numpy: bool | None = None,
     ) -> dict[str, Any]:
         """The vectors of texts.
 
@@ -121,6 +141,8 @@ class BGEM3FlagModel(Thin):
             batch_size: texts that run together.
             max_length: tokens of a text at most.
             return_dense, return_sparse, return_colbert_vecs: what is given.
+            instruction, instruction_format: what stands before each text, and how.
+            convert_to_numpy: of the published signature.
 
         Returns:
             ``dense_vecs``, an array (n, D); ``lexical_weights``, a dictionary of ids and weights for each text;
@@ -137,33 +159,40 @@ class BGEM3FlagModel(Thin):
         }
         wanted = tuple(name for name, is_wanted in chosen.items() if is_wanted)
         single = isinstance(sentences, str)
-        texts = [sentences] if single else list(sentences)
+        texts = [sentences] if single else several(sentences, "a text")
+        if instruction is not None:
+            check_texts(texts)
+            how = instruction_format.replace("\\n", "\n")  # as published
+            texts = [how.format(instruction, text) for text in texts]
         answers = self._vectors(texts, wanted, batch_size, max_length or self.passage_max_length) if wanted else []
         found: dict[str, Any] = {}
         for name, key in KEYS.items():
             column = [answer[name] for answer in answers] if name in wanted else None
             if column is None or not single:
-                found[key] = np.array(column) if column and name == "dense" else column
+                found[key] = np.array(column) if column is not None and name == "dense" else column
             else:
                 found[key] = column[0]
         return found
 
     def encode_queries(
-        self, queries: Any, batch_size: int | None = None, max_length: int | None = None, **wanted: Any
+        self, queries: Any, batch_size: int | None = None, max_length: int | None = None, *more: Any, **wanted: Any
     ) -> dict[str, Any]:
         """As :meth:`encode`, behind the instruction for queries."""
-        single = isinstance(queries, str)
-        texts = [queries] if single else list(queries)
-        if self.query_instruction_for_retrieval is not None:
-            how = self.query_instruction_format
-            texts = [how.format(self.query_instruction_for_retrieval, text) for text in texts]
-        return self.encode(texts[0] if single else texts, batch_size, max_length or self.query_max_length, **wanted)
+        before = {
+            "instruction": self.query_instruction_for_retrieval,
+            "instruction_format": self.query_instruction_format,
+        }
+        return self.encode(queries, batch_size, max_length or self.query_max_length, *more, **before, **wanted)
 
     def encode_corpus(
-        self, corpus: Any, batch_size: int | None = None, max_length: int | None = None, **wanted: Any
+        self, corpus: Any, batch_size: int | None = None, max_length: int | None = None, *more: Any, **wanted: Any
     ) -> dict[str, Any]:
-        """As :meth:`encode`."""
-        return self.encode(corpus, batch_size, max_length or self.passage_max_length, **wanted)
+        """As :meth:`encode`, behind the instruction for passages if there is one."""
+        before = {
+            "instruction": self.passage_instruction_for_retrieval,
+            "instruction_format": self.passage_instruction_format,
+        }
+        return self.encode(corpus, batch_size, max_length or self.passage_max_length, *more, **before, **wanted)
 
     def _vectors(
         self, texts: Sequence[str], outputs: Sequence[str], batch_size: int | None, max_length: int
@@ -177,7 +206,15 @@ class BGEM3FlagModel(Thin):
             pooling="cls",
             normalize=self.normalize_embeddings,
         )
-        return found
+        if self.truncate_dim is None:
+            return found
+        return [{name: self._cut(value) for name, value in answer.items()} for answer in found]
+
+    def _cut(self, vectors: Any) -> Any:
+        if isinstance(vectors, dict):
+            return vectors
+        vectors = vectors[..., : self.truncate_dim]
+        return normalized(vectors) if self.normalize_embeddings else vectors
 
     def compute_score(
         self,
@@ -186,19 +223,20 @@ class BGEM3FlagModel(Thin):
         max_query_length: int | None = None,
         max_passage_length: int | None = None,
         weights_for_different_modes: Sequence[float] | None = None,
-    ) -> dict[str, Any]:
+    ) -> Any:
         """How well passages answer queries, by each kind of vectors and by all together.
 
         Args:
             sentence_pairs: pairs of a query and a passage, or one.
             batch_size: pairs that are scored together, 256 if nothing is said; as published, where a passage is padded
                 to the longest of them, a token of the query that is like none of its tokens counts as zero.
-            max_query_length, max_passage_length: tokens at most.
+            max_query_length, max_passage_length: tokens at most; by default ``query_max_length`` and
+                ``passage_max_length``.
             weights_for_different_modes: of dense, sparse and colbert; by default the same.
 
         Returns:
             ``colbert``, ``sparse``, ``dense``, ``sparse+dense`` and ``colbert+sparse+dense``, each a list, or of one
-            pair a number.
+            pair a number; of no pairs an empty list.
 
         Raises:
             InputError: for other than pairs of texts, or three weights.
@@ -206,18 +244,25 @@ class BGEM3FlagModel(Thin):
         weights = [1.0, 1.0, 1.0] if weights_for_different_modes is None else list(weights_for_different_modes)
         if len(weights) != len(MODES) or not sum(weights) > 0:
             raise InputError(f"expected three weights, of {', '.join(MODES)}, received {weights}; pass three numbers")
-        pairs = list(sentence_pairs)
-        single = bool(pairs) and isinstance(pairs[0], str)
+        pairs = several(sentence_pairs, "a pair of texts")
+        if not pairs:
+            return []  # as published
+        single = isinstance(pairs[0], str)
         pairs = [pairs] if single else pairs
         for index, pair in enumerate(pairs):
-            if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            if (
+                not isinstance(pair, list | tuple | np.ndarray)
+                or len(pair) != 2
+                or not all(isinstance(text, str) for text in pair)
+            ):
                 raise InputError(f"expected pairs of texts, received {pair!r:.100} at index {index}; pass two texts")
         size = batch_size or self.batch_size or PADDED
         queries = self._vectors(
             [pair[0] for pair in pairs], MODES, batch_size, max_query_length or self.query_max_length
         )
-        longest = max_passage_length or self.pipeline.runner.config.max_tokens
-        passages = self._vectors([pair[1] for pair in pairs], MODES, batch_size, longest)
+        passages = self._vectors(
+            [pair[1] for pair in pairs], MODES, batch_size, max_passage_length or self.passage_max_length
+        )
         scores: dict[str, list[float]] = {
             name: [] for name in ("colbert", "sparse", "dense", "sparse+dense", "colbert+sparse+dense")
         }
@@ -260,10 +305,14 @@ class BGEM3FlagModel(Thin):
         return _colbert(as_array(q_reps), as_array(p_reps), is_padded=False)
 
     def convert_id_to_token(self, lexical_weights: Weights | Sequence[Weights]) -> Any:
-        """The weights by the text of each piece in place of its id; pieces with the same text are one, the last."""
+        """The weights by the text of each piece in place of its id; pieces with the same text are one, the last.
+
+        As published, a list of one is answered as what is in it.
+        """
         if isinstance(lexical_weights, Mapping):
             return {self.tokenizer.decode([int(token)]): weight for token, weight in lexical_weights.items()}
-        return [self.convert_id_to_token(weights) for weights in lexical_weights]
+        found = [self.convert_id_to_token(weights) for weights in lexical_weights]
+        return found[0] if len(found) == 1 else found
 
 
 def _colbert(query: NDArray[Any], passage: NDArray[Any], is_padded: bool) -> float:

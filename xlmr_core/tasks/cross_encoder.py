@@ -1,7 +1,8 @@
 """``CrossEncoder`` as scripts call it, over what the task rerank does with a pair.
 
 Arguments and results are those of sentence-transformers 6.2: with one label scores go through a sigmoid unless the
-model's configuration or the call says otherwise, with several they are the model's numbers.
+model's files or the call say otherwise, with several they are the model's numbers. A prompt stands before the first
+text of a pair.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ from xlmr_core.errors import InputError
 from xlmr_core.tasks.activations import activation_called
 from xlmr_core.tasks.pipeline import Pipeline
 from xlmr_core.tasks.rerank import PAIR_SCORES, activation_of
-from xlmr_core.tasks.thin import Thin, refuse
+from xlmr_core.tasks.sentence_folder import read_sentence_folder
+from xlmr_core.tasks.thin import Prompted, refuse, several
 
 __all__ = ["CrossEncoder"]
 
 _NOT_SERVED = {
+    "modules": "pass the name of a folder",
+    "keep_in_fp32_modules": "leave it out: scores of any model are made in float32",
     "backend": "leave it out: the package that the class is imported from runs the model",
     "pool": "run several processes, each with a part of the pairs",
 }
 
 
-class CrossEncoder(Thin):
+class CrossEncoder(Prompted):
     """A model that reads two texts together.
 
     Args:
@@ -34,14 +38,21 @@ class CrossEncoder(Thin):
         num_labels: of the head; by default the checkpoint's.
         max_length: tokens of a pair at most; of what is too long the longer text is cut first.
         activation_fn: what makes scores of numbers: a name, a function of an array, or a module of PyTorch that is
-            known by the name of its class; by default what the configuration says, or a sigmoid where there is one
+            known by the name of its class; by default what the model's files say, or a sigmoid where there is one
             label.
         device: where to run; see ``pipeline``.
         cache_folder, revision, local_files_only, token: of a name on the hub.
         trust_remote_code, model_card_data: of the published signature.
-        model_kwargs, tokenizer_kwargs, config_kwargs: of ``from_pretrained`` of the model and the tokenizer.
-        backend: must be left as it is.
-        default_activation_function, automodel_args, tokenizer_args: the older names.
+        model_kwargs, processor_kwargs, config_kwargs: of ``from_pretrained`` of the model and the tokenizer.
+        backend, modules, keep_in_fp32_modules: must be left as they are.
+        prompts, default_prompt_name: what stands before the first text of a pair, by name, and which does where a call
+            names none; before those of the folder.
+        tokenizer_kwargs, default_activation_function, automodel_args, tokenizer_args, config_args, cache_dir: the older
+            names.
+
+    Attributes:
+        prompts, default_prompt_name, activation_fn: as of the arguments.
+        max_seq_length, max_length: tokens of a pair at most, by both names.
     """
 
     def __init__(
@@ -62,11 +73,28 @@ class CrossEncoder(Thin):
         model_card_data: Any = None,
         backend: str = "torch",
         *,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        modules: Any = None,
+        keep_in_fp32_modules: Any = None,
         default_activation_function: Any = None,
         automodel_args: Mapping[str, Any] | None = None,
         tokenizer_args: Mapping[str, Any] | None = None,
+        config_args: Mapping[str, Any] | None = None,
+        cache_dir: str | None = None,
     ) -> None:
-        refuse(_NOT_SERVED, backend=None if backend == "torch" else backend)
+        refuse(
+            _NOT_SERVED,
+            modules=modules,
+            keep_in_fp32_modules=keep_in_fp32_modules or None,
+            backend=None if backend == "torch" else backend,
+        )
+        cache_folder = cache_dir if cache_folder is None else cache_folder
+        where = {"cache_dir": cache_folder, "revision": revision, "local_files_only": local_files_only, "token": token}
+        folder = read_sentence_folder(model_name_or_path or "", **where)
+        processor_kwargs = tokenizer_kwargs if processor_kwargs is None else processor_kwargs
+        config_kwargs = config_args if config_kwargs is None else config_kwargs
         labels = {} if num_labels is None else {"num_labels": num_labels}
         self._load(
             "text-classification",
@@ -77,67 +105,85 @@ class CrossEncoder(Thin):
             local_files_only=local_files_only,
             token=token,
             model_kwargs=automodel_args if model_kwargs is None else model_kwargs,
-            tokenizer_kwargs=tokenizer_args if tokenizer_kwargs is None else tokenizer_kwargs,
+            tokenizer_kwargs=tokenizer_args if processor_kwargs is None else processor_kwargs,
             config_kwargs={**labels, **(config_kwargs or {})},
         )
         loaded = self.pipeline
-        self.pipeline = Pipeline(PAIR_SCORES, loaded.runner, loaded.tokenizer, on_overflow="truncate", progress=False)
+        self.pipeline = Pipeline(
+            PAIR_SCORES, loaded.runner, loaded.tokenizer, beside=folder, on_overflow="truncate", progress=False
+        )
         self.config = loaded.runner.config
-        longest = min(self.tokenizer.model_max_length, self.config.max_tokens)
-        self.max_length = int(longest if max_length is None else min(max_length, self.config.max_tokens))
+        own = self.tokenizer.model_max_length if max_length is None else max_length
+        self.max_seq_length = int(min(own, self.config.max_tokens))
         chosen = default_activation_function if activation_fn is None else activation_fn
-        self.activation_fn = activation_of(self.config) if chosen is None else chosen
+        self.activation_fn = activation_of(self.config, folder) if chosen is None else chosen
         activation_called(self.activation_fn)
+        self._take_prompts({}, prompts, default_prompt_name, folder)
 
     @property
     def num_labels(self) -> int:
         """Labels of the head."""
         return int(self.config.num_labels)
 
+    @property
+    def max_length(self) -> int:
+        """``max_seq_length``."""
+        return self.max_seq_length
+
+    @max_length.setter
+    def max_length(self, value: int) -> None:
+        self.max_seq_length = value
+
     def predict(
         self,
         sentences: Any = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         activation_fn: Any = None,
         apply_softmax: bool | None = False,
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
-        *,
-        activation_fct: Any = None,
+        device: Any = None,
         pool: Any = None,
         chunk_size: int | None = None,
+        *,
+        activation_fct: Any = None,
+        num_workers: int | None = None,
         inputs: Any = None,
     ) -> Any:
         """The scores of pairs of texts.
 
         Args:
             sentences: pairs, or one.
+            prompt_name, prompt: what stands before the first text of each pair, by its name or itself.
             batch_size: pairs that run together, those of similar length; by default as many as make 4096 tokens.
             show_progress_bar: show how much is done.
             activation_fn: in place of the model's; see the constructor.
             apply_softmax: make chances of the scores of several labels.
-            convert_to_numpy, convert_to_tensor: one array, one tensor, or else a list of numbers or arrays.
-            activation_fct: the older name of ``activation_fn``.
+            convert_to_numpy, convert_to_tensor: one array, one tensor, or else a list of tensors.
+            device: must be the model's.
             pool: must be ``None``.
-            chunk_size: of the published signature.
+            chunk_size, num_workers: of the published signatures.
+            activation_fct: the older name of ``activation_fn``.
             inputs: another name of ``sentences``.
 
         Returns:
             (n,), or (n, K) with several labels; of one pair a number, or (K,).
 
         Raises:
-            InputError: naming the first that is no pair of texts.
+            InputError: for a prompt that the model does not have, and naming the first that is no pair of texts.
         """
         refuse(_NOT_SERVED, pool=pool)
+        self._refuse_device(device)
+        before = self._prompt(prompt, prompt_name)
         sentences = inputs if sentences is None else sentences
-        if sentences is None:
-            raise InputError("expected a pair of texts, or several, received none; pass sentences")
-        pairs = list(sentences)
+        pairs = several(sentences, "a pair of texts")
         single = bool(pairs) and isinstance(pairs[0], str)
         numbers = self.pipeline(
-            [pairs] if single else pairs,
-            max_length=self.max_length,
+            [_behind(before, pair) for pair in ([pairs] if single else pairs)],
+            max_length=self.max_seq_length,
             batch_size=batch_size,
             progress=bool(show_progress_bar),
         )
@@ -149,9 +195,8 @@ class CrossEncoder(Thin):
         scores = scores[..., 0] if self.num_labels == 1 and scores.ndim == 2 else scores
         if convert_to_tensor:
             return self._tensor(scores)[0] if single else self._tensor(scores)
-        if single:
-            return scores[0]
-        return scores if convert_to_numpy else list(scores)
+        rows = scores if convert_to_numpy else [self._tensor(score) for score in scores]
+        return rows[0] if single else rows
 
     def rank(
         self,
@@ -159,14 +204,20 @@ class CrossEncoder(Thin):
         documents: Sequence[str],
         top_k: int | None = None,
         return_documents: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         activation_fn: Any = None,
+        device: Any = None,
+        pool: Any = None,
+        chunk_size: int | None = None,
+        *,
+        activation_fct: Any = None,
+        num_workers: int | None = None,
         apply_softmax: bool = False,
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
-        *,
-        activation_fct: Any = None,
     ) -> list[dict[str, Any]]:
         """Documents in the order in which they answer a query.
 
@@ -175,8 +226,10 @@ class CrossEncoder(Thin):
             documents: several.
             top_k: how many of them.
             return_documents: whether each has its ``text``.
-            batch_size, show_progress_bar, activation_fn, apply_softmax, activation_fct: as of :meth:`predict`.
-            convert_to_numpy, convert_to_tensor: of the published signature; scores are numbers.
+            prompt_name, prompt, batch_size, show_progress_bar, activation_fn, device, pool, activation_fct: as of
+                :meth:`predict`.
+            chunk_size, num_workers, apply_softmax, convert_to_numpy, convert_to_tensor: of the published signatures;
+                scores are numbers.
 
         Returns:
             ``[{"corpus_id", "score"[, "text"]}]``, best first.
@@ -186,14 +239,18 @@ class CrossEncoder(Thin):
         """
         if self.num_labels != 1:
             raise InputError(f"rank needs a model with one label, received {self.num_labels} labels; use predict")
+        documents = several(documents, "a document")
         scores = self.predict(
             [[query, document] for document in documents],
+            prompt_name,
+            prompt,
             batch_size,
             show_progress_bar,
             activation_fn,
-            apply_softmax,
+            device=device,
+            pool=pool,
             activation_fct=activation_fct,
-        )
+        ).tolist()
         order = sorted(range(len(scores)), key=lambda index: -scores[index])[:top_k]
         return [
             {
@@ -203,3 +260,10 @@ class CrossEncoder(Thin):
             }
             for index in order
         ]
+
+
+def _behind(prompt: str, pair: Any) -> Any:
+    """A pair whose first text has a prompt before it; what is no pair is refused later."""
+    if prompt and isinstance(pair, list | tuple | np.ndarray) and len(pair) == 2 and isinstance(pair[0], str):
+        return [prompt + pair[0], pair[1]]
+    return pair

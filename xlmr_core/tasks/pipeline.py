@@ -122,12 +122,14 @@ class Pipeline:
             **options: as of the constructor, for this call.
 
         Returns:
-            The task's answer, a list of answers for a list, an iterator for any other iterable.
+            The task's answer, a list of answers for a list or a NumPy array, an iterator for any other
+            iterable.
 
         Raises:
             InputError: for an input that cannot be answered, or an option that does not exist or makes no sense.
         """
         given, changes = self._task.read(*inputs, **options)
+        given = given.tolist() if isinstance(given, np.ndarray) else given
         settled = self._task.prepare(changed(self.task, self.options, changes))
         self.truncated = []
         single = isinstance(given, self._task.single)

@@ -6,7 +6,8 @@ of passages each, or one for all, by a list of such lists. All pairs of all quer
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NotRequired, TypedDict
 
@@ -17,10 +18,12 @@ from xlmr_core.errors import InputError
 from xlmr_core.tasks import TaskRow
 from xlmr_core.tasks.activations import activation_called
 from xlmr_core.tasks.options import TaskOptions, option
+from xlmr_core.tasks.runner import Runner
+from xlmr_core.tasks.sentence_folder import SentenceFolder, read_sentence_folder, sentence_folder_files
 from xlmr_core.tasks.task import Arrays, Item, Task, check_finite, check_texts
 from xlmr_core.tasks.texts import encode_texts
 
-__all__ = ["PAIR_SCORES", "PairScores", "Ranked", "Rerank", "RerankOptions", "activation_of"]
+__all__ = ["PAIR_SCORES", "PairScores", "PairTask", "Ranked", "Rerank", "RerankOptions", "activation_of"]
 
 KEYS = ("query", "passages")
 
@@ -41,7 +44,7 @@ class RerankOptions(TaskOptions):
         top_k: how many passages; all of them if nothing is said.
         return_documents: whether each has its ``text``.
         function_to_apply: what makes a score of the model's number: ``"sigmoid"`` or ``"none"``; by default what the
-            model's configuration says, and where that says nothing sigmoid.
+            model's files say, and where they say nothing sigmoid.
         max_length: tokens of a query and a passage at most; what is too long is cut, of the longer of the two first.
     """
 
@@ -51,11 +54,33 @@ class RerankOptions(TaskOptions):
     max_length: int | None = option(None, "tokens of a pair at most", least=1)
 
 
-class Rerank(Task):
+class PairTask(Task):
+    """A task of a model that reads two texts together; what makes scores of its numbers may stand beside it."""
+
+    wanted = ("logits",)
+
+    def __init__(self, tokenizer: Any, config: Any) -> None:
+        super().__init__(tokenizer, config)
+        self.folder = SentenceFolder()
+
+    @classmethod
+    def read_beside(cls, name_or_path: str | os.PathLike[str], **where: Any) -> SentenceFolder:
+        """The files of sentence-transformers."""
+        return read_sentence_folder(name_or_path, **where)
+
+    def set_up(self, runner: Runner, beside: SentenceFolder) -> None:
+        """Take the folder."""
+        self.folder = beside
+
+    def files_beside(self) -> dict[str, bytes]:
+        """Those of the folder that was read."""
+        return sentence_folder_files(self.folder)
+
+
+class Rerank(PairTask):
     """The task; see the module."""
 
     Options = RerankOptions
-    wanted = ("logits",)
     single = (dict,)
     columns: ClassVar[Sequence[str]] = KEYS
     list_columns: ClassVar[Sequence[str]] = ("passages",)
@@ -75,6 +100,8 @@ class Rerank(Task):
             raise InputError(f"expected a list of passages, received {passages!r:.100}; pass a list")
         if isinstance(query, str):
             return {"query": query, "passages": passages}, options
+        if not isinstance(query, Iterable):
+            raise InputError(f"expected a query, or several, received {query!r:.100}; pass a text or a list")
         queries, passages = list(query), list(passages)
         if all(isinstance(one, str) for one in passages):
             passages = [passages] * len(queries)
@@ -86,7 +113,7 @@ class Rerank(Task):
         return [{"query": one, "passages": own} for one, own in zip(queries, passages, strict=True)], options
 
     def prepare(self, options: RerankOptions) -> RerankOptions:
-        """The options with what the model's configuration says.
+        """The options with what the model's files say.
 
         Raises:
             InputError: for a model with several labels, whose numbers give no order.
@@ -97,7 +124,7 @@ class Rerank(Task):
                 "text-classification"
             )
         limit = min(options.max_length or self.longest, self.config.max_tokens)
-        word = options.function_to_apply or str(activation_of(self.config))
+        word = options.function_to_apply or str(activation_of(self.config, self.folder))
         activation_called("identity" if word == "none" else word)
         return replace(options, max_length=limit)
 
@@ -129,7 +156,7 @@ class Rerank(Task):
         check_finite(numbers)
         ends = np.cumsum(counts)
         best = np.array([numbers[end - count : end].max() for end, count in zip(ends, counts, strict=True)])
-        function = options.function_to_apply or activation_of(self.config)
+        function = options.function_to_apply or activation_of(self.config, self.folder)
         scores = activation_called("identity" if function == "none" else function)(best.reshape(-1)).tolist()
         order = sorted(range(len(scores)), key=lambda index: -scores[index])[: options.top_k]
         ranked: list[Ranked] = [{"index": index, "score": scores[index]} for index in order]
@@ -164,18 +191,17 @@ class PairScoresOptions(TaskOptions):
     max_length: int | None = option(None, "tokens of a pair at most", least=1)
 
 
-class PairScores(Task):
+class PairScores(PairTask):
     """The numbers (K,) that a model gives pairs of texts, as a library asks for them; no task of ``TASKS``."""
 
     Options = PairScoresOptions
-    wanted = ("logits",)
     single = ()
 
     def encode(self, inputs: Sequence[Any], options: PairScoresOptions) -> list[Item]:
         """A row a pair; also of an empty second text, which is one as any other."""
         pairs: list[tuple[str, str | None]] = []
         for index, pair in enumerate(inputs):
-            texts = [pair] if isinstance(pair, str) else list(pair)
+            texts = list(pair) if isinstance(pair, Iterable) and not isinstance(pair, str) else [pair]
             if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
                 raise InputError(f"expected pairs of texts, received {pair!r:.100} at index {index}; pass two texts")
             pairs.append((texts[0], texts[1]))
@@ -203,12 +229,10 @@ PAIR_SCORES = TaskRow(
 )
 
 
-def activation_of(config: Any) -> Any:
-    """What a model's configuration says makes scores of its numbers; where it says nothing, a sigmoid if there is one
-    label.
-    """
+def activation_of(config: Any, folder: SentenceFolder) -> Any:
+    """What a model's files say makes scores of its numbers; where they say nothing, a sigmoid if there is one label."""
     own = getattr(config, "sentence_transformers", None)
-    named = own.get("activation_fn") if isinstance(own, Mapping) else None
+    named = folder.activation or (own.get("activation_fn") if isinstance(own, Mapping) else None)
     named = named or getattr(config, "sbert_ce_default_activation_function", None)
     return named or ("sigmoid" if config.num_labels == 1 else "identity")
 

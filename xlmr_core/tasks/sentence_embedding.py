@@ -32,6 +32,7 @@ from xlmr_core.tasks.sentence_folder import (
     POOLINGS,
     Normalize,
     SentenceFolder,
+    prompt_called,
     read_sentence_folder,
     sentence_folder_files,
 )
@@ -169,14 +170,8 @@ class SentenceEmbedding(Task):
     def _prompt(self, options: SentenceEmbeddingOptions) -> str:
         if options.prompt is not None:
             return options.prompt
-        prompts = self.folder.prompts
         name = self.folder.default_prompt_name if options.prompt_name is None else options.prompt_name
-        if name is None:
-            return ""
-        if name not in prompts:
-            known = f"one of {', '.join(map(repr, prompts))}" if prompts else "none, as the model has none"
-            raise InputError(f"prompt_name must be {known}, received {name!r}; pass the text itself as prompt=")
-        return prompts[name]
+        return prompt_called(name, self.folder.prompts)
 
     def _poolings(self, options: SentenceEmbeddingOptions) -> tuple[str, ...]:
         return (options.pooling,) if options.pooling else self.folder.pooling or ("mean",)
@@ -418,9 +413,10 @@ def pooling_weights(poolings: Sequence[str], mask_S: NDArray[np.int64]) -> NDArr
     mask = np.asarray(mask_S, np.float64)
     count = max(mask.sum(), 1e-9)
     place = np.arange(1, len(mask) + 1)
-    one = np.zeros_like(mask)
+    first = int(np.argmax(mask > 0))
     made: Mapping[str, Any] = {
-        "cls": lambda: np.concatenate([np.ones(1), one[1:]]),
+        # As published, the first that counts: behind a prompt whose tokens do not.
+        "cls": lambda: (place == first + 1).astype(np.float64),
         "max": lambda: mask,
         "mean": lambda: mask / count,
         "mean_sqrt_len_tokens": lambda: mask / np.sqrt(count),

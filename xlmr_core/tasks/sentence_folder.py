@@ -25,7 +25,7 @@ from xlmr_core.checkpoints.extra_heads import (
     read_extra_heads,
 )
 from xlmr_core.conversion import module_files
-from xlmr_core.errors import CheckpointError
+from xlmr_core.errors import CheckpointError, InputError
 from xlmr_core.formats.finding import MODULES, transformer_folder
 from xlmr_core.formats.safetensors_file import SafetensorsFile
 from xlmr_core.formats.torch_format import open_torch
@@ -34,7 +34,16 @@ from xlmr_core.tasks.activations import activation_called
 from xlmr_core.tasks.vectors import normalized
 from xlmr_core.wording import shown
 
-__all__ = ["POOLINGS", "Dense", "Layer", "Normalize", "SentenceFolder", "read_sentence_folder", "sentence_folder_files"]
+__all__ = [
+    "POOLINGS",
+    "Dense",
+    "Layer",
+    "Normalize",
+    "SentenceFolder",
+    "prompt_called",
+    "read_sentence_folder",
+    "sentence_folder_files",
+]
 
 Vectors: TypeAlias = NDArray[np.float32]
 Projection: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -44,7 +53,7 @@ SETTINGS = "config_sentence_transformers.json"
 LENGTHS = ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_xlm-roberta_config.json")
 _PATTERNS = ("config.json", MODULES, SETTINGS, *LENGTHS, "*/config.json", "*/sentence_*.json", "*_Dense/*")
 
-# How vectors of tokens become one, in the order in which several stand behind each other, and their older flags.
+# How vectors of tokens become one, and their older flags, of which several stand behind each other in this order.
 POOLINGS: Mapping[str, str] = {
     "cls": "pooling_mode_cls_token",
     "max": "pooling_mode_max_tokens",
@@ -94,6 +103,7 @@ class SentenceFolder:
         prompts: what stands before a text, by name.
         default_prompt_name: the prompt of a call that names none.
         similarity: how two vectors are compared.
+        activation: what makes scores of the numbers of a model that reads two texts together, if anything says it.
         heads: further projections of the token states by their file's name, each a weight (out, in) and a bias (out,).
         path: the folder that was read, if there was one.
     """
@@ -106,6 +116,7 @@ class SentenceFolder:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     similarity: str = "cosine"
+    activation: str | None = None
     heads: Mapping[str, Projection] = field(default_factory=dict)
     path: Path | None = None
 
@@ -140,9 +151,24 @@ def read_sentence_folder(name_or_path: str | os.PathLike[str], **where: Any) -> 
         prompts=_prompts(settings, folder),
         default_prompt_name=settings.get("default_prompt_name"),
         similarity=settings.get("similarity_fn_name") or "cosine",
+        activation=settings.get("activation_fn"),
         heads=heads,
         path=folder,
     )
+
+
+def prompt_called(name: str | None, prompts: Mapping[str, str]) -> str:
+    """The prompt of a name, and nothing without one.
+
+    Raises:
+        InputError: for a name that is not there.
+    """
+    if name is None:
+        return ""
+    if name not in prompts:
+        known = f"one of {', '.join(map(repr, prompts))}" if prompts else "none, as the model has none"
+        raise InputError(f"prompt_name must be {known}, received {name!r}; pass the text itself as prompt=")
+    return prompts[name]
 
 
 def sentence_folder_files(folder: SentenceFolder) -> dict[str, bytes]:
@@ -216,8 +242,8 @@ def _read_pooling(folder: Path, found: dict[str, Any]) -> None:
     values = _object(folder / "config.json")
     mode = values.get("pooling_mode")
     if mode is None:
-        # As published, the mean is taken unless it is said to be left out.
-        modes = [name for name, flag in POOLINGS.items() if values.get(flag, name == "mean")]
+        # As published, the mean is taken where none is named.
+        modes = [name for name, flag in POOLINGS.items() if values.get(flag)] or ["mean"]
     else:
         modes = [mode] if isinstance(mode, str) else list(mode)
     unknown = [name for name in modes if name not in POOLINGS]
@@ -225,7 +251,7 @@ def _read_pooling(folder: Path, found: dict[str, Any]) -> None:
         raise CheckpointError(
             f"expected a pooling of {', '.join(POOLINGS)} in {folder / 'config.json'}, received {shown(unknown)}"
         )
-    found["pooling"] = tuple(name for name in POOLINGS if name in modes)
+    found["pooling"] = tuple(modes)
     found["include_prompt"] = bool(values.get("include_prompt", True))
 
 

@@ -7,7 +7,7 @@ alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -149,7 +149,7 @@ class SentenceSimilarity(SentenceEmbedding):
 
 
 def _sides(given: Any, index: int) -> tuple[str | list[str], str | list[str]]:
-    if isinstance(given, Mapping) and set(given) == set(KEYS):
+    if isinstance(given, Mapping) and set(given) == set(KEYS) and all(isinstance(given[key], Iterable) for key in KEYS):
         sides = [given[key] if isinstance(given[key], str) else list(given[key]) for key in KEYS]
         return sides[0], sides[1]
     raise InputError(

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from xlmr_core.errors import InputError
 from xlmr_core.tasks.pipeline import Pipeline
+from xlmr_core.tasks.sentence_folder import SentenceFolder, prompt_called
 
-__all__ = ["Thin", "as_array", "refuse"]
+__all__ = ["Prompted", "Thin", "as_array", "refuse", "several"]
 
 
 class Thin:
@@ -89,18 +90,50 @@ class Thin:
         Path(path).mkdir(parents=True, exist_ok=True)
         self.pipeline.save_pretrained(path, **arguments)
 
+    save = save_pretrained
+
     def _tensor(self, array: NDArray[Any]) -> Any:
-        return self.pipeline.runner.tensor(np.ascontiguousarray(array))
+        return self.pipeline.runner.tensor(np.asarray(array, order="C"))
 
     def _refuse_device(self, device: Any) -> None:
-        own = str(self.device)
-        if device is not None and str(device) not in (own, own.partition(":")[0]):
+        own, said = str(self.device), str(device)
+        if device is not None and said not in (own, f"{own}:0", own.partition(":")[0]):
             raise InputError(
-                f"the model stays on {self.device}, received device={str(device)!r}; pass device to the constructor"
+                f"the model stays on {self.device}, received device={said!r}; pass device to the constructor"
             )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.pipeline!r})"
+
+
+class Prompted(Thin):
+    """A published class whose texts may have a prompt before them.
+
+    Attributes:
+        prompts: what stands before a text, by name.
+        default_prompt_name: the prompt of a call that names none.
+    """
+
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+
+    def _take_prompts(
+        self,
+        usual: Mapping[str, str],
+        prompts: Mapping[str, str] | None,
+        default_prompt_name: str | None,
+        folder: SentenceFolder,
+    ) -> None:
+        """As published: a user's own prompts, those of the folder where they have other names, and the usual ones."""
+        self.prompts = {**usual, **folder.prompts, **(prompts or {})}
+        self.default_prompt_name = default_prompt_name or folder.default_prompt_name
+        if self.default_prompt_name is not None:
+            self._prompt(None, self.default_prompt_name)
+
+    def _prompt(self, prompt: str | None, name: str | None) -> str:
+        if prompt is not None:
+            return prompt
+        return prompt_called(self.default_prompt_name if name is None else name, self.prompts)
 
 
 def refuse(remedies: Mapping[str, str], **received: Any) -> None:
@@ -116,6 +149,17 @@ def refuse(remedies: Mapping[str, str], **received: Any) -> None:
     for name, value in received.items():
         if value is not None and value is not False:
             raise InputError(f"{name} is not served, received {value!r:.80}; {remedies[name]}")
+
+
+def several(received: Any, what: str) -> list[Any]:
+    """A list of what a user passed, which was one thing or several.
+
+    Raises:
+        InputError: for what holds nothing that could be meant, and for a dictionary, of which only the keys would be.
+    """
+    if isinstance(received, Mapping) or not hasattr(received, "__iter__"):
+        raise InputError(f"expected {what}, or several, received {received!r:.100}; pass a list")
+    return list(received)
 
 
 def as_array(numbers: Any) -> NDArray[Any]:

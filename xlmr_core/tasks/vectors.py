@@ -56,7 +56,7 @@ def quantized(vectors: Vectors, precision: str, ranges: Any = None) -> Vectors:
         ranges: (2, D), the least and the largest numbers; by default those of ``vectors``.
 
     Raises:
-        InputError: for ranges of another shape.
+        InputError: for ranges of another shape, or none where there is one vector.
     """
     if precision == "float32":
         return vectors
@@ -76,9 +76,8 @@ def quantized(vectors: Vectors, precision: str, ranges: Any = None) -> Vectors:
         )
     steps = (ranges[1] - ranges[0]) / 255
     places = (vectors - ranges[0]) / np.where(steps > 0, steps, 1)
-    lowest = np.iinfo(precision).min
-    # Truncated as published; what lies outside the ranges stays at their ends in place of coming out at the other end.
-    within: Vectors = np.clip(places + lowest, lowest, np.iinfo(precision).max).astype(precision)
+    # Rounded down as published; what lies outside the ranges stays at their ends.
+    within: Vectors = (np.clip(np.floor(places), 0, 255) + np.iinfo(precision).min).astype(precision)
     return within
 
 
@@ -88,6 +87,9 @@ def ranges_of(parts: Iterable[Vectors], precision: str) -> Vectors:
     Args:
         parts: one or several vectors each.
         precision: what they are for.
+
+    Raises:
+        InputError: for one vector, whose numbers would all be the least.
     """
     ranges, count = np.zeros((2, 0), np.float32), 0
     for part in parts:
@@ -95,6 +97,10 @@ def ranges_of(parts: Iterable[Vectors], precision: str) -> Vectors:
         bounds = np.stack([rows.min(axis=0), rows.max(axis=0)])
         ranges = bounds if not count else np.stack([np.minimum(ranges[0], bounds[0]), np.maximum(ranges[1], bounds[1])])
         count += len(rows)
+    if count == 1:
+        raise InputError(
+            f"{precision} divides the ranges of several vectors' numbers, received one; pass ranges, or more texts"
+        )
     if 0 < count < FEW:
         logger.warning(
             "%s: the ranges of numbers come from %d vectors, too few to say much; pass ranges, or more texts",
