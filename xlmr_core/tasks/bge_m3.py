@@ -178,21 +178,17 @@ class BGEM3FlagModel(Thin):
         self, queries: Any, batch_size: int | None = None, max_length: int | None = None, *more: Any, **wanted: Any
     ) -> dict[str, Any]:
         """As :meth:`encode`, behind the instruction for queries."""
-        before = {
-            "instruction": self.query_instruction_for_retrieval,
-            "instruction_format": self.query_instruction_format,
-        }
-        return self.encode(queries, batch_size, max_length or self.query_max_length, *more, **before, **wanted)
+        wanted = {"instruction": self.query_instruction_for_retrieval, **wanted}
+        wanted = {"instruction_format": self.query_instruction_format, **wanted}
+        return self.encode(queries, batch_size, max_length or self.query_max_length, *more, **wanted)
 
     def encode_corpus(
         self, corpus: Any, batch_size: int | None = None, max_length: int | None = None, *more: Any, **wanted: Any
     ) -> dict[str, Any]:
         """As :meth:`encode`, behind the instruction for passages if there is one."""
-        before = {
-            "instruction": self.passage_instruction_for_retrieval,
-            "instruction_format": self.passage_instruction_format,
-        }
-        return self.encode(corpus, batch_size, max_length or self.passage_max_length, *more, **before, **wanted)
+        wanted = {"instruction": self.passage_instruction_for_retrieval, **wanted}
+        wanted = {"instruction_format": self.passage_instruction_format, **wanted}
+        return self.encode(corpus, batch_size, max_length or self.passage_max_length, *more, **wanted)
 
     def _vectors(
         self, texts: Sequence[str], outputs: Sequence[str], batch_size: int | None, max_length: int
