@@ -13,7 +13,6 @@ import numpy as np
 from xlmr_core.bounded_files import refusing
 from xlmr_core.errors import JobError, MissingBackendError
 from xlmr_core.jobs.values import shown_in_json
-from xlmr_core.tasks.task import plain
 
 __all__ = ["look", "read", "require", "write"]
 
@@ -129,7 +128,7 @@ def _cell(value: Any, kind: Any = None) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, dict) or (str(kind) == "string" and value is not None):
-        return _cell(shown_in_json(plain(value)))
+        return _cell(shown_in_json(value))
     if isinstance(value, int) and str(kind) == "double":
         return float(value)
     if isinstance(value, np.ndarray) and value.ndim != 1:

@@ -58,7 +58,7 @@ def _write_lines(path: Path, rows: Rows) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows():
             line = {"row": row["row"], **row["given"], **row["kept"]}
-            line |= {name: plain(row[name]) for name in ("truncated", "answer", "error") if name in row}
+            line |= {name: row[name] for name in ("truncated", "answer", "error") if name in row}
             file.write(seen_in_json(shown_in_json(line)) + "\n")
 
 

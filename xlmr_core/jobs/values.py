@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from xlmr_core.tasks.task import plain
+
 __all__ = ["from_json", "shown_in_json", "to_json"]
 
 # The keys of an array in JSON.
@@ -50,7 +52,10 @@ def _array(found: dict[str, Any]) -> Any:
 
 
 def shown_in_json(value: Any) -> str:
-    """A value in JSON, which has no numbers that are none: ``null`` stands in the place of NaN and infinity."""
+    """A value in JSON, lists in the place of arrays. JSON has no numbers that are none: ``null`` stands in the place of
+    NaN and infinity.
+    """
+    value = plain(value)
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except ValueError:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlmr_core.errors import InputError
-from xlmr_core.tasks.task import check_texts
+from xlmr_core.tasks.task import check_texts, pair_of_texts
 from xlmr_core.tasks.thin import Thin, as_array, refuse, several
 from xlmr_core.tasks.vectors import normalized
 
@@ -178,17 +178,21 @@ class BGEM3FlagModel(Thin):
         self, queries: Any, batch_size: int | None = None, max_length: int | None = None, *more: Any, **wanted: Any
     ) -> dict[str, Any]:
         """As :meth:`encode`, behind the instruction for queries."""
-        wanted = {"instruction": self.query_instruction_for_retrieval, **wanted}
-        wanted = {"instruction_format": self.query_instruction_format, **wanted}
-        return self.encode(queries, batch_size, max_length or self.query_max_length, *more, **wanted)
+        before = {
+            "instruction": self.query_instruction_for_retrieval,
+            "instruction_format": self.query_instruction_format,
+        }
+        return self.encode(queries, batch_size, max_length or self.query_max_length, *more, **{**before, **wanted})
 
     def encode_corpus(
         self, corpus: Any, batch_size: int | None = None, max_length: int | None = None, *more: Any, **wanted: Any
     ) -> dict[str, Any]:
         """As :meth:`encode`, behind the instruction for passages if there is one."""
-        wanted = {"instruction": self.passage_instruction_for_retrieval, **wanted}
-        wanted = {"instruction_format": self.passage_instruction_format, **wanted}
-        return self.encode(corpus, batch_size, max_length or self.passage_max_length, *more, **wanted)
+        before = {
+            "instruction": self.passage_instruction_for_retrieval,
+            "instruction_format": self.passage_instruction_format,
+        }
+        return self.encode(corpus, batch_size, max_length or self.passage_max_length, *more, **{**before, **wanted})
 
     def _vectors(
         self, texts: Sequence[str], outputs: Sequence[str], batch_size: int | None, max_length: int
@@ -244,14 +248,7 @@ class BGEM3FlagModel(Thin):
         if not pairs:
             return []  # as published
         single = isinstance(pairs[0], str)
-        pairs = [pairs] if single else pairs
-        for index, pair in enumerate(pairs):
-            if (
-                not isinstance(pair, list | tuple | np.ndarray)
-                or len(pair) != 2
-                or not all(isinstance(text, str) for text in pair)
-            ):
-                raise InputError(f"expected pairs of texts, received {pair!r:.100} at index {index}; pass two texts")
+        pairs = [pair_of_texts(pair, index) for index, pair in enumerate([pairs] if single else pairs)]
         size = batch_size or self.batch_size or PADDED
         queries = self._vectors(
             [pair[0] for pair in pairs], MODES, batch_size, max_query_length or self.query_max_length

@@ -16,7 +16,7 @@ import numpy as np
 from xlmr_core.errors import InputError
 from xlmr_core.tasks.activations import activation_called
 from xlmr_core.tasks.pipeline import Pipeline
-from xlmr_core.tasks.rerank import PAIR_SCORES, activation_of
+from xlmr_core.tasks.rerank import PAIR_SCORES, activation_of, read_pair
 from xlmr_core.tasks.sentence_folder import read_sentence_folder
 from xlmr_core.tasks.thin import Prompted, refuse, several
 
@@ -181,8 +181,12 @@ class CrossEncoder(Prompted):
         sentences = inputs if sentences is None else sentences
         pairs = several(sentences, "a pair of texts")
         single = bool(pairs) and isinstance(pairs[0], str)
+        pairs = [pairs] if single else pairs
+        if before:
+            both = (read_pair(pair, index) for index, pair in enumerate(pairs))
+            pairs = [(before + first, second) for first, second in both]
         numbers = self.pipeline(
-            [_behind(before, pair) for pair in ([pairs] if single else pairs)],
+            pairs,
             max_length=self.max_seq_length,
             batch_size=batch_size,
             progress=bool(show_progress_bar),
@@ -260,10 +264,3 @@ class CrossEncoder(Prompted):
             }
             for index in order
         ]
-
-
-def _behind(prompt: str, pair: Any) -> Any:
-    """A pair whose first text has a prompt before it; what is no pair is refused later."""
-    if prompt and isinstance(pair, list | tuple | np.ndarray) and len(pair) == 2 and isinstance(pair[0], str):
-        return [prompt + pair[0], pair[1]]
-    return pair

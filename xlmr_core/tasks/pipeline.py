@@ -122,8 +122,7 @@ class Pipeline:
             **options: as of the constructor, for this call.
 
         Returns:
-            The task's answer, a list of answers for a list or a NumPy array, an iterator for any other
-            iterable.
+            The task's answer, a list of answers for a list or a NumPy array, an iterator for any other iterable.
 
         Raises:
             InputError: for an input that cannot be answered, or an option that does not exist or makes no sense.

@@ -6,7 +6,6 @@ of passages each, or one for all, by a list of such lists. All pairs of all quer
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NotRequired, TypedDict
@@ -18,12 +17,11 @@ from xlmr_core.errors import InputError
 from xlmr_core.tasks import TaskRow
 from xlmr_core.tasks.activations import activation_called
 from xlmr_core.tasks.options import TaskOptions, option
-from xlmr_core.tasks.runner import Runner
-from xlmr_core.tasks.sentence_folder import SentenceFolder, read_sentence_folder, sentence_folder_files
-from xlmr_core.tasks.task import Arrays, Item, Task, check_finite, check_texts
+from xlmr_core.tasks.sentence_folder import FolderTask, SentenceFolder
+from xlmr_core.tasks.task import Arrays, Item, check_finite, check_texts, pair_of_texts
 from xlmr_core.tasks.texts import encode_texts
 
-__all__ = ["PAIR_SCORES", "PairScores", "PairTask", "Ranked", "Rerank", "RerankOptions", "activation_of"]
+__all__ = ["PAIR_SCORES", "PairScores", "Ranked", "Rerank", "RerankOptions", "activation_of", "read_pair"]
 
 KEYS = ("query", "passages")
 
@@ -54,33 +52,11 @@ class RerankOptions(TaskOptions):
     max_length: int | None = option(None, "tokens of a pair at most", least=1)
 
 
-class PairTask(Task):
-    """A task of a model that reads two texts together; what makes scores of its numbers may stand beside it."""
-
-    wanted = ("logits",)
-
-    def __init__(self, tokenizer: Any, config: Any) -> None:
-        super().__init__(tokenizer, config)
-        self.folder = SentenceFolder()
-
-    @classmethod
-    def read_beside(cls, name_or_path: str | os.PathLike[str], **where: Any) -> SentenceFolder:
-        """The files of sentence-transformers."""
-        return read_sentence_folder(name_or_path, **where)
-
-    def set_up(self, runner: Runner, beside: SentenceFolder) -> None:
-        """Take the folder."""
-        self.folder = beside
-
-    def files_beside(self) -> dict[str, bytes]:
-        """Those of the folder that was read."""
-        return sentence_folder_files(self.folder)
-
-
-class Rerank(PairTask):
+class Rerank(FolderTask):
     """The task; see the module."""
 
     Options = RerankOptions
+    wanted = ("logits",)
     single = (dict,)
     columns: ClassVar[Sequence[str]] = KEYS
     list_columns: ClassVar[Sequence[str]] = ("passages",)
@@ -191,20 +167,16 @@ class PairScoresOptions(TaskOptions):
     max_length: int | None = option(None, "tokens of a pair at most", least=1)
 
 
-class PairScores(PairTask):
+class PairScores(FolderTask):
     """The numbers (K,) that a model gives pairs of texts, as a library asks for them; no task of ``TASKS``."""
 
     Options = PairScoresOptions
+    wanted = ("logits",)
     single = ()
 
     def encode(self, inputs: Sequence[Any], options: PairScoresOptions) -> list[Item]:
         """A row a pair; also of an empty second text, which is one as any other."""
-        pairs: list[tuple[str, str | None]] = []
-        for index, pair in enumerate(inputs):
-            texts = list(pair) if isinstance(pair, Iterable) and not isinstance(pair, str) else [pair]
-            if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
-                raise InputError(f"expected pairs of texts, received {pair!r:.100} at index {index}; pass two texts")
-            pairs.append((texts[0], texts[1]))
+        pairs: list[tuple[str, str | None]] = [read_pair(pair, index) for index, pair in enumerate(inputs)]
         where = [f"the pair of {text!r:.60} (index {index})" for index, (text, _) in enumerate(pairs)]
         arguments = {"truncation": True, "max_length": options.max_length or self.longest}
         return encode_texts(self, pairs, arguments, options.on_overflow, where)
@@ -227,6 +199,12 @@ PAIR_SCORES = TaskRow(
     summary="the numbers that a model gives a pair of texts",
     example="",
 )
+
+
+def read_pair(given: Any, index: int) -> tuple[str, str]:
+    """Two texts, of whatever gives them one after the other; see :func:`pair_of_texts`."""
+    gives = isinstance(given, Iterable) and not isinstance(given, str | list | tuple)
+    return pair_of_texts(list(given) if gives else given, index)
 
 
 def activation_of(config: Any, folder: SentenceFolder) -> Any:

@@ -16,7 +16,6 @@ the mean of a part are the same sum with other weights. Only the pooled vector c
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias, TypedDict
@@ -30,13 +29,12 @@ from xlmr_core.tasks.options import TaskOptions, option
 from xlmr_core.tasks.runner import Runner
 from xlmr_core.tasks.sentence_folder import (
     POOLINGS,
+    FolderTask,
     Normalize,
     SentenceFolder,
     prompt_called,
-    read_sentence_folder,
-    sentence_folder_files,
 )
-from xlmr_core.tasks.task import Arrays, AtTheEnd, Item, Task, check_texts, plain, shown
+from xlmr_core.tasks.task import Arrays, AtTheEnd, Item, check_texts, shown
 from xlmr_core.tasks.texts import encode_texts, places_of, row_of
 from xlmr_core.tasks.vectors import PRECISIONS, cut, normalized, quantized, ranges_of
 
@@ -105,7 +103,7 @@ class _Kept:
     parts: bool = False
 
 
-class SentenceEmbedding(Task):
+class SentenceEmbedding(FolderTask):
     """The task; see the module."""
 
     Options: ClassVar[type[TaskOptions]] = SentenceEmbeddingOptions
@@ -114,17 +112,11 @@ class SentenceEmbedding(Task):
 
     def __init__(self, tokenizer: Any, config: Any) -> None:
         super().__init__(tokenizer, config)
-        self.folder = SentenceFolder()
         self.told = False
-
-    @classmethod
-    def read_beside(cls, name_or_path: str | os.PathLike[str], **where: Any) -> SentenceFolder:
-        """The files of sentence-transformers and of bge-m3."""
-        return read_sentence_folder(name_or_path, **where)
 
     def set_up(self, runner: Runner, beside: SentenceFolder) -> None:
         """Take the folder; its heads stand on the token states."""
-        self.folder = beside
+        super().set_up(runner, beside)
         for name, (weight, bias) in beside.heads.items():
             if weight.shape[1] != self.config.hidden_size:
                 raise InputError(
@@ -132,10 +124,6 @@ class SentenceEmbedding(Task):
                     f"{self.config.hidden_size}; take both from one model"
                 )
             runner.add_projection(name, weight, bias)
-
-    def files_beside(self) -> dict[str, bytes]:
-        """Those of the folder that was read."""
-        return sentence_folder_files(self.folder)
 
     def prepare(self, options: SentenceEmbeddingOptions) -> SentenceEmbeddingOptions:
         """The options with what the folder says.
@@ -373,10 +361,6 @@ class SentenceEmbedding(Task):
         if options.outputs is None:
             return found
         return [{**answer, "dense": vector} for answer, vector in zip(answers, found, strict=True)]
-
-    def plain(self, answer: Any) -> Any:
-        """Lists of numbers."""
-        return plain(answer)
 
     def text(self, answer: Any) -> str:
         """The first numbers of each vector, and the heaviest pieces."""

@@ -31,12 +31,15 @@ from xlmr_core.formats.safetensors_file import SafetensorsFile
 from xlmr_core.formats.torch_format import open_torch
 from xlmr_core.hub import resolve
 from xlmr_core.tasks.activations import activation_called
+from xlmr_core.tasks.runner import Runner
+from xlmr_core.tasks.task import Task
 from xlmr_core.tasks.vectors import normalized
 from xlmr_core.wording import shown
 
 __all__ = [
     "POOLINGS",
     "Dense",
+    "FolderTask",
     "Layer",
     "Normalize",
     "SentenceFolder",
@@ -155,6 +158,27 @@ def read_sentence_folder(name_or_path: str | os.PathLike[str], **where: Any) -> 
         heads=heads,
         path=folder,
     )
+
+
+class FolderTask(Task):
+    """A task that these files beside a model say something of."""
+
+    def __init__(self, tokenizer: Any, config: Any) -> None:
+        super().__init__(tokenizer, config)
+        self.folder = SentenceFolder()
+
+    @classmethod
+    def read_beside(cls, name_or_path: str | os.PathLike[str], **where: Any) -> SentenceFolder:
+        """The files."""
+        return read_sentence_folder(name_or_path, **where)
+
+    def set_up(self, runner: Runner, beside: SentenceFolder) -> None:
+        """Take what was read."""
+        self.folder = beside
+
+    def files_beside(self) -> dict[str, bytes]:
+        """Those that were read."""
+        return sentence_folder_files(self.folder)
 
 
 def prompt_called(name: str | None, prompts: Mapping[str, str]) -> str:

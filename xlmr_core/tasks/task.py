@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from xlmr_core.tasks.runner import Runner
 
 __all__ = [
-    *("Arrays", "AtTheEnd", "Item", "Task", "check_finite", "check_texts", "plain", "shown", "softmax", "top_places"),
-    "visible",
+    *("Arrays", "AtTheEnd", "Item", "Task", "check_finite", "check_texts", "pair_of_texts", "plain", "shown"),
+    *("softmax", "top_places", "visible"),
 ]
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
@@ -171,8 +171,8 @@ class Task(ABC):
         return line if len(parts) == 1 else dict(zip(cls.columns, parts, strict=False))
 
     def plain(self, answer: Any) -> Any:
-        """An answer of plain Python, as JSON holds it; most are already."""
-        return answer
+        """An answer of plain Python, as JSON holds it."""
+        return plain(answer)
 
     def rows(self, answer: Any) -> list[dict[str, Any]]:
         """An answer as the rows of a table, which is what ``xlmr run --format csv`` prints."""
@@ -222,6 +222,21 @@ def _text_of(line: str) -> str:
             if list(found) == ["text"] and isinstance(found["text"], str):
                 return found["text"]
     return line
+
+
+def pair_of_texts(given: Any, index: int) -> tuple[str, str]:
+    """Two texts that belong together.
+
+    Raises:
+        InputError: for anything else, by its index.
+    """
+    if (
+        not isinstance(given, list | tuple | np.ndarray)
+        or len(given) != 2
+        or not all(isinstance(text, str) for text in given)
+    ):
+        raise InputError(f"expected pairs of texts, received {given!r:.100} at index {index}; pass two texts")
+    return given[0], given[1]
 
 
 def read_object(line: str, keys: Sequence[str]) -> dict[str, Any]:
