@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from xlmr_core.cache import SeenCache, check_cache_position, keeps_cache
 from xlmr_core.checks import (
     Seen,
     check_encoder_inputs,
@@ -41,6 +42,10 @@ class Call(Generic[Array]):
         head_mask: (N,) or (layers, N).
         memory_BMD: the states that cross-attention attends to.
         memory_mask_BM: of 0 and 1.
+        cache: the backend's cache that the call goes on from; the mask then speaks of what is in it, too.
+        past: what the checks saw of it.
+        cache_position: (S,), the places of the new tokens.
+        use_cache: whether the call gives a cache.
         output_attentions: whether probabilities are wanted.
         output_hidden_states: whether the states after each layer are wanted.
     """
@@ -53,6 +58,10 @@ class Call(Generic[Array]):
     head_mask: Array | None = None
     memory_BMD: Array | None = None
     memory_mask_BM: Array | None = None
+    cache: Any = None
+    past: SeenCache | None = None
+    cache_position: Array | None = None
+    use_cache: bool = False
     output_attentions: bool = False
     output_hidden_states: bool = False
 
@@ -73,6 +82,7 @@ class Plan(Generic[Array]):
         memory_attention: how they attend to the memory.
         memory_BMD: the states that cross-attention attends to.
         head_mask_LN: (layers, N) factors of the heads' probabilities.
+        cache: what keys and values are added to, and read from, by the layer's number.
         output_hidden_states: whether the states after each layer are wanted.
     """
 
@@ -80,6 +90,7 @@ class Plan(Generic[Array]):
     memory_attention: Any = None
     memory_BMD: Array | None = None
     head_mask_LN: Any = None
+    cache: Any = None
     output_hidden_states: bool = field(default=False, metadata={"static": True})  # a word of JAX's: no array
 
     @property
@@ -98,6 +109,8 @@ def read_call(
     given: Mapping[str, Any],
     *,
     has_cross_attention: bool,
+    see_cache: Callable[[Any], tuple[Any, SeenCache]] | None = None,
+    recomputes: bool = False,
 ) -> Call[Any]:
     """Check what came with a call of an encoder, or of a head on it.
 
@@ -106,20 +119,31 @@ def read_call(
         see: what the backend sees of an input, by its name.
         given: the inputs of the bare model's call, by their published names.
         has_cross_attention: whether the model was built with it.
+        see_cache: takes what came as ``past_key_values`` for the backend's cache, and sees it; ``None`` for a head that
+            has none.
+        recomputes: whether layers are computed once more in the backward pass, so that no cache is given.
 
     Raises:
-        InputError: for inputs of a wrong type, shape, dtype or range; see :mod:`xlmr_core.checks`.
+        InputError: for inputs of a wrong type, shape, dtype or range; see :mod:`xlmr_core.checks` and
+            :mod:`xlmr_core.cache`.
     """
+    cache, past = given.get("past_key_values"), None
+    if see_cache is None:
+        refuse_cache(past_key_values=cache, cache_position=given.get("cache_position"))
+    elif cache is not None:
+        cache, past = see_cache(cache)
     ids, mask = see("input_ids", given["input_ids"]), see("attention_mask", given["attention_mask"])
-    batch, _ = check_encoder_inputs(
+    batch, length = check_encoder_inputs(
         config,
         input_ids=ids,
         inputs_embeds=see("inputs_embeds", given["inputs_embeds"]),
         attention_mask=mask,
         token_type_ids=see("token_type_ids", given["token_type_ids"]),
         position_ids=see("position_ids", given["position_ids"]),
+        past=past,
     )
-    refuse_cache(past_key_values=given.get("past_key_values"), cache_position=given.get("cache_position"))
+    if see_cache is not None:
+        check_cache_position(see("cache_position", given.get("cache_position")), past, length)
     states, memory_mask = given.get("encoder_hidden_states"), given.get("encoder_attention_mask")
     check_memory(
         config,
@@ -129,7 +153,7 @@ def read_call(
         has_cross_attention=has_cross_attention,
     )
     check_head_mask(config, see("head_mask", given["head_mask"]))
-    if mask is None and ids is not None:
+    if mask is None and ids is not None and past is None:
         warn_of_attended_padding(config, ids)
     attentions, hidden_states = given["output_attentions"], given["output_hidden_states"]
     return Call(
@@ -141,6 +165,10 @@ def read_call(
         head_mask=given["head_mask"],
         memory_BMD=states,
         memory_mask_BM=memory_mask,
+        cache=cache,
+        past=past,
+        cache_position=given.get("cache_position"),
+        use_cache=see_cache is not None and keeps_cache(config, given.get("use_cache"), recomputes=recomputes),
         output_attentions=bool(config.output_attentions if attentions is None else attentions),
         output_hidden_states=bool(config.output_hidden_states if hidden_states is None else hidden_states),
     )

@@ -15,6 +15,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from xlmr_core.arguments import suggestion
+from xlmr_core.cache import SeenCache, check_cache, check_mask_of_cache
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.wording import an, counted
@@ -283,8 +284,9 @@ def check_encoder_inputs(
     attention_mask: Seen | None = None,
     token_type_ids: Seen | None = None,
     position_ids: Seen | None = None,
+    past: SeenCache | None = None,
 ) -> tuple[int, int]:
-    """Check the inputs of an encoder and return (batch, length).
+    """Check the inputs of an encoder and return (batch, length); with a cache (``past``), those of the new tokens.
 
     Raises:
         InputError: for both or neither of ``input_ids`` and ``inputs_embeds``, an empty batch or sequence, a sequence
@@ -299,13 +301,17 @@ def check_encoder_inputs(
     if inputs_embeds is not None:
         check_floats(inputs_embeds, "pass ids as input_ids")
     batch, length = _batch_and_length(config, input_ids, inputs_embeds)
-    if position_ids is None:
+    if past is not None:
+        check_cache(config, past, batch, length, has_positions=position_ids is not None)
+        check_mask_of_cache(attention_mask, past, batch, length)
+    elif position_ids is None:
         check_length(config, length)
     if config.position_embedding_type != "absolute" and length > config.max_position_embeddings:
         raise InputError(
             f"sequence has {length} tokens, relative positions reach {config.max_position_embeddings}; shorten it"
         )
-    if attention_mask is not None and tuple(attention_mask.shape) not in ((batch, length), (batch, length, length)):
+    shapes = ((batch, length), (batch, length, length))
+    if past is None and attention_mask is not None and tuple(attention_mask.shape) not in shapes:
         raise InputError(
             f"attention_mask must have the shape {(batch, length)} or {(batch, length, length)} to fit the input, "
             f"received {tuple(attention_mask.shape)}; pass the tokenizer's own mask"
@@ -409,12 +415,11 @@ def check_memory(
 
 
 def refuse_cache(**given: object) -> None:
-    """Refuse the published arguments of a decoder's cache, which this release computes without."""
+    """Refuse the published arguments of a decoder's cache where nothing can go on from one."""
     for name, value in given.items():
         if value is not None:
             raise InputError(
-                f"{name} is not supported by this release: expected None; "
-                "compute the whole sequence, or use logits_to_keep"
+                f"{name} is for a causal language model or its bare decoder, expected None; pass the whole sequence"
             )
 
 

@@ -85,6 +85,7 @@ def may_pack(config: XLMRobertaConfig, implementation: str, call: Call[Any], nee
         and not needs.every_position
         and call.head_mask is None
         and call.memory_BMD is None
+        and (call.past is None or call.past.length == 0)
         and (call.attention_mask is None or len(call.attention_mask.shape) == 2)
     )
 
