@@ -72,5 +72,6 @@ def forward(config: XLMRobertaConfig, head: str, params: Params, **inputs: Any) 
 def check(config: XLMRobertaConfig, given: Inputs) -> None:
     """The core's checks, by which every backend refuses the same inputs."""
     names = ("input_ids", "inputs_embeds", "attention_mask", "token_type_ids", "position_ids")
-    check_encoder_inputs(config, **{name: see_array(name, getattr(given, name)) for name in names})
+    seen: dict[str, Any] = {name: see_array(name, getattr(given, name)) for name in names}
+    check_encoder_inputs(config, **seen)
     check_head_mask(config, see_array("head_mask", given.head_mask))
