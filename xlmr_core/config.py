@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, TypeVar, overload
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, overload
 
 from xlmr_core.config_base import SHARED_DEFAULTS, PretrainedConfig, check_name, read_config_json
 from xlmr_core.config_checks import (
@@ -19,6 +19,7 @@ from xlmr_core.config_checks import (
     check_values,
     layers_from_the_first,
 )
+from xlmr_core.config_encoder_decoder import EncoderDecoderConfig
 from xlmr_core.errors import ConfigError
 from xlmr_core.positions import max_tokens
 from xlmr_core.wording import an, shown
@@ -29,6 +30,8 @@ __all__ = [
     "POSITION_EMBEDDING_TYPES",
     "SHARED_DEFAULTS",
     "AutoConfig",
+    "EncoderDecoderConfig",
+    "ModelConfig",
     "PretrainedConfig",
     "XLMRobertaConfig",
     "XLMRobertaXLConfig",
@@ -285,10 +288,16 @@ RELEASED: dict[str, Any] = {
     "layer_norm_eps": 1e-5,
 }
 
-CONFIG_CLASSES: dict[str, type[XLMRobertaConfig]] = {
-    model_type: config_class
-    for config_class in (XLMRobertaConfig, XLMRobertaXLConfig)
-    for model_type in config_class.accepted_model_types
+# Of a model that is read or written: one encoder or decoder, or one of each.
+ModelConfig: TypeAlias = XLMRobertaConfig | EncoderDecoderConfig
+
+CONFIG_CLASSES: dict[str, type[Any]] = {
+    **{
+        model_type: config_class
+        for config_class in (XLMRobertaConfig, XLMRobertaXLConfig)
+        for model_type in config_class.accepted_model_types
+    },
+    EncoderDecoderConfig.model_type: EncoderDecoderConfig,
 }
 
 
@@ -362,7 +371,10 @@ class AutoConfig:
         CONFIG_CLASSES[model_type] = config
 
 
-def config_class_of(values: Mapping[str, Any]) -> type[XLMRobertaConfig]:
+EncoderDecoderConfig.sub_configs = {"encoder": AutoConfig, "decoder": AutoConfig}
+
+
+def config_class_of(values: Mapping[str, Any]) -> type[Any]:
     """The configuration class for the content of a ``config.json``; files older than ``model_type`` are told by their
     architecture.
     """
@@ -370,7 +382,9 @@ def config_class_of(values: Mapping[str, Any]) -> type[XLMRobertaConfig]:
     if model_type is None:
         named = values.get("architectures")
         architecture = str(named[0]) if isinstance(named, list | tuple) and named else "?"
-        if "XLMRobertaXL" in architecture:
+        if architecture.endswith("EncoderDecoderModel"):
+            model_type = EncoderDecoderConfig.model_type
+        elif "XLMRobertaXL" in architecture:
             model_type = "xlm-roberta-xl"
         elif architecture.startswith(("XLMRoberta", "Roberta", "Camembert")):
             model_type = "xlm-roberta"

@@ -259,7 +259,7 @@ class PretrainedConfig(PushToHub):
                 "read a file or a name with from_pretrained(...)"
             )
         return_unused = kwargs.pop("return_unused_kwargs", False)
-        known = known_names(cls()) | _argument_names(cls.__mro__) | set(config_dict)
+        known = cls._known_names() | _argument_names(cls.__mro__) | set(config_dict)
         unused = {key: value for key, value in kwargs.items() if key not in known}
         if not return_unused:
             refuse_unknown(unused, known, cls.__name__)
@@ -270,6 +270,11 @@ class PretrainedConfig(PushToHub):
             asked = [kwargs[key] for key in ("dtype", "torch_dtype") if kwargs.get(key) is not None]
             return config, {**unused, **({"dtype": asked[0]} if asked else {})}
         return config
+
+    @classmethod
+    def _known_names(cls) -> set[str]:
+        """The names under which configurations of this class take values."""
+        return known_names(cls())
 
     @classmethod
     def from_json_file(cls: type[ConfigT], json_file: str | os.PathLike[str], **overrides: Any) -> ConfigT:
