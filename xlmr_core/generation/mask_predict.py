@@ -1,0 +1,214 @@
+"""Mask-predict: how a masked model generates (Ghazvininejad et al. 2019).
+
+All new positions are masked; the model fills them, and in a few passes the least certain are masked and filled again,
+most certain first. It is no left-to-right generation: the number of new tokens is fixed, every new token sees all
+others, and no token ends the text early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xlmr_core.arguments import refuse_unknown
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import InputError
+from xlmr_core.generation.options import OPTIONS
+from xlmr_core.generation.prompt import arrange_prompt, bucket
+from xlmr_core.positions import max_tokens
+from xlmr_core.wording import counted, shown
+
+__all__ = ["MASK_PREDICT_OPTIONS", "MaskPredict", "MaskPredictInputs", "least_certain", "plan_mask_predict"]
+
+# Options of this way to generate, with their defaults.
+MASK_PREDICT_OPTIONS: dict[str, Any] = {
+    "max_new_tokens": None,
+    "max_length": None,
+    "passes": 10,
+    "mask_token_id": None,
+    "suppress_tokens": None,
+}
+_NEW_TOKENS = 20
+
+
+@dataclass(frozen=True)
+class MaskPredict:
+    """Everything a call of ``generate`` of a masked model means; plain and hashable.
+
+    Attributes:
+        first: column of the first new token; they are the columns ``first`` to ``first + new_tokens``.
+        new_tokens: N.
+        masked: how many of the new tokens are masked before each pass, beginning with all: N * (T - t) / T before pass
+            t of T.
+        mask_token_id: the id that asks for a token.
+        forbidden: ids that are never filled in: special tokens, and ``suppress_tokens``.
+    """
+
+    first: int
+    new_tokens: int
+    masked: tuple[int, ...]
+    mask_token_id: int
+    forbidden: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class MaskPredictInputs:
+    """What the model is given.
+
+    Attributes:
+        came: (B, C) the prompt as it came; what comes back is this and then the new tokens.
+        ids: (B, S): padding, the prompt without its end token, N times the mask, and the end token.
+        mask: (B, S) of 0 and 1.
+        token_type_ids: (B, S) or ``None``.
+    """
+
+    came: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    mask: NDArray[np.int64]
+    token_type_ids: NDArray[np.int64] | None
+
+
+def plan_mask_predict(
+    config: XLMRobertaConfig,
+    *,
+    caller: str,
+    ids: NDArray[Any],
+    mask: NDArray[Any] | None = None,
+    token_type_ids: NDArray[Any] | None = None,
+    kwargs: Mapping[str, Any],
+    hooks: Mapping[str, Any],
+    rounded: bool = False,
+) -> tuple[MaskPredict, MaskPredictInputs]:
+    """Decide what a call of ``generate`` of a masked model means.
+
+    A prompt that ends in the end token, as a tokenizer makes it, is continued before that token: the model sees
+    ``<s> prompt <mask> <mask> </s>``.
+
+    Args:
+        config: of the model.
+        caller: what to call the place in messages.
+        ids, mask, token_type_ids: (B, C) of the prompt.
+        kwargs: options: those of ``MASK_PREDICT_OPTIONS``.
+        hooks: other arguments of ``generate`` by name, such as ``streamer``; all must be ``None``.
+        rounded: round the prompt's width up (see ``bucket``), for programs that are compiled.
+
+    Raises:
+        InputError: for an option of decoders, by its name, or more tokens than the model has positions for.
+        TypeError: for an argument that is not known.
+    """
+    values = _options(caller, kwargs, hooks)
+    passes, came = values["passes"], np.asarray(ids, dtype=np.int64)
+    if isinstance(passes, bool) or not isinstance(passes, int) or passes < 1:
+        raise InputError(f"passes must be a positive integer, received {shown(passes)}")
+    ends = _ids(config.eos_token_id)
+    end = ends[0] if ends else config.pad_token_id
+    body, body_mask, ended_B = _without_end(came, mask, ends, config)
+    limit = max_tokens(config)
+    width = (lambda longest: bucket(longest, limit)) if rounded else None
+    prompt = arrange_prompt(config, body, body_mask, token_type_ids=token_type_ids, width=width)
+    new_tokens = _new_tokens(config, values, prompt.longest, came.shape[1])
+    mask_id = values["mask_token_id"]
+    if mask_id is None:
+        # The mask is the last piece of every published vocabulary of the family.
+        mask_id = getattr(config, "mask_token_id", None) or config.vocab_size - 1
+    batch = len(came)
+    last_B1 = np.where(ended_B, end, config.pad_token_id)[:, None]
+    new_BN = np.full((batch, new_tokens), mask_id)
+    types = prompt.token_type_ids
+    inputs = MaskPredictInputs(
+        came=came,
+        ids=np.concatenate([prompt.ids, new_BN, last_B1], axis=1),
+        mask=np.concatenate([prompt.mask, np.ones_like(new_BN), ended_B[:, None].astype(np.int64)], axis=1),
+        token_type_ids=None
+        if types is None
+        else np.concatenate([types, np.repeat(types[:, -1:], new_tokens + 1, axis=1)], axis=1),
+    )
+    special = {config.pad_token_id, mask_id, *_ids(config.bos_token_id), *ends, *(values["suppress_tokens"] or ())}
+    plan = MaskPredict(
+        first=prompt.width,
+        new_tokens=new_tokens,
+        masked=masked_before_each_pass(new_tokens, passes),
+        mask_token_id=mask_id,
+        forbidden=tuple(sorted(special)),
+    )
+    return plan, inputs
+
+
+def masked_before_each_pass(new_tokens: int, passes: int) -> tuple[int, ...]:
+    """N * (T - t) / T, rounded down, for t = 0 to T - 1; passes that would mask nothing are left out."""
+    counts = (new_tokens * (passes - number) // passes for number in range(passes))
+    return tuple(count for count in counts if count > 0)
+
+
+def least_certain(probabilities_BN: NDArray[Any], count: int) -> NDArray[np.bool_]:
+    """(B, N): the ``count`` new tokens of each row with the smallest probability; of equal ones the first.
+
+    Args:
+        probabilities_BN: of the tokens that stand there, each as of the pass that filled it in.
+        count: how many.
+    """
+    order = np.argsort(probabilities_BN, axis=1, kind="stable")
+    chosen = np.zeros(probabilities_BN.shape, dtype=bool)
+    np.put_along_axis(chosen, order[:, :count], True, axis=1)
+    return chosen
+
+
+def _options(caller: str, kwargs: Mapping[str, Any], hooks: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in {**hooks, **kwargs}.items():
+        if name in MASK_PREDICT_OPTIONS or value is None:
+            continue
+        if name in OPTIONS or name in hooks:
+            raise InputError(
+                f"{caller} fills in masks (mask-predict) and has no {name}, which is an option of decoders; pass "
+                f"{', '.join(MASK_PREDICT_OPTIONS)}, or generate with a model for causal language modelling"
+            )
+    known = {name: value for name, value in kwargs.items() if name not in OPTIONS or name in MASK_PREDICT_OPTIONS}
+    refuse_unknown(known, MASK_PREDICT_OPTIONS, caller, OPTIONS)
+    return {**MASK_PREDICT_OPTIONS, **{name: value for name, value in known.items() if value is not None}}
+
+
+def _without_end(
+    ids: NDArray[np.int64], mask: NDArray[Any] | None, ends: Iterable[int], config: XLMRobertaConfig
+) -> tuple[NDArray[np.int64], NDArray[Any] | None, NDArray[np.bool_]]:
+    """The prompts with their last token masked where it is an end token, and where that is."""
+    if ids.ndim != 2 or 0 in ids.shape:
+        raise InputError(f"input_ids must have the shape (batch, length) with at least one token, received {ids.shape}")
+    there = ids != config.pad_token_id if mask is None else np.asarray(mask) == 1
+    if there.shape != ids.shape:
+        raise InputError(f"attention_mask must have the shape {ids.shape} of the prompt, received {there.shape}")
+    last_B = np.where(there, np.arange(ids.shape[1]), -1).max(axis=1)
+    rows = np.arange(len(ids))
+    # A prompt that is only an end token stays as it is.
+    ended_B = np.isin(ids[rows, last_B], list(ends)) & (there.sum(axis=1) > 1)
+    body, body_mask = ids.copy(), there.astype(np.int64)
+    body[rows[ended_B], last_B[ended_B]] = config.pad_token_id
+    body_mask[rows[ended_B], last_B[ended_B]] = 0
+    return body, body_mask, ended_B
+
+
+def _new_tokens(config: XLMRobertaConfig, values: Mapping[str, Any], longest: int, came: int) -> int:
+    room = max_tokens(config) - longest - 1
+    asked = values["max_new_tokens"]
+    if asked is None and values["max_length"] is not None:
+        asked = values["max_length"] - came
+    if asked is None:
+        asked = min(_NEW_TOKENS, room)
+    if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
+        raise InputError(
+            f"expected room for at least one new token, received max_new_tokens={shown(values['max_new_tokens'])}, "
+            f"max_length={shown(values['max_length'])} for a prompt of {counted(came, 'token')}"
+        )
+    if asked > room:
+        raise InputError(
+            f"the longest prompt has {counted(longest, 'token')} and {counted(asked, 'new one')} are asked for, this "
+            f"model takes {max_tokens(config)}; ask for at most {room}, or shorten the prompt"
+        )
+    return asked
+
+
+def _ids(token: int | list[int] | None) -> tuple[int, ...]:
+    return () if token is None else (token,) if isinstance(token, int) else tuple(token)
