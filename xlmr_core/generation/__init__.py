@@ -1,8 +1,9 @@
 """What ``generate`` means, for all backends: options, plan, prompt, scores, stopping, streaming, outputs.
 
-Read in this order: ``options`` (the table), ``config`` (the file), ``plan`` (a call), ``prompt``, ``processors``,
-``stopping``, ``logits_processing``, ``streamers``, ``outputs``, ``scores``, ``mask_predict``. The loops are the
-backends' own; ``xlmr_core/reference/generation.py`` is the judge of them.
+Read in this order: ``options`` (the table), ``config`` (the file), ``request`` (the arguments of a call), ``prompt``,
+``processors``, ``plan`` (what the call means), ``stopping``, ``logits_processing``, ``streamers``, ``outputs``,
+``scores``, ``mask_predict``. The loops are the backends' own; ``xlmr_core/reference/generation.py`` is the judge of
+them.
 """
 
 from __future__ import annotations
@@ -17,19 +18,18 @@ from xlmr_core.generation.outputs import (
     GenerateEncoderDecoderOutput,
     generation_output,
 )
-from xlmr_core.generation.plan import (
+from xlmr_core.generation.plan import Generation, plan_generation
+from xlmr_core.generation.processors import OF_ENCODER, PROCESSORS, RENORMALIZE, WARPERS, Processor
+from xlmr_core.generation.prompt import Prompt, arrange_prompt, bucket, next_position, zero_based_position_ids
+from xlmr_core.generation.request import (
     DECODER_INPUTS,
     ENCODER_DECODER_INPUTS,
-    Generation,
     Hooks,
     Request,
     decoder_prompt,
-    plan_generation,
     read_request,
     start_ids,
 )
-from xlmr_core.generation.processors import OF_ENCODER, PROCESSORS, RENORMALIZE, WARPERS, Processor
-from xlmr_core.generation.prompt import Prompt, arrange_prompt, bucket, next_position, zero_based_position_ids
 from xlmr_core.generation.scores import transition_scores
 from xlmr_core.generation.stopping import (
     EosTokenCriteria,

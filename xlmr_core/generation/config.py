@@ -304,7 +304,8 @@ class GenerationConfig(PushToHub):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, GenerationConfig):
             return False
-        return json.loads(self.to_json_string(False, True)) == json.loads(other.to_json_string(False, True))
+        one, two = (json.loads(config.to_json_string(False, True)) for config in (self, other))
+        return bool(one == two)
 
     __hash__ = None  # type: ignore[assignment]  # mutable, as published scripts expect
 
@@ -350,11 +351,7 @@ def _said_by(model_config: Any) -> dict[str, Any]:
     values = model_config if isinstance(model_config, Mapping) else model_config.to_dict()
     found = {name: values[name] for name in OPTIONS if values.get(name) is not None}
     # A model's configuration has no other way to say that it has none of these.
-    return {
-        name: value
-        for name, value in found.items()
-        if name not in ("output_attentions", "output_hidden_states") or value
-    }
+    return {name: value for name, value in found.items() if value or not name.startswith("output_")}
 
 
 def with_special_tokens(config: GenerationConfig, model_config: Any) -> GenerationConfig:

@@ -6,20 +6,13 @@ One row an option, in the order of the published documentation; ``GenerationConf
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 __all__ = [
-    "CACHE_IMPLEMENTATIONS",
-    "NOT_SERVED",
-    "OPTIONS",
-    "OWN_OPTIONS",
-    "POSITION_NUMBERINGS",
-    "SAMPLING_ONLY",
-    "SPECIAL_TOKENS",
-    "Option",
+    *("CACHE_IMPLEMENTATIONS", "NOT_SERVED", "OPTIONS", "OWN_OPTIONS", "POSITION_NUMBERINGS", "SAMPLING_ONLY"),
+    *("SPECIAL_TOKENS", "Option", "as_plain"),
 ]
 
 # What a value has to be, in words, and whether one is that.
@@ -112,7 +105,7 @@ TEXTS = _or_none(
         "a text or a list of texts, none of them empty",
         lambda value: (
             bool(value)
-            and (isinstance(value, str) or isinstance(value, list | tuple))
+            and isinstance(value, str | list | tuple)
             and all(isinstance(text, str) and text for text in ([value] if isinstance(value, str) else value))
         ),
     )
@@ -237,7 +230,4 @@ def as_plain(value: Any) -> Any:
     """A number of NumPy as Python's own, which can be written to a file and hashed; anything else as it is."""
     if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
         return value.item()
-    if type(value) is not int and not isinstance(value, bool | float | str) and hasattr(value, "__index__"):
-        if getattr(value, "ndim", 0) == 0:
-            return operator.index(value)
     return value

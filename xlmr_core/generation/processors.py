@@ -5,8 +5,8 @@ Every backend has a file ``processors.py`` with one function for each name of ``
     (ids_RL, length, scores_RV, *arguments) -> scores_RV
 
 ``ids_RL`` is the buffer of all tokens (R rows, L the whole length), of which the first ``length`` are there (a number,
-or a traced scalar). Scores are float32: logits in greedy search and sampling, log-probabilities in beam search. Those of
-``OF_ENCODER`` take the encoder's ids (R, M) after the scores; a decoder without an encoder takes its prompt for them.
+or a traced scalar). Scores are float32: logits in greedy search and sampling, log-probabilities in beam search. Those
+of ``OF_ENCODER`` take the encoder's ids (R, M) after the scores; a decoder without an encoder takes its prompt.
 The NumPy functions of ``xlmr_core/reference/processors.py`` are the judges.
 
 The order is the published one: the processors, those of the user, the warpers (of sampling only), and the
@@ -21,7 +21,7 @@ from typing import Any
 
 from xlmr_core.generation.config import GenerationConfig
 
-__all__ = ["OF_ENCODER", "PROCESSORS", "RENORMALIZE", "WARPERS", "Processor", "planned_processors"]
+__all__ = ["OF_ENCODER", "PROCESSORS", "RENORMALIZE", "WARPERS", "Processor", "planned_processors", "planned_warpers"]
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ WARPERS: dict[str, str] = {
     "min_p": "(p, keep): keeps what is at least p times as probable as the best (Nguyen et al. 2024)",
     "typical_p": "(p, keep): keeps those nearest to the expected information that add up to p (Meister et al. 2022)",
     "epsilon_cutoff": "(epsilon, keep): keeps what is at least so probable (Hewitt et al. 2022)",
-    "eta_cutoff": "(epsilon, keep): keeps what is at least min(epsilon, sqrt(epsilon) * exp(-entropy)) probable (Hewitt "
-    "et al. 2022)",
+    "eta_cutoff": "(epsilon, keep): keeps what is at least min(epsilon, sqrt(epsilon) * exp(-entropy)) probable "
+    "(Hewitt et al. 2022)",
 }
 RENORMALIZE = "renormalize"  # log-softmax, after everything
 # These take the encoder's ids (R, M) after the scores.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +87,7 @@ class EosTokenCriteria(StoppingCriteria):
 
     def __init__(self, eos_token_id: Any) -> None:
         ids = as_list(eos_token_id)
-        self.eos_token_id = [ids] if isinstance(ids, SupportsIndex) else list(ids)
+        self.eos_token_id: list[int] = [ids] if isinstance(ids, int) else list(ids)
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> NDArray[np.bool_]:
         return np.isin([row[-1] for row in as_rows(input_ids)], self.eos_token_id)
