@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from flax import nnx
 from jax import Array
 
 from xlmr_core.config import XLMRobertaConfig
+from xlmr_flax.cache import Held
 from xlmr_flax.embeddings import Embedding
 from xlmr_flax.kernels import AttentionPlan, attend
 from xlmr_flax.linear import LayerNorm, Linear, accumulator, dropout, select_columns, select_rows
@@ -43,43 +46,66 @@ class SelfAttention(nnx.Module):
         plan: AttentionPlan,
         head_mask_N: Array | None = None,
         memory_BMD: Array | None = None,
+        held: Held | None = None,
         key: Array | None = None,
-    ) -> tuple[Array, Array | None]:
-        """(B, S, D) to the context (B, S, N * H), and the probabilities if the plan wants them."""
-        source = x if memory_BMD is None else memory_BMD
-        query_BSNH = self._heads(self.query(x))
-        key_BMNH = self._heads(self.key(source))
-        value_BMNH = self._heads(self.value(source))
+    ) -> tuple[Array, Array | None, Held]:
+        """Attend.
+
+        Args:
+            x: (B, S, D).
+            plan: which mask, and what is wanted.
+            head_mask_N: factors of the heads' probabilities.
+            memory_BMD: what is attended to in cross-attention.
+            held: keys and values of a cache: those of this call are added, or taken as they are if of a memory.
+            key: random key; ``None`` outside training.
+
+        Returns:
+            The context (B, S, N * H), the probabilities if the plan wants them, and the keys and values that were
+            attended to.
+        """
+        query_BNSH = self._heads(self.query(x))
+        if memory_BMD is None:
+            new = Held(self._heads(self.key(x)), self._heads(self.value(x)))
+            held = new if held is None else held.put(new, plan.past)
+        elif held is None:
+            held = Held(self._heads(self.key(memory_BMD)), self._heads(self.value(memory_BMD)))
         scale = self.head_size**-0.5
-        relative = None if self.distance_embedding is None else self.relative_scores(query_BSNH, key_BMNH) * scale
-        context, weights = attend(
+        relative = None
+        if self.distance_embedding is not None:
+            relative = self.relative_scores(query_BNSH, held.key_BNMH, plan.past) * scale
+        context_BNSH, weights = attend(
             plan,
-            query_BSNH,
-            key_BMNH,
-            value_BMNH,
+            query_BNSH,
+            held.key_BNMH,
+            held.value_BNMH,
             scale=scale,
             dropout=self.dropout_probability,
             extra_bias=relative,
             head_mask_N=head_mask_N,
             dropout_key=key,
         )
-        return context.reshape(*context.shape[:-2], -1), weights
+        context_BSNH = context_BNSH.transpose(0, 2, 1, 3)
+        return context_BSNH.reshape(*context_BSNH.shape[:-2], -1), weights, held
 
     def _heads(self, x: Array) -> Array:
-        return x.reshape(*x.shape[:-1], -1, self.head_size)
+        """(B, S, N * H) to (B, N, S, H)."""
+        return x.reshape(*x.shape[:-1], -1, self.head_size).transpose(0, 2, 1, 3)
 
-    def relative_scores(self, query_BSNH: Array, key_BMNH: Array) -> Array:
+    def relative_scores(self, query_BNSH: Array, key_BNMH: Array, past: Any = None) -> Array:
         """(B, N, S, M): scores of relative positions (Shaw et al. 2018; with the key's share Huang et al. 2020).
 
-        Distances are those of plain indices, so padding inside a row counts.
+        Distances are those of plain indices, so padding inside a row counts; the first query is token ``past``.
         """
         assert self.distance_embedding is not None
-        distances = np.arange(query_BSNH.shape[1])[:, None] - np.arange(key_BMNH.shape[1])[None, :]
-        distances_SMH = self.distance_embedding(distances + self.max_distance).astype(query_BSNH.dtype)
-        sums = accumulator(query_BSNH.dtype)
-        scores_BNSM = jnp.einsum("bsnh,smh->bnsm", query_BSNH, distances_SMH, preferred_element_type=sums)
+        distances_SM = np.arange(query_BNSH.shape[2])[:, None] - np.arange(key_BNMH.shape[2])[None, :]
+        if past is not None:
+            # Places of a cache that are empty yet may lie farther away than any token.
+            distances_SM = jnp.clip(distances_SM + past, -self.max_distance, self.max_distance)
+        distances_SMH = self.distance_embedding(distances_SM + self.max_distance).astype(query_BNSH.dtype)
+        sums = accumulator(query_BNSH.dtype)
+        scores_BNSM = jnp.einsum("bnsh,smh->bnsm", query_BNSH, distances_SMH, preferred_element_type=sums)
         if self.relative_to_key:
-            scores_BNSM += jnp.einsum("bmnh,smh->bnsm", key_BMNH, distances_SMH, preferred_element_type=sums)
+            scores_BNSM += jnp.einsum("bnmh,smh->bnsm", key_BNMH, distances_SMH, preferred_element_type=sums)
         return scores_BNSM
 
     def keep_heads(self, kept: list[int]) -> None:
@@ -130,15 +156,16 @@ class Attention(nnx.Module):
         plan: AttentionPlan,
         head_mask_N: Array | None = None,
         memory_BMD: Array | None = None,
+        held: Held | None = None,
         key: Array | None = None,
-    ) -> tuple[Array, Array | None]:
-        """(B, S, D) to (B, S, D), and the probabilities if the plan wants them."""
+    ) -> tuple[Array, Array | None, Held]:
+        """(B, S, D) to (B, S, D), the probabilities if the plan wants them, and what a cache holds of it."""
         weights_key, output_key = (None, None) if key is None else jax.random.split(key)
         if head_mask_N is not None and len(self.heads) < len(head_mask_N):
             head_mask_N = head_mask_N[np.array(self.heads)]
         normed = x if self.self_attn_layer_norm is None else self.self_attn_layer_norm(x)
-        context, weights = self.self(normed, plan, head_mask_N, memory_BMD, weights_key)
-        return self.output(context, x, output_key), weights
+        context, weights, held = self.self(normed, plan, head_mask_N, memory_BMD, held, weights_key)
+        return self.output(context, x, output_key), weights, held
 
     def prune_heads(self, heads: set[int]) -> None:
         """Remove heads, given by their original numbers."""

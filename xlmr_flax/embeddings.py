@@ -34,13 +34,21 @@ def _without_gradient(x: Array, where: Array) -> Array:
     return jnp.where(where[..., None], jax.lax.stop_gradient(x), x)
 
 
-def position_ids_from_input_ids(input_ids_BS: Any, pad_token_id: int) -> Any:
+def position_ids_from_input_ids(input_ids_BS: Any, pad_token_id: int, counted_B: Any = None) -> Any:
     """(B, S) positions: tokens count up from ``pad_token_id + 1``, padding stays at ``pad_token_id``.
 
     Of NumPy arrays in NumPy.
+
+    Args:
+        input_ids_BS: integers.
+        pad_token_id: of the config.
+        counted_B: how many tokens came before in each row, in a cache.
     """
     real = (input_ids_BS != pad_token_id).astype("int32")
-    return real.cumsum(1, dtype="int32") * real + pad_token_id
+    counts_BS = real.cumsum(1, dtype="int32")
+    if counted_B is not None:
+        counts_BS = counts_BS + counted_B[:, None]
+    return counts_BS * real + pad_token_id
 
 
 def create_position_ids_from_input_ids(input_ids: Any, padding_idx: int) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -20,6 +22,7 @@ from xlmr_core.packing import Needs
 from xlmr_core.positions import first_position
 from xlmr_core.pretrained import recomputes_layers
 from xlmr_core.resizing import heads_to_prune_now
+from xlmr_flax.cache import Cache, Held, see_cache
 from xlmr_flax.embeddings import Embeddings, position_ids_from_input_ids
 from xlmr_flax.functional import compiled
 from xlmr_flax.inputs import is_concrete, narrow, read
@@ -38,7 +41,8 @@ __all__ = ["Encoded", "EncoderModel"]
 class Encoded:
     """The states after the last layer, packed (R, W, D) or padded (B, S, D), and how to read them.
 
-    A pytree, because the compiled run gives it; where packed tokens were is known outside alone.
+    A pytree, because the compiled run gives it; where packed tokens were is known outside alone, and so what the cache
+    is that becomes of the keys and values that were ``held``.
     """
 
     states: Array
@@ -46,6 +50,9 @@ class Encoded:
     hidden_states: tuple[Array, ...] | None = None
     attentions: tuple[Array, ...] | None = None
     cross_attentions: tuple[Array, ...] | None = None
+    held: tuple[Held, ...] | None = None
+    held_memory: tuple[Held, ...] | None = None
+    cache: Cache | None = None
 
     def first_tokens(self) -> Array:
         """(B, D): the state at position 0."""
@@ -82,16 +89,8 @@ class Encoder(nnx.Module):
     def __call__(self, x: Array, plan: Plan, key: Array | None = None) -> Encoded:
         """(B, S, D) through all layers."""
         layers = [self.layer[str(number)] for number in range(len(self.layer))]
-        hidden_states, attentions, cross_attentions = [x], [], []
-        if self.scan_layers and layers:
-            x, states, attentions, cross_attentions = self._scan(layers, x, plan, key)
-            hidden_states += states
-        else:
-            for number, layer in enumerate(layers):
-                x, weights, cross_weights = self._layer(layer, x, plan, number, key)
-                hidden_states.append(x)
-                attentions.append(weights)
-                cross_attentions.append(cross_weights)
+        run = self._scan if self.scan_layers and layers else self._one_by_one
+        x, (hidden_states, attentions, cross_attentions, held, held_memory) = run(layers, x, plan, key)
         if self.LayerNorm is not None:
             x = self.LayerNorm(x)
             hidden_states[-1] = x
@@ -101,7 +100,22 @@ class Encoder(nnx.Module):
         if plan.output_attentions:
             encoded.attentions = tuple(attentions)
             encoded.cross_attentions = tuple(cross_attentions) if plan.memory_attention is not None else None
+        if plan.keeps_cache:
+            encoded.held = tuple(held)
+            encoded.held_memory = tuple(held_memory) if plan.memory_attention is not None else None
         return encoded
+
+    def _one_by_one(self, layers: list[Layer], x: Array, plan: Plan, key: Array | None) -> Any:
+        """The last state, and of all layers the states, the probabilities of both kinds, and what a cache holds of
+        both; of the states there is one more, that of the embeddings.
+        """
+        collected: list[list[Any]] = [[x], [], [], [], []]
+        for number, layer in enumerate(layers):
+            found = self._layer(layer, x, plan, number, key)
+            x = found[0]
+            for some, one in zip(collected, found, strict=True):
+                some.append(one)
+        return x, collected
 
     def _layer(self, layer: Layer, x: Array, plan: Plan, number: Any, key: Array | None) -> Any:
         """A layer, whose activations are kept for the backward pass or recomputed there."""
@@ -118,14 +132,18 @@ class Encoder(nnx.Module):
         parts = [nnx.split(layer) for layer in layers]
         graphdef = parts[0][0]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(state for _, state in parts))
+        if plan.cache is not None:
+            plan = replace(plan, cache=plan.cache.stacked())
 
         def step(x: Array, scanned: Any) -> Any:
             state, number = scanned
-            x, *weights = self._layer(nnx.merge(graphdef, state), x, plan, number, key)
-            return x, (x if plan.output_hidden_states else None, *weights)
+            x, *found = self._layer(nnx.merge(graphdef, state), x, plan, number, key)
+            return x, (x if plan.output_hidden_states else None, *found)
 
+        start = x
         x, collected = jax.lax.scan(step, x, (stacked, jnp.arange(len(layers))))
-        return x, *([None] * len(layers) if found is None else list(found) for found in collected)
+        states, *others = ([jax.tree.map(itemgetter(n), found) for n in range(len(layers))] for found in collected)
+        return x, [[start, *states], *others]
 
 
 class EncoderModel(PreTrainedModel):
@@ -191,7 +209,8 @@ class EncoderModel(PreTrainedModel):
             input_ids: integers (B, S).
             attention_mask: (B, S) of 0 and 1, or (B, S, S) with a row a query; default: attend everywhere.
             token_type_ids: integers (B, S); default zeros.
-            position_ids: integers (B, S) or (1, S); default: from the padding of ``input_ids``.
+            position_ids: integers (B, S) or (1, S); default: from the padding of ``input_ids``, on from those of a
+                cache.
             head_mask: (N,) or (layers, N), factors of the heads' attention probabilities.
             encoder_hidden_states: floats (B, M, D) that a decoder with cross-attention attends to.
             encoder_attention_mask: (B, M) of 0 and 1.
@@ -201,7 +220,10 @@ class EncoderModel(PreTrainedModel):
             output_attentions: return the probabilities; selects the ``eager`` kernel on padded tokens.
             output_hidden_states: return the states after the embeddings and after each layer.
             return_dict: ``False`` returns a tuple.
-            past_key_values: the published place of a decoder's cache; this release computes without one.
+            past_key_values: of a decoder, what :meth:`init_cache` or the call before gave. ``input_ids`` are then the
+                new tokens alone, and ``attention_mask`` has a column for each token before them too, or for each place
+                of the cache: (B, past + S), (B, S, past + S), (B, places). Inside ``jax.jit``, where nothing knows how
+                full the cache is, it has one for each place.
             inputs_embeds: floats (B, S, D) in place of ``input_ids``.
             packing: how the batch is packed, made on the host by ``Packing.from_mask``; for calls inside ``jax.jit``,
                 which cannot look at the mask.
@@ -220,6 +242,7 @@ class EncoderModel(PreTrainedModel):
             return model._encode(call, needs or Needs(), key, packing)
         call = read(
             model,
+            see_cache=partial(see_cache, model.config),
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -237,6 +260,7 @@ class EncoderModel(PreTrainedModel):
             BaseModelOutputWithPoolingAndCrossAttentions(
                 last_hidden_state=encoded.unpack(encoded.states),
                 pooler_output=None if model.pooler is None else model.pool(encoded),
+                past_key_values=encoded.cache,
                 hidden_states=encoded.hidden_states,
                 attentions=encoded.attentions,
                 cross_attentions=encoded.cross_attentions,
@@ -251,6 +275,8 @@ class EncoderModel(PreTrainedModel):
         encoded = replace(encoded, packing=packing)
         if encoded.hidden_states is not None:
             encoded.hidden_states = tuple(encoded.unpack(x) for x in encoded.hidden_states)
+        if planned.keeps_cache:
+            encoded.cache = _cache(self.config, call, encoded)
         return encoded
 
     def run(
@@ -260,6 +286,19 @@ class EncoderModel(PreTrainedModel):
         embeddings_key, layers_key = (None, None) if key is None else jax.random.split(key)
         x = self.embeddings(source, token_type_ids, position_ids, self.dtype, embeddings_key)
         return self.encoder(x, plan.drawn(x), layers_key)
+
+    def init_cache(self, batch_size: int, max_length: int) -> Cache:
+        """An empty cache of a fixed size, for a decoder; pass it as ``past_key_values``.
+
+        Each call then gives the cache to go on from, as ``past_key_values`` of its output. Keys and values of the
+        memory of cross-attention are in it from the first call on that brings ``encoder_hidden_states``; inside a
+        loop of ``jax.lax``, whose carry keeps its form, that call comes before the loop.
+
+        Args:
+            batch_size: number of rows.
+            max_length: how many tokens it is to hold at most.
+        """
+        return Cache.empty(self.config, batch_size, max_length, self.dtype)
 
     def pool(self, encoded: Encoded) -> Array:
         """(B, D): the first token's state through the pooler."""
@@ -290,15 +329,18 @@ class EncoderModel(PreTrainedModel):
 def _tokens(config: XLMRobertaConfig, call: Call[Any], packing: Packing | None) -> tuple[Any, Any, Any]:
     """Ids or embeddings, token types and positions of a call, padded or packed. In NumPy where they have their values.
 
-    Positions follow from the ids before packing, so padding anywhere in a row leaves them right.
+    Positions follow from the ids before packing, so padding anywhere in a row leaves them right; they go on from what a
+    cache has counted.
     """
     position_ids = call.position_ids
+    counted_B = None if call.cache is None else _values(call.cache.counted_B)
     if position_ids is None and call.input_ids is not None:
-        ids = np.asarray(call.input_ids) if is_concrete(call.input_ids) else call.input_ids
-        position_ids = position_ids_from_input_ids(ids, config.pad_token_id)
+        position_ids = position_ids_from_input_ids(_values(call.input_ids), config.pad_token_id, counted_B)
     elif position_ids is None:
         first = first_position(config)
         position_ids = np.arange(first, first + call.source.shape[1], dtype=np.int32)[None]
+        if counted_B is not None:
+            position_ids = position_ids + counted_B[:, None]
     tokens = [call.source, call.token_type_ids, position_ids]
     if packing is not None:
         shape = call.source.shape[:2]
@@ -310,3 +352,25 @@ def _tokens(config: XLMRobertaConfig, call: Call[Any], packing: Packing | None) 
 def _broadcast(x: Any, shape: tuple[int, int]) -> Any:
     """An input of one row for every row."""
     return (np if is_concrete(x) else jnp).broadcast_to(x, (*shape, *x.shape[2:]))
+
+
+def _values(x: Any) -> Any:
+    """In NumPy where there are values."""
+    return np.asarray(x) if is_concrete(x) else x
+
+
+def _cache(config: XLMRobertaConfig, call: Call[Any], encoded: Encoded) -> Cache:
+    """The cache that a call gives."""
+    before, past, length = call.cache, call.past, np.int32(call.source.shape[1])
+    assert past is not None
+    if past.length == 0:
+        slots_BS = None if encoded.packing is None else encoded.packing.slots_BS
+        after = compiled(before, "begun", encoded.held, encoded.held_memory, slots_BS)
+    else:
+        after = replace(before, layers=encoded.held, memory=encoded.held_memory or before.memory)
+    counted_B, new_B = _values(before.counted_B), length
+    if call.input_ids is not None:
+        new_B = (_values(call.input_ids) != config.pad_token_id).sum(1, dtype=np.int32)
+    # Numbers of NumPy as long as they are known: reading them costs nothing then.
+    so_far = before.length if past.length is None else np.int32(past.length)
+    return replace(after, length=so_far + length, counted_B=counted_B + new_B)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from xlmr_core.cache import SeenCache
 from xlmr_core.calls import Call, read_call
 from xlmr_core.checks import Kind, Seen, refuse_layout, refuse_type
 from xlmr_flax.placement import refuse_explicit_axes
@@ -75,11 +76,17 @@ def _values(array: Any) -> Callable[[], np.ndarray] | None:
     return (lambda: np.asarray(array)) if is_concrete(array) else None
 
 
-def read(encoder: EncoderModel, **inputs: Any) -> Call[Any]:
+def read(
+    encoder: EncoderModel, *, see_cache: Callable[[Any], tuple[Any, SeenCache]] | None = None, **inputs: Any
+) -> Call[Any]:
     """Check what came with a call of an encoder, or of a head on it; see :func:`xlmr_core.calls.read_call`.
 
     Args:
         encoder: the bare model.
+        see_cache: what sees a cache, where a call may go on from one.
         **inputs: the arguments of ``EncoderModel.__call__``, all but those that only some heads take.
     """
-    return read_call(encoder.config, see, inputs, has_cross_attention=encoder.has_cross_attention)
+    # As published there is no use_cache: a call that goes on from a cache gives one.
+    inputs["use_cache"] = inputs.get("past_key_values") is not None
+    has_cross_attention = encoder.has_cross_attention
+    return read_call(encoder.config, see, inputs, has_cross_attention=has_cross_attention, see_cache=see_cache)

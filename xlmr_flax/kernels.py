@@ -12,8 +12,9 @@ in bfloat16 a slower one: it accumulates the second product in bfloat16.
 
 Packed rows need no kernel of their own: texts that share a row are kept apart by the bias.
 
-Shapes: queries are (B, S, N, H), keys and values (B, M, N, H), with M equal to S unless they come from a memory; the
-context has the queries' shape. Packed rows are (R, W) in place of (B, S). The bias is additive, in float32 at least:
+Shapes: queries are (B, N, S, H), keys and values (B, N, M, H), with M equal to S unless they come from a memory or a
+cache; the context has the queries' shape. Heads stand in front of the tokens: the products of (B, S, N, H) take XLA
+twice the time on a CPU. Packed rows are (R, W) in place of (B, S). The bias is additive, in float32 at least:
 ``(B | 1, N | 1, S | 1, M)``, a masked key holds the most negative number. Not minus infinity: a fully masked row then
 attends uniformly and stays finite, as published.
 """
@@ -48,6 +49,7 @@ class AttentionPlan:
 
     Attributes:
         mask: (B, M) or (B, S, M) of 0 and 1; ``None`` if all keys are attended.
+        past: int32 (), how many tokens a cache held before those of the call; ``None`` without a cache.
         segments_RW: which text of its row each slot of packed rows belongs to; in place of a mask.
         bias: additive bias that says all of this; ``None`` until it is drawn, or if all keys are attended.
         causal: a query sees its predecessors only.
@@ -55,22 +57,30 @@ class AttentionPlan:
     """
 
     mask: Any = None
+    past: Any = None
     segments_RW: Any = None
     bias: Array | None = None
     causal: bool = field(default=False, metadata={"static": True})
     return_weights: bool = field(default=False, metadata={"static": True})
 
-    def drawn(self, length: int, dtype: jnp.dtype) -> AttentionPlan:
-        """The plan with its bias, for queries of a length and states of a dtype."""
+    def drawn(self, queries: int, keys: int, dtype: jnp.dtype) -> AttentionPlan:
+        """The plan with its bias, for so many queries and keys and for states of a dtype."""
         keep = None
         if self.segments_RW is not None:
             keep = (self.segments_RW[:, :, None] == self.segments_RW[:, None, :])[:, None]
         elif self.mask is not None:
-            keep = (self.mask != 0)[:, None] if self.mask.ndim == 3 else (self.mask != 0)[:, None, None]
+            mask = _widened(self.mask != 0, keys)
+            keep = mask[:, None] if mask.ndim == 3 else mask[:, None, None]
         if self.causal:
-            seen = causal_keep(length)[None, None]
+            seen = causal_keep(queries, keys, self.past)[None, None]
             keep = seen if keep is None else keep & seen
         return self if keep is None else replace(self, bias=mask_bias(keep, dtype))
+
+
+def _widened(keep: Any, keys: int) -> Any:
+    """A mask with a column for each place of a cache: those behind the last token are empty."""
+    missing = keys - keep.shape[-1]
+    return keep if missing == 0 else jnp.pad(keep, [(0, 0)] * (keep.ndim - 1) + [(0, missing)])
 
 
 def attend(
@@ -89,8 +99,8 @@ def attend(
 
     Args:
         plan: which mask, and what is wanted.
-        query: ``(B, S, N, H)``.
-        key, value: ``(B, M, N, H)``.
+        query: ``(B, N, S, H)``.
+        key, value: ``(B, N, M, H)``.
         scale: factor of the scores.
         dropout: probability of dropping an attention weight, if there is a ``dropout_key``.
         extra_bias: (B, N, S, M) added to the scaled scores, for relative positions.
@@ -98,7 +108,7 @@ def attend(
         dropout_key: random key; ``None`` outside training.
 
     Returns:
-        The context ``(B, S, N, H)``, and the probabilities (B, N, S, M) if the plan wants them.
+        The context ``(B, N, S, H)``, and the probabilities (B, N, S, M) if the plan wants them.
     """
     bias = plan.bias
     if extra_bias is not None:
@@ -117,9 +127,9 @@ def attend(
 
 
 def eager(
-    q_BSNH: Array,
-    k_BMNH: Array,
-    v_BMNH: Array,
+    q_BNSH: Array,
+    k_BNMH: Array,
+    v_BNMH: Array,
     bias: Array | None,
     *,
     scale: float,
@@ -128,9 +138,7 @@ def eager(
     dropout_key: Array | None,
 ) -> tuple[Array, Array]:
     """The formula as it stands in the paper, softmax in float32 at least; returns (context, probabilities)."""
-    sums = linear.accumulator(q_BSNH.dtype)
-    # Heads come to the front first: the products of (B, S, N, H) as it stands take XLA twice the time on a CPU.
-    q_BNSH, k_BNMH, v_BNMH = (x.transpose(0, 2, 1, 3) for x in (q_BSNH, k_BMNH, v_BMNH))
+    sums = linear.accumulator(q_BNSH.dtype)
     scores_BNSM = jnp.einsum("bnsh,bnmh->bnsm", q_BNSH, k_BNMH, preferred_element_type=sums) * scale
     if bias is not None:
         scores_BNSM = scores_BNSM + bias
@@ -139,7 +147,7 @@ def eager(
     if head_mask_N is not None:
         probs_BNSM = probs_BNSM * head_mask_N.astype(probs_BNSM.dtype)[None, :, None, None]
     context_BNSH = jnp.einsum("bnsm,bnmh->bnsh", probs_BNSM, v_BNMH, preferred_element_type=sums).astype(v_BNMH.dtype)
-    return context_BNSH.transpose(0, 2, 1, 3), probs_BNSM
+    return context_BNSH, probs_BNSM
 
 
 def mask_bias(keep: Array, dtype: jnp.dtype) -> Array:
@@ -148,6 +156,12 @@ def mask_bias(keep: Array, dtype: jnp.dtype) -> Array:
     return jnp.where(keep, 0, jnp.finfo(sums).min).astype(sums)
 
 
-def causal_keep(length: int) -> np.ndarray:
-    """(S, S) boolean: a position sees itself and its predecessors."""
-    return np.tril(np.ones((length, length), bool))
+def causal_keep(queries: int, keys: int, past: Any = None) -> Any:
+    """(S, M) boolean: a token sees itself and its predecessors.
+
+    Args:
+        queries, keys: S and M.
+        past: how many tokens came before the first query; without it, there is none, and all is known beforehand.
+    """
+    places = np.arange(queries)[:, None]
+    return np.arange(keys)[None] <= (places if past is None else places + past)

@@ -12,6 +12,7 @@ from jax import Array
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_flax.activations import activation
 from xlmr_flax.attention import Attention
+from xlmr_flax.cache import Held
 from xlmr_flax.linear import LayerNorm, Linear, dropout
 from xlmr_flax.plan import Plan
 
@@ -75,15 +76,21 @@ class Layer(nnx.Module):
 
     def __call__(
         self, x: Array, plan: Plan, number: Any, key: Array | None = None
-    ) -> tuple[Array, Array | None, Array | None]:
-        """(B, S, D) to (B, S, D), and the probabilities of self- and cross-attention if the plan wants them."""
+    ) -> tuple[Array, Array | None, Array | None, Held | None, Held | None]:
+        """(B, S, D) to (B, S, D), the probabilities of self- and cross-attention if the plan wants them, and what a
+        cache holds of both if it is to be kept.
+        """
         own_key, cross_key, output_key = (None, None, None) if key is None else jax.random.split(key, 3)
         head_mask_N = plan.head_mask(number)
-        x, weights = self.attention(x, plan.attention, head_mask_N, None, own_key)
-        cross_weights = None
+        held = None if plan.cache is None else plan.cache.held(number)
+        x, weights, held = self.attention(x, plan.attention, head_mask_N, None, held, own_key)
+        cross_weights = held_memory = None
         if plan.memory_attention is not None:
             assert self.crossattention is not None
-            x, cross_weights = self.crossattention(x, plan.memory_attention, head_mask_N, plan.memory_BMD, cross_key)
+            held_memory = None if plan.cache is None else plan.cache.held_memory(number)
+            x, cross_weights, held_memory = self.crossattention(
+                x, plan.memory_attention, head_mask_N, plan.memory_BMD, held_memory, cross_key
+            )
         if self.chunk_size:
             starts = range(0, x.shape[-2], self.chunk_size)
             keys = [None if output_key is None else jax.random.fold_in(output_key, start) for start in starts]
@@ -91,7 +98,9 @@ class Layer(nnx.Module):
             x = jnp.concatenate([self.feed_forward(*pair) for pair in zip(chunks, keys, strict=True)], axis=-2)
         else:
             x = self.feed_forward(x, output_key)
-        return x, weights, cross_weights
+        if not plan.keeps_cache:
+            held = held_memory = None
+        return x, weights, cross_weights, held, held_memory
 
     def feed_forward(self, x: Array, key: Array | None = None) -> Array:
         """(..., D) to (..., D)."""

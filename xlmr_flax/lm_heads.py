@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,11 +23,12 @@ from xlmr_core.head_checks import (
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
 from xlmr_core.packing import Needs
+from xlmr_flax.cache import Cache, see_cache
 from xlmr_flax.encoder import Encoded
 from xlmr_flax.functional import compiled
 from xlmr_flax.heads import HeadModel, chosen_positions, class_labels, labelled_positions
 from xlmr_flax.inputs import is_concrete, see
-from xlmr_flax.linear import LayerNorm, Linear, accumulator, unset
+from xlmr_flax.linear import LayerNorm, Linear, accumulator, by_rows, unset
 from xlmr_flax.losses import cross_entropy
 from xlmr_flax.packing import Packing, bucket
 
@@ -58,8 +60,11 @@ class LMHead(nnx.Module):
     def __call__(self, x: Array, embedding_VD: Array | None) -> Array:
         """(..., D) to (..., V), by the word embedding if the decoder is tied to it."""
         x = self.layer_norm(jax.nn.gelu(self.dense(x), approximate=False))
-        kernel_DV = embedding_VD.T if self.decoder is None else self.decoder.kernel[...]
-        product = jnp.matmul(x, kernel_DV.astype(x.dtype), preferred_element_type=accumulator(x.dtype))
+        if self.decoder is None:
+            product = by_rows(x, embedding_VD)
+        else:
+            kernel_DV = self.decoder.kernel[...].astype(x.dtype)
+            product = jnp.matmul(x, kernel_DV, preferred_element_type=accumulator(x.dtype))
         return (product + self.bias[...].astype(product.dtype)).astype(x.dtype)
 
 
@@ -241,6 +246,11 @@ class CausalLM(VocabularyModel):
 
     _task_head = HEADS["ForCausalLM"]
 
+    def init_cache(self, batch_size: int, max_length: int) -> Cache:
+        """An empty cache of a fixed size; see :meth:`xlmr_flax.encoder.EncoderModel.init_cache`."""
+        cache: Cache = self.roberta.init_cache(batch_size, max_length)
+        return cache
+
     def __call__(
         self,
         input_ids: Any = None,
@@ -283,6 +293,7 @@ class CausalLM(VocabularyModel):
         """
         model, key = self.prepare(params, dropout_rng, train)
         call = model._read(
+            see_cache=partial(see_cache, model.config),
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -323,6 +334,7 @@ class CausalLM(VocabularyModel):
         output = CausalLMOutputWithCrossAttentions(
             loss=loss,
             logits=logits,
+            past_key_values=encoded.cache,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
             cross_attentions=encoded.cross_attentions,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -29,16 +29,21 @@ class Plan(calls.Plan[Any]):
     """The plan as a pytree, which goes into the compiled run.
 
     The packing stays outside: of a packed batch the run sees the rows alone, so that batches of other shapes share its
-    programs.
+    programs. So does an empty cache: the run gives the keys and values of its own tokens.
+
+    Attributes:
+        keeps_cache: whether the run gives keys and values for a cache.
     """
+
+    keeps_cache: bool = field(default=False, metadata={"static": True})
 
     def drawn(self, x: Array) -> Plan:
         """The plan for states (B, S, D): biases are drawn, and the memory has their dtype. Done once a run."""
-        memory = self.memory_attention
+        memory, length = self.memory_attention, x.shape[1]
         return replace(
             self,
-            attention=self.attention.drawn(x.shape[1], x.dtype),
-            memory_attention=None if memory is None else memory.drawn(x.shape[1], x.dtype),
+            attention=self.attention.drawn(length, length if self.cache is None else self.cache.capacity, x.dtype),
+            memory_attention=None if memory is None else memory.drawn(length, self.memory_BMD.shape[1], x.dtype),
             memory_BMD=None if self.memory_BMD is None else self.memory_BMD.astype(x.dtype),
         )
 
@@ -55,17 +60,21 @@ def plan(
         packing: the caller's own; by default the model decides.
 
     Returns:
-        The plan, and where the tokens of a packed batch are.
+        The plan, and where the tokens of a packed batch are. The tokens of an empty cache attend to each other alone,
+        and the plan is without it.
 
     Raises:
         InputError: for a packing that does not fit the call.
     """
-    config = encoder.config
+    config, mask, length = encoder.config, call.attention_mask, call.source.shape[1]
+    begins = call.past is None or call.past.length == 0
+    if begins and mask is not None and mask.shape[-1] != length:
+        mask = mask[..., :length]  # a mask for all places of the cache
     allowed = may_pack(config, encoder.attn_implementation, call, needs)
     if packing is not None:
         refuse_packing(tuple(packing.slots_BS.shape), tuple(call.source.shape[:2]), allowed=allowed)
     elif allowed:
-        packing = choose_packing(encoder.packing, call.attention_mask, call.source, needs)
+        packing = choose_packing(encoder.packing, mask, call.source, needs)
     memory_attention = head_mask_LN = None
     if call.memory_BMD is not None:
         memory_attention = AttentionPlan(mask=call.memory_mask_BM, return_weights=call.output_attentions)
@@ -74,9 +83,9 @@ def plan(
     if packing is not None:
         attention = AttentionPlan(segments_RW=packing.segments_RW, causal=config.is_decoder)
     else:
-        mask = call.attention_mask
         attention = AttentionPlan(
             mask=None if mask is None or _is_full(mask) else mask,
+            past=None if begins else call.cache.length,
             # A mask with a row for each query has said everything already, as published.
             causal=config.is_decoder and (mask is None or mask.ndim == 2),
             return_weights=call.output_attentions,
@@ -87,6 +96,8 @@ def plan(
             memory_attention=memory_attention,
             memory_BMD=call.memory_BMD,
             head_mask_LN=head_mask_LN,
+            cache=None if begins else call.cache,
+            keeps_cache=call.use_cache,
             output_hidden_states=call.output_hidden_states,
         ),
         packing,

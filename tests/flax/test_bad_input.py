@@ -108,7 +108,7 @@ MEMORY = np.zeros((2, 4, 16), np.float32)
             {"encoder_hidden_states": MEMORY, "encoder_attention_mask": np.ones((2, 3))},
             r"encoder_attention_mask must have the shape \(2, 4\), received \(2, 3\)",
         ),
-        ({"past_key_values": ((np.zeros(1),),)}, r"past_key_values is not supported .*expected None"),
+        ({"past_key_values": ((np.zeros(1),),)}, r"past_key_values must be what model.init_cache.* received tuple"),
     ],
 )
 def test_inputs_of_the_encoder(refused, head: str, inputs: dict[str, Any], message: str) -> None:
