@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from xlmr_core.config import XLMRobertaConfig
+from xlmr_torch.cache import keys_and_values, see_cache
 from xlmr_torch.embeddings import embedding
 from xlmr_torch.kernels import AttentionPlan, attend
 from xlmr_torch.linear import linear, select_columns, select_rows
@@ -49,6 +50,7 @@ class SelfAttention(nn.Module):
         self.attention_head_size = config.head_size
         self.max_distance = config.max_position_embeddings - 1
         self.position_embedding_type = kind
+        self.layer_idx = layer_idx
 
     def forward(
         self,
@@ -61,6 +63,7 @@ class SelfAttention(nn.Module):
         cache_position: Tensor | None = None,
         *,
         plan: AttentionPlan | None = None,
+        number: int | None = None,
     ) -> tuple[Tensor, ...]:
         """Attend.
 
@@ -69,22 +72,34 @@ class SelfAttention(nn.Module):
             attention_mask: additive, as ``get_extended_attention_mask`` of a model makes it.
             head_mask: factors of the heads' probabilities, N of them.
             encoder_hidden_states: (B, M, D) that is attended to in place of the states themselves.
-            past_key_values, cache_position: must be ``None``.
+            past_key_values: a decoder's cache, to which keys and values are added; with ``encoder_hidden_states`` those
+                of a memory, which are computed once.
             output_attentions: return the probabilities.
-            plan: in place of mask and ``output_attentions``, inside a model.
+            cache_position: of the published signature; new tokens follow those in the cache.
+            plan, number: in place of mask and ``output_attentions``, inside a model: how to attend, and which layer
+                this is.
 
         Returns:
             The context (..., N * H), and the probabilities if they are wanted.
         """
+        own, cache = encoder_hidden_states is None, past_key_values
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        number = self.layer_idx or 0 if number is None else number
         if plan is None:
-            own = encoder_hidden_states is None
-            plan = plan_by_bias(self.config, source, attention_mask, output_attentions, own=own, cache=past_key_values)
-        query = self.query(hidden_states).unflatten(-1, (-1, self.attention_head_size))
-        key = self.key(source).unflatten(-1, (-1, self.attention_head_size))
-        value = self.value(source).unflatten(-1, (-1, self.attention_head_size))
+            cache = None if cache is None else see_cache(self.config, cache)[0]
+            by_bias = {"own": own, "cache": cache, "number": number}
+            plan = plan_by_bias(self.config, source, attention_mask, output_attentions, **by_bias)
+        query = self.heads_of(self.query, hidden_states)
+        if own:
+            key, value = self.heads_of(self.key, source), self.heads_of(self.value, source)
+            if cache is not None:
+                key, value = keys_and_values(cache, number, key, value, plan.places_S, plan.packing)
+        else:
+            key, value = self.of_memory(source, cache, number)
         scale = self.attention_head_size**-0.5
-        relative = None if self.distance_embedding is None else self.relative_scores(query, key) * scale
+        relative = None
+        if self.distance_embedding is not None:
+            relative = self.relative_scores(query, key, plan.places_S) * scale
         context, weights = attend(
             plan,
             query,
@@ -97,6 +112,22 @@ class SelfAttention(nn.Module):
         )
         return (context.flatten(-2),) if weights is None else (context.flatten(-2), weights)
 
+    def heads_of(self, projection: nn.Module, x: Tensor) -> Tensor:
+        """(..., D) to (..., N, H)."""
+        return projection(x).unflatten(-1, (-1, self.attention_head_size))
+
+    def of_memory(self, memory_BMD: Tensor, cache: Any, number: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a memory, (B, M, N, H): from the cache if it has them, else they are put there."""
+        remembers = getattr(cache, "cross_attention_cache", None) is not None
+        if remembers and cache.is_updated.get(number):
+            layer = cache.cross_attention_cache.layers[number]
+            return layer.keys.transpose(1, 2), layer.values.transpose(1, 2)
+        key, value = self.heads_of(self.key, memory_BMD), self.heads_of(self.value, memory_BMD)
+        if remembers:
+            cache.cross_attention_cache.update(key.transpose(1, 2), value.transpose(1, 2), number)
+            cache.is_updated[number] = True
+        return key, value
+
     @property
     def num_attention_heads(self) -> int:
         """Heads that are left."""
@@ -107,15 +138,22 @@ class SelfAttention(nn.Module):
         """Width of the heads together."""
         return int(self.query.out_features)
 
-    def relative_scores(self, query_BSNH: Tensor, key_BMNH: Tensor) -> Tensor:
+    def relative_scores(self, query_BSNH: Tensor, key_BMNH: Tensor, places_S: Tensor | None = None) -> Tensor:
         """(B, N, S, M): scores of relative positions (Shaw et al. 2018; with the key's share Huang et al. 2020).
 
         Distances are those of plain indices, so padding inside a row counts.
+
+        Args:
+            query_BSNH, key_BMNH: of the tokens.
+            places_S: the queries' indices; by default they count from 0, as those of the keys do.
         """
         assert self.distance_embedding is not None
-        positions_S = torch.arange(query_BSNH.shape[1], device=query_BSNH.device)
-        positions_M = torch.arange(key_BMNH.shape[1], device=key_BMNH.device)
-        distances_SMH = self.distance_embedding(positions_S[:, None] - positions_M[None, :] + self.max_distance)
+        if places_S is None:
+            places_S = torch.arange(query_BSNH.shape[1], device=query_BSNH.device)
+        places_M = torch.arange(key_BMNH.shape[1], device=key_BMNH.device)
+        # Room of a cache that nobody sees yet may lie further off than the table reaches.
+        distances_SM = (places_S[:, None] - places_M + self.max_distance).clamp(min=0)
+        distances_SMH = self.distance_embedding(distances_SM)
         distances_SMH = distances_SMH.to(query_BSNH.dtype)
         scores_BNSM = torch.einsum("bsnh,smh->bnsm", query_BSNH, distances_SMH)
         if self.position_embedding_type == "relative_key_query":
@@ -185,6 +223,7 @@ class Attention(nn.Module):
         cache_position: Tensor | None = None,
         *,
         plan: AttentionPlan | None = None,
+        number: int | None = None,
     ) -> tuple[Tensor, ...]:
         """Arguments as in :class:`SelfAttention`; returns (..., D), and the probabilities if they are wanted."""
         if head_mask is not None:
@@ -200,6 +239,7 @@ class Attention(nn.Module):
             output_attentions,
             cache_position,
             plan=plan,
+            number=number,
         )
         return (self.output(context, hidden_states), *weights)
 

@@ -20,12 +20,18 @@ def embedding(rows: int, width: int, padding_idx: int | None = None) -> nn.Embed
     return begun(nn.Embedding(rows, width, padding_idx=padding_idx, _weight=unset(rows, width)))
 
 
-def position_ids_from_input_ids(input_ids_BS: Tensor, pad_token_id: int) -> Tensor:
+def position_ids_from_input_ids(input_ids_BS: Tensor, pad_token_id: int, counted_B: Tensor | None = None) -> Tensor:
     """(B, S) positions: tokens that are not padding count up from ``pad_token_id + 1``, padding stays at
     ``pad_token_id``.
+
+    Args:
+        input_ids_BS: the tokens.
+        pad_token_id: id of padding.
+        counted_B: how many that are not padding came before, in a cache.
     """
     real = input_ids_BS.ne(pad_token_id).long()
-    return real.cumsum(1) * real + pad_token_id
+    count = real.cumsum(1) if counted_B is None else real.cumsum(1) + counted_B[:, None]
+    return count * real + pad_token_id
 
 
 def create_position_ids_from_input_ids(input_ids: Tensor, padding_idx: int, past_key_values_length: int = 0) -> Tensor:
@@ -68,19 +74,24 @@ class Embeddings(nn.Module):
         past_key_values_length: int = 0,
         *,
         packing: Packing | None = None,
+        counted_B: Tensor | None = None,
     ) -> Tensor:
         """Ids or embeddings of shape (B, S) or (B, S, D) to (B, S, D), or to (T, D) if packed.
 
-        Positions follow from the ids before packing, so padding anywhere in a row leaves them right.
+        Positions follow from the ids before packing, so padding anywhere in a row leaves them right. They go on from
+        ``counted_B``, the tokens of each row in a cache that are no padding.
         """
         source = inputs_embeds if input_ids is None else input_ids
         assert source is not None
         batch, length = source.shape[:2]
         if position_ids is None:
-            if input_ids is not None:
+            if input_ids is not None and counted_B is not None:
+                position_ids = position_ids_from_input_ids(input_ids, self.padding_idx, counted_B)
+            elif input_ids is not None:
                 position_ids = create_position_ids_from_input_ids(input_ids, self.padding_idx, past_key_values_length)
             else:
                 position_ids = self.create_position_ids_from_inputs_embeds(source)
+                position_ids = position_ids if counted_B is None else position_ids + counted_B[:, None]
         # Every layer is given as many rows as there are texts: whoever looks on counts by them.
         position_ids = position_ids.expand(batch, length)
         if token_type_ids is not None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
+from xlmr_core.cache import SeenCache, keeps_cache
 from xlmr_core.calls import Call, Plan, called_like
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import HEADS
@@ -18,6 +19,7 @@ from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from xlmr_core.packing import Needs
 from xlmr_core.pretrained import recomputes_layers
 from xlmr_core.resizing import heads_to_prune_now
+from xlmr_torch.cache import Slots, Unchanged, new_cache, of_tokens, see_cache, tokens_counted
 from xlmr_torch.embeddings import Embeddings
 from xlmr_torch.inputs import is_traced, read
 from xlmr_torch.kernels import check_attn_implementation
@@ -40,6 +42,7 @@ class Encoded:
 
     states: Tensor
     packing: Packing | None
+    past_key_values: Any = None
     pooler_output: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
@@ -55,6 +58,7 @@ class Encoded:
         return BaseModelOutputWithPoolingAndCrossAttentions(
             last_hidden_state=self.last_hidden_state,
             pooler_output=self.pooler_output,
+            past_key_values=self.past_key_values,
             hidden_states=self.hidden_states,
             attentions=self.attentions,
             cross_attentions=self.cross_attentions,
@@ -129,6 +133,7 @@ class Encoder(nn.Module):
 
         Args:
             hidden_states ... cache_position: as in :class:`~xlmr_torch.layers.Layer`; ``head_mask`` has a row a layer.
+            use_cache: return the cache; without one that came, a new one.
             output_hidden_states: return the states before the first layer and after each.
             return_dict: ``False`` returns a tuple.
             plan: in place of all these, inside a model: return :class:`Encoded`.
@@ -140,6 +145,9 @@ class Encoder(nn.Module):
             return self.run(hidden_states, plan)
         if isinstance(head_mask, Tensor):
             head_mask = head_mask.reshape(len(self.layer), -1)
+        gives = keeps_cache(self.config, bool(use_cache), recomputes=self.recomputes)
+        if gives and past_key_values is None:
+            past_key_values = new_cache(with_memory=encoder_hidden_states is not None)
         plan = plan_by_biases(
             self.config,
             hidden_states,
@@ -151,15 +159,21 @@ class Encoder(nn.Module):
             bool(output_hidden_states),
             cache=past_key_values,
         )
-        output = self.run(hidden_states, plan).output()
+        encoded = self.run(hidden_states, plan)
+        encoded.past_key_values = plan.cache if gives else None
+        output = encoded.output()
         return output.to_tuple() if return_dict is False else output
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether layers are computed once more in the backward pass."""
+        return self.gradient_checkpointing and self.training
 
     def run(self, x: Tensor, plan: Plan) -> Encoded:
         """Compute the states as planned."""
         hidden_states, attentions, cross_attentions = [x], [], []
         for number, layer in enumerate(self.layer):
-            recompute = self.gradient_checkpointing and self.training
-            run = recomputed(layer, self.gradient_checkpointing_kwargs) if recompute else layer
+            run = recomputed(layer, self.gradient_checkpointing_kwargs) if self.recomputes else layer
             x, *weights = run(x, plan=plan, number=number)
             if plan.output_hidden_states:
                 hidden_states.append(x)
@@ -228,15 +242,20 @@ class EncoderModel(PreTrainedModel):
 
         Args:
             input_ids: integers (B, S).
-            attention_mask: (B, S) of 0 and 1, or (B, S, S) with a row a query; default: attend everywhere.
+            attention_mask: (B, S) of 0 and 1, or (B, S, S) with a row a query; default: attend everywhere. With a cache
+                it has a column for each token in it, too: (B, past + S) or (B, S, past + S).
             token_type_ids: integers (B, S); default zeros.
             position_ids: integers (B, S) or (1, S); default: from the padding of ``input_ids``.
             head_mask: (N,) or (layers, N), factors of the heads' attention probabilities.
             inputs_embeds: floats (B, S, D) in place of ``input_ids``.
             encoder_hidden_states: floats (B, M, D) that a decoder with cross-attention attends to.
             encoder_attention_mask: (B, M) of 0 and 1.
-            past_key_values, use_cache, cache_position: the published places of a decoder's cache; this release computes
-                without one.
+            past_key_values: the cache of a decoder, with the tokens that came before: the input holds the new ones
+                only, and is added to it. One of :mod:`xlmr_torch.cache`, or of another library with the same methods,
+                or the tuples of older releases.
+            use_cache: return the cache; by default a decoder does as ``config.use_cache`` says, except in a training
+                that recomputes layers.
+            cache_position: integers (S,), the places of the new tokens, which follow those in the cache.
             output_attentions: return the probabilities; selects the ``eager`` kernel on padded tokens.
             output_hidden_states: return the states after the embeddings and after each layer.
             return_dict: ``False`` returns a tuple.
@@ -262,6 +281,7 @@ class EncoderModel(PreTrainedModel):
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
             past_key_values=past_key_values,
+            use_cache=use_cache,
             cache_position=cache_position,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -270,7 +290,11 @@ class EncoderModel(PreTrainedModel):
         return self.finish(self._encode(call, needs).output(), return_dict)
 
     def _encode(self, call: Call[Tensor], needs: Needs[Tensor]) -> Encoded:
+        if call.use_cache and call.cache is None:
+            cache = new_cache(with_memory=call.memory_BMD is not None)
+            call = replace(call, cache=cache, past=SeenCache(length=0))
         encoded = self.run(call, plan(self, call, needs))
+        encoded.past_key_values = call.cache if call.use_cache else None
         # Here and not in a head: wrappers gather a module's parameters for as long as it runs.
         if needs.first_token and self.pooler is not None:
             encoded.pooler_output = self.pooler(encoded.first_tokens())
@@ -283,14 +307,24 @@ class EncoderModel(PreTrainedModel):
 
     def run(self, call: Call[Tensor], plan: Plan) -> Encoded:
         """Compute the states of a call as planned."""
-        packing = plan.attention.packing
-        x = self.embeddings(call.input_ids, call.token_type_ids, call.position_ids, call.inputs_embeds, packing=packing)
-        if packing is not None and self.encoder._compiled_call_impl is not None and not is_traced():
-            # Without this a first batch with as many tokens as there are hidden units would be compiled for that number
-            # alone.
-            for tensor in (x, packing.indices_T, packing.cu_seqlens):
-                torch._dynamo.maybe_mark_dynamic(tensor, 0)
-        return self.encoder(x, plan=plan)
+        packing, cache, length = plan.attention.packing, call.cache, call.source.shape[1]
+        counted_B = None if cache is None else tokens_counted(call)
+        inputs = (call.input_ids, call.token_type_ids, call.position_ids, call.inputs_embeds)
+        x = self.embeddings(*inputs, packing=packing, counted_B=counted_B)
+        if self.encoder._compiled_call_impl is not None and not is_traced():
+            _let_grow(x, plan)
+        encoded = self.encoder(x, plan=plan)
+        if counted_B is not None and not isinstance(plan.cache, Unchanged):
+            if isinstance(plan.cache, Slots):
+                plan.cache.close(cache, length, packing)
+            if call.input_ids is None:
+                of_tokens(cache).counted_B = counted_B + length
+            else:
+                of_tokens(cache).counted_B = counted_B + call.input_ids.ne(self.config.pad_token_id).sum(1)
+        return encoded
+
+    def _see_cache(self, given: Any) -> tuple[Any, SeenCache]:
+        return see_cache(self.config, given)
 
     @property
     def _states_dtype(self) -> torch.dtype:
@@ -319,6 +353,19 @@ class EncoderModel(PreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.embeddings.word_embeddings = value
+
+
+def _let_grow(x: Tensor, plan: Plan) -> None:
+    """Tell the compiler which sizes change from call to call. A first batch with as many tokens as there are hidden
+    units would be compiled for that number alone.
+    """
+    packing, cache = plan.attention.packing, plan.cache
+    growing = [] if packing is None else [(x, 0), (packing.indices_T, 0), (packing.cu_seqlens, 0)]
+    if isinstance(cache, Slots):
+        growing += [(memory, 2) for memory in (*cache.keys, *cache.values)]
+        growing += [] if plan.attention.bias is None else [(plan.attention.bias, 3)]
+    for tensor, axis in growing:
+        torch._dynamo.maybe_mark_dynamic(tensor, axis)
 
 
 def recomputed(layer: nn.Module, options: dict[str, Any]) -> Callable[..., tuple[Tensor, ...]]:

@@ -79,4 +79,11 @@ def read(encoder: EncoderModel, **inputs: Any) -> Call[Tensor]:
         encoder: the bare model.
         **inputs: the arguments of ``EncoderModel.forward``, all but those that only some heads take.
     """
-    return read_call(encoder.config, see, inputs, has_cross_attention=encoder.has_cross_attention)
+    return read_call(
+        encoder.config,
+        see,
+        inputs,
+        has_cross_attention=encoder.has_cross_attention,
+        see_cache=encoder._see_cache if "use_cache" in inputs else None,
+        recomputes=encoder.encoder.recomputes,
+    )

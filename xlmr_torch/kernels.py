@@ -46,6 +46,7 @@ class AttentionPlan:
         causal: a query sees its predecessors only; already part of ``bias`` where there is one.
         packing: set if tokens are packed.
         return_weights: probabilities are wanted.
+        places_S: where the queries stand in the whole sequence, if there is a cache; else they are the whole.
     """
 
     implementation: str = "sdpa"
@@ -53,6 +54,7 @@ class AttentionPlan:
     causal: bool = False
     packing: Packing | None = None
     return_weights: bool = False
+    places_S: Tensor | None = None
 
 
 def attend(
@@ -134,6 +136,11 @@ def mask_bias(keep: Tensor, dtype: torch.dtype) -> Tensor:
 def causal_keep(length: int, device: torch.device) -> Tensor:
     """(S, S) boolean: a position sees itself and its predecessors."""
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
+def causal_from(places_S: Tensor, columns: int) -> Tensor:
+    """(S, columns) boolean: what is at some places sees the columns up to its own."""
+    return torch.arange(columns, device=places_S.device) <= places_S[:, None]
 
 
 def causal_bias(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:

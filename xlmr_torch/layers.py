@@ -78,6 +78,7 @@ class Layer(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if self.pre_norm else None
         # ---- Config
         self.config = config
+        self.layer_idx = layer_idx
         self.chunk_size_feed_forward = config.chunk_size_feed_forward
 
     def forward(
@@ -92,7 +93,7 @@ class Layer(nn.Module):
         cache_position: Tensor | None = None,
         *,
         plan: Plan | None = None,
-        number: int = 0,
+        number: int | None = None,
     ) -> tuple[Tensor, ...]:
         """One layer.
 
@@ -102,7 +103,8 @@ class Layer(nn.Module):
             head_mask: factors of the heads' probabilities, N of them.
             encoder_hidden_states, encoder_attention_mask: (B, M, D) that cross-attention attends to, and its additive
                 mask.
-            past_key_values, cache_position: must be ``None``.
+            past_key_values: a decoder's cache, to which keys and values are added.
+            cache_position: of the published signature; new tokens follow those in the cache.
             output_attentions: return the probabilities.
             plan, number: in place of all these, inside a model: the plan of the call, and which layer this is.
 
@@ -110,6 +112,7 @@ class Layer(nn.Module):
             (..., D), and if they are wanted the probabilities of self-attention and of cross-attention.
         """
         if plan is None:
+            number = self.layer_idx or 0
             plan = plan_by_biases(
                 self.config,
                 hidden_states,
@@ -119,13 +122,18 @@ class Layer(nn.Module):
                 encoder_attention_mask,
                 output_attentions,
                 cache=past_key_values,
+                number=number,
             )
-        head_mask = plan.head_mask(number)
-        x, *weights = self.attention(hidden_states, head_mask=head_mask, plan=plan.attention)
+            head_mask = plan.head_mask(0)
+        else:
+            assert number is not None
+            head_mask = plan.head_mask(number)
+        shared = {"head_mask": head_mask, "past_key_values": plan.cache, "number": number}
+        x, *weights = self.attention(hidden_states, plan=plan.attention, **shared)
         if plan.memory_attention is not None:
             assert self.crossattention is not None
             memory = {"encoder_hidden_states": plan.memory_BMD, "plan": plan.memory_attention}
-            x, *more = self.crossattention(x, head_mask=head_mask, **memory)
+            x, *more = self.crossattention(x, **memory, **shared)
             weights += more
         chunk = self.chunk_size_feed_forward
         if chunk:

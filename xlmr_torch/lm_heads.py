@@ -254,6 +254,7 @@ class CausalLM(VocabularyModel):
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
             past_key_values=past_key_values,
+            use_cache=use_cache,
             cache_position=cache_position,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -283,6 +284,7 @@ class CausalLM(VocabularyModel):
         output = CausalLMOutputWithCrossAttentions(
             loss=loss,
             logits=logits,
+            past_key_values=encoded.past_key_values,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
             cross_attentions=encoded.cross_attentions,

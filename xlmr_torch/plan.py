@@ -6,15 +6,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from xlmr_core.calls import Call, Plan
-from xlmr_core.checks import refuse_cache
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.packing import Needs, may_pack
+from xlmr_torch.cache import Cache, Slots, Unchanged, of_tokens, see_cache
 from xlmr_torch.inputs import is_concrete, is_traced
-from xlmr_torch.kernels import AttentionPlan, causal_keep, mask_bias
+from xlmr_torch.kernels import AttentionPlan, causal_from, causal_keep, mask_bias
 from xlmr_torch.packed_attention import can_be_causal
 from xlmr_torch.packing import choose_packing
 
@@ -41,17 +42,33 @@ def plan(encoder: EncoderModel, call: Call[Tensor], needs: Needs[Tensor]) -> Pla
         memory_attention = _attention(encoder, call.memory_mask_BM, None, call.output_attentions)
     if call.head_mask is not None:
         head_mask_LN = call.head_mask.expand(config.num_hidden_layers, config.num_attention_heads)
+    cache = None if call.cache is None else _cache_to_run_with(encoder, call)
     if packing is not None:
         attention = AttentionPlan(causal=config.is_decoder, packing=packing)
-    else:
+    elif cache is None or (isinstance(cache, Slots) and cache.begins):
         attention = _attention(encoder, call.attention_mask, call.source.shape[1], call.output_attentions)
+    else:
+        attention = _attention_with_cache(encoder, call, cache)
     return Plan(
         attention=attention,
         memory_attention=memory_attention,
         memory_BMD=None if call.memory_BMD is None else call.memory_BMD.to(dtype),
         head_mask_LN=head_mask_LN,
+        cache=cache,
         output_hidden_states=call.output_hidden_states,
     )
+
+
+def _cache_to_run_with(encoder: EncoderModel, call: Call[Tensor]) -> Any:
+    """What the layers add to and read from: the cache of the call, or as much of it as they may see."""
+    assert call.past is not None
+    layers = encoder.encoder
+    if layers.recomputes:
+        return Unchanged(call.cache)
+    known = isinstance(of_tokens(call.cache), Cache) and call.past.length is not None
+    if known and layers._compiled_call_impl is not None and not is_traced():
+        return Slots(call.cache, call.past.length, call.source.shape[1])
+    return call.cache
 
 
 def _can_pack(encoder: EncoderModel, device: torch.device) -> bool:
@@ -71,8 +88,7 @@ def _attention(encoder: EncoderModel, mask: Tensor | None, length: Any, return_w
     """
     # A mask with a row for each query has said everything already, as published.
     causal = encoder.config.is_decoder and length is not None and (mask is None or mask.dim() == 2)
-    implementation = "eager" if return_weights else encoder.attn_implementation
-    plain = AttentionPlan(implementation=implementation, causal=causal, return_weights=return_weights)
+    plain = _plain(encoder, return_weights, causal=causal)
     if mask is None:
         return plain
     seen, concrete = mask != 0, is_concrete(mask)
@@ -84,13 +100,56 @@ def _attention(encoder: EncoderModel, mask: Tensor | None, length: Any, return_w
     if causal:
         keep = keep & causal_keep(length, mask.device)
         empty_rows = empty_rows or (concrete and not bool(seen[:, 0].all()))
+    return _with_bias(encoder, plain, keep, empty_rows)
+
+
+def _attention_with_cache(encoder: EncoderModel, call: Call[Tensor], cache: Any) -> AttentionPlan:
+    """How new tokens attend to those in a cache and to each other: query i sees the columns up to its own place."""
+    assert call.past is not None
+    length, past, mask = call.source.shape[1], call.past, call.attention_mask
+    held = call.cache.get_seq_length() if past.length is None else past.length
+    places_S = call.cache_position
+    if places_S is None:
+        places_S = torch.arange(held, held + length, device=call.source.device)
+    total = held + length
+    columns = cache.columns if isinstance(cache, Slots) else past.capacity or total
+    plain = replace(_plain(encoder, call.output_attentions, causal=False), places_S=places_S)
+    keep = causal_from(places_S, columns) if length > 1 or columns != total else None
+    seen = None if mask is None else mask != 0
+    if seen is not None and not (is_concrete(seen) and bool(seen.all())):
+        # A mask with a row for each query has said everything already.
+        order = keep if seen.dim() == 2 else None
+        seen = F.pad(seen, (0, columns - seen.shape[-1]))
+        seen = seen[:, None] if seen.dim() == 3 else seen[:, None, None]
+        keep = seen if order is None else seen & order
+    if keep is None:
+        return plain
+    empty_rows = seen is not None and is_concrete(keep) and not bool(keep.any(-1).all())
+    return _with_bias(encoder, plain, keep, empty_rows)
+
+
+def _plain(encoder: EncoderModel, return_weights: bool, *, causal: bool) -> AttentionPlan:
+    """Attention without a bias."""
+    implementation = "eager" if return_weights else encoder.attn_implementation
+    return AttentionPlan(implementation=implementation, causal=causal, return_weights=return_weights)
+
+
+def _with_bias(encoder: EncoderModel, plain: AttentionPlan, keep: Tensor, empty_rows: bool) -> AttentionPlan:
+    """The same with a bias.
+
+    Args:
+        encoder: the model.
+        plain: attention without.
+        keep: booleans, broadcastable to (B, N, S, M): true where a key is attended to.
+        empty_rows: whether a query is known to see no key.
+    """
     dtype = encoder._states_dtype
-    if torch.amp.is_autocast_available(mask.device.type) and torch.is_autocast_enabled(mask.device.type):
-        dtype = torch.get_autocast_dtype(mask.device.type)
+    if torch.amp.is_autocast_available(keep.device.type) and torch.is_autocast_enabled(keep.device.type):
+        dtype = torch.get_autocast_dtype(keep.device.type)
     # A query without keys attends uniformly. float16's range is too small for a bias that makes it so, and the fused
     # kernel's backward pass loses the number of keys there (its gradients come out as many times too large).
-    if empty_rows and (dtype is torch.float16 or torch.is_grad_enabled()):
-        implementation = "eager"
+    eager = empty_rows and (dtype is torch.float16 or torch.is_grad_enabled())
+    implementation = "eager" if eager else plain.implementation
     return replace(plain, implementation=implementation, bias=mask_bias(keep, dtype))
 
 
@@ -98,7 +157,14 @@ def _attention(encoder: EncoderModel, mask: Tensor | None, length: Any, return_w
 
 
 def plan_by_bias(
-    config: XLMRobertaConfig, source: Tensor, bias: Tensor | None, return_weights: bool, *, own: bool, cache: Any
+    config: XLMRobertaConfig,
+    source: Tensor,
+    bias: Tensor | None,
+    return_weights: bool,
+    *,
+    own: bool,
+    cache: Any,
+    number: int = 0,
 ) -> AttentionPlan:
     """How an attention block attends that was given the published arguments.
 
@@ -108,24 +174,34 @@ def plan_by_bias(
         bias: the additive mask, or booleans that are true where a key is attended to.
         return_weights: probabilities are wanted.
         own: whether the states attend to each other, and not to a memory.
-        cache: must be ``None``.
+        cache: a decoder's cache, to which the states are added.
+        number: of the layer.
 
     Raises:
-        InputError: for a cache, or a mask that was not made for a block.
+        InputError: for something that is no cache, or a mask that was not made for a block.
     """
-    refuse_cache(past_key_values=cache)
+    places_S, columns = None, source.shape[1]
+    if cache is not None and own:
+        past = see_cache(config, cache, number)[1]
+        held = past.length or 0
+        places_S = torch.arange(held, held + source.shape[1], device=source.device)
+        columns = past.capacity or held + source.shape[1]
     if bias is not None and bias.dim() != 4:
         raise InputError(
-            f"a part of a model expects attention_mask of shape (B, 1, 1 or S, {source.shape[1]}), "
+            f"a part of a model expects attention_mask of shape (B, 1, 1 or S, {columns}), "
             f"received {tuple(bias.shape)}; make it with model.get_extended_attention_mask(attention_mask, shape)"
         )
     if bias is not None and bias.dtype is torch.bool:
         bias = mask_bias(bias, source.dtype)
+    causal = own and config.is_decoder and bias is None
+    if causal and places_S is not None:
+        bias, causal = mask_bias(causal_from(places_S, columns)[None, None], source.dtype), False
     return AttentionPlan(
         implementation="eager" if return_weights else config._attn_implementation or "sdpa",
         bias=bias,
-        causal=own and config.is_decoder and bias is None,
+        causal=causal,
         return_weights=bool(return_weights),
+        places_S=places_S,
     )
 
 
@@ -140,8 +216,10 @@ def plan_by_biases(
     output_hidden_states: bool = False,
     *,
     cache: Any,
+    number: int = 0,
 ) -> Plan[Tensor]:
     """How a layer, or a stack of them, runs that was given the published arguments; see :func:`plan_by_bias`."""
+    cache = None if cache is None else see_cache(config, cache)[0]
     memory_attention = None
     if memory_BMD is not None:
         if not config.add_cross_attention:
@@ -151,9 +229,10 @@ def plan_by_biases(
             )
         memory_attention = plan_by_bias(config, memory_BMD, memory_bias, output_attentions, own=False, cache=None)
     return Plan(
-        attention=plan_by_bias(config, hidden_states, bias, output_attentions, own=True, cache=cache),
+        attention=plan_by_bias(config, hidden_states, bias, output_attentions, own=True, cache=cache, number=number),
         memory_attention=memory_attention,
         memory_BMD=memory_BMD,
         head_mask_LN=head_mask_LN,
+        cache=cache,
         output_hidden_states=bool(output_hidden_states),
     )

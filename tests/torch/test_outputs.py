@@ -276,10 +276,3 @@ def test_logits_to_keep(family: str, mode: str, keep: Any, columns: Any) -> None
     kept_BS = inputs["attention_mask"][:, list(columns)] == 1
     assert logits.shape == expected.shape
     assert_close(logits[kept_BS], expected[kept_BS])
-
-
-@pytest.mark.parametrize("case", [case for case in CASES if case.head == "ForCausalLM"], ids=str)
-def test_a_decoder_without_a_cache(case: Case) -> None:
-    """``use_cache`` has its published place; no cache comes back as long as there is none."""
-    output = case.build()(**case.inputs("right"), use_cache=True)
-    assert list(output) == ["logits"] and output.past_key_values is None

@@ -117,6 +117,8 @@ def test_parts_refuse_what_they_cannot_serve(family: str) -> None:
         layer(states, torch.ones(2, 5))
     with pytest.raises(InputError, match="past_key_values"):
         layer(states, past_key_values=())
+    with pytest.raises(InputError, match="past_key_values must be a cache"):
+        layer(states, past_key_values=1)
     with pytest.raises(InputError, match="add_cross_attention=True"):
         layer(states, encoder_hidden_states=states)
 
