@@ -168,6 +168,7 @@ def plan_generation(model_config: Any, request: Request, prompt: Prompt) -> Gene
         processors=planned_processors(
             options,
             ends=ends,
+            padding=decoder.pad_token_id,
             prompt_length=prompt.width,
             came_length=int(prompt.came.shape[1]),
             max_length=max_length,

@@ -40,12 +40,13 @@ class Processor:
 # What each does, in words, with its arguments; in the order in which they are applied.
 PROCESSORS: dict[str, str] = {
     "sequence_bias": "(words, biases): adds a bias to the last token of each word whose other tokens stand at the end",
-    "encoder_repetition_penalty": "(penalty,): divides positive scores of the encoder's tokens by 1 / penalty, "
-    "multiplies negative ones",
-    "repetition_penalty": "(penalty,): divides positive scores of tokens that are there by it, multiplies negative "
-    "ones (Keskar et al. 2019)",
-    "no_repeat_ngram": "(size,): minus infinity for a token that would end a group of so many that is there already",
-    "encoder_no_repeat_ngram": "(size,): the same for groups that are in the encoder's text",
+    "encoder_repetition_penalty": "(penalty, padding): multiplies positive scores of the encoder's tokens by it, "
+    "divides negative ones; padding stays as it is",
+    "repetition_penalty": "(penalty, padding): divides positive scores of tokens that are there by it, multiplies "
+    "negative ones (Keskar et al. 2019); padding stays as it is",
+    "no_repeat_ngram": "(size, padding): minus infinity for a token that would end a group of so many that is there "
+    "already (Paulus et al. 2018); groups with padding in them do not count",
+    "encoder_no_repeat_ngram": "(size, padding): the same for groups that are in the encoder's text",
     "bad_words": "(words,): minus infinity for the last token of each word whose other tokens stand at the end",
     "min_length": "(length, ends): minus infinity for ends while there are fewer than so many tokens, prompt included",
     "forced_bos": "(token,): minus infinity for all but this, as the second token; which gets 0",
@@ -76,6 +77,7 @@ def planned_processors(
     config: GenerationConfig,
     *,
     ends: tuple[int, ...],
+    padding: int,
     prompt_length: int,
     came_length: int,
     max_length: int,
@@ -86,6 +88,7 @@ def planned_processors(
     Args:
         config: the options, checked.
         ends: ids that end a row.
+        padding: the id that fills the prompts up.
         prompt_length: tokens of the prompt in the buffer.
         came_length: tokens of the prompt as it came.
         max_length, min_length: most and least tokens in the buffer.
@@ -99,13 +102,13 @@ def planned_processors(
     if config.sequence_bias is not None:
         add("sequence_bias", *_words_and_biases(config.sequence_bias))
     if config.encoder_repetition_penalty not in (None, 1):
-        add("encoder_repetition_penalty", float(config.encoder_repetition_penalty))
+        add("encoder_repetition_penalty", float(config.encoder_repetition_penalty), padding)
     if config.repetition_penalty not in (None, 1):
-        add("repetition_penalty", float(config.repetition_penalty))
+        add("repetition_penalty", float(config.repetition_penalty), padding)
     if config.no_repeat_ngram_size:
-        add("no_repeat_ngram", config.no_repeat_ngram_size)
+        add("no_repeat_ngram", config.no_repeat_ngram_size, padding)
     if config.encoder_no_repeat_ngram_size:
-        add("encoder_no_repeat_ngram", config.encoder_no_repeat_ngram_size)
+        add("encoder_no_repeat_ngram", config.encoder_no_repeat_ngram_size, padding)
     if config.bad_words_ids is not None:
         # An end is no bad word: where it must not come yet, min_new_tokens says so.
         words = tuple(tuple(word) for word in config.bad_words_ids if not (len(word) == 1 and word[0] in ends))
