@@ -13,7 +13,7 @@ from xlmr_core.arguments import HUB_ARGUMENTS, misspelt_keys, refuse_unknown, wi
 from xlmr_core.atomic_files import saving_to, write_atomically
 from xlmr_core.config_base import check_name, read_config_json
 from xlmr_core.errors import CheckpointError, ConfigError, ConfigWarning, warn_caller
-from xlmr_core.generation.options import OPTIONS, SAMPLING_ONLY, SPECIAL_TOKENS, as_plain
+from xlmr_core.generation.options import OPTIONS, SAMPLING_ONLY, as_plain
 from xlmr_core.hub import resolve
 from xlmr_core.uploads import PushToHub, upload_after
 from xlmr_core.wording import an, shown
@@ -354,15 +354,15 @@ def _said_by(model_config: Any) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value or not name.startswith("output_")}
 
 
-def with_special_tokens(config: GenerationConfig, model_config: Any) -> GenerationConfig:
-    """A copy, in which the special tokens that nobody says are those of a model, if the options came from there.
+def as_the_model_says(config: GenerationConfig, model_config: Any) -> GenerationConfig:
+    """A copy, in which what is at its default is as the configuration of a model says, if the options came from there.
 
     Scripts set ``model.config.decoder_start_token_id`` after loading.
     """
     config = copy.deepcopy(config)
     if config._from_model_config:
-        said = _said_by(getattr(model_config, "decoder", None)) | _said_by(model_config)
-        for name in SPECIAL_TOKENS:
-            if getattr(config, name) is None and name in said:
-                setattr(config, name, said[name])
+        now = GenerationConfig.from_model_config(model_config)
+        for name, option in OPTIONS.items():
+            if getattr(config, name) == option.default:
+                setattr(config, name, getattr(now, name))
     return config

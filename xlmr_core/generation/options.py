@@ -123,7 +123,7 @@ def _one_of(*values: Any) -> Kind:
 
 # How positions are counted. The first is ours and the default: tokens that are not padding count from pad_token_id + 1,
 # as in every forward pass and in the training of the checkpoints. The second is what the original library's generation
-# does since 4.46: 0, 1, 2, ... over the attention mask, and 1 for padding.
+# does since 4.46 with base and large (not with XL): 0, 1, 2, ... over the attention mask, and 1 for padding.
 POSITION_NUMBERINGS = ("model", "zero_based")
 # The kinds of caches that there are, by their published names; ``None`` leaves it to the backend.
 CACHE_IMPLEMENTATIONS = (None, "dynamic", "static")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from xlmr_core.arguments import Served, refuse_unknown, without_published
 from xlmr_core.errors import InputError
-from xlmr_core.generation.config import GenerationConfig, with_special_tokens
+from xlmr_core.generation.config import GenerationConfig, as_the_model_says
 from xlmr_core.generation.options import CACHE_IMPLEMENTATIONS, NOT_SERVED, OPTIONS, SPECIAL_TOKENS
 from xlmr_core.wording import an, counted, shown
 
@@ -162,7 +162,7 @@ def read_request(
         if given.get("input_ids") is not None:
             raise InputError(f"{caller} received the prompt twice, as inputs and as input_ids; pass one of them")
         given["input_ids"] = inputs
-    options = _merged(with_special_tokens(defaults, model_config), generation_config, use_model_defaults, caller)
+    options = _merged(as_the_model_says(defaults, model_config), generation_config, use_model_defaults, caller)
     options.update(**said)
     _refuse_not_served(options)
     hooks = hooks or Hooks()
