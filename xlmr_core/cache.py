@@ -114,8 +114,8 @@ def check_mask_of_cache(mask: Seen | None, cache: SeenCache, batch: int, length:
     if mask is None:
         return
     shape = tuple(mask.shape)
-    columns = {cache.capacity} if cache.length is None else {cache.length + length, cache.capacity}
-    allowed = {(batch, *between, size) for size in columns if size is not None for between in ((), (length,))}
+    columns = [cache.capacity] if cache.length is None else [cache.length + length, cache.capacity]
+    allowed = [(batch, *between, size) for size in columns if size is not None for between in ((), (length,))]
     if cache.length is None and cache.capacity is None:
         fits = len(shape) in (2, 3) and shape[0] == batch
     else:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from xlmr_core.config import XLMRobertaConfig
+from xlmr_tf.cache import Cache, Pair
 from xlmr_tf.embeddings import embedding
 from xlmr_tf.kernels import AttentionPlan, attend
 from xlmr_tf.linear import dims, dropout, layer_norm, linear, select_columns, select_rows
@@ -49,15 +50,20 @@ class SelfAttention(keras.layers.Layer):
         plan: AttentionPlan,
         head_mask_N: tf.Tensor | None = None,
         memory_BMD: tf.Tensor | None = None,
+        cache: Cache | None = None,
+        number: int = 0,
         training: bool | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """(..., D) to the context (..., N * H), and the probabilities if the plan wants them."""
-        source = x if memory_BMD is None else memory_BMD
+        """(..., D) to the context (..., N * H), and the probabilities if the plan wants them. Keys and values are added
+        to a cache, as those of the layer of this number.
+        """
         query = self.by_head(self.query(x))
-        key = self.by_head(self.key(source))
-        value = self.by_head(self.value(source))
-        scale = self.head_size**-0.5
-        relative = None if self.distance_embedding is None else self.relative_scores(query, key) * scale
+        if memory_BMD is None:
+            key, value = self.keys_and_values(x, plan, cache, number)
+        else:
+            key, value = self.of_memory(memory_BMD, cache, number)
+        scale, past = self.head_size**-0.5, 0 if cache is None else cache.length
+        relative = None if self.distance_embedding is None else self.relative_scores(query, key, past) * scale
         drops = bool(training) and self.seeds is not None
         context, weights = attend(
             plan,
@@ -70,24 +76,48 @@ class SelfAttention(keras.layers.Layer):
             extra_bias=relative,
             head_mask_N=head_mask_N,
         )
+        context = context if plan.packing is not None else tf.transpose(context, (0, 2, 1, 3))
         return tf.reshape(context, (*dims(context)[:-2], self.value.units)), weights
 
-    def by_head(self, x: tf.Tensor) -> tf.Tensor:
-        """(..., N * H) to (..., N, H)."""
-        return tf.reshape(x, (*dims(x)[:-1], self.value.units // self.head_size, self.head_size))
+    def keys_and_values(self, x: tf.Tensor, plan: AttentionPlan, cache: Cache | None, number: int) -> Pair:
+        """What tokens attend to: themselves and what the cache holds. Packed ones are the first in it."""
+        key, value = self.by_head(self.key(x)), self.by_head(self.value(x))
+        if cache is None:
+            return key, value
+        if plan.packing is None:
+            return cache.update(number, key, value)
+        key_BSNH, value_BSNH = plan.packing.unpack(key), plan.packing.unpack(value)
+        cache.update(number, tf.transpose(key_BSNH, (0, 2, 1, 3)), tf.transpose(value_BSNH, (0, 2, 1, 3)))
+        return key, value
 
-    def relative_scores(self, query_BSNH: tf.Tensor, key_BMNH: tf.Tensor) -> tf.Tensor:
+    def of_memory(self, memory_BMD: tf.Tensor, cache: Cache | None, number: int) -> Pair:
+        """What tokens attend to in a memory; computed by the first call with a cache, and kept in it."""
+        if cache is not None and number < len(cache.memory):
+            return cache.memory[number]
+        pair = self.by_head(self.key(memory_BMD)), self.by_head(self.value(memory_BMD))
+        if cache is not None:
+            cache.memory.append(pair)
+        return pair
+
+    def by_head(self, x: tf.Tensor) -> tf.Tensor:
+        """(B, S, N * H) to (B, N, S, H), and of packed tokens (T, N * H) to (T, N, H)."""
+        x = tf.reshape(x, (*dims(x)[:-1], self.value.units // self.head_size, self.head_size))
+        return x if x.shape.rank == 3 else tf.transpose(x, (0, 2, 1, 3))
+
+    def relative_scores(self, query_BNSH: tf.Tensor, key_BNMH: tf.Tensor, past: Any = 0) -> tf.Tensor:
         """(B, N, S, M): scores of relative positions (Shaw et al. 2018; with the key's share Huang et al. 2020).
 
-        Distances are those of plain indices, so padding inside a row counts.
+        Distances are those of plain indices, so padding inside a row counts; ``past`` is the index of the first query.
         """
         assert self.distance_embedding is not None
-        positions_S = tf.range(dims(query_BSNH)[1])
-        positions_M = tf.range(dims(key_BMNH)[1])
-        distances_SMH = self.distance_embedding(positions_S[:, None] - positions_M[None, :] + self.max_distance)
-        scores_BNSM = tf.einsum("bsnh,smh->bnsm", query_BSNH, distances_SMH)
+        positions_S = tf.range(dims(query_BNSH)[2]) + past
+        positions_M = tf.range(dims(key_BNMH)[2])
+        # What nobody sees, free places of a cache and padding, may be further away than the table reaches.
+        rows_SM = positions_S[:, None] - positions_M[None, :] + self.max_distance
+        distances_SMH = self.distance_embedding(tf.clip_by_value(rows_SM, 0, 2 * self.max_distance))
+        scores_BNSM = tf.einsum("bnsh,smh->bnsm", query_BNSH, distances_SMH)
         if self.relative_to_key:
-            scores_BNSM += tf.einsum("bmnh,smh->bnsm", key_BMNH, distances_SMH)
+            scores_BNSM += tf.einsum("bnmh,smh->bnsm", key_BNMH, distances_SMH)
         return scores_BNSM
 
     def keep_heads(self, kept: list[int]) -> None:
@@ -149,12 +179,16 @@ class Attention(keras.layers.Layer):
         plan: AttentionPlan,
         head_mask_N: tf.Tensor | None = None,
         memory_BMD: tf.Tensor | None = None,
+        cache: Cache | None = None,
+        number: int = 0,
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """(..., D) to (..., D), and the probabilities if the plan wants them."""
         if head_mask_N is not None and len(self.heads) < head_mask_N.shape[0]:
             head_mask_N = tf.gather(head_mask_N, self.heads)
         normed = x if self.self_attn_layer_norm is None else self.self_attn_layer_norm(x)
-        context, weights = self.self(normed, plan=plan, head_mask_N=head_mask_N, memory_BMD=memory_BMD)
+        context, weights = self.self(
+            normed, plan=plan, head_mask_N=head_mask_N, memory_BMD=memory_BMD, cache=cache, number=number
+        )
         return self.output_(context, x), weights
 
     def prune_heads(self, heads: set[int]) -> None:

@@ -23,12 +23,22 @@ def embedding(rows: int, width: int, dtype: Any) -> keras.layers.Embedding:
     return layer
 
 
-def position_ids_from_input_ids(input_ids_BS: tf.Tensor, pad_token_id: int) -> tf.Tensor:
+def position_ids_from_input_ids(
+    input_ids_BS: tf.Tensor, pad_token_id: int, counted_B: tf.Tensor | None = None
+) -> tf.Tensor:
     """(B, S) positions: tokens that are not padding count up from ``pad_token_id + 1``, padding stays at
     ``pad_token_id``.
+
+    Args:
+        input_ids_BS: integers.
+        pad_token_id: of the model.
+        counted_B: how many such tokens of each row came before.
     """
     real = ops.cast(ops.not_equal(input_ids_BS, pad_token_id), "int32")
-    return ops.cumsum(real, axis=1) * real + pad_token_id
+    positions = ops.cumsum(real, axis=1)
+    if counted_B is not None:
+        positions = positions + ops.cast(counted_B, "int32")[:, None]
+    return positions * real + pad_token_id
 
 
 class Embeddings(keras.layers.Layer):
@@ -58,18 +68,21 @@ class Embeddings(keras.layers.Layer):
         token_type_ids: Any,
         position_ids: Any,
         packing: Packing | None,
+        counted_B: Any = None,
     ) -> tf.Tensor:
         """Ids or embeddings of shape (B, S) or (B, S, D) to (B, S, D), or to (T, D) if packed.
 
-        Positions follow from the ids before packing, so padding anywhere in a row leaves them right.
+        Positions follow from the ids before packing, so padding anywhere in a row leaves them right; they go on from
+        the ``counted_B`` tokens of each row that are in a cache.
         """
         source = inputs_embeds if input_ids is None else input_ids
         batch, length = dims(source)[:2]
         if position_ids is None:
             if input_ids is not None:
-                position_ids = position_ids_from_input_ids(input_ids, self.pad_token_id)
+                position_ids = position_ids_from_input_ids(input_ids, self.pad_token_id, counted_B)
             else:
                 position_ids = tf.range(self.first_position, self.first_position + length)[None]
+                position_ids = position_ids if counted_B is None else position_ids + counted_B[:, None]
         if packing is not None:
             source = packing.pack(source)
             position_ids = packing.pack(tf.broadcast_to(position_ids, (batch, length)))

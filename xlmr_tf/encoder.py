@@ -16,6 +16,7 @@ from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from xlmr_core.packing import Needs
 from xlmr_core.pretrained import recomputes_layers
 from xlmr_core.resizing import heads_to_prune_now
+from xlmr_tf.cache import see_cache
 from xlmr_tf.embeddings import Embeddings
 from xlmr_tf.inputs import read
 from xlmr_tf.kernels import check_attn_implementation
@@ -30,13 +31,14 @@ __all__ = ["Encoded", "EncoderModel"]
 
 @dataclass
 class Encoded:
-    """The states after the last layer, packed or padded, and how to read them."""
+    """The states after the last layer, packed or padded, how to read them, and the cache if the call gives one."""
 
     states: tf.Tensor
     packing: Packing | None
     hidden_states: tuple[tf.Tensor, ...] | None = None
     attentions: tuple[tf.Tensor, ...] | None = None
     cross_attentions: tuple[tf.Tensor, ...] | None = None
+    past_key_values: Any = None
 
     def first_tokens(self) -> tf.Tensor:
         """(B, D): the state at position 0."""
@@ -157,7 +159,9 @@ class EncoderModel(PreTrainedModel):
             inputs_embeds: floats (B, S, D) in place of ``input_ids``.
             encoder_hidden_states: floats (B, M, D) that a decoder with cross-attention attends to.
             encoder_attention_mask: (B, M) of 0 and 1.
-            past_key_values, use_cache: the published places of a decoder's cache; this release computes without one.
+            past_key_values: of a decoder: what the call before gave, or a :class:`~xlmr_tf.cache.StaticCache`. Then
+                ``input_ids`` holds the new tokens only, and ``attention_mask`` has a column for those before, too.
+            use_cache: of a decoder: give ``past_key_values``; default: as the config says.
             output_attentions: return the probabilities; selects the ``eager`` kernel on padded tokens.
             output_hidden_states: return the states after the embeddings and after each layer.
             return_dict: ``False`` returns a tuple.
@@ -175,6 +179,8 @@ class EncoderModel(PreTrainedModel):
             return self.run(call, plan(self, call, needs or Needs()))
         call = read(
             self,
+            see_cache=see_cache,
+            recomputes=self.encoder.gradient_checkpointing and bool(training),
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -184,6 +190,7 @@ class EncoderModel(PreTrainedModel):
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
             past_key_values=past_key_values,
+            use_cache=use_cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
@@ -192,6 +199,7 @@ class EncoderModel(PreTrainedModel):
             BaseModelOutputWithPoolingAndCrossAttentions(
                 last_hidden_state=encoded.unpack(encoded.states),
                 pooler_output=None if self.pooler is None else self.pooler(encoded.first_tokens()),
+                past_key_values=encoded.past_key_values,
                 hidden_states=encoded.hidden_states,
                 attentions=encoded.attentions,
                 cross_attentions=encoded.cross_attentions,
@@ -206,10 +214,20 @@ class EncoderModel(PreTrainedModel):
 
     def run(self, call: Call[tf.Tensor], plan: Plan) -> Encoded:
         """Compute the states of a call as planned."""
+        cache = plan.cache
         x = self.embeddings(
-            call.input_ids, call.inputs_embeds, call.token_type_ids, call.position_ids, packing=plan.attention.packing
+            call.input_ids,
+            call.inputs_embeds,
+            call.token_type_ids,
+            call.position_ids,
+            packing=plan.attention.packing,
+            counted_B=None if cache is None else cache.counted_B,
         )
-        return self.encoder(x, plan=plan)
+        encoded = self.encoder(x, plan=plan)
+        if call.use_cache:
+            cache.advance(dims(call.source)[1], counted(call, self.config.pad_token_id))
+            encoded.past_key_values = cache.published()
+        return encoded
 
     def prune_heads(self, heads_to_prune: dict[int, list[int]]) -> None:
         """Remove attention heads for good (Michel et al. 2019).
@@ -232,6 +250,14 @@ class EncoderModel(PreTrainedModel):
         self.embeddings.word_embeddings = value
 
 
+def counted(call: Call[tf.Tensor], pad_token_id: int) -> tf.Tensor:
+    """(B,): how many tokens of a call are no padding; of embeddings all."""
+    batch, length = dims(call.source)[:2]
+    if call.input_ids is None:
+        return tf.fill((batch,), length)
+    return tf.reduce_sum(tf.cast(call.input_ids != pad_token_id, tf.int32), 1)
+
+
 def flat(x_BS: tf.Tensor) -> tf.Tensor:
     """(B, S, ...) to (B * S, ...)."""
     return tf.reshape(x_BS, (-1, *dims(x_BS)[2:]))
@@ -249,16 +275,22 @@ def recomputed(layer: Layer) -> Callable[..., tuple[tf.Tensor, tf.Tensor | None,
             state.assign(value + tf.constant([1, 0], value.dtype))
         present: list[bool] = []
 
-        # The memory goes in by itself: of tensors inside a plan it would not be seen that they want gradients.
+        # Memory and cache go in by themselves: of tensors inside a plan it would not be seen that they want gradients.
+        memory = () if plan.memory_BMD is None else (plan.memory_BMD,)
+        past = () if plan.cache is None or not plan.cache.layers else plan.cache.layers[number]
+
         @tf.recompute_grad
-        def computed(x: tf.Tensor, *memory: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            own = replace(plan, memory_BMD=memory[0] if memory else None)
+        def computed(x: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            cache = None if plan.cache is None else plan.cache.copy()
+            if past:
+                cache.layers[number] = others[len(memory) :]
+            own = replace(plan, memory_BMD=others[0] if memory else None, cache=cache)
             with keras.StatelessScope(state_mapping=list(zip(states, values, strict=True))):
                 outputs = layer(x, plan=own, number=number, training=True)
             present[:] = [output is not None for output in outputs]
             return tuple(output for output in outputs if output is not None)
 
-        outputs = computed(x) if plan.memory_BMD is None else computed(x, plan.memory_BMD)
+        outputs = computed(x, *memory, *past)
         # A reshape's gradient is dense, as that of a recomputed function has to be; a head that gathers tokens sends a
         # sparse one.
         found = iter(tf.reshape(output, tf.shape(output)) for output in outputs)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
+from xlmr_core.cache import SeenCache
 from xlmr_core.calls import Call, read_call
 from xlmr_core.checks import Kind, Seen, refuse_layout, refuse_type
 from xlmr_core.config import XLMRobertaConfig
@@ -38,6 +40,11 @@ class _AnySize(int):
 
     def __gt__(self, other: object) -> bool:
         return False
+
+    def __add__(self, other: object) -> _AnySize:
+        return self
+
+    __radd__ = __add__
 
     def __repr__(self) -> str:
         return "any"
@@ -118,18 +125,33 @@ def _values(tensor: Any) -> Callable[[], np.ndarray] | None:
     return tensor.numpy if is_concrete(tensor) else None
 
 
-def read(encoder: EncoderModel, **inputs: Any) -> Call[tf.Tensor]:
+def read(
+    encoder: EncoderModel,
+    *,
+    see_cache: Callable[..., tuple[Any, SeenCache]] | None = None,
+    recomputes: bool = False,
+    **inputs: Any,
+) -> Call[tf.Tensor]:
     """Check what came with a call of an encoder, or of a head on it; see :func:`xlmr_core.calls.read_call`.
 
     Args:
         encoder: the bare model.
+        see_cache: that of ``cache.py``, of what can go on from a cache.
+        recomputes: whether layers are computed once more in the backward pass.
         **inputs: the arguments of ``EncoderModel.call``, all but those that only some heads take.
     """
     for name in MASKS:
         mask = inputs.get(name)
         if tf.is_tensor(mask) and mask.dtype is tf.bool:
             inputs[name] = tf.cast(mask, tf.int32)
-    call = read_call(encoder.config, see, inputs, has_cross_attention=encoder.has_cross_attention)
+    call = read_call(
+        encoder.config,
+        see,
+        inputs,
+        has_cross_attention=encoder.has_cross_attention,
+        see_cache=None if see_cache is None else partial(see_cache, encoder.config),
+        recomputes=recomputes,
+    )
     return _fitted_call(encoder.config, call) if _sees_late() else call
 
 
@@ -171,10 +193,14 @@ def _fitted_call(config: XLMRobertaConfig, call: Call[tf.Tensor]) -> Call[tf.Ten
     """A checked call, whose sizes are looked at when the graph runs."""
     source, sizes = call.source, tf.shape(call.source)
     batch, length = (sizes[axis] if size is None else size for axis, size in enumerate(source.shape[:2]))
-    most = config.max_tokens if call.position_ids is None else length
+    past, columns = 0, [length]
+    if call.cache is not None:
+        past = call.cache.length
+        columns = [past + length, *([] if call.past.capacity is None else [call.past.capacity])]
+    most = config.max_tokens - past if call.position_ids is None else length
     if not source.shape[:2].is_fully_defined():
         fits = (sizes[0] > 0) & (sizes[1] > 0) & (sizes[1] <= most)
-        words = [f"expected at least one sequence, each of 1 to {config.max_tokens} tokens, received", sizes]
+        words = ["expected at least one sequence, each of 1 to", most, "tokens, received", sizes]
         source = _after(tf.debugging.Assert(fits, words), source)
     here, one_row = (batch, length), (1, length)
     ids = source if call.inputs_embeds is None else None
@@ -189,7 +215,12 @@ def _fitted_call(config: XLMRobertaConfig, call: Call[tf.Tensor]) -> Call[tf.Ten
         call,
         input_ids=ids,
         inputs_embeds=embeds,
-        attention_mask=fitted("attention_mask", call.attention_mask, here, (*here, length)),
+        attention_mask=fitted(
+            "attention_mask",
+            call.attention_mask,
+            *((batch, size) for size in columns),
+            *((*here, size) for size in columns),
+        ),
         token_type_ids=fitted("token_type_ids", call.token_type_ids, here, one_row),
         position_ids=fitted("position_ids", call.position_ids, here, one_row),
         head_mask=fitted("head_mask", call.head_mask, (heads,), (layers, heads)),

@@ -8,8 +8,8 @@ kernel              when it is legal
 ``packed``          packed tokens; chosen by the encoder in place of ``sdpa`` when the batch is packed
 ==================  ==================================================================================================
 
-Shapes: queries, keys and values are ``(..., N, H)`` with ``...`` either (B, S) padded or (T,) packed; the context has
-the queries' shape. Keys and values are M, as many as queries unless they come from a memory.
+Shapes: queries, keys and values are (B, N, S, H) padded or (T, N, H) packed; the context has the queries' shape. Padded
+keys and values are M, as many as queries unless they come from a cache or a memory.
 The bias is additive: ``(B | 1, N | 1, S | 1, M)``, a masked key holds the most negative number of the dtype. Not minus
 infinity: a fully masked row then attends uniformly and stays finite, as published.
 """
@@ -69,7 +69,7 @@ def attend(
 
     Args:
         plan: which kernel, which mask.
-        query, key, value: ``(..., N, H)``.
+        query, key, value: (B, N, S, H), or (T, N, H) if packed.
         scale: factor of the scores.
         dropout: probability of dropping an attention weight; 0 outside training.
         seed: integers (2,) that decide what is dropped; ``None`` without dropout.
@@ -77,7 +77,7 @@ def attend(
         head_mask_N: (N,) factor of each head's probabilities.
 
     Returns:
-        The context ``(..., N, H)``, and the probabilities (B, N, S, M) if the plan wants them.
+        The context, of the queries' shape, and the probabilities (B, N, S, M) if the plan wants them.
     """
     if plan.packing is not None:
         packed = packed_attention(
@@ -88,9 +88,8 @@ def attend(
     if extra_bias is not None:
         extra_bias = tf.cast(extra_bias, _wide(extra_bias.dtype))
         bias = extra_bias if bias is None else bias + extra_bias
-    query, key, value = (tf.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
     context, weights = eager(query, key, value, bias, scale=scale, dropout=dropout, seed=seed, head_mask_N=head_mask_N)
-    return tf.transpose(context, (0, 2, 1, 3)), weights if plan.return_weights else None
+    return context, weights if plan.return_weights else None
 
 
 def eager(
@@ -123,14 +122,15 @@ def mask_bias(keep: tf.Tensor, dtype: Any) -> tf.Tensor:
     return tf.where(keep, tf.zeros((), dtype), dtype.min)
 
 
-def causal_keep(length: Any) -> tf.Tensor:
-    """(S, S) boolean: a position sees itself and its predecessors."""
-    return tf.linalg.band_part(tf.ones((length, length), tf.bool), -1, 0)
+def causal_keep(length: Any, columns: Any, past: Any = 0) -> tf.Tensor:
+    """(S, M) boolean: a token sees itself and its predecessors.
 
-
-def causal_bias(length: Any, dtype: Any) -> tf.Tensor:
-    """The causal mask as an additive bias (1, 1, S, S)."""
-    return mask_bias(causal_keep(length)[None, None], dtype)
+    Args:
+        length: S.
+        columns: M, of which the first are the ``past`` tokens before these.
+        past: how many came before: an integer or a scalar.
+    """
+    return tf.range(columns)[None] <= tf.range(length)[:, None] + past
 
 
 def _wide(dtype: Any) -> tf.DType:

@@ -87,12 +87,13 @@ class Layer(keras.layers.Layer):
     def call(self, x: tf.Tensor, plan: Plan, number: int) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor | None]:
         """(..., D) to (..., D), and the probabilities of self- and cross-attention if the plan wants them."""
         head_mask_N = plan.head_mask(number)
-        x, weights = self.attention(x, plan=plan.attention, head_mask_N=head_mask_N)
+        cached = {"cache": plan.cache, "number": number}
+        x, weights = self.attention(x, plan=plan.attention, head_mask_N=head_mask_N, **cached)
         cross_weights = None
         if plan.memory_attention is not None:
             assert self.crossattention is not None
             x, cross_weights = self.crossattention(
-                x, plan=plan.memory_attention, head_mask_N=head_mask_N, memory_BMD=plan.memory_BMD
+                x, plan=plan.memory_attention, head_mask_N=head_mask_N, memory_BMD=plan.memory_BMD, **cached
             )
         if self.chunk_size and x.shape[-2] is not None:
             starts = range(0, x.shape[-2], self.chunk_size)

@@ -21,6 +21,7 @@ from xlmr_core.heads import HEADS
 from xlmr_core.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
 from xlmr_core.packing import Needs
 from xlmr_tf.activations import ACTIVATIONS
+from xlmr_tf.cache import see_cache
 from xlmr_tf.encoder import Encoded
 from xlmr_tf.heads import HeadModel, chosen_positions, flat_logits, labelled_positions, weights_of
 from xlmr_tf.inputs import fitted, is_xla, see, shape_of
@@ -269,7 +270,7 @@ class CausalLM(VocabularyModel):
         """Predict each next token.
 
         Args:
-            input_ids ... return_dict, training: as in the bare model.
+            input_ids ... return_dict, training: as in the bare model, the cache too.
             labels: integers (B, S), -100 to ignore; position i predicts the label of i + 1.
             logits_to_keep: compute logits at the last so many positions only (0: all), or at the columns of an integer
                 tensor (n,).
@@ -293,6 +294,9 @@ class CausalLM(VocabularyModel):
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
             past_key_values=past_key_values,
+            use_cache=use_cache,
+            see_cache=see_cache,
+            recomputes=self.base_model.encoder.gradient_checkpointing and bool(training),
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
@@ -327,6 +331,7 @@ class CausalLM(VocabularyModel):
         output = CausalLMOutputWithCrossAttentions(
             loss=loss,
             logits=logits,
+            past_key_values=encoded.past_key_values,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
             cross_attentions=encoded.cross_attentions,

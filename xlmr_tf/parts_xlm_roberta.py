@@ -13,10 +13,10 @@ import keras
 import tensorflow as tf
 
 from xlmr_core.calls import Plan
-from xlmr_core.checks import refuse_cache
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from xlmr_tf.attention import Attention, AttentionOutput, SelfAttention
+from xlmr_tf.cache import Cache
 from xlmr_tf.embeddings import Embeddings, position_ids_from_input_ids
 from xlmr_tf.encoder import Encoder
 from xlmr_tf.heads import ClassificationHead
@@ -122,12 +122,14 @@ class TFXLMRobertaSelfAttention(Part, SelfAttention):
         output_attentions: bool = False,
         training: bool = False,
     ) -> tuple[tf.Tensor, ...]:
-        """(B, S, D) to the context (B, S, D), and the probabilities if they are wanted."""
-        plan = _attention_plan(
-            attention_mask, encoder_hidden_states, encoder_attention_mask, past_key_value, output_attentions
-        )
+        """(B, S, D) to the context (B, S, D), the probabilities if they are wanted, and of a decoder the keys and
+        values, those of ``past_key_value`` before the new ones.
+        """
         memory, heads = encoder_hidden_states, _by_head(head_mask)
-        return _wanted(super().call(hidden_states, plan, head_mask_N=heads, memory_BMD=memory, training=training))
+        plan = _attention_plan(attention_mask, memory, encoder_attention_mask, output_attentions)
+        cache = _cache(self.config, past_key_value, memory=memory is not None)
+        outputs = super().call(hidden_states, plan, heads, memory, cache=cache, training=training)
+        return (*_wanted(outputs), *_present(self.config, cache))
 
 
 class TFXLMRobertaSelfOutput(Part, AttentionOutput):
@@ -165,12 +167,14 @@ class TFXLMRobertaAttention(Part, Attention):
         output_attentions: bool = False,
         training: bool = False,
     ) -> tuple[tf.Tensor, ...]:
-        """(B, S, D) to (B, S, D), and the probabilities if they are wanted."""
-        plan = _attention_plan(
-            attention_mask, encoder_hidden_states, encoder_attention_mask, past_key_value, output_attentions
-        )
-        heads = _by_head(head_mask)
-        return _wanted(super().call(input_tensor, plan, head_mask_N=heads, memory_BMD=encoder_hidden_states))
+        """(B, S, D) to (B, S, D), the probabilities if they are wanted, and of a decoder the keys and values, those of
+        ``past_key_value`` before the new ones.
+        """
+        memory, heads = encoder_hidden_states, _by_head(head_mask)
+        plan = _attention_plan(attention_mask, memory, encoder_attention_mask, output_attentions)
+        cache = _cache(self.config, past_key_value, memory=memory is not None)
+        outputs = super().call(input_tensor, plan, heads, memory, cache=cache)
+        return (*_wanted(outputs), *_present(self.config, cache))
 
 
 class TFXLMRobertaIntermediate(Part, Intermediate):
@@ -211,12 +215,16 @@ class TFXLMRobertaLayer(Part, Layer):
         output_attentions: bool = False,
         training: bool = False,
     ) -> tuple[tf.Tensor, ...]:
-        """(B, S, D) to (B, S, D), and the probabilities of self- and cross-attention if they are wanted."""
+        """(B, S, D) to (B, S, D), the probabilities of self- and cross-attention if they are wanted, and of a decoder
+        keys and values, those of ``past_key_value`` before the new ones, and of the memory.
+        """
+        cache = _cache(self.config, past_key_value)
         plan = _plan(
-            *(attention_mask, _by_head(head_mask), encoder_hidden_states, encoder_attention_mask, past_key_value),
+            *(attention_mask, _by_head(head_mask), encoder_hidden_states, encoder_attention_mask),
+            cache=cache,
             output_attentions=output_attentions,
         )
-        return _wanted(super().call(hidden_states, plan, 0))
+        return (*_wanted(super().call(hidden_states, plan, 0)), *_present(self.config, cache))
 
 
 class TFXLMRobertaEncoder(Part, Encoder):
@@ -242,14 +250,17 @@ class TFXLMRobertaEncoder(Part, Encoder):
     ) -> Any:
         """(B, S, D) through all layers; ``head_mask`` as ``model.get_head_mask`` makes it."""
         heads = tf.reshape(head_mask, (len(self.layer), -1)) if tf.is_tensor(head_mask) else None
+        cache = Cache() if use_cache else None
         plan = _plan(
-            *(attention_mask, heads, encoder_hidden_states, encoder_attention_mask, past_key_values),
+            *(attention_mask, heads, encoder_hidden_states, encoder_attention_mask),
+            cache=cache if past_key_values is None else Cache.from_legacy_cache(past_key_values),
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
         encoded = super().call(hidden_states, plan, training=training)
         output: BaseModelOutputWithPoolingAndCrossAttentions[tf.Tensor] = BaseModelOutputWithPoolingAndCrossAttentions(
             last_hidden_state=encoded.states,
+            past_key_values=plan.cache.to_legacy_cache() if use_cache else None,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
             cross_attentions=encoded.cross_attentions,
@@ -305,23 +316,38 @@ class TFXLMRobertaLMHead(Part, LMHead):
 # ---- Published arguments as a plan
 
 
-def _attention_plan(mask: Any, memory: Any, memory_mask: Any, past: Any, output_attentions: bool) -> AttentionPlan:
-    refuse_cache(past_key_value=past)
+def _attention_plan(mask: Any, memory: Any, memory_mask: Any, output_attentions: bool) -> AttentionPlan:
     bias = mask if memory is None else memory_mask
     return AttentionPlan(bias=None if bias is None else tf.cast(bias, tf.float32), return_weights=output_attentions)
 
 
 def _plan(
-    mask: Any, heads: Any, memory: Any, memory_mask: Any, past: Any, output_attentions: bool, **others: Any
+    mask: Any, heads: Any, memory: Any, memory_mask: Any, cache: Cache | None, output_attentions: bool, **others: Any
 ) -> Plan[Any]:
-    cross = None if memory is None else _attention_plan(None, memory, memory_mask, None, output_attentions)
+    cross = None if memory is None else _attention_plan(None, memory, memory_mask, output_attentions)
     return Plan(
-        attention=_attention_plan(mask, None, None, past, output_attentions),
+        attention=_attention_plan(mask, None, None, output_attentions),
         memory_attention=cross,
         memory_BMD=memory,
         head_mask_LN=heads if heads is None or heads.shape.rank == 2 else heads[None],
+        cache=cache,
         **others,
     )
+
+
+def _cache(config: XLMRobertaConfig, past: Any, *, memory: bool = False) -> Cache | None:
+    """What a part of one layer adds its keys and values to: what a decoder keeps, and what came."""
+    if past is None:
+        return Cache() if config.is_decoder else None
+    return Cache(memory=[tuple(past)]) if memory else Cache.from_legacy_cache([past])
+
+
+def _present(config: XLMRobertaConfig, cache: Cache | None) -> tuple[Any, ...]:
+    """What a decoder's part of one layer gives of its cache."""
+    if cache is None or not config.is_decoder:
+        return ()
+    own, memory = cache.layers or [()], cache.memory or [()]
+    return ((*own[0], *memory[0]),)
 
 
 def _by_head(head_mask: Any) -> Any:

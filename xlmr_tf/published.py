@@ -53,13 +53,16 @@ class PublishedNames:
         return inputs
 
     def serving_output(self, output: Any) -> Any:
-        """An output with states and probabilities only if the config asks for them, each one tensor (layers, ...)."""
+        """An output with states and probabilities only if the config asks for them, each one tensor (layers, ...), and
+        without a cache.
+        """
         if not isinstance(output, ModelOutput):
             return output
         wanted = {
             "hidden_states": self.config.output_hidden_states,
             "attentions": self.config.output_attentions,
             "cross_attentions": self.config.output_attentions and self.config.add_cross_attention,
+            "past_key_values": False,
         }
         kept = {name: value for name, value in output.items() if wanted.get(name, True)}
         return type(output)({name: tf.stack(x) if isinstance(x, tuple) else x for name, x in kept.items()})

@@ -94,9 +94,13 @@ def serving_signature(model: Any) -> dict[str, tf.TensorSpec]:
 
 
 def _served(model: Any, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """The outputs as a flat dictionary, as a signature wants it: states of layer 3 become ``hidden_states_3``."""
+    """The outputs as a flat dictionary, as a signature wants it: states of layer 3 become ``hidden_states_3``. What is
+    served has no cache.
+    """
     flat: dict[str, tf.Tensor] = {}
     for name, value in model(dict(inputs), return_dict=True, training=False).items():
+        if name == "past_key_values":
+            continue
         if isinstance(value, tuple):
             flat.update({f"{name}_{number}": part for number, part in enumerate(value)})
         else:

@@ -104,7 +104,9 @@ def as_numpy(output: Mapping[str, Any]) -> dict[str, Any]:
     def convert(x: tf.Tensor) -> Array:
         return tf.cast(x, tf.float64).numpy()
 
-    return {name: tuple(map(convert, x)) if isinstance(x, tuple) else convert(x) for name, x in output.items()}
+    # The cache is compared by what follows from it.
+    found = {name: x for name, x in output.items() if name != "past_key_values"}
+    return {name: tuple(map(convert, x)) if isinstance(x, tuple) else convert(x) for name, x in found.items()}
 
 
 _last: list[Any] = []

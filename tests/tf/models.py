@@ -68,7 +68,9 @@ class Case:
     def config(self, **changes: Any) -> XLMRobertaConfig:
         labels = 2 if self.head == "ForQuestionAnswering" else CLASSES
         decoder = self.head == "ForCausalLM"
-        return FAMILIES[self.family](**{**SIZES, "num_labels": labels, "is_decoder": decoder, **changes})
+        # Without a cache, which test_cache.py is about.
+        kind = {"num_labels": labels, "is_decoder": decoder, "use_cache": False}
+        return FAMILIES[self.family](**{**SIZES, **kind, **changes})
 
     def build(self, *, seed: int = 0, dtype: Any = None, **changes: Any) -> Any:
         """A model in which every parameter is random, so that none can be forgotten unnoticed."""

@@ -230,8 +230,6 @@ def test_decoder_inputs(states, mask, message):
     given.update({} if mask is None else {"encoder_attention_mask": np.ones(mask)})
     model = case.build(add_cross_attention=True)
     refused(case, message, model=model, input_ids=ids(case, [0, 5, 2]), **given)
-    with pytest.raises(InputError, match="past_key_values is not supported .*expected None"):
-        model(ids(case, [0, 5, 2]), past_key_values=((np.zeros(1),),))
 
 
 def test_cross_attention_cannot_be_added_afterwards():
