@@ -36,6 +36,7 @@ __all__ = [
     "XLMRobertaConfig",
     "XLMRobertaXLConfig",
     "config_class_of",
+    "parts_of_config",
     "read_config_json",
 ]
 
@@ -337,7 +338,8 @@ class AutoConfig:
     @staticmethod
     def for_model(model_type: str, *args: Any, **kwargs: Any) -> XLMRobertaConfig:
         """The default configuration of a model type, with some values set."""
-        return config_class_of({"model_type": model_type})(*args, **kwargs)
+        config: XLMRobertaConfig = config_class_of({"model_type": model_type})(*args, **kwargs)
+        return config
 
     @staticmethod
     def register(model_type: str, config: type[XLMRobertaConfig], exist_ok: bool = False) -> None:
@@ -372,6 +374,11 @@ class AutoConfig:
 
 
 EncoderDecoderConfig.sub_configs = {"encoder": AutoConfig, "decoder": AutoConfig}
+
+
+def parts_of_config(config: ModelConfig) -> dict[str, XLMRobertaConfig]:
+    """The configurations of the encoders and decoders of a model, by what the names of their parameters begin with."""
+    return config.parts if isinstance(config, EncoderDecoderConfig) else {"": config}
 
 
 def config_class_of(values: Mapping[str, Any]) -> type[Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 from xlmr_core.arguments import known_names
 from xlmr_core.config_base import PretrainedConfig
 from xlmr_core.errors import ConfigError
-from xlmr_core.wording import an
+from xlmr_core.wording import an, shown
 
 if TYPE_CHECKING:
     from xlmr_core.config import XLMRobertaConfig
@@ -63,17 +63,17 @@ class EncoderDecoderConfig(PretrainedConfig):
         tie_encoder_decoder: bool = False,
         **kwargs: Any,
     ) -> None:
+        model_type = kwargs.pop("model_type", None) or self.model_type
+        if model_type != self.model_type:
+            raise ConfigError(
+                f"{type(self).__name__} expects model_type {self.model_type!r}, received {shown(model_type)}; load it "
+                "with AutoConfig, or make an encoder-decoder of two checkpoints with from_encoder_decoder_pretrained"
+            )
         if encoder is None or decoder is None:
             given = ", ".join(name for name, part in ((ENCODER, encoder), (DECODER, decoder)) if part is not None)
             raise ConfigError(
                 f"{type(self).__name__} expects an encoder and a decoder, received {given or 'neither'}; pass the "
                 "configurations of both, or use from_encoder_decoder_configs(encoder, decoder)"
-            )
-        model_type = kwargs.pop("model_type", self.model_type)
-        if model_type != self.model_type:
-            raise ConfigError(
-                f"{type(self).__name__} expects model_type {self.model_type!r}, received {model_type!r}; load it with "
-                "AutoConfig"
             )
         kwargs["is_encoder_decoder"] = True
         super().__init__(**kwargs)
@@ -99,7 +99,7 @@ class EncoderDecoderConfig(PretrainedConfig):
         parts = {ENCODER: encoder_config, DECODER: decoder_config}
         values = {name: _values_of(name, config) for name, config in parts.items()}
         values[DECODER].update(is_decoder=True, add_cross_attention=True)
-        config = cls(**values, **kwargs)
+        config = cls(values[ENCODER], values[DECODER], **kwargs)
         for name, part in parts.items():
             getattr(config, name)._attn_implementation = part._attn_implementation
         config.validate()
@@ -130,6 +130,11 @@ class EncoderDecoderConfig(PretrainedConfig):
     def max_tokens(self) -> int:
         """The longest sequence that the encoder reads."""
         return self.encoder.max_tokens
+
+    @property
+    def initializer_range(self) -> float:
+        """Standard deviation of freshly drawn weights that belong to neither side."""
+        return self.decoder.initializer_range
 
     @property
     def has_projection(self) -> bool:
@@ -215,7 +220,7 @@ class EncoderDecoderConfig(PretrainedConfig):
         own = [{**config.to_dict(), "_name_or_path": None, ENCODER: None, DECODER: None} for config in (self, other)]
         return own[0] == own[1] and self.encoder == other.encoder and self.decoder == other.decoder
 
-    __hash__ = None  # type: ignore[assignment]  # as of every configuration
+    __hash__ = None  # as of every configuration
 
 
 # What both sides have to agree in where they share their parameters.

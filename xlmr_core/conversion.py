@@ -20,12 +20,12 @@ from xlmr_core.checkpoints.extra_heads import EXTRA_HEAD_FILES, extra_head_conte
 from xlmr_core.checkpoints.load_plan import LoadReport
 from xlmr_core.checkpoints.model_files import ModelFiles, open_model
 from xlmr_core.checkpoints.saving import save_checkpoint
-from xlmr_core.config import read_config_json
+from xlmr_core.config import EncoderDecoderConfig, read_config_json
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats import FORMATS
 from xlmr_core.formats.fairseq_format import fairseq_dictionary
 from xlmr_core.formats.tensors import LazyTensor
-from xlmr_core.heads import HEADS
+from xlmr_core.heads import head_called
 from xlmr_core.probe import Counter, Progress
 from xlmr_core.tokenization.dictionary import DICTIONARY_FILE, check_json_ids, read_model_file
 from xlmr_core.tokenization.files import ADDED_FILE, CONFIG_FILE, SPECIAL_FILE, TOKENIZER_FILE, VOCAB_FILE
@@ -145,7 +145,7 @@ def convert(
     tag = None if dtype is None else tag_of(dtype)
     with open_model(source, head=head, part=part) as opened:
         files = opened
-        if to == "fairseq" and files.pooler and pooler and HEADS[files.head].pooler:
+        if to == "fairseq" and files.pooler and pooler and head_called(files.head).pooler:
             raise CheckpointError(
                 f"fairseq has no place for the pooler of {files.architecture}; leave it out with pooler=False, or "
                 "write another format"
@@ -238,7 +238,9 @@ def small_files(files: ModelFiles, dtype: str | None = None) -> dict[str, bytes]
 def _config_json(files: ModelFiles, dtype: str | None) -> bytes:
     path = files.folder / _CONFIG
     values = read_config_json(path) if is_there(path) else {}
-    if not {"model_type", "architectures"} & set(values):  # there is none, or it is another library's
+    of_whole = values.get("model_type") == EncoderDecoderConfig.model_type != files.config.model_type
+    # There is none, or it is another library's, or that of the whole of which this is a side.
+    if of_whole or not {"model_type", "architectures"} & set(values):
         config = files.config.copy(architectures=[files.architecture], dtype=dtype or files.config.dtype)
         return config.to_json_string().encode()
     changed = dict(values)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from xlmr_core.config import XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core.config import EncoderDecoderConfig, ModelConfig, XLMRobertaConfig, XLMRobertaXLConfig
 from xlmr_core.errors import XLMRError
 from xlmr_core.outputs import (
     BaseModelOutputWithPoolingAndCrossAttentions,
@@ -18,11 +18,22 @@ from xlmr_core.outputs import (
     ModelOutput,
     MultipleChoiceModelOutput,
     QuestionAnsweringModelOutput,
+    Seq2SeqLMOutput,
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
 
-__all__ = ["FAMILIES", "HEADS", "OWN_HEAD", "Head", "LossKind", "head_of_class", "model_class_name"]
+__all__ = [
+    "ENCODER_DECODER",
+    "FAMILIES",
+    "HEADS",
+    "OWN_HEAD",
+    "Head",
+    "LossKind",
+    "head_called",
+    "head_of_class",
+    "model_class_name",
+]
 
 
 class LossKind(Enum):
@@ -90,6 +101,9 @@ _ROWS = (
 
 HEADS: dict[str, Head] = {head.suffix: head for head in _ROWS}
 
+# Of the one model that is no head on an encoder but consists of two models: its name has no family in front.
+ENCODER_DECODER = Head("EncoderDecoderModel", "AutoModelForSeq2SeqLM", Seq2SeqLMOutput, LossKind.TOKENS)
+
 # Of a user's class, which puts layers of its own on an encoder; there is nothing to load or to choose by this name.
 OWN_HEAD = Head("PreTrainedModel", "", ModelOutput, LossKind.NONE)
 
@@ -97,8 +111,15 @@ OWN_HEAD = Head("PreTrainedModel", "", ModelOutput, LossKind.NONE)
 FAMILIES: dict[str, type[XLMRobertaConfig]] = {"XLMRoberta": XLMRobertaConfig, "XLMRobertaXL": XLMRobertaXLConfig}
 
 
-def model_class_name(config: XLMRobertaConfig, head: str) -> str:
+def head_called(suffix: str) -> Head:
+    """The head of a suffix: of ``HEADS``, or that of an encoder-decoder."""
+    return ENCODER_DECODER if suffix == ENCODER_DECODER.suffix else HEADS[suffix]
+
+
+def model_class_name(config: ModelConfig, head: str) -> str:
     """The published class name, e.g. ``XLMRobertaXLForMaskedLM`` for an XL config and the head ``ForMaskedLM``."""
+    if isinstance(config, EncoderDecoderConfig):
+        return ENCODER_DECODER.suffix
     prefix = "XLMRobertaXL" if isinstance(config, XLMRobertaXLConfig) else "XLMRoberta"
     return prefix + HEADS[head].suffix
 
@@ -110,8 +131,10 @@ def head_of_class(name: str) -> Head:
     Raises:
         XLMRError: for a name that is no head of this family.
     """
+    rest = name.removeprefix("TF").removeprefix("Flax")
+    if rest == ENCODER_DECODER.suffix:
+        return ENCODER_DECODER
     for prefix in ("XLMRobertaXL", "XLMRoberta", "Roberta", "Camembert"):
-        rest = name.removeprefix("TF").removeprefix("Flax")
         if rest.startswith(prefix) and rest.removeprefix(prefix) in HEADS:
             return HEADS[rest.removeprefix(prefix)]
     raise XLMRError(

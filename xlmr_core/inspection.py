@@ -9,13 +9,19 @@ from pathlib import Path
 
 from xlmr_core.checkpoints.load_plan import Dropped, LoadReport, Mismatched, Tied
 from xlmr_core.checkpoints.model_files import ModelFiles, open_model
+from xlmr_core.config import XLMRobertaConfig, parts_of_config
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import DTYPES
-from xlmr_core.heads import HEADS
+from xlmr_core.heads import head_called
 from xlmr_core.parameters import num_parameters
 
 __all__ = ["DTypeShare", "Inspection", "Memory", "WeightFile", "inspect_model"]
 
+# What is told of a configuration; of both sides of an encoder-decoder.
+SIZES = (
+    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "head_size", "intermediate_size"),
+    *("max_position_embeddings", "max_tokens", "type_vocab_size"),
+)
 # Bytes a parameter needs, without activations, which grow with the batch.
 # Training with AdamW in float32: the weight, its gradient, and two moments.
 TRAIN_FLOAT32 = 4 + 4 + 4 + 4
@@ -69,7 +75,8 @@ class Inspection:
         format: a name of ``FORMATS``.
         files: the weight files.
         model_type, architecture, head: as published, ``head`` without the family.
-        sizes: numbers of the configuration by their published keys, ``head_size`` and ``max_tokens`` among them.
+        sizes: numbers of the configuration by their published keys, ``head_size`` and ``max_tokens`` among them; of an
+            encoder-decoder with ``encoder.`` and ``decoder.`` in front.
         dtypes: what the file holds of the model, the widest share first.
         num_parameters: values of the model, tied ones counted once; ``num_embedding_parameters`` of them in embedding
             tables.
@@ -130,18 +137,9 @@ def inspect_files(files: ModelFiles) -> Inspection:
     # Of the model, however its weights are stored.
     parameters = num_parameters(config, files.head, pooler=files.pooler)
     others = num_parameters(config, files.head, pooler=files.pooler, embeddings=False)
-    sizes = {
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "head_size": config.head_size,
-        "intermediate_size": config.intermediate_size,
-        "max_position_embeddings": config.max_position_embeddings,
-        "max_tokens": config.max_tokens,
-        "type_vocab_size": config.type_vocab_size,
-    }
-    if HEADS[files.head].loss.value in ("sequence", "tokens") and files.head != "ForMaskedLM":
+    sizes = {prefix + key: getattr(part, key) for prefix, part in parts_of_config(config).items() for key in SIZES}
+    has_classes = head_called(files.head).loss.value in ("sequence", "tokens") and files.head != "ForMaskedLM"
+    if has_classes and isinstance(config, XLMRobertaConfig):
         sizes["num_labels"] = config.num_labels
     problem = ""
     try:

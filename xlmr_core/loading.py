@@ -19,12 +19,11 @@ from xlmr_core.arguments import (
     PART,
     Served,
     check_known,
-    known_names,
     without_published,
 )
 from xlmr_core.checkpoints.found import Found, fetch, fetch_files, format_asked_for, read_config_values
 from xlmr_core.checkpoints.load_plan import UNUSED, LoadReport, TensorFile
-from xlmr_core.config import AutoConfig, XLMRobertaConfig
+from xlmr_core.config import AutoConfig, EncoderDecoderConfig, ModelConfig, XLMRobertaConfig
 from xlmr_core.config_base import check_name
 from xlmr_core.errors import InputError
 from xlmr_core.formats.parts import names_of_model
@@ -60,7 +59,7 @@ class Request:
     """
 
     found: Found | None
-    config: XLMRobertaConfig
+    config: ModelConfig
     constructor: dict[str, Any]
     part: str | None = None
 
@@ -73,7 +72,7 @@ class Request:
 def read_request(
     kind: Any,
     name_or_path: str | os.PathLike[str] | Found | None,
-    config: XLMRobertaConfig | str | os.PathLike[str] | None,
+    config: ModelConfig | str | os.PathLike[str] | None,
     has_state_dict: bool,
     arguments: Mapping[str, Any],
     only: Served,
@@ -99,7 +98,7 @@ def read_request(
     format, where = _where_to_look(arguments)
     left = without_published(arguments, only, (*MODEL_NOT_NEEDED, *HUB_ARGUMENTS, *FORMAT_ARGUMENTS, PART))
     names, takes_any = kind._constructor_arguments()
-    own_names = set(left) - known_names(kind.config_class())  # a name of the configuration is the configuration's
+    own_names = set(left) - kind.config_class._known_names()  # a name of the configuration is the configuration's
     constructor = {key: left.pop(key) for key in (own_names if takes_any else own_names & names)}
     found = None
     values: Callable[[], dict[str, Any]] = dict
@@ -121,13 +120,13 @@ def read_request(
 
 
 def model_config(
-    kind: type[XLMRobertaConfig],
+    kind: type[Any],
     caller: str,
     values: Callable[[], dict[str, Any]],
-    config: XLMRobertaConfig | str | os.PathLike[str] | None,
+    config: ModelConfig | str | os.PathLike[str] | None,
     overrides: Mapping[str, Any],
     others: Iterable[str] = (),
-) -> XLMRobertaConfig:
+) -> ModelConfig:
     """The configuration of a model to load, the checkpoint's own or the one that was passed, with values replaced.
 
     Args:
@@ -144,17 +143,18 @@ def model_config(
     """
     if config is None:
         known = kind.from_dict(values())
-    elif isinstance(config, XLMRobertaConfig):
+    elif isinstance(config, XLMRobertaConfig | EncoderDecoderConfig):
         known = config
     else:
         known = kind.from_pretrained(config)
     check_known(known, overrides, f"{caller}.from_pretrained()", others)
-    return known.copy(**overrides)
+    own: ModelConfig = known.copy(**overrides)
+    return own
 
 
 def auto_checkpoint(
     name_or_path: str | os.PathLike[str], arguments: Mapping[str, Any]
-) -> tuple[XLMRobertaConfig, str | os.PathLike[str] | Found]:
+) -> tuple[ModelConfig, str | os.PathLike[str] | Found]:
     """The configuration that tells an Auto class which model to build, and what the model's class loads.
 
     Args:
@@ -166,7 +166,7 @@ def auto_checkpoint(
     """
     config = arguments.get("config")
     check_name(name_or_path, "from_pretrained")
-    if isinstance(config, XLMRobertaConfig):
+    if isinstance(config, XLMRobertaConfig | EncoderDecoderConfig):
         return config, name_or_path
     format, where = _where_to_look(arguments)
     if config is not None:
@@ -181,7 +181,7 @@ def _where_to_look(arguments: Mapping[str, Any]) -> tuple[str | None, dict[str, 
     return format, {key: arguments[key] for key in HUB_ARGUMENTS if key in arguments}
 
 
-def dtype_wanted(asked: Any, default: Any, config: XLMRobertaConfig, source: TensorFile, names: Iterable[str]) -> Any:
+def dtype_wanted(asked: Any, default: Any, config: ModelConfig, source: TensorFile, names: Iterable[str]) -> Any:
     """The one dtype of a model's parameters.
 
     Args:
@@ -277,7 +277,7 @@ def metadata_to_save(names: Iterable[str], rows: Mapping[str, Parameter]) -> dic
     return {"format": "pt", **(OWN_NAMES if own else {})}
 
 
-def config_to_save(config: XLMRobertaConfig, architecture: str, dtype: str) -> XLMRobertaConfig:
+def config_to_save(config: ModelConfig, architecture: str, dtype: str) -> ModelConfig:
     """The configuration that stands beside saved weights.
 
     Args:

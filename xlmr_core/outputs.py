@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 __all__ = [
     "OUTPUT_TYPES",
+    "BaseModelOutput",
     "BaseModelOutputWithPoolingAndCrossAttentions",
     "CausalLMOutputWithCrossAttentions",
     "MaskedLMOutput",
     "ModelOutput",
     "MultipleChoiceModelOutput",
     "QuestionAnsweringModelOutput",
+    "Seq2SeqLMOutput",
     "SequenceClassifierOutput",
     "TokenClassifierOutput",
 ]
@@ -121,6 +123,20 @@ def _in_short(value: Any) -> str:
     return f"{shape} {dtype}"
 
 
+class BaseModelOutput(ModelOutput[ArrayT]):
+    """The states of an encoder, as a decoder takes them.
+
+    Attributes:
+        last_hidden_state: (B, S, D), the last layer's output.
+        hidden_states, attentions: as in the bare encoder.
+    """
+
+    fields = ("last_hidden_state", "hidden_states", "attentions")
+    last_hidden_state: ArrayT
+    hidden_states: tuple[ArrayT, ...] | MaybeNone
+    attentions: tuple[ArrayT, ...] | MaybeNone
+
+
 class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput[ArrayT]):
     """What the bare encoder returns.
 
@@ -181,6 +197,40 @@ class CausalLMOutputWithCrossAttentions(ModelOutput[ArrayT]):
     hidden_states: tuple[ArrayT, ...] | MaybeNone
     attentions: tuple[ArrayT, ...] | MaybeNone
     cross_attentions: tuple[ArrayT, ...] | MaybeNone
+
+
+class Seq2SeqLMOutput(ModelOutput[ArrayT]):
+    """Language modelling of a decoder that attends to an encoder's states.
+
+    Attributes:
+        loss: scalar cross-entropy over the labels that are not -100.
+        logits: (B, T, V) of the decoder's tokens.
+        past_key_values: the decoder's cache.
+        decoder_hidden_states, decoder_attentions, cross_attentions: of the decoder, as in the bare model.
+        encoder_last_hidden_state: (B, S, D), the states of the encoder, before a projection.
+        encoder_hidden_states, encoder_attentions: of the encoder.
+    """
+
+    fields = (
+        "loss",
+        "logits",
+        "past_key_values",
+        "decoder_hidden_states",
+        "decoder_attentions",
+        "cross_attentions",
+        "encoder_last_hidden_state",
+        "encoder_hidden_states",
+        "encoder_attentions",
+    )
+    loss: ArrayT | MaybeNone
+    logits: ArrayT
+    past_key_values: Any
+    decoder_hidden_states: tuple[ArrayT, ...] | MaybeNone
+    decoder_attentions: tuple[ArrayT, ...] | MaybeNone
+    cross_attentions: tuple[ArrayT, ...] | MaybeNone
+    encoder_last_hidden_state: ArrayT | MaybeNone
+    encoder_hidden_states: tuple[ArrayT, ...] | MaybeNone
+    encoder_attentions: tuple[ArrayT, ...] | MaybeNone
 
 
 class SequenceClassifierOutput(ModelOutput[ArrayT]):
@@ -249,6 +299,7 @@ class QuestionAnsweringModelOutput(ModelOutput[ArrayT]):
 
 
 OUTPUT_TYPES: tuple[type[ModelOutput[Any]], ...] = (
+    BaseModelOutput,
     BaseModelOutputWithPoolingAndCrossAttentions,
     MaskedLMOutput,
     CausalLMOutputWithCrossAttentions,
@@ -256,4 +307,5 @@ OUTPUT_TYPES: tuple[type[ModelOutput[Any]], ...] = (
     MultipleChoiceModelOutput,
     TokenClassifierOutput,
     QuestionAnsweringModelOutput,
+    Seq2SeqLMOutput,
 )

@@ -7,11 +7,11 @@ elsewhere is a property of the checkpoint format (``formats/``), not of the row.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from xlmr_core.config import XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core.config import EncoderDecoderConfig, ModelConfig, XLMRobertaConfig, XLMRobertaXLConfig
 from xlmr_core.heads import HEADS, OWN_HEAD
 
 if TYPE_CHECKING:
@@ -237,18 +237,20 @@ def dim_sizes(config: XLMRobertaConfig, layer: int | None = None) -> dict[str, i
 
 
 def parameters(
-    config: XLMRobertaConfig, head: str, *, pooler: bool | None = None, scheme: Scheme | None = None
+    config: ModelConfig, head: str, *, pooler: bool | None = None, scheme: Scheme | None = None
 ) -> dict[str, Parameter]:
     """All parameters of a model, by canonical name, in the order of the published state dict.
 
     Args:
         config: the model's configuration.
         head: a suffix of ``HEADS``, or with ``pooler`` that of ``OWN_HEAD``. The bare ``Model`` has names without the
-            ``roberta.`` prefix, as published.
+            ``roberta.`` prefix, as published. Of an encoder-decoder, which has no other, any.
         pooler: overrides whether there is a pooler (``add_pooling_layer``).
         scheme: of a quantized model, in which some weights are stored otherwise and in several tensors, see
             ``quantization``.
     """
+    if isinstance(config, EncoderDecoderConfig):
+        return _of_both(config, pooler)
     has_pooler = HEADS[head].pooler if pooler is None else pooler
     prefix = "" if head == "Model" else "roberta."
     rows: dict[str, Parameter] = {}
@@ -276,13 +278,37 @@ def parameters(
     return rows
 
 
+# What leads from the encoder's states to the decoder's width.
+PROJECTION = "enc_to_dec_proj"
+
+
+def _of_both(config: EncoderDecoderConfig, pooler: bool | None) -> dict[str, Parameter]:
+    """The rows of an encoder-decoder: the bare encoder's, the causal language model's, and a projection between two
+    widths.
+    """
+    encoder = {f"encoder.{name}": row for name, row in parameters(config.encoder, "Model", pooler=pooler).items()}
+    decoder = {f"decoder.{name}": row for name, row in parameters(config.decoder, "ForCausalLM").items()}
+    for name, row in encoder.items():
+        other = f"decoder.roberta.{row.name}"
+        tied_to = other if config.tie_encoder_decoder and other in decoder else None
+        encoder[name] = replace(row, name=name, tied_to=tied_to)
+    for name, row in decoder.items():
+        decoder[name] = replace(row, name=name, tied_to=row.tied_to and f"decoder.{row.tied_to}")
+    rows = encoder | decoder
+    if config.has_projection:
+        width, source = config.decoder.hidden_size, config.encoder.hidden_size
+        weight, bias = _linear(PROJECTION, "hidden", "hidden")
+        rows[weight.name] = Parameter(weight.name, (width, source), weight.dims, weight.role, weight.init)
+        rows[bias.name] = Parameter(bias.name, (width,), bias.dims, bias.role, bias.init)
+    return rows
+
+
 def parts_of(weight: str, rows: Mapping[str, Parameter]) -> dict[str, Parameter]:
     """The tensors in which a quantized weight is stored, by what follows its name in theirs."""
-    found = [row for row in rows.values() if row.quantized is not None and row.quantized.weight == weight]
-    return {row.name.removeprefix(weight): row for row in found}
+    return {row.quantized.suffix: row for row in rows.values() if row.quantized and row.quantized.weight == weight}
 
 
-def num_parameters(config: XLMRobertaConfig, head: str, *, pooler: bool | None = None, embeddings: bool = True) -> int:
+def num_parameters(config: ModelConfig, head: str, *, pooler: bool | None = None, embeddings: bool = True) -> int:
     """Number of values in a model, tied ones counted once; ``embeddings=False`` leaves the embedding tables out."""
     total = 0
     for row in parameters(config, head, pooler=pooler).values():
@@ -300,5 +326,9 @@ def stored_names(rows: Mapping[str, Parameter]) -> list[str]:
     An untied decoder's bias is the exception and stands under both of its names: transformers 5 reads only the one, 4
     reads either.
     """
-    untied = "lm_head.decoder.weight" in rows and rows["lm_head.decoder.weight"].tied_to is None
-    return [name for name, row in rows.items() if row.tied_to is None or (untied and name == "lm_head.decoder.bias")]
+
+    def is_untied_bias(name: str) -> bool:
+        weight = rows.get(f"{name.removesuffix('bias')}weight")
+        return name.endswith("lm_head.decoder.bias") and weight is not None and weight.tied_to is None
+
+    return [name for name, row in rows.items() if row.tied_to is None or is_untied_bias(name)]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from xlmr_core.arguments import MODEL_NOT_NEEDED, Served, refuse_unknown, without_published
-from xlmr_core.config import XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core.config import EncoderDecoderConfig, ModelConfig, XLMRobertaConfig, XLMRobertaXLConfig
 from xlmr_core.errors import ConfigError, InputError, XLMRError
 from xlmr_core.wording import an
 
@@ -27,7 +27,7 @@ __all__ = [
 # ---- A configuration to build from
 
 
-def check_config(model: type, wanted: type[XLMRobertaConfig], config: object) -> None:
+def check_config(model: type, wanted: type[ModelConfig], config: object) -> None:
     """Refuse a configuration that no model of a class can be built from.
 
     Args:
@@ -38,6 +38,11 @@ def check_config(model: type, wanted: type[XLMRobertaConfig], config: object) ->
     Raises:
         ConfigError: for the configuration of another family, impossible values, or what is no configuration.
     """
+    if issubclass(wanted, EncoderDecoderConfig):
+        if not isinstance(config, EncoderDecoderConfig):
+            _refuse_config(model.__name__, wanted, config, f"{model.__name__}.from_pretrained")
+        config.validate()
+        return
     is_xl = issubclass(wanted, XLMRobertaXLConfig)
     if not isinstance(config, XLMRobertaConfig):
         _refuse_config(model.__name__, wanted, config, f"{model.__name__}.from_pretrained")
@@ -55,14 +60,19 @@ def recomputes_layers(config: XLMRobertaConfig) -> bool:
     return bool(getattr(config, "gradient_checkpointing", False))
 
 
-def check_auto_config(auto: type, config: object) -> None:
+def check_auto_config(auto: type, config: object, wanted: type[ModelConfig] = XLMRobertaConfig) -> None:
     """Refuse what an Auto class cannot build a model from.
 
+    Args:
+        auto: the class.
+        config: what was passed.
+        wanted: what its models are built from.
+
     Raises:
-        ConfigError: if it is no configuration.
+        ConfigError: if it is no such configuration.
     """
-    if not isinstance(config, XLMRobertaConfig):
-        _refuse_config(f"{auto.__name__}.from_config()", XLMRobertaConfig, config, f"{auto.__name__}.from_pretrained")
+    if not isinstance(config, wanted):
+        _refuse_config(f"{auto.__name__}.from_config()", wanted, config, f"{auto.__name__}.from_pretrained")
 
 
 def _refuse_config(caller: str, wanted: type, config: object, load: str) -> NoReturn:
@@ -77,13 +87,17 @@ def _refuse_config(caller: str, wanted: type, config: object, load: str) -> NoRe
         received = "None"
     elif isinstance(config, Mapping):
         remedy = f"build one with {wanted.__name__}.from_dict(...)"
+    elif isinstance(config, EncoderDecoderConfig):
+        remedy = "use AutoModelForSeq2SeqLM, or the class of its encoder with config.encoder"
+    elif isinstance(config, XLMRobertaConfig):
+        remedy = f"build one with {wanted.__name__}.from_encoder_decoder_configs(encoder, decoder)"
     elif hasattr(config, "to_dict"):  # another library's
         received = f"{type(config).__name__} of {type(config).__module__.partition('.')[0]}"
         remedy = f"build one with {wanted.__name__}.from_dict(config.to_dict())"
     raise ConfigError(f"{caller} expects {an(wanted.__name__)}, received {received}; {remedy}")
 
 
-def dtype_to_build(asked: Any, config: XLMRobertaConfig) -> Any:
+def dtype_to_build(asked: Any, config: ModelConfig) -> Any:
     """The dtype of a model that is built from a configuration by an Auto class; ``None`` for the framework's default.
 
     Args:

@@ -7,7 +7,7 @@ that size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from xlmr_core.backends import BACKENDS, load_backend
 from xlmr_core.checkpoints.found import find
 from xlmr_core.checkpoints.model_files import ModelFiles
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import EncoderDecoderConfig, ModelConfig, XLMRobertaConfig, parts_of_config
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import LazyTensor, RawTensor
-from xlmr_core.heads import HEADS
+from xlmr_core.heads import ENCODER_DECODER, head_called
 from xlmr_core.parameters import Quantized, parts_of
 from xlmr_core.reference import forward, make_position_ids
 from xlmr_core.wording import counted
@@ -35,7 +35,10 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 REFERENCE = "reference"
 # What is compared of an output, as far as the head has it.
-FIELDS = ("logits", "start_logits", "end_logits", "last_hidden_state", "pooler_output")
+FIELDS = (
+    *("logits", "start_logits", "end_logits", "last_hidden_state", "pooler_output"),
+    "encoder_last_hidden_state",
+)
 # So many tokens, so many of them padding in the second row.
 LENGTH, PADDING = 16, 5
 CHOICES = 2
@@ -64,27 +67,35 @@ class Probe:
 
     Attributes:
         inputs: arguments of a forward pass, as arrays.
-        rows: ids of the tokens whose rows take part, ascending; ``None`` for all.
+        rows: ids of the tokens whose rows take part, ascending, for each vocabulary of which not all do, by what the
+            names of its model's parameters begin with.
     """
 
     inputs: dict[str, Array]
-    rows: Array | None
+    rows: dict[str, Array]
 
-    def describe(self, config: XLMRobertaConfig) -> str:
+    def describe(self, config: ModelConfig) -> str:
         """What is run, for people."""
         ids = self.inputs["input_ids"]
-        sampled = "" if self.rows is None else f", {len(self.rows)} of {config.vocab_size} rows of the vocabulary"
+        parts = parts_of_config(config)
+        sampled = "".join(
+            f", {len(rows)} of {parts[prefix].vocab_size} rows of the {prefix.replace('.', chr(39) + 's ')}vocabulary"
+            for prefix, rows in self.rows.items()
+        )
         size = f"{counted(ids.size // ids.shape[-1], 'sequence')} of {counted(ids.shape[-1], 'token')}"
-        return f"{size} through {counted(config.num_hidden_layers, 'layer')}{sampled}"
+        layers = " and ".join(counted(part.num_hidden_layers, "layer") for part in parts.values())
+        return f"{size} through {layers}{sampled}"
 
 
-def make_probe(config: XLMRobertaConfig, head: str) -> Probe:
+def make_probe(config: ModelConfig, head: str) -> Probe:
     """The inputs for a model: the same for every checkpoint with these sizes."""
+    if isinstance(config, EncoderDecoderConfig):
+        return _of_both(config)
     random = np.random.default_rng(0)
-    rows = _sampled_rows(config)
+    sampled = _sampled_rows(config)
     length = min(LENGTH, config.max_tokens)
     shape = (2, CHOICES, length) if head == "ForMultipleChoice" else (2, length)
-    candidates = np.arange(config.vocab_size) if rows is None else rows
+    candidates = np.arange(config.vocab_size) if sampled is None else sampled
     candidates = candidates[candidates != config.pad_token_id]
     input_ids = random.choice(candidates, size=shape)
     mask = np.ones(shape, np.int64)
@@ -97,6 +108,19 @@ def make_probe(config: XLMRobertaConfig, head: str) -> Probe:
     }
     if config.is_decoder and config.add_cross_attention:
         inputs["encoder_hidden_states"] = random.standard_normal((2, 3, config.hidden_size)).astype(np.float32)
+    return Probe(inputs, {} if sampled is None else {"": sampled})
+
+
+def _of_both(config: EncoderDecoderConfig) -> Probe:
+    """The inputs of an encoder-decoder: those of both sides, of which the decoder's memory is the encoder's states."""
+    inputs: dict[str, Array] = {}
+    rows: dict[str, Array] = {}
+    for prefix, part in config.parts.items():
+        alone = make_probe(part.copy(is_decoder=False, add_cross_attention=False), "Model")
+        before = "decoder_" if prefix == "decoder." else ""
+        inputs.update({before + name: x for name, x in alone.inputs.items()})
+        if alone.rows:
+            rows[prefix] = alone.rows[""]
     return Probe(inputs, rows)
 
 
@@ -126,8 +150,13 @@ def run_probe(
         MissingBackendError: if the backend is not installed.
     """
     outputs = _in_reference(files, probe, progress) if backend == REFERENCE else _in_backend(files, probe, backend)
-    mask = probe.inputs["attention_mask"]
-    return {name: x[mask == 1] if x.shape[: mask.ndim] == mask.shape else x for name, x in outputs.items()}
+    masks = [mask for name, mask in probe.inputs.items() if name.endswith("attention_mask")]
+    return {name: _of_tokens(x, masks) for name, x in outputs.items()}
+
+
+def _of_tokens(x: Array, masks: Iterable[Array]) -> Array:
+    """The rows of tokens that are no padding, of an output that has a row for each."""
+    return next((x[mask == 1] for mask in masks if x.shape[: mask.ndim] == mask.shape), x)
 
 
 # The reference
@@ -136,7 +165,8 @@ def run_probe(
 def largest_activation(files: ModelFiles, progress: Progress | None = None) -> float:
     """The largest absolute value in any hidden state of the probe."""
     output = _reference_output(files, make_probe(files.config, files.head), progress)
-    return max(float(np.abs(states).max()) for states in output["hidden_states"])
+    kinds = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
+    return max(float(np.abs(states).max()) for kind in kinds for states in output.get(kind, ()))
 
 
 def _in_reference(files: ModelFiles, probe: Probe, progress: Progress | None) -> dict[str, Array]:
@@ -146,21 +176,33 @@ def _in_reference(files: ModelFiles, probe: Probe, progress: Progress | None) ->
 
 def _reference_output(files: ModelFiles, probe: Probe, progress: Progress | None) -> Mapping[str, Any]:
     config, inputs = files.config, dict(probe.inputs)
-    if probe.rows is not None:
-        # Positions are counted with the padding id of the model, then everything speaks of the rows that are left.
-        ids = inputs["input_ids"]
-        inputs["position_ids"] = make_position_ids(config, ids.reshape(-1, ids.shape[-1])).reshape(ids.shape)
-        inputs["input_ids"] = np.searchsorted(probe.rows, ids)
-        pad = int(np.searchsorted(probe.rows, config.pad_token_id))
-        config = config.copy(vocab_size=len(probe.rows), pad_token_id=pad, bos_token_id=None, eos_token_id=None)
+    parts = parts_of_config(config)
+    for prefix, rows in probe.rows.items():
+        parts[prefix] = _on_rows(parts[prefix], "decoder_" if prefix == "decoder." else "", inputs, rows)
+    if isinstance(config, EncoderDecoderConfig):
+        sides = {prefix.removesuffix("."): part for prefix, part in parts.items()}
+        config = config.copy(**sides, decoder_start_token_id=None, pad_token_id=None)
+    else:
+        config = parts[""]
     with np.errstate(all="ignore"):  # broken weights give broken outputs, which is for the caller to see
         return forward(config, files.head, _Parameters(files, probe.rows, progress), **inputs)
+
+
+def _on_rows(config: XLMRobertaConfig, before: str, inputs: dict[str, Array], rows: Array) -> XLMRobertaConfig:
+    """A configuration, and its inputs, that speak of some rows of the vocabulary only."""
+    # Positions are counted with the padding id of the model.
+    ids = inputs[f"{before}input_ids"]
+    positions = make_position_ids(config, ids.reshape(-1, ids.shape[-1])).reshape(ids.shape)
+    inputs[f"{before}position_ids"] = positions
+    inputs[f"{before}input_ids"] = np.searchsorted(rows, ids)
+    pad = int(np.searchsorted(rows, config.pad_token_id))
+    return config.copy(vocab_size=len(rows), pad_token_id=pad, bos_token_id=None, eos_token_id=None)
 
 
 class _Parameters(Mapping[str, Array]):
     """The parameters of a file as arrays, each read when it is asked for and not kept."""
 
-    def __init__(self, files: ModelFiles, rows: Array | None, progress: Progress | None) -> None:
+    def __init__(self, files: ModelFiles, rows: Mapping[str, Array], progress: Progress | None) -> None:
         self._files = files
         self._rows = rows
         self._sources = files.plan.sources
@@ -168,7 +210,7 @@ class _Parameters(Mapping[str, Array]):
         self._count = Counter("running", nbytes, progress)
 
     def __getitem__(self, name: str) -> Array:
-        rows = self._rows if name.removeprefix("roberta.") in _BY_TOKEN else None
+        rows = _rows_for(name, self._rows)
         quantized = self._files.rows[name].quantized
         return self._read(name, rows) if quantized is None else self._decoded(quantized, rows)
 
@@ -197,6 +239,16 @@ class _Parameters(Mapping[str, Array]):
         return len(self._sources)
 
 
+def _rows_for(name: str, rows: Mapping[str, Array]) -> Array | None:
+    """Which rows of a parameter take part; ``None`` for all."""
+    return next((ids for prefix, ids in rows.items() if _within(name, prefix) in _BY_TOKEN), None)
+
+
+def _within(name: str, prefix: str) -> str:
+    """The bare name of a parameter in the model of a prefix; empty for another model's."""
+    return name.removeprefix(prefix).removeprefix("roberta.") if name.startswith(prefix) else ""
+
+
 def _rows_of(stream: LazyTensor, rows: Array) -> RawTensor:
     """Some rows of a tensor, ascending, while it streams past."""
     width = stream.nbytes // stream.shape[0]
@@ -220,7 +272,7 @@ def _rows_of(stream: LazyTensor, rows: Array) -> RawTensor:
 
 def _in_backend(files: ModelFiles, probe: Probe, name: str) -> dict[str, Array]:
     backend = load_backend(name)
-    auto = BACKENDS[name].prefix + HEADS[files.head].auto
+    auto = BACKENDS[name].prefix + head_called(files.head).auto
     # A backend finds the weights of a folder by itself: they have to be the ones that are compared.
     first = find(files.folder).path
     if first != Path(files.checkpoint.path):
@@ -233,8 +285,9 @@ def _in_backend(files: ModelFiles, probe: Probe, name: str) -> dict[str, Array]:
     model = getattr(backend, auto).from_pretrained(files.folder, dtype="float32", **pooling)
     output = model(**{key: backend.to_tensor(value) for key, value in probe.inputs.items()})
     found = {key: _to_numpy(output[key]) for key in FIELDS if key in output and output[key] is not None}
-    if probe.rows is not None and files.head in ("ForMaskedLM", "ForCausalLM"):
-        found["logits"] = found["logits"][..., probe.rows]
+    rows = _rows_for("decoder.lm_head.bias" if "decoder." in probe.rows else "lm_head.bias", probe.rows)
+    if rows is not None and files.head in ("ForMaskedLM", "ForCausalLM", ENCODER_DECODER.suffix):
+        found["logits"] = found["logits"][..., rows]
     return found
 
 

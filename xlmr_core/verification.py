@@ -17,6 +17,7 @@ from xlmr_core.backends import BACKENDS, find_backend
 from xlmr_core.checkpoints.casting import blocks, rounded, widened
 from xlmr_core.checkpoints.extra_heads import read_extra_heads
 from xlmr_core.checkpoints.model_files import ModelFiles, open_model
+from xlmr_core.config import ModelConfig, XLMRobertaConfig, parts_of_config
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import DTYPES, FLOAT_TAGS, LazyTensor, RawTensor
 from xlmr_core.probe import REFERENCE, Counter, Progress, make_probe, run_probe
@@ -264,7 +265,7 @@ def compare_files(
     probe = ""
     if not outputs:
         pass
-    elif a.head != b.head or shapes or only_a or only_b or a.config.vocab_size != b.config.vocab_size:
+    elif a.head != b.head or shapes or only_a or only_b:
         notes.append("outputs are not compared, because the models have different parameters")
     elif a.plan.fresh or b.plan.fresh:
         notes.append("outputs are not compared, because parameters are missing")
@@ -349,7 +350,11 @@ def _only_type_differs(
     return (
         len(rows) == 2
         and all(row.shape[0] == 1 and row.dtype in ("F16", "F32", "F64") for row in rows)
-        and all(files.config.position_embedding_type == "absolute" for files in (a, b))
+        and all(
+            part.position_embedding_type == "absolute"
+            for files in (a, b)
+            for part in parts_of_config(files.config).values()
+        )
         and all(streams[_TYPES].dtype == streams[_POSITIONS].dtype for streams in (streams_a, streams_b))
         and any(rows[0].read().data) != any(rows[1].read().data)
     )
@@ -421,6 +426,8 @@ _CHANGE_OUTPUTS = (
     *("layer_norm_eps", "hidden_act", "num_attention_heads", "pad_token_id", "position_embedding_type", "is_decoder"),
     *("add_cross_attention", "tie_word_embeddings", "id2label"),
 )
+# Of an encoder-decoder beside those of its sides: what its decoder reads for labels.
+_CHANGE_OUTPUTS_OF_BOTH = ("decoder_start_token_id", "pad_token_id")
 
 
 def differing_keys(a: ModelFiles, b: ModelFiles) -> tuple[str, ...]:
@@ -428,13 +435,19 @@ def differing_keys(a: ModelFiles, b: ModelFiles) -> tuple[str, ...]:
     has them.
     """
     keys = [key for key in _CHANGE_OUTPUTS if key != "id2label" or any("classif" in name for name in a.rows)]
-    pairs = [(key, _value_of(a, key), _value_of(b, key)) for key in keys]
+    one, other = ({"": files.config, **parts_of_config(files.config)} for files in (a, b))
+    pairs = [
+        (prefix + key, _value_of(one[prefix], key), _value_of(other[prefix], key))
+        for prefix in one
+        if prefix in other
+        for key in (keys if isinstance(one[prefix], XLMRobertaConfig) else _CHANGE_OUTPUTS_OF_BOTH)
+    ]
     kinds = [("architecture", a.architecture, b.architecture)] if a.architecture != b.architecture else []
     return tuple(f"{key}: {one!r} and {other!r}" for key, one, other in (*kinds, *pairs) if one != other)
 
 
-def _value_of(files: ModelFiles, key: str) -> Any:
-    value = getattr(files.config, key)
+def _value_of(config: ModelConfig, key: str) -> Any:
+    value = getattr(config, key, None)
     if key == "hidden_act" and isinstance(value, str):
         # Several names are the same function: the first of them stands for all.
         return next(name for name, act in ACTIVATION_FUNCTIONS.items() if act is ACTIVATION_FUNCTIONS[value])

@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlmr_core.heads import HEADS
+from xlmr_core.heads import ENCODER_DECODER, HEADS
 from xlmr_core.outputs import (
     OUTPUT_TYPES,
+    BaseModelOutput,
     BaseModelOutputWithPoolingAndCrossAttentions,
     CausalLMOutputWithCrossAttentions,
     MaskedLMOutput,
     ModelOutput,
     MultipleChoiceModelOutput,
     QuestionAnsweringModelOutput,
+    Seq2SeqLMOutput,
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
@@ -49,6 +51,18 @@ PUBLISHED = {
     MultipleChoiceModelOutput: ("loss", "logits", "hidden_states", "attentions"),
     TokenClassifierOutput: ("loss", "logits", "hidden_states", "attentions"),
     QuestionAnsweringModelOutput: ("loss", "start_logits", "end_logits", "hidden_states", "attentions"),
+    BaseModelOutput: ("last_hidden_state", "hidden_states", "attentions"),
+    Seq2SeqLMOutput: (
+        "loss",
+        "logits",
+        "past_key_values",
+        "decoder_hidden_states",
+        "decoder_attentions",
+        "cross_attentions",
+        "encoder_last_hidden_state",
+        "encoder_hidden_states",
+        "encoder_attentions",
+    ),
 }
 LOGITS, HIDDEN = np.arange(6.0).reshape(2, 3), (np.zeros(2), np.ones(2))
 
@@ -60,7 +74,8 @@ def output() -> MaskedLMOutput[Any]:
 
 def test_the_types_and_fields_are_the_published_ones() -> None:
     assert {kind: kind.fields for kind in OUTPUT_TYPES} == PUBLISHED
-    assert {head.output for head in HEADS.values()} == set(OUTPUT_TYPES)
+    # BaseModelOutput is what an encoder hands to a decoder, and no model's own.
+    assert {ENCODER_DECODER.output, *(head.output for head in HEADS.values())} == {*OUTPUT_TYPES} - {BaseModelOutput}
 
 
 def test_reading_by_attribute_key_index_slice_and_tuple(output: MaskedLMOutput[Any]) -> None:

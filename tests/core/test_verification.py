@@ -214,13 +214,13 @@ def test_a_sampled_vocabulary_gives_what_the_whole_one_gives(
     with open_model(tmp_path) as files:
         monkeypatch.setattr(probe, "VOCABULARY", 20)
         sampled = make_probe(files.config, head)
-        assert sampled.rows is not None
-        assert 1 in sampled.rows
+        rows = sampled.rows[""]
+        assert 1 in rows
         assert "20 of 125 rows" in sampled.describe(files.config)
         some = run_probe(files, sampled)
-        every = run_probe(files, probe.Probe(sampled.inputs, None))
+        every = run_probe(files, probe.Probe(sampled.inputs, {}))
     for name, values in every.items():
-        expected = values[..., sampled.rows] if name == "logits" and head in ("ForMaskedLM", "ForCausalLM") else values
+        expected = values[..., rows] if name == "logits" and head in ("ForMaskedLM", "ForCausalLM") else values
         assert np.allclose(some[name], expected, rtol=0, atol=1e-12), name
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from xlmr_core.atomic_files import finish_interrupted
 from xlmr_core.bounded_files import is_there
 from xlmr_core.checkpoints.reading import holds_model, open_file
-from xlmr_core.config import XLMRobertaConfig, config_class_of, read_config_json
+from xlmr_core.config import EncoderDecoderConfig, ModelConfig, config_class_of, read_config_json
 from xlmr_core.errors import CheckpointError, InputError, ModelNotFoundError
 from xlmr_core.formats import FORMATS, Checkpoint, Format
 from xlmr_core.formats.base import damaged
@@ -104,12 +104,13 @@ class Found:
         Raises:
             CheckpointError, ModelNotFoundError: if neither says what the configuration is.
         """
-        return _config_values(self.folder, self, part)
+        return _config_values(self.folder, self, self.part if part is None else part)
 
-    def config(self, part: str | None = None) -> XLMRobertaConfig:
+    def config(self, part: str | None = None) -> ModelConfig:
         """The configuration; see :func:`read_config`."""
         values = self.config_values(part)
-        return config_class_of(values).from_dict(values)
+        config: ModelConfig = config_class_of(values).from_dict(values)
+        return config
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:
@@ -208,9 +209,7 @@ def open_checkpoint(path: str | os.PathLike[str], format: str | None = None, *, 
     return find(path, format).open(part)
 
 
-def read_config(
-    path: str | os.PathLike[str], format: str | None = None, *, part: str | None = None
-) -> XLMRobertaConfig:
+def read_config(path: str | os.PathLike[str], format: str | None = None, *, part: str | None = None) -> ModelConfig:
     """The configuration of a checkpoint: its ``config.json``, or what its weights say where there is none.
 
     Args:
@@ -222,7 +221,8 @@ def read_config(
         ConfigError: for another architecture, or for values that no model can be built from.
     """
     values = read_config_values(path, format, part=part)
-    return config_class_of(values).from_dict(values)
+    config: ModelConfig = config_class_of(values).from_dict(values)
+    return config
 
 
 def read_config_values(
@@ -244,7 +244,10 @@ def _config_values(folder: Path, found: Found | None, part: str | None) -> dict[
         with found.open(part) as checkpoint, damaged(found.path, found.format):
             return found.format.config(found.path, checkpoint).to_dict()
     # If it is missing, reading it says so.
-    return values if there else read_config_json(folder / "config.json")
+    values = values if there else read_config_json(folder / "config.json")
+    side = None if part is None else values.get(part.removesuffix("."))
+    # Of an encoder-decoder a side can be asked for, which has a configuration of its own in there.
+    return side if values.get("model_type") == EncoderDecoderConfig.model_type and isinstance(side, dict) else values
 
 
 # ---- By name

@@ -9,18 +9,18 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from xlmr_core.checkpoints.contents import contents, kept_elsewhere
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import EncoderDecoderConfig, ModelConfig, XLMRobertaConfig
 from xlmr_core.errors import CheckpointError, LoadWarning, MismatchError, warn_caller
 from xlmr_core.formats.parts import holds_encoder, plain_name
 from xlmr_core.formats.tensors import FLOAT_TAGS, RawTensor, TensorInfo
 from xlmr_core.heads import model_class_name
-from xlmr_core.parameters import HEAD_PARTS, WORD_EMBEDDINGS, Parameter, Role, parameters
+from xlmr_core.parameters import HEAD_PARTS, PROJECTION, WORD_EMBEDDINGS, Parameter, Role, parameters
 from xlmr_core.quantization import Scheme
 from xlmr_core.wording import MOST_COMPARED, number, seen
 
@@ -48,7 +48,7 @@ OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
 
 # Parts that a pretrained checkpoint need not have; everything else has to be there.
 _HEADS = "|".join(HEAD_PARTS)
-FRESH_PARTS = re.compile(rf"^({_HEADS}|pooler)\.|\.crossattention\.")
+FRESH_PARTS = re.compile(rf"^({_HEADS}|pooler|{PROJECTION})\.|\.crossattention\.")
 
 # The config field that implies the size of a dim (see ParamSpec.dims).
 FIELD_OF_DIM = {
@@ -95,6 +95,7 @@ class DropRule(NamedTuple):
     when: Callable[[XLMRobertaConfig, bool], bool] = lambda config, pooler: True
 
 
+TIED_ACROSS = "tied to the decoder"
 NO_POOLER, OTHER_TASK, OTHER_HEAD = (
     "this model has no pooler",
     "the head of another task",
@@ -221,7 +222,7 @@ class TensorFile(Protocol):
 
 
 def plan_load(
-    config: XLMRobertaConfig,
+    config: ModelConfig,
     head: str,
     checkpoint: TensorFile,
     *,
@@ -255,6 +256,19 @@ def plan_load(
         MismatchError: for a wrong shape.
     """
     rows = dict(parameters(config, head, pooler=pooler, scheme=scheme) if rows is None else rows)
+    model = model_class_name(config, head) if model is None else model
+    if isinstance(config, EncoderDecoderConfig):
+        plan = _plan_both(config, checkpoint, rows, model, ignore_mismatched_sizes)
+    else:
+        plan = _plan_one(config, checkpoint, rows, model, ignore_mismatched_sizes)
+    plan.report.warn()
+    return plan
+
+
+def _plan_one(
+    config: XLMRobertaConfig, checkpoint: TensorFile, rows: dict[str, Parameter], model: str, ignore_mismatched: bool
+) -> LoadPlan:
+    """The plan of a model that is one encoder or decoder with what stands on it."""
     has_pooler = any(_bare(name).startswith("pooler.") for name in rows)
     # A user's own name means what it says: no prefix and no older name of a part is looked for.
     own = {name for name, row in rows.items() if row.own}
@@ -283,7 +297,7 @@ def plan_load(
         _refuse_dtype(rows[name], source, checkpoint)
         _refuse_placeholder(rows[name], source, checkpoint)
     _refuse_missing(missing, rows, sources, checkpoint)
-    if mismatched and not ignore_mismatched_sizes:
+    if mismatched and not ignore_mismatched:
         raise MismatchError(
             "\n".join(seen(_mismatch_message(row, sources[row.name], checkpoint)) for row in mismatched)
         )
@@ -310,7 +324,7 @@ def plan_load(
 
     report = LoadReport(
         file=str(checkpoint.path),
-        model=model_class_name(config, head) if model is None else model,
+        model=model,
         loaded=tuple(sources),
         missing=tuple(row.name for row in missing),
         unexpected=tuple(unexpected),
@@ -319,8 +333,104 @@ def plan_load(
         tied=tuple(Tied(row.name, row.tied_to) for row in rows.values() if row.tied_to is not None),
         notes=_differing_decoder(rows, sources, in_file, checkpoint),
     )
-    report.warn()
     return LoadPlan(sources, report.fresh, report)
+
+
+# ---- Two models in one
+
+
+class _Part:
+    """The tensors of a checkpoint that belong to one side, by their names within it.
+
+    Args:
+        whole: the checkpoint.
+        stored: their names in it by those within the part.
+        path: what to call the part in messages.
+    """
+
+    def __init__(self, whole: TensorFile, stored: Mapping[str, str], path: str) -> None:
+        self.path = path
+        self._whole, self._stored = whole, stored
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._stored)
+
+    def info(self, name: str) -> TensorInfo | RawTensor:
+        return self._whole.info(self._stored[name])
+
+    def tensor(self, name: str) -> RawTensor:
+        return self._whole.tensor(self._stored[name])
+
+
+def _plan_both(
+    config: EncoderDecoderConfig,
+    checkpoint: TensorFile,
+    rows: dict[str, Parameter],
+    model: str,
+    ignore_mismatched: bool,
+) -> LoadPlan:
+    """The plan of an encoder-decoder: those of its two sides, and of what belongs to neither."""
+    here = set(checkpoint.names)
+    encoder = [row for name, row in rows.items() if _side(name) == ENCODER_SIDE]
+    across = {row.tied_to: row.name for row in encoder if row.tied_to is not None}
+    known_twice = set(across.values())
+    sources: dict[str, str] = {}
+    reports: list[LoadReport] = []
+    for prefix, part_config in (*config.parts.items(), ("", config.decoder)):
+        stored = {name.removeprefix(prefix): name for name in checkpoint.names if _side(name) == prefix}
+        # Writers that keep one name for shared values may have kept that of the other side.
+        for target, name in across.items():
+            if _side(target) == prefix and target not in here and name in here:
+                stored[target.removeprefix(prefix)] = name
+        own = {
+            name.removeprefix(prefix): replace(
+                row, name=name.removeprefix(prefix), tied_to=row.tied_to and row.tied_to.removeprefix(prefix)
+            )
+            for name, row in rows.items()
+            if _side(name) == prefix
+        }
+        title = f"{prefix}* of {checkpoint.path}" if prefix else str(checkpoint.path)
+        plan = _plan_one(part_config, _Part(checkpoint, stored, title), own, model, ignore_mismatched)
+        sources.update({prefix + name: stored[source] for name, source in plan.sources.items()})
+        reports.append(_renamed_report(plan.report, prefix, stored))
+    tied = tuple(Tied(row.name, row.tied_to) for row in rows.values() if row.tied_to is not None)
+    unexpected = [name for report in reports for name in report.unexpected]
+    shared = tuple(Dropped(name, TIED_ACROSS) for name in unexpected if name in known_twice)
+    report = LoadReport(
+        file=str(checkpoint.path),
+        model=model,
+        loaded=tuple(sources),
+        missing=tuple(name for report in reports for name in report.missing),
+        unexpected=tuple(name for name in unexpected if name not in known_twice),
+        mismatched=tuple(row for report in reports for row in report.mismatched),
+        dropped=(*(row for report in reports for row in report.dropped), *shared),
+        tied=tied,
+        notes=tuple(note for report in reports for note in report.notes),
+    )
+    return LoadPlan(sources, report.fresh, report)
+
+
+ENCODER_SIDE, DECODER_SIDE = "encoder.", "decoder."
+
+
+def _side(name: str) -> str:
+    """What the name of a side's parameter begins with; empty if it belongs to neither."""
+    return next((prefix for prefix in (ENCODER_SIDE, DECODER_SIDE) if name.startswith(prefix)), "")
+
+
+def _renamed_report(report: LoadReport, prefix: str, stored: Mapping[str, str]) -> LoadReport:
+    """The account of a side by the names of the whole."""
+    return replace(
+        report,
+        missing=tuple(prefix + name for name in report.missing),
+        unexpected=tuple(stored[name] for name in report.unexpected),
+        mismatched=tuple(row._replace(name=prefix + row.name) for row in report.mismatched),
+        dropped=tuple(row._replace(name=stored[row.name]) for row in report.dropped),
+    )
+
+
+# ---- Names
 
 
 def _bare(name: str) -> str:

@@ -11,11 +11,11 @@ from types import TracebackType
 
 from xlmr_core.checkpoints.found import fetch_files, find
 from xlmr_core.checkpoints.load_plan import OTHER_TASK, LoadPlan, LoadWarning, plan_load
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import EncoderDecoderConfig, ModelConfig
 from xlmr_core.errors import CheckpointError, XLMRError
 from xlmr_core.formats import Checkpoint
 from xlmr_core.formats.tensors import LazyTensor
-from xlmr_core.heads import HEADS, head_of_class, model_class_name
+from xlmr_core.heads import ENCODER_DECODER, HEADS, head_of_class, model_class_name
 from xlmr_core.hub import MODEL_FILES
 from xlmr_core.parameters import Parameter, parameters, stored_names
 from xlmr_core.quantization import Scheme, scheme_of
@@ -40,13 +40,13 @@ class ModelFiles:
         name: what the user called it.
         checkpoint: the open weights.
         config: its configuration.
-        head: a suffix of ``HEADS``.
+        head: a suffix of ``HEADS``, or that of an encoder-decoder.
         pooler: whether the file has a pooler.
     """
 
     name: str
     checkpoint: Checkpoint
-    config: XLMRobertaConfig
+    config: ModelConfig
     head: str
     pooler: bool
 
@@ -161,12 +161,13 @@ def open_model(
         CheckpointError: if its files are damaged, or if they hold several heads and nothing says which is meant.
         ConfigError: if it is a model of another architecture.
     """
-    if head is not None and head not in HEADS:
+    if head is not None and head not in (*HEADS, ENCODER_DECODER.suffix):
         raise CheckpointError(f"head must be one of {', '.join(HEADS)}, received {head!r}")
     found = find(find_model(name_or_path), format)
     checkpoint = found.open(part)
     try:
         config = found.config(part)
+        _refuse_head_of_both(config, head)
         head = head_of(config, checkpoint) if head is None else head
         return ModelFiles(str(name_or_path), checkpoint, config, head, _has_pooler(checkpoint))
     except BaseException:
@@ -174,12 +175,14 @@ def open_model(
         raise
 
 
-def head_of(config: XLMRobertaConfig, checkpoint: Checkpoint) -> str:
+def head_of(config: ModelConfig, checkpoint: Checkpoint) -> str:
     """The head of a checkpoint: what ``architectures`` of the config says, or else what the file's parameters betray.
 
     Raises:
         CheckpointError: if the file holds several heads.
     """
+    if isinstance(config, EncoderDecoderConfig):
+        return ENCODER_DECODER.suffix
     for architecture in config.architectures or ():
         if _is_known(architecture):
             return head_of_class(architecture).suffix
@@ -201,6 +204,17 @@ def head_of(config: XLMRobertaConfig, checkpoint: Checkpoint) -> str:
     return found[0]
 
 
+def _refuse_head_of_both(config: ModelConfig, head: str | None) -> None:
+    """Refuse a head for an encoder-decoder, which has none to choose, and an encoder-decoder where there is but one."""
+    is_both = isinstance(config, EncoderDecoderConfig)
+    if head is not None and is_both is not (head == ENCODER_DECODER.suffix):
+        remedy = "leave head out, or ask for a side of it with part='encoder.' or 'decoder.'"
+        raise CheckpointError(
+            f"{ENCODER_DECODER.suffix} is the only head of an encoder-decoder, received model_type "
+            f"{config.model_type!r} and head {head!r}; {remedy if is_both else 'name another'}"
+        )
+
+
 def _is_known(architecture: str) -> bool:
     try:
         return bool(head_of_class(architecture))
@@ -209,4 +223,5 @@ def _is_known(architecture: str) -> bool:
 
 
 def _has_pooler(checkpoint: Checkpoint) -> bool:
-    return any(name.removeprefix("roberta.").startswith("pooler.") for name in checkpoint.names)
+    starts = ("pooler.", "roberta.pooler.", "encoder.pooler.")
+    return any(name.startswith(starts) for name in checkpoint.names)

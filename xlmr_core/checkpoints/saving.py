@@ -26,7 +26,7 @@ from xlmr_core.atomic_files import (
     settle,
 )
 from xlmr_core.checkpoints.found import format_of
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import ModelConfig, XLMRobertaConfig
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats import FORMATS, Format, Model
 from xlmr_core.formats.tensors import LazyTensor, TensorSource, as_lazy
@@ -38,7 +38,7 @@ def save_checkpoint(
     folder: str | os.PathLike[str],
     format: str,
     tensors: Mapping[str, TensorSource],
-    config: XLMRobertaConfig,
+    config: ModelConfig,
     head: str,
     *,
     max_shard_size: int | str = "5GB",

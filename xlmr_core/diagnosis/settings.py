@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
+from xlmr_core.config import EncoderDecoderConfig, XLMRobertaConfig, parts_of_config
 from xlmr_core.diagnosis.examined import Examined, Remark, advice, fault, json_object, listed
 from xlmr_core.tokenization import XLMRobertaTokenizer, XLMRobertaTokenizerFast
 from xlmr_core.tokenization.dictionary import DICTIONARY_FILE, order_differs
@@ -20,7 +22,23 @@ NEUTRAL_CLASSES = ("PreTrainedTokenizer", "PreTrainedTokenizerFast", "Tokenizers
 
 
 def check_config(examined: Examined) -> Iterator[Remark]:
-    config = examined.config
+    for prefix, config in parts_of_config(examined.config).items():
+        for remark in _check_part(examined, config):
+            yield _of_side(prefix, remark)
+    whole = examined.config
+    if isinstance(whole, EncoderDecoderConfig) and whole.decoder_start_token_id is None:
+        yield advice(
+            "decoder_start_token_id is not set, and labels and generate() need it",
+            "set it to the id with which the decoder's training began each text, such as that of <s>",
+        )
+
+
+def _of_side(prefix: str, remark: Remark) -> Remark:
+    """What was found, with the side of an encoder-decoder that it is about."""
+    return replace(remark, what=f"in the {prefix.removesuffix('.')}, {remark.what}") if prefix else remark
+
+
+def _check_part(examined: Examined, config: XLMRobertaConfig) -> Iterator[Remark]:
     own_family = config.model_type.startswith("xlm-roberta")
     if own_family and config.layer_norm_eps < 1e-6:
         # What a configuration says where nobody chose it, so it may be right: of a model that was made with it.
@@ -45,7 +63,8 @@ def check_config(examined: Examined) -> Iterator[Remark]:
 
 def check_labels(examined: Examined) -> Iterator[Remark]:
     config = examined.config
-    if examined.files.head not in ("ForSequenceClassification", "ForTokenClassification"):
+    heads = ("ForSequenceClassification", "ForTokenClassification")
+    if isinstance(config, EncoderDecoderConfig) or examined.files.head not in heads:
         return
     nameless = [label for index, label in config.id2label.items() if label == f"LABEL_{index}"]
     if config.num_labels > 1 and nameless:
@@ -106,7 +125,17 @@ def check_tokenizer(examined: Examined) -> Iterator[Remark]:
 
 
 def check_vocabulary(examined: Examined) -> Iterator[Remark]:
-    tokenizer, rows = examined.tokenizer, examined.config.vocab_size
+    parts = parts_of_config(examined.config)
+    first = next(iter(parts.values())).vocab_size
+    for prefix, config in parts.items():
+        # A decoder with another vocabulary has a tokenizer of its own, which is not in the folder.
+        if config.vocab_size == first:
+            for remark in _check_vocabulary_of(examined, config):
+                yield _of_side(prefix, remark)
+
+
+def _check_vocabulary_of(examined: Examined, config: XLMRobertaConfig) -> Iterator[Remark]:
+    tokenizer, rows = examined.tokenizer, config.vocab_size
     if tokenizer is None:
         return
     ids = max(tokenizer.get_vocab().values()) + 1
@@ -123,7 +152,7 @@ def check_vocabulary(examined: Examined) -> Iterator[Remark]:
             "use the tokenizer that the model was trained with",
         )
     for name in ("pad", "bos", "eos"):
-        expected, received = getattr(tokenizer, f"{name}_token_id"), getattr(examined.config, f"{name}_token_id")
+        expected, received = getattr(tokenizer, f"{name}_token_id"), getattr(config, f"{name}_token_id")
         if expected is not None and received is not None and expected != received:
             why = ": padding would be attended to, and positions would start elsewhere" if name == "pad" else ""
             yield fault(
@@ -136,7 +165,8 @@ def check_length(examined: Examined) -> Iterator[Remark]:
     limit, tokenizer = examined.config.max_tokens, examined.tokenizer
     if tokenizer is not None and tokenizer.model_max_length > limit:
         length = tokenizer.model_max_length
-        is_set, is_rows = length < 10**9, length == examined.config.max_position_embeddings
+        rows = {part.max_position_embeddings for part in parts_of_config(examined.config).values()}
+        is_set, is_rows = length < 10**9, length in rows
         what = (
             f"is {length}, the rows of the position table, of which a text can use {limit}"
             if is_rows

@@ -9,7 +9,7 @@ from pathlib import Path
 from xlmr_core.checkpoints.casting import TAG_OF_FLOAT
 from xlmr_core.checkpoints.load_plan import OTHER_TASK
 from xlmr_core.checkpoints.model_files import open_model
-from xlmr_core.config import XLMRobertaXLConfig
+from xlmr_core.config import EncoderDecoderConfig, XLMRobertaXLConfig, parts_of_config
 from xlmr_core.diagnosis.examined import Examined, Remark, advice, fault, in_words, json_object, listed
 from xlmr_core.errors import CheckpointError, ConfigError
 from xlmr_core.formats import FORMATS
@@ -59,6 +59,8 @@ def check_head(examined: Examined) -> Iterator[Remark]:
             f"the file holds {listed(others)}, {OTHER_TASK} than {examined.files.architecture}",
             "load the class of that task, or correct architectures in config.json",
         )
+    if isinstance(examined.config, EncoderDecoderConfig):
+        return
     is_decoder = examined.config.is_decoder
     if examined.files.head == "ForCausalLM" and not is_decoder:
         yield fault(
@@ -186,7 +188,8 @@ def check_float16(examined: Examined) -> Iterator[Remark]:
             "use bfloat16 or float32",
         )
     broken = any(row.nan or row.infinite for row in examined.values.values())
-    if not isinstance(examined.config, XLMRobertaXLConfig) or examined.plan is None or examined.plan.fresh or broken:
+    is_xl = any(isinstance(part, XLMRobertaXLConfig) for part in parts_of_config(examined.config).values())
+    if not is_xl or examined.plan is None or examined.plan.fresh or broken:
         return
     half = "F16" in examined.stored_dtypes or examined.config.dtype == "float16"
     remedy = (

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, TypeAlias
 
 from xlmr_core.bounded_files import refusing
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import ModelConfig
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.layouts import KEPT, Layout, refuse_shape
 from xlmr_core.formats.tensors import Container, Described, LazyTensor, RawTensor, TensorInfo
@@ -29,13 +29,13 @@ class Model(NamedTuple):
 
     Attributes:
         config: its configuration.
-        head: a suffix of ``HEADS``.
+        head: a suffix of ``HEADS``, or that of an encoder-decoder.
         metadata: texts to store, where the format has a place for them; ``None`` is what loaders of the original
             library expect.
         sharded: whether the file to write is one of several.
     """
 
-    config: XLMRobertaConfig
+    config: ModelConfig
     head: str
     metadata: Mapping[str, str] | None = None
     sharded: bool = False
@@ -99,7 +99,7 @@ class Format:
     written: Callable[[Model], Naming] | None = None
     prepare: Callable[[Mapping[str, LazyTensor], Model], Mapping[str, LazyTensor]] | None = None
     write: Callable[[Path, Mapping[str, LazyTensor], Model], None] | None = None
-    config: Callable[[Path, Checkpoint], XLMRobertaConfig] | None = None
+    config: Callable[[Path, Checkpoint], ModelConfig] | None = None
     name_in_index: Callable[[str], str] = lambda name: name
 
     @property

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from xlmr_core.config import XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core.config import EncoderDecoderConfig, XLMRobertaConfig, XLMRobertaXLConfig
 from xlmr_core.errors import CheckpointError, ConfigError
 from xlmr_core.formats.base import Checkpoint, Format, Model, Naming
 from xlmr_core.formats.fairseq_names import HEADS, NO_TYPES, TYPES, WRITTEN_HEAD, fairseq_naming
@@ -205,10 +205,13 @@ def _prepare(tensors: Mapping[str, LazyTensor], model: Model) -> dict[str, LazyT
     return kept
 
 
+WRITTEN_HEADS = ("Model", "ForMaskedLM", "ForSequenceClassification")
+
+
 def _refuse(tensors: Mapping[str, LazyTensor], model: Model) -> None:
     config = model.config
     why = None
-    if model.head not in ("Model", "ForMaskedLM", "ForSequenceClassification"):
+    if isinstance(config, EncoderDecoderConfig) or model.head not in WRITTEN_HEADS:
         why = f"it has no {model.head}"
     elif config.is_decoder or config.add_cross_attention:
         why = "its RoBERTa is no decoder"
@@ -259,7 +262,7 @@ def _constant(dtype: str, shape: tuple[int, ...], value: int) -> LazyTensor:
 
 def _write(path: Path, tensors: Mapping[str, LazyTensor], model: Model) -> None:
     config = model.config
-    assert isinstance(config.hidden_act, str), "checked before"
+    assert isinstance(config, XLMRobertaConfig) and isinstance(config.hidden_act, str), "checked before"
     xl = isinstance(config, XLMRobertaXLConfig)
     args = argparse.Namespace(
         arch="roberta_prenorm" if xl else "roberta_base",

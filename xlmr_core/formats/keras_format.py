@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_core.bounded_files import opened, parse_json, why
-from xlmr_core.config import XLMRobertaConfig, XLMRobertaXLConfig, config_class_of, read_config_json
+from xlmr_core.config import (
+    EncoderDecoderConfig,
+    ModelConfig,
+    XLMRobertaConfig,
+    XLMRobertaXLConfig,
+    config_class_of,
+    read_config_json,
+)
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.base import Checkpoint, Format, Model, Naming
 from xlmr_core.formats.finding import first_bytes
@@ -42,16 +49,26 @@ RENAMED = {"output": "output_"}
 # What is behind ``layers`` in the alphabet is found through the list of that name first, and goes by the name of its
 # class.
 IN_LIST = {"pooler": "layers/pooler", "lm_head": "layers/lm_head", "qa_outputs": "layers/linear"}
-ENCODERS = {XLMRobertaConfig: "layers/tfxlm_roberta_model", XLMRobertaXLConfig: "layers/tfxlm_roberta_xl_model"}
+ENCODERS: dict[type, str] = {
+    XLMRobertaConfig: "layers/tfxlm_roberta_model",
+    XLMRobertaXLConfig: "layers/tfxlm_roberta_xl_model",
+}
+# A key of every configuration of a model here, or of an encoder-decoder.
+IN_CONFIGS = ("num_attention_heads", "decoder")
 VOCABULARY_BIAS = "lm_head.bias"  # the only variable of its layer
 VOCABULARY_BIAS_TOO = "lm_head.decoder.bias"  # the other name of the same, which checkpoints of untied models keep
 
 
-def _encode(name: str, model: Model) -> tuple[str, Layout]:
+def _encode(name: str, config: ModelConfig) -> tuple[str, Layout]:
+    if isinstance(config, EncoderDecoderConfig):
+        for prefix, part in config.parts.items():
+            if name.startswith(prefix):
+                path, layout = _encode(name.removeprefix(prefix), part)
+                return prefix.replace(".", "/") + path, layout
     role = role_of(name)
     assert role is not None, f"{name} is no parameter of the table"
     index, layout = (0, KEPT) if name == VOCABULARY_BIAS else VARIABLES[role]
-    named = {**RENAMED, **IN_LIST, "roberta": ENCODERS[type(model.config)]}
+    named = {**RENAMED, **IN_LIST, "roberta": ENCODERS.get(type(config), "")}
     steps = [named.get(step, step) for step in name.split(".")[:-1]]
     path = re.sub(
         r"encoder/layer/(\d+)", lambda match: f"encoder/layer/{_member('layer', int(match[1]))}", "/".join(steps)
@@ -120,18 +137,18 @@ def _naming(container: Described, head: str | None) -> Naming:
 
 def _prepare(tensors: Mapping[str, LazyTensor], model: Model) -> dict[str, LazyTensor]:
     # The vocabulary's bias has one place.
-    return {name: tensor for name, tensor in tensors.items() if name != VOCABULARY_BIAS_TOO}
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith(VOCABULARY_BIAS_TOO)}
 
 
 def _write(path: Path, tensors: Mapping[str, LazyTensor], model: Model) -> None:
     write_h5(path, tensors)
 
 
-def _config(path: Path, checkpoint: Checkpoint) -> XLMRobertaConfig:
+def _config(path: Path, checkpoint: Checkpoint) -> ModelConfig:
     """The configuration of the model in a ``.keras``; weights alone have the ``config.json`` beside them."""
     if not first_bytes(path).startswith(ZIP):
         values: Any = read_config_json(path.parent / "config.json")
-        return config_class_of(values).from_dict(values)
+        return _read(values)
     try:
         with opened(path) as file:
             begin, end = span_of(file, read_directory(file)["config.json"], path.stat().st_size)
@@ -143,12 +160,17 @@ def _config(path: Path, checkpoint: Checkpoint) -> XLMRobertaConfig:
         ) from error
     while waiting:
         values = waiting.pop()
-        if isinstance(values, dict) and {"model_type", "num_attention_heads"} <= set(values):
-            return config_class_of(values).from_dict(values)
+        if isinstance(values, dict) and any({"model_type", key} <= set(values) for key in IN_CONFIGS):
+            return _read(values)
         waiting += values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
     raise CheckpointError(
         f"expected the configuration of a model like this in {path}, found none; put a config.json beside it"
     )
+
+
+def _read(values: Any) -> ModelConfig:
+    config: ModelConfig = config_class_of(values).from_dict(values)
+    return config
 
 
 KERAS = Format(
@@ -160,7 +182,7 @@ KERAS = Format(
     recognises=_recognises,
     open=_open,
     naming=_naming,
-    written=lambda model: Naming(_decode, lambda name: _encode(name, model)),
+    written=lambda model: Naming(_decode, lambda name: _encode(name, model.config)),
     prepare=_prepare,
     write=_write,
     config=_config,

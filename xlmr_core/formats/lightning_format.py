@@ -45,7 +45,8 @@ def _config(path: Path, checkpoint: Checkpoint) -> XLMRobertaConfig:
                 for key, kept in values.items()
                 if isinstance(key, str) and not key.startswith("_") and is_plain(kept)
             }
-            return config_class_of(plain).from_dict(plain)
+            config: XLMRobertaConfig = config_class_of(plain).from_dict(plain)
+            return config
     infos = {name.removeprefix("roberta."): checkpoint.info(name).shape for name in checkpoint.names}
     words = infos.get("embeddings.word_embeddings.weight", (0, 0))
     family = XLMRobertaXLConfig if "encoder.LayerNorm.weight" in infos else XLMRobertaConfig

@@ -63,17 +63,20 @@ def role_of(name: str) -> Role | None:
     return next((role for pattern, role in ROLES if re.search(rf"(^|[._]){pattern.pattern}$", name)), None)
 
 
-def tensorflow_naming(bare: bool) -> Naming:
+def tensorflow_naming(bare: bool, sides: bool = False) -> Naming:
     """``roberta/encoder/layer_._0/attention/self/query/kernel:0``.
 
     Args:
         bare: the file is of the bare encoder: its canonical names have no ``roberta.`` in front, TensorFlow's do.
+        sides: what is written is an encoder-decoder, whose encoder is bare. In a file the names say so.
     """
 
     def decode(stored: str) -> Iterable[tuple[str, Layout]]:
         *steps, variable = re.sub(r":\d+$", "", stored).replace("layer_._", "layer/").split("/")
         if bare and steps[:1] == ["roberta"]:
             del steps[0]
+        elif steps[:2] == ["encoder", "roberta"]:
+            del steps[1]
         return ((*_joined(stored, steps, variable),),)
 
     def encode(name: str) -> tuple[str, Layout]:
@@ -81,8 +84,11 @@ def tensorflow_naming(bare: bool) -> Naming:
         if path.endswith(WORDS):
             variable = WORDS_VARIABLE
         path = re.sub(r"(^|/)layer/(\d+)/", r"\1layer_._\2/", path)
-        prefix = _PREFIX if bare else ""
-        return f"{prefix}{path}/{variable}:0", layout
+        if bare:
+            path = _PREFIX + path
+        elif sides and path.startswith("encoder/"):
+            path = f"encoder/{_PREFIX}{path.removeprefix('encoder/')}"
+        return f"{path}/{variable}:0", layout
 
     return Naming(decode, encode)
 

@@ -26,6 +26,8 @@ WRAPPERS = (
     *("_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module"),
     *("_forward_module", "_original_module", "_module", "module"),
 )
+# What the names of an encoder-decoder's sides begin with, and whether there is an encoder without a head.
+SIDES = {"encoder.": True, "decoder.": False}
 # What a bare encoder consists of: beside it stands the wrapper's own.
 ENCODER_PARTS = ("embeddings.", "encoder.", "pooler.")
 
@@ -116,7 +118,7 @@ def names_of_model(
         CheckpointError: if there are several and none is asked for, or there is none of that beginning.
     """
     encoders = _encoders(names, dictionaries)
-    chosen = _chosen(path, encoders, part)
+    chosen = (_encoder_decoder(names, encoders) if part is None else None) or _chosen(path, encoders, part)
     if chosen is None:
         return {name: name for name in names}
     before, bare, dictionary = chosen
@@ -161,6 +163,22 @@ def _encoders(names: Collection[str], dictionaries: Mapping[str, str]) -> list[E
         return list(found.values())
     layers = {match["before"] for name in names if "layer" in name and (match := LAYER.fullmatch(name))}
     return [encoder for before, encoder in found.items() if before in layers] or list(found.values())
+
+
+def _encoder_decoder(names: Collection[str], encoders: list[Encoder]) -> Encoder | None:
+    """An encoder-decoder as one model, if the encoders that were found are its sides. Where these share their values, a
+    file may have but one of them whole.
+    """
+    for before in {one.before.removesuffix(side) for one in encoders for side in SIDES if one.before.endswith(side)}:
+        sides = {before + side: is_bare for side, is_bare in SIDES.items()}
+        own = (tuple(f"{before}encoder.{step}" for step in ENCODER_PARTS), f"{before}decoder.roberta.")
+        if (
+            all(sides.get(one.before) is one.bare for one in encoders)
+            and len({one.dictionary for one in encoders}) == 1
+            and all(any(name.startswith(start) for name in names) for start in own)
+        ):
+            return Encoder(before, False, encoders[0].dictionary)
+    return None
 
 
 def _chosen(path: object, encoders: list[Encoder], part: str | None) -> Encoder | None:

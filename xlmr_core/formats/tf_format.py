@@ -21,16 +21,18 @@ from xlmr_core.formats.finding import first_bytes, in_folder
 from xlmr_core.formats.h5_file import MODEL, SIGNATURE, H5File, texts, write_h5
 from xlmr_core.formats.naming import tensorflow_naming
 from xlmr_core.formats.tensors import Described, LazyTensor, RawTensor, TensorInfo
-from xlmr_core.heads import model_class_name
-from xlmr_core.parameters import HEAD_PARTS
+from xlmr_core.heads import ENCODER_DECODER, model_class_name
+from xlmr_core.parameters import HEAD_PARTS, PROJECTION
 
 __all__ = ["TF"]
 
 SINGLE = "tf_model.h5"
 INDEX = "tf_model.h5.index.json"
 # What variables are under in a shard, and in a single file below the names of layer and model.
-TOPS = ("roberta", *HEAD_PARTS)
+SIDES = ("encoder", "decoder")
+TOPS = ("roberta", *HEAD_PARTS, *SIDES, PROJECTION)
 SHARED_WITH_HEAD = "roberta/embeddings/"
+ENCODER_DECODER_MODEL = "tf_encoder_decoder_model"
 
 
 class TFFile:
@@ -99,11 +101,13 @@ def _recognises(path: Path) -> bool:
 
 
 def _naming(container: Described, head: str | None) -> Naming:
-    return tensorflow_naming(bare=re.search(r"_model(_\d+)?$", container.metadata.get(MODEL, "")) is not None)
+    model = container.metadata.get(MODEL, "")
+    is_bare = re.search(r"_model(_\d+)?$", model) is not None and not model.startswith(ENCODER_DECODER_MODEL)
+    return tensorflow_naming(bare=is_bare)
 
 
 def _written(model: Model) -> Naming:
-    return tensorflow_naming(bare=model.head == "Model")
+    return tensorflow_naming(bare=model.head == "Model", sides=model.head == ENCODER_DECODER.suffix)
 
 
 def _model_name(model: Model) -> str:

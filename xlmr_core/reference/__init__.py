@@ -1,7 +1,8 @@
 """The model in float64 NumPy: the executable specification that judges every backend.
 
 Evaluation mode (no dropout), padded, without a cache and without any trick: what is written here is what the model
-means. Read in this order: ``mathematics``, ``encoder``, ``heads``, and ``forward`` here. Sources: Devlin et al. 2019
+means. Read in this order: ``mathematics``, ``encoder``, ``heads``, ``encoder_decoder``,
+and ``forward`` here. Sources: Devlin et al. 2019
 (the layer), Liu et al. 2019 (RoBERTa), Conneau et al. 2020 (XLM-R), Goyal et al. 2021 (XL, pre-LN), Shaw et al. 2018
 and Huang et al. 2020 (relative positions); where papers leave a choice, the published PyTorch implementation decides,
 and recorded outputs of it hold these files to that.
@@ -18,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from xlmr_core.checks import check_encoder_inputs, check_head_mask, see_array
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import EncoderDecoderConfig, ModelConfig, XLMRobertaConfig
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import ModelOutput
 from xlmr_core.reference.encoder import Inputs, encode, make_position_ids
+from xlmr_core.reference.encoder_decoder import forward_both
 from xlmr_core.reference.heads import HEAD_GRAPHS
 from xlmr_core.reference.mathematics import ACTIVATION_FUNCTIONS, Array, Params
 
@@ -37,14 +39,15 @@ def flatten_choices(given: Inputs) -> Inputs:
     return dataclasses.replace(given, **flat)
 
 
-def forward(config: XLMRobertaConfig, head: str, params: Params, **inputs: Any) -> ModelOutput[Array]:
+def forward(config: ModelConfig, head: str, params: Params, **inputs: Any) -> ModelOutput[Array]:
     """Run a model in float64.
 
     Args:
         config: the model's configuration.
         head: a suffix of ``HEADS``, such as ``"ForMaskedLM"``.
         params: parameters by canonical name, any float dtype, in the canonical layout; tied ones may be absent.
-        **inputs: see :class:`Inputs`; nested lists of numbers are converted.
+        **inputs: see :class:`Inputs`, and of an encoder-decoder :func:`.encoder_decoder.forward_both`; nested lists of
+            numbers are converted.
 
     Returns:
         The head's output type with every field that the call defines: the loss if there are labels, always all hidden
@@ -54,6 +57,8 @@ def forward(config: XLMRobertaConfig, head: str, params: Params, **inputs: Any) 
         InputError: for inputs that no backend takes either.
         KeyError: for a parameter that is missing.
     """
+    if isinstance(config, EncoderDecoderConfig):
+        return forward_both(config, params, forward, **inputs)
     converted: dict[str, Any] = {name: np.asarray(x) if isinstance(x, list) else x for name, x in inputs.items()}
     given = Inputs(**converted)
     encoder_inputs = flatten_choices(given) if head == "ForMultipleChoice" else given

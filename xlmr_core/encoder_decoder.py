@@ -1,0 +1,224 @@
+"""What an encoder-decoder decides alike in every backend: whose an argument is, what the decoder reads for labels,
+which configuration two checkpoints become.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from xlmr_core.arguments import refuse_unknown
+from xlmr_core.checks import Seen
+from xlmr_core.config import EncoderDecoderConfig, XLMRobertaConfig
+from xlmr_core.errors import ConfigError, InputError
+from xlmr_core.head_checks import check_class_labels
+from xlmr_core.outputs import BaseModelOutput
+
+__all__ = [
+    "check_decoder_source",
+    "check_sides",
+    "check_target_labels",
+    "config_of_both",
+    "decoder_config",
+    "on_side",
+    "pad_token",
+    "refuse_resizing",
+    "side_arguments",
+    "side_inputs",
+    "start_token",
+    "states_of",
+]
+
+# What either side takes beside the arguments that have a place in the signature; those of the decoder with ``decoder_``
+# in front.
+BESIDE = ("token_type_ids", "position_ids", "head_mask")
+
+
+# ---- From two checkpoints
+
+
+def side_arguments(
+    arguments: Mapping[str, Any], known: Mapping[str, Any], caller: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of ``from_encoder_decoder_pretrained`` for the encoder and for the decoder, without the words in front.
+
+    Args:
+        arguments: by name, ``encoder_...`` and ``decoder_...``.
+        known: what else is taken, for messages.
+        caller: what to call the place in messages.
+
+    Raises:
+        TypeError: for an argument of neither.
+    """
+    sides: dict[str, dict[str, Any]] = {"encoder_": {}, "decoder_": {}}
+    for name, value in arguments.items():
+        prefix = next((prefix for prefix in sides if name.startswith(prefix)), None)
+        if prefix is None:
+            refuse_unknown([name], known, caller, [f"{prefix}{name}" for prefix in sides])
+        else:
+            sides[prefix][name.removeprefix(prefix)] = value
+    return sides["encoder_"], sides["decoder_"]
+
+
+def decoder_config(config: XLMRobertaConfig) -> XLMRobertaConfig:
+    """The configuration of a checkpoint as that of a decoder with cross-attention; what was passed stays as it is."""
+    return config.copy(is_decoder=True, add_cross_attention=True)
+
+
+def check_sides(caller: str, encoder: object, decoder: object) -> None:
+    """Refuse to build an encoder-decoder of two checkpoints of which one is not named.
+
+    Raises:
+        InputError: if it is not.
+    """
+    for side, given in (("encoder", encoder), ("decoder", decoder)):
+        if given is None:
+            raise InputError(
+                f"{caller} expects an encoder and a decoder, received no {side}; pass the name or folder of its "
+                f"checkpoint, or {side}_model="
+            )
+
+
+def config_of_both(
+    config: EncoderDecoderConfig | None, encoder: XLMRobertaConfig, decoder: XLMRobertaConfig, **values: Any
+) -> EncoderDecoderConfig:
+    """The configuration of a model that is built from two others: theirs, as they are, and not copies.
+
+    Args:
+        config: of the model, if it was passed; the two have to be of its sizes.
+        encoder, decoder: of the two.
+        **values: further values of the configuration.
+
+    Raises:
+        ConfigError: if they do not go together.
+    """
+    made = EncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder, **values) if config is None else config
+    for name, part in (("encoder", encoder), ("decoder", decoder)):
+        wanted = getattr(made, name)
+        for key in ("vocab_size", "hidden_size", "num_hidden_layers"):
+            if getattr(wanted, key) != getattr(part, key) or type(wanted) is not type(part):
+                raise ConfigError(
+                    f"config.{name} and the configuration of the {name} that was passed do not agree in {key}: "
+                    f"expected {getattr(wanted, key)}, received {getattr(part, key)}; build one with "
+                    "EncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config)"
+                )
+    made.encoder, made.decoder = encoder, decoder
+    made.validate()
+    return made
+
+
+# ---- A call
+
+
+def side_inputs(arguments: Mapping[str, Any], caller: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What came beside the arguments of the signature, for the encoder and for the decoder, by their names there.
+
+    Raises:
+        TypeError: for an argument of neither.
+    """
+    refuse_unknown(arguments, (*BESIDE, *(f"decoder_{name}" for name in BESIDE)), caller)
+    decoder = {name.removeprefix("decoder_"): value for name, value in arguments.items() if name.startswith("decoder_")}
+    return {name: value for name, value in arguments.items() if name in BESIDE}, decoder
+
+
+@contextmanager
+def on_side(side: str) -> Iterator[None]:
+    """For a block that calls a side: a refused input is said to be that side's."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"in the {side}: {error}") from error
+
+
+def check_decoder_source(*, ids: bool, embeds: bool, labels: bool) -> None:
+    """Refuse a call in which there is nothing for the decoder to read.
+
+    Args:
+        ids, embeds, labels: whether these came.
+
+    Raises:
+        InputError: if none of them did.
+    """
+    if not (ids or embeds or labels):
+        raise InputError(
+            "a decoder reads tokens, expected decoder_input_ids, decoder_inputs_embeds or labels, received none of "
+            "them; pass one, or use generate()"
+        )
+
+
+def check_target_labels(config: EncoderDecoderConfig, labels: Seen | None, *shapes: tuple[int, ...]) -> None:
+    """Refuse labels that are no ids of the decoder, or of another shape than what it reads.
+
+    Args:
+        config: of the model.
+        labels: integers (B, T), -100 where nothing is to be predicted.
+        shapes: (B, T) of what the decoder reads, if it does not read the labels themselves.
+
+    Raises:
+        InputError: if they are.
+    """
+    if labels is not None:
+        if not shapes and len(labels.shape) != 2:
+            raise InputError(f"labels must have shape (B, T), received {tuple(labels.shape)}; pass a row a text")
+        check_class_labels(labels, config.decoder.vocab_size, *(shapes or (tuple(labels.shape),)))
+
+
+def start_token(config: EncoderDecoderConfig) -> int:
+    """What the decoder reads before the first label.
+
+    Raises:
+        ConfigError: where nobody said it.
+    """
+    if config.decoder_start_token_id is None:
+        raise ConfigError(
+            "labels are shifted to the right behind decoder_start_token_id, expected an id, received None; set "
+            "model.config.decoder_start_token_id = tokenizer.cls_token_id, or pass decoder_input_ids"
+        )
+    return config.decoder_start_token_id
+
+
+def pad_token(config: EncoderDecoderConfig) -> int:
+    """What the decoder reads for a label that does not count: ``pad_token_id``, or the decoder's own."""
+    return config.decoder.pad_token_id if config.pad_token_id is None else config.pad_token_id
+
+
+def states_of(encoder_outputs: Any) -> BaseModelOutput[Any]:
+    """The states of an encoder that has run before, however they came.
+
+    Args:
+        encoder_outputs: an output of an encoder, a tuple ``(last_hidden_state, hidden_states, attentions)``, or the
+            states alone.
+
+    Raises:
+        InputError: for what is neither.
+    """
+    if isinstance(encoder_outputs, BaseModelOutput):
+        return encoder_outputs
+    if isinstance(encoder_outputs, tuple | list) and 1 <= len(encoder_outputs) <= 3:
+        return BaseModelOutput(*encoder_outputs)
+    if hasattr(encoder_outputs, "shape"):
+        return BaseModelOutput(last_hidden_state=encoder_outputs)
+    found = (
+        {name: encoder_outputs.get(name) for name in BaseModelOutput.fields}
+        if isinstance(encoder_outputs, Mapping)
+        else {name: getattr(encoder_outputs, name, None) for name in BaseModelOutput.fields}
+    )
+    if found["last_hidden_state"] is None:
+        raise InputError(
+            "encoder_outputs must be what the encoder returns, or a tuple of its states, received "
+            f"{type(encoder_outputs).__name__}; pass model.encoder(...)"
+        )
+    return BaseModelOutput(**found)
+
+
+def refuse_resizing(model: str) -> None:
+    """Refuse to resize the vocabulary of both sides at once.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(
+        f"{model} has two vocabularies, expected the side to resize, received none; call "
+        "model.encoder.resize_token_embeddings(...) or model.decoder.resize_token_embeddings(...)"
+    )
