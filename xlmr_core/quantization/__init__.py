@@ -12,15 +12,49 @@ from typing import TYPE_CHECKING
 from xlmr_core.config_base import PretrainedConfig
 from xlmr_core.errors import ConfigError
 from xlmr_core.quantization.base import Scheme, Stored
+from xlmr_core.quantization.bitsandbytes import BitsAndBytes
+from xlmr_core.quantization.bitsandbytes_config import BitsAndBytesConfig
+from xlmr_core.quantization.four_bit import FP4, INT4, NF4
 from xlmr_core.quantization.int8 import INT8
 
 if TYPE_CHECKING:
     from xlmr_core.checkpoints.load_plan import TensorFile
 
-__all__ = ["INT8", "SCHEMES", "Scheme", "Stored", "refuse_quantized", "scheme_of"]
+__all__ = [
+    *("BITSANDBYTES", "FP4", "INT4", "INT8", "NF4", "SCHEMES"),
+    "BitsAndBytes",
+    "BitsAndBytesConfig",
+    "Scheme",
+    "Stored",
+    *("find_scheme", "refuse_quantized", "scheme_of"),
+]
 
-# By the name that a user asks for it.
-SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (INT8,)}
+# Our own, by the name that a user asks for it.
+SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (INT8, INT4, NF4, FP4)}
+# What bitsandbytes writes, by the name that a user asks for it where there is no ``BitsAndBytesConfig``.
+BITSANDBYTES: dict[str, BitsAndBytes] = {
+    "bitsandbytes-nf4": BitsAndBytes(
+        BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+    ),
+    "bitsandbytes-fp4": BitsAndBytes(BitsAndBytesConfig(load_in_4bit=True)),
+    "bitsandbytes-int8": BitsAndBytes(BitsAndBytesConfig(load_in_8bit=True)),
+}
+
+
+def find_scheme(asked: str | Scheme | BitsAndBytesConfig) -> Scheme:
+    """The scheme that a user means: by name, with settings of its own, or as bitsandbytes.
+
+    Raises:
+        ConfigError: for a name that nobody knows.
+    """
+    if isinstance(asked, Scheme):
+        return asked
+    if not isinstance(asked, str):
+        return BitsAndBytes(BitsAndBytesConfig.of(asked))
+    found = SCHEMES.get(asked) or BITSANDBYTES.get(asked)
+    if found is None:
+        raise ConfigError(f"scheme must be one of {', '.join((*SCHEMES, *BITSANDBYTES))}, received {asked!r}")
+    return found
 
 
 def scheme_of(config: PretrainedConfig, file: TensorFile | None = None) -> Scheme | None:
@@ -32,21 +66,21 @@ def scheme_of(config: PretrainedConfig, file: TensorFile | None = None) -> Schem
 
     Raises:
         ConfigError: for the quantization of another library or another version.
+        CheckpointError: for a file that is not quantized as its config says.
     """
     said = getattr(config, "quantization_config", None)
     if said is None:
         return None
     method = said.get("quant_method") if isinstance(said, Mapping) else said
-    for scheme in SCHEMES.values():
-        if method == scheme.written()["quant_method"]:
-            found = scheme.read(said)
-            return found if file is None else found.in_file(file)
-    known = " or ".join(repr(scheme.written()) for scheme in SCHEMES.values())
-    raise ConfigError(
-        f"config.json has the quantization_config of another library (quant_method {method!r}), "
-        f"expected none or {known}; "
-        "load the checkpoint it was made from, and quantize that"
-    )
+    known = {scheme.written()["quant_method"]: scheme for scheme in (*SCHEMES.values(), BitsAndBytes())}
+    if not isinstance(method, str) or method not in known:
+        raise ConfigError(
+            f"config.json has the quantization_config of another library (quant_method {method!r}), "
+            f"expected none or one of {', '.join(map(repr, known))}; "
+            "load the checkpoint it was made from, and quantize that"
+        )
+    found = known[method].read(said)
+    return found if file is None else found.in_file(file)
 
 
 def refuse_quantized(config: PretrainedConfig, checkpoint: object) -> None:

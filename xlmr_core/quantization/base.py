@@ -47,6 +47,7 @@ class Scheme(ABC):
     """
 
     name: ClassVar[str]
+    by_rows: ClassVar[bool] = False  # whether each row of a weight is stored by itself, as a row of each of its tensors
 
     @abstractmethod
     def written(self) -> dict[str, Any]:
@@ -72,6 +73,25 @@ class Scheme(ABC):
         """
         return self
 
+    def planned(self, rows: Mapping[str, Parameter]) -> Self:
+        """The scheme with which the weights of a model are about to be stored.
+
+        Args:
+            rows: of the model as it is, by name.
+
+        Raises:
+            ConfigError: if its settings and the model do not fit.
+        """
+        return self
+
+    def of_dtype(self, tag: str) -> Self:
+        """The scheme for weights of that dtype, where it makes a difference what they were."""
+        return self
+
+    def part_name(self, weight: str, suffix: str) -> str:
+        """The name of one of a weight's tensors."""
+        return weight + suffix
+
     @abstractmethod
     def takes(self, row: Parameter) -> bool:
         """Whether a parameter is one of the weights that it quantizes."""
@@ -95,11 +115,11 @@ class Scheme(ABC):
         rows = tuple(
             replace(
                 row,
-                name=row.name + stored.suffix,
+                name=self.part_name(row.name, stored.suffix),
                 shape=stored.shape,
                 dims=stored.dims,
                 role=Role.BESIDE if stored.suffix else row.role,
-                tied_to=None if row.tied_to is None else row.tied_to + stored.suffix,
+                tied_to=None if row.tied_to is None else self.part_name(row.tied_to, stored.suffix),
                 dtype=stored.dtype,
                 quantized=Quantized(self, row.name, stored.suffix, row.shape),
             )

@@ -6,42 +6,26 @@ A row is an output channel, or a token of the vocabulary, and its largest magnit
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from xlmr_core.parameters import Parameter
-from xlmr_core.quantization.base import Array, Parts, Scheme, Stored
+from xlmr_core.quantization.base import Array, Parts, Stored
+from xlmr_core.quantization.own import OwnScheme
 
 __all__ = ["INT8", "LARGEST", "SCALE", "Int8"]
 
 LARGEST = 127  # -128 is left out so that the range is symmetric
 SCALE = "_scale"  # suffix of the scales
 
-# By bare name (without ``roberta.``): nearly all bytes and nearly all work. Position and type embeddings, norms,
-# biases, poolers and the small projections of heads stay float32: under one percent of both, and a head can start fresh
-# and be trained.
-_QUANTIZED_NAMES = re.compile(
-    r"embeddings\.word_embeddings\.weight"
-    r"|encoder\.layer\.\d+\..*(query|key|value|dense)\.weight"
-    r"|lm_head\.decoder\.weight"
-)
-
 
 @dataclass(frozen=True)
-class Int8(Scheme):
+class Int8(OwnScheme):
     """See the module."""
 
     name: ClassVar[str] = "int8"
-
-    def written(self) -> dict[str, Any]:
-        # The version moves when older readers would misread it.
-        return {"quant_method": "xlmr-int8", "version": 1}
-
-    def takes(self, row: Parameter) -> bool:
-        return _QUANTIZED_NAMES.fullmatch(row.name.removeprefix("roberta.")) is not None
 
     def stored(self, row: Parameter) -> tuple[Stored, ...]:
         return Stored("", "I8", row.shape, row.dims), Stored(SCALE, "F32", row.shape[:1], row.dims[:1])

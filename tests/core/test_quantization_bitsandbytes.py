@@ -1,0 +1,224 @@
+"""Checkpoints that bitsandbytes wrote, read bit for bit and written with the same codes; what a user may ask for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xlmr_core.checkpoint import open_checkpoint
+from xlmr_core.checkpoints.model_files import ModelFiles, open_model
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import CheckpointError, ConfigError, ConfigWarning
+from xlmr_core.formats.tensors import RawTensor
+from xlmr_core.parameters import parameters, parts_of
+from xlmr_core.quantization import BitsAndBytes, BitsAndBytesConfig, find_scheme
+from xlmr_core.quantization.bitsandbytes import ABSMAX, NESTED_ABSMAX, STATE, state_of
+from xlmr_core.quantization.bitsandbytes_config import _said
+
+FOUR_BITS = ["nf4_double", "nf4_single", "fp4_single", "nf4_double_storage_bf16", "nf4_double_dtype_bf16"]
+RECORDED = [
+    *(f"MaskedLM/{variant}" for variant in (*FOUR_BITS, "nf4_skip_lm_head", "int8")),
+    *(f"SequenceClassification/{variant}" for variant in ("nf4_double", "nf4_skip_classifier", "int8")),
+    *("SequenceClassification/nf4_double_dtype_fp16", "OddSizes/nf4_double", "OddSizes/fp4_double"),
+    *(f"XLMaskedLM/{variant}" for variant in ("nf4_double", "nf4_skip_lm_head", "int8")),
+]
+
+
+@pytest.fixture
+def quantized(shared: Path) -> Path:
+    return shared / "quantized"
+
+
+def parts_in(files: ModelFiles, weight: str) -> dict[str, np.ndarray]:
+    """The tensors of a weight; bfloat16, which NumPy has not, as bits."""
+    rows = parts_of(weight, files.rows)
+    raw = {suffix: files.checkpoint.tensor(files.plan.sources[row.name]) for suffix, row in rows.items()}
+    return {suffix: tensor.bits() if tensor.dtype == "BF16" else tensor.to_numpy() for suffix, tensor in raw.items()}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_weights_are_read_bit_for_bit_and_written_with_the_same_codes(name: str, quantized: Path) -> None:
+    expected = np.load(quantized / name / "expected.npz")
+    sums = dict(zip(expected["quantized_modules"], expected["dequantized_sum"], strict=True))
+    source = quantized / name.partition("/")[0] / "source"
+    with open_model(quantized / name) as files, open_checkpoint(source) as plain:
+        assert isinstance(files.scheme, BitsAndBytes) and files.plan.report.message == ""
+        weights = {row.quantized.weight for row in files.rows.values() if row.quantized}
+        assert weights == {f"{module}.weight" for module in sums}
+        writer = files.scheme.of_dtype({"bfloat16": "BF16", "float16": "F16"}.get(str(files.config.dtype), "F32"))
+        for weight in weights:
+            parts, module = parts_in(files, weight), weight.removesuffix(".weight")
+            values = plain.tensor(weight).to_numpy()
+            decoded = files.scheme.decode(parts, values.shape)
+            assert decoded.dtype == np.float32 and decoded.sum(dtype=np.float64) == sums[module]
+            if f"dequantized__{module}" in expected:
+                np.testing.assert_array_equal(decoded, expected[f"dequantized__{module}"])
+            same_parts(writer.encode(values), parts)
+
+
+def same_parts(written: dict[str, np.ndarray], recorded: dict[str, np.ndarray]) -> None:
+    """The offset of nested scales is the mean of thousands, which PyTorch adds up in an order of its own."""
+    assert set(written) == set(recorded)
+    for suffix, values in recorded.items():
+        if suffix.startswith(STATE):
+            one, other = (json.loads(x[suffix].tobytes()) for x in (written, recorded))
+            assert one.pop("nested_offset", 0.0) == pytest.approx(other.pop("nested_offset", 0.0), rel=3e-7)
+            assert list(one.items()) == list(other.items())
+            continue
+        assert written[suffix].dtype == values.dtype and written[suffix].shape == values.shape
+        if suffix == ABSMAX and values.dtype == np.uint8:
+            assert np.abs(written[suffix].astype(int) - values).max() <= 1
+        elif suffix == NESTED_ABSMAX:
+            np.testing.assert_allclose(written[suffix], values, rtol=1e-6)
+        else:
+            np.testing.assert_array_equal(written[suffix], values)
+
+
+# ---- Which weights
+
+
+@pytest.mark.parametrize(
+    ("head", "skip", "wide"),
+    [
+        ("ForMaskedLM", None, ("lm_head.decoder",)),
+        ("ForMaskedLM", ["lm_head.dense"], ("lm_head.dense", "lm_head.decoder")),  # tied, so never quantized
+        ("ForMaskedLM", [r"roberta\.encoder\.layer\.0"], None),
+        ("ForSequenceClassification", None, ()),
+        ("ForSequenceClassification", ["out_proj"], ("classifier.out_proj",)),
+        ("ForTokenClassification", ["classifier"], ("classifier",)),
+    ],
+)
+def test_what_transformers_would_quantize(head: str, skip: Any, wide: tuple[str, ...] | None) -> None:
+    rows = parameters(XLMRobertaConfig(num_hidden_layers=2), head)
+    planned = BitsAndBytes(BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=skip)).planned(rows)
+    said = planned.written()["llm_int8_skip_modules"] or []
+    if wide is None:
+        assert len(said) == 7 and said[-1] == "lm_head.decoder"
+    else:
+        assert tuple(said) == wide
+    assert not planned.takes(rows["roberta.embeddings.word_embeddings.weight"])
+    assert planned.takes(rows["roberta.encoder.layer.1.output.dense.weight"])
+
+
+def test_an_untied_decoder_is_quantized_where_the_list_leaves_it_out() -> None:
+    rows = parameters(XLMRobertaConfig(num_hidden_layers=1, tie_word_embeddings=False), "ForMaskedLM")
+    decoder = rows["lm_head.decoder.weight"]
+    assert not find_scheme("bitsandbytes-nf4").takes(decoder)
+    assert find_scheme(BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=["dense"])).takes(decoder)
+
+
+# ---- What a user may ask for
+
+
+def test_a_config_of_another_library_and_a_dictionary() -> None:
+    asked = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype="torch.bfloat16")
+    said = asked.to_dict()
+    assert said["bnb_4bit_compute_dtype"] == "bfloat16" and said["bnb_4bit_quant_storage"] == "uint8"
+    for other in (
+        asked,
+        said,
+        SimpleNamespace(to_dict=lambda: {**said, "quant_method": SimpleNamespace(value=said["quant_method"])}),
+    ):
+        assert BitsAndBytesConfig.of(other) == asked
+    assert find_scheme(said) == BitsAndBytes(asked)  # type: ignore[arg-type]
+    assert asked.to_diff_dict()["load_in_4bit"] is True and "llm_int8_threshold" not in asked.to_diff_dict()
+
+
+def test_the_config_beside_recorded_weights_is_what_is_written(quantized: Path) -> None:
+    said = json.loads((quantized / "MaskedLM/nf4_double/config.json").read_text())["quantization_config"]
+    assert BitsAndBytes().read(said).written() == said
+
+
+def test_a_field_that_asks_for_nothing_says_so_once() -> None:
+    _said.clear()
+    asked = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=4.0)
+    with pytest.warns(ConfigWarning, match="llm_int8_threshold=4.0 asks for nothing here: activations are not rounded"):
+        BitsAndBytesConfig.of(asked)
+    BitsAndBytesConfig.of(asked)
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "match"),
+    [
+        (lambda: BitsAndBytesConfig(load_in_4bit=True, load_in_8bit=True), ConfigError, "both True"),
+        (lambda: BitsAndBytesConfig(bnb_4bit_quant_type="nf3"), ConfigError, "nf4 or fp4, received 'nf3'"),
+        (lambda: BitsAndBytesConfig(bnb_4bit_compute_dtype="int8"), ConfigError, "compute_dtype must be one of"),
+        (lambda: BitsAndBytesConfig(load_in_4bit=1), ConfigError, "load_in_4bit must be True or False"),  # type: ignore[arg-type]
+        (lambda: BitsAndBytesConfig(llm_int8_skip_modules="lm_head"), ConfigError, "must be a list of names"),  # type: ignore[arg-type]
+        (lambda: BitsAndBytesConfig.of({}), ConfigError, "asks for nothing, expected load_in_4bit=True or"),
+        (lambda: BitsAndBytesConfig.of({"quant_method": "gptq"}), ConfigError, "quant_method 'bitsandbytes', received"),
+        (lambda: BitsAndBytesConfig.of({"load_in_4bits": True}), TypeError, "did you mean 'load_in_4bit'"),
+        (lambda: BitsAndBytesConfig.of(4), ConfigError, "must be a BitsAndBytesConfig or a dict, received 4"),
+        (lambda: find_scheme("int3"), ConfigError, "scheme must be one of int8, int4, nf4, fp4, .*received 'int3'"),
+    ],
+)
+def test_what_cannot_be_served(ask: Callable[[], Any], error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        ask()
+
+
+# ---- Damaged files
+
+
+class Tampered:
+    """An open checkpoint with other tensors in place of some."""
+
+    def __init__(self, checkpoint: Any, changes: dict[str, np.ndarray | None]) -> None:
+        self.path, self._own = checkpoint.path, checkpoint
+        self._changes = {name: None if x is None else RawTensor.from_numpy(x) for name, x in changes.items()}
+        self.names = tuple(name for name in checkpoint.names if self._changes.get(name, name) is not None)
+
+    def info(self, name: str) -> Any:
+        return self._changes.get(name) or self._own.info(name)
+
+    def tensor(self, name: str) -> Any:
+        return self._changes.get(name) or self._own.tensor(name)
+
+
+WEIGHT = "roberta.encoder.layer.0.output.dense.weight"
+TEXT = f"{WEIGHT}{STATE}nf4"
+
+
+def text(**changes: Any) -> np.ndarray:
+    said = {"quant_type": "nf4", "blocksize": 64, "dtype": "float32", "shape": [64, 320], **changes}
+    return np.frombuffer(json.dumps(said).encode(), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({WEIGHT + ABSMAX: np.ones(319, np.float32)}, r"absmax must have the shape \(320,\), received \(319,\)"),
+        ({WEIGHT + ABSMAX: None}, f"expected the absmax {WEIGHT}.absmax of shape"),
+        ({TEXT: None}, f"{WEIGHT} in .* has no {WEIGHT}.quant_state.bitsandbytes__nf4 or fp4, which says how"),
+        ({TEXT: text(shape=[320, 64])}, r"quant_state of .* shape \(320, 64\), and the config that it has \(64, 320\)"),
+        ({TEXT: text(blocksize=0)}, "must be JSON with quant_type nf4 or fp4, .*received"),
+        ({TEXT: text(blocksize=32)}, r"absmax must have the shape \(640,\), received \(320,\)"),
+        ({TEXT: text(quant_type="nf3")}, "must be JSON with"),
+        ({TEXT: np.frombuffer(b"\xff{", np.uint8)}, "must be JSON with"),
+        ({WEIGHT: np.zeros((3, 1), np.uint8)}, r"must have the shape \(10240, 1\), received \(3, 1\)"),
+    ],
+)
+def test_a_damaged_weight_is_refused(changes: dict[str, Any], match: str, quantized: Path) -> None:
+    with open_model(quantized / "MaskedLM/nf4_single") as files:
+        tampered = ModelFiles(files.name, Tampered(files.checkpoint, changes), files.config, files.head, files.pooler)  # type: ignore[arg-type]
+        with pytest.raises(CheckpointError, match=match):
+            tampered.plan  # noqa: B018
+
+
+def test_a_config_that_speaks_of_weights_that_are_not_there(quantized: Path) -> None:
+    with (
+        open_checkpoint(quantized / "MaskedLM/source") as plain,
+        pytest.raises(CheckpointError, match="none of its weights is; remove"),
+    ):
+        find_scheme("bitsandbytes-nf4").in_file(plain)
+
+
+def test_a_state_without_nested_scales() -> None:
+    state = state_of(text().tobytes(), "m.weight")
+    assert (state.kind, state.shape, state.nested_block, state.nested_offset) == ("nf4", (64, 320), 0, 0.0)

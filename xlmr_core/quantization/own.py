@@ -1,0 +1,92 @@
+"""What our own schemes have in common: which weights they take, and what of them a user leaves out.
+
+They take nearly all bytes and nearly all work: the word embedding, the projections of every layer and that to the
+vocabulary. Position and type embeddings, norms, biases, poolers and the small projections of heads stay float32: under
+one percent of both, and a head can start fresh and be trained.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
+
+from xlmr_core.errors import ConfigError
+from xlmr_core.parameters import Parameter
+from xlmr_core.quantization.base import Scheme
+
+__all__ = ["OwnScheme"]
+
+# By bare name (without ``roberta.``).
+_TAKEN = re.compile(
+    r"embeddings\.word_embeddings\.weight"
+    r"|encoder\.layer\.\d+\..*(query|key|value|dense)\.weight"
+    r"|lm_head\.decoder\.weight"
+)
+
+
+@dataclass(frozen=True)
+class OwnScheme(Scheme):
+    """A scheme of this library's own.
+
+    Attributes:
+        skip: modules whose weights stay as they are, by their whole name or steps of it: ``query`` of every layer,
+            ``encoder.layer.0`` all of one.
+    """
+
+    by_rows: ClassVar[bool] = True
+    version: ClassVar[int] = 1  # moves when older readers would misread it
+    skip: tuple[str, ...] = ()
+
+    def written(self) -> dict[str, Any]:
+        said = {"quant_method": f"xlmr-{self.name}", "version": self.version}
+        said |= {field.name: getattr(self, field.name) for field in fields(self) if field.name != "skip"}
+        return said | ({"skip": list(self.skip)} if self.skip else {})
+
+    def read(self, said: Any) -> Self:
+        settings = dict(said) if isinstance(said, Mapping) else {}
+        plain = {key: settings.pop(key, None) for key in ("quant_method", "version")}
+        skip = settings.pop("skip", [])
+        kinds = {field.name: type(getattr(self, field.name)) for field in fields(self) if field.name != "skip"}
+        if (
+            plain != {"quant_method": f"xlmr-{self.name}", "version": self.version}
+            or {key: type(value) for key, value in settings.items()} != kinds
+            or not (isinstance(skip, list) and all(isinstance(name, str) for name in skip))
+        ):
+            raise ConfigError(
+                f"quantization_config must be {self.written()!r}, received {said!r}; "
+                "the checkpoint needs another release of this library"
+            )
+        return type(self)(skip=tuple(skip), **settings)
+
+    def takes(self, row: Parameter) -> bool:
+        # What is tied follows the other end.
+        name = (row.tied_to or row.name).removeprefix("roberta.")
+        return _TAKEN.fullmatch(name) is not None and not any(_is_in(name, skipped) for skipped in self.skip)
+
+    def planned(self, rows: Mapping[str, Parameter]) -> Self:
+        weights = [row.name.removeprefix("roberta.") for row in rows.values() if _TAKEN.fullmatch(_bare(row.name))]
+        for skipped in self.skip:
+            if not any(_is_in(name, skipped) for name in weights):
+                raise ConfigError(
+                    f"skip must name modules with weights that {self.name} takes, such as {_module(weights[-1])!r} or "
+                    f"'query', received {skipped!r}"
+                )
+        for row in rows.values():
+            if self.takes(row):
+                self.stored(row)
+        return self
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix("roberta.")
+
+
+def _module(weight: str) -> str:
+    return weight.removesuffix(".weight")
+
+
+def _is_in(name: str, module: str) -> bool:
+    """Whether a weight, by bare name, belongs to a module of that name, or of a name with these steps in it."""
+    return f".{_bare(module)}." in f".{name}."
