@@ -42,11 +42,11 @@ PROCESSORS: dict[str, str] = {
     "sequence_bias": "(words, biases): adds a bias to the last token of each word whose other tokens stand at the end",
     "encoder_repetition_penalty": "(penalty, padding): multiplies positive scores of the encoder's tokens by it, "
     "divides negative ones; padding stays as it is",
-    "repetition_penalty": "(penalty, padding): divides positive scores of tokens that are there by it, multiplies "
-    "negative ones (Keskar et al. 2019); padding stays as it is",
-    "no_repeat_ngram": "(size, padding): minus infinity for a token that would end a group of so many that is there "
-    "already (Paulus et al. 2018); groups with padding in them do not count",
-    "encoder_no_repeat_ngram": "(size, padding): the same for groups that are in the encoder's text",
+    "repetition_penalty": "(penalty, padding, prompt_length): divides positive scores of tokens that are there by it, "
+    "multiplies negative ones (Keskar et al. 2019); padding in the prompt does not count",
+    "no_repeat_ngram": "(size, padding, prompt_length): minus infinity for a token that would end a group of so many "
+    "that is there already (Paulus et al. 2018); groups with padding of the prompt in them do not count",
+    "encoder_no_repeat_ngram": "(size, padding): the same for groups that are in the encoder's text, without padding",
     "bad_words": "(words,): minus infinity for the last token of each word whose other tokens stand at the end",
     "min_length": "(length, ends): minus infinity for ends while there are fewer than so many tokens, prompt included",
     "forced_bos": "(token,): minus infinity for all but this, as the second token; which gets 0",
@@ -104,9 +104,9 @@ def planned_processors(
     if config.encoder_repetition_penalty not in (None, 1):
         add("encoder_repetition_penalty", float(config.encoder_repetition_penalty), padding)
     if config.repetition_penalty not in (None, 1):
-        add("repetition_penalty", float(config.repetition_penalty), padding)
+        add("repetition_penalty", float(config.repetition_penalty), padding, prompt_length)
     if config.no_repeat_ngram_size:
-        add("no_repeat_ngram", config.no_repeat_ngram_size, padding)
+        add("no_repeat_ngram", config.no_repeat_ngram_size, padding, prompt_length)
     if config.encoder_no_repeat_ngram_size:
         add("encoder_no_repeat_ngram", config.encoder_no_repeat_ngram_size, padding)
     if config.bad_words_ids is not None:

@@ -48,9 +48,11 @@ def encoder_repetition_penalty(
     return scores_RV
 
 
-def repetition_penalty(ids_RL: Integers, length: int, scores_RV: Array, penalty: float, padding: int) -> Array:
-    for row, ids in enumerate(ids_RL[:, :length]):
-        penalize(scores_RV[row], set(ids.tolist()) - {padding}, penalty)
+def repetition_penalty(
+    ids_RL: Integers, length: int, scores_RV: Array, penalty: float, padding: int, prompt_length: int
+) -> Array:
+    for row, ids in enumerate(ids_RL.tolist()):
+        penalize(scores_RV[row], set(ids[:prompt_length]) - {padding} | set(ids[prompt_length:length]), penalty)
     return scores_RV
 
 
@@ -60,9 +62,12 @@ def penalize(scores_V: Array, tokens: set[int], penalty: float) -> None:
         scores_V[token] = scores_V[token] * penalty if scores_V[token] < 0 else scores_V[token] / penalty
 
 
-def no_repeat_ngram(ids_RL: Integers, length: int, scores_RV: Array, size: int, padding: int) -> Array:
+def no_repeat_ngram(
+    ids_RL: Integers, length: int, scores_RV: Array, size: int, padding: int, prompt_length: int
+) -> Array:
     for row, ids in enumerate(ids_RL[:, :length].tolist()):
-        scores_RV[row, [*ends_of_groups(ids, ids, size, padding)]] = -np.inf
+        text = [None if token == padding and at < prompt_length else token for at, token in enumerate(ids)]
+        scores_RV[row, [*ends_of_groups(text, ids, size)]] = -np.inf
     return scores_RV
 
 
@@ -70,19 +75,20 @@ def encoder_no_repeat_ngram(
     ids_RL: Integers, length: int, scores_RV: Array, encoder_ids_RM: Integers, size: int, padding: int
 ) -> Array:
     for row, (ids, encoder_ids) in enumerate(zip(ids_RL[:, :length].tolist(), encoder_ids_RM.tolist(), strict=True)):
-        scores_RV[row, [*ends_of_groups(encoder_ids, ids, size, padding)]] = -np.inf
+        text = [None if token == padding else token for token in encoder_ids]
+        scores_RV[row, [*ends_of_groups(text, ids, size)]] = -np.inf
     return scores_RV
 
 
-def ends_of_groups(text: list[int], ids: list[int], size: int, padding: int) -> Iterator[int]:
-    """The last tokens of the groups of a text whose other tokens stand at the end of ``ids``."""
+def ends_of_groups(text: list[int | None], ids: list[int], size: int) -> Iterator[int]:
+    """The last tokens of the groups of a text whose other tokens stand at the end of ``ids``; ``None`` is no token."""
     if len(ids) < size - 1:
         return
     begin = ids[len(ids) - size + 1 :]
     for start in range(len(text) - size + 1):
-        group = text[start : start + size]
-        if group[:-1] == begin and padding not in group:
-            yield group[-1]
+        *before, last = text[start : start + size]
+        if before == begin and last is not None:
+            yield last
 
 
 # ---- Words
