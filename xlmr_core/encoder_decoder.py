@@ -11,20 +11,18 @@ from typing import Any
 from xlmr_core.arguments import refuse_unknown
 from xlmr_core.checks import Seen
 from xlmr_core.config import EncoderDecoderConfig, XLMRobertaConfig
+from xlmr_core.config_encoder_decoder import SHAPES
 from xlmr_core.errors import ConfigError, InputError
 from xlmr_core.head_checks import check_class_labels
 from xlmr_core.outputs import BaseModelOutput
 
 __all__ = [
     "check_decoder_source",
-    "check_sides",
     "check_target_labels",
     "config_of_both",
-    "decoder_config",
     "on_side",
     "pad_token",
     "refuse_resizing",
-    "side_arguments",
     "side_inputs",
     "start_token",
     "states_of",
@@ -35,49 +33,7 @@ __all__ = [
 BESIDE = ("token_type_ids", "position_ids", "head_mask")
 
 
-# ---- From two checkpoints
-
-
-def side_arguments(
-    arguments: Mapping[str, Any], known: Mapping[str, Any], caller: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments of ``from_encoder_decoder_pretrained`` for the encoder and for the decoder, without the words in front.
-
-    Args:
-        arguments: by name, ``encoder_...`` and ``decoder_...``.
-        known: what else is taken, for messages.
-        caller: what to call the place in messages.
-
-    Raises:
-        TypeError: for an argument of neither.
-    """
-    sides: dict[str, dict[str, Any]] = {"encoder_": {}, "decoder_": {}}
-    for name, value in arguments.items():
-        prefix = next((prefix for prefix in sides if name.startswith(prefix)), None)
-        if prefix is None:
-            refuse_unknown([name], known, caller, [f"{prefix}{name}" for prefix in sides])
-        else:
-            sides[prefix][name.removeprefix(prefix)] = value
-    return sides["encoder_"], sides["decoder_"]
-
-
-def decoder_config(config: XLMRobertaConfig) -> XLMRobertaConfig:
-    """The configuration of a checkpoint as that of a decoder with cross-attention; what was passed stays as it is."""
-    return config.copy(is_decoder=True, add_cross_attention=True)
-
-
-def check_sides(caller: str, encoder: object, decoder: object) -> None:
-    """Refuse to build an encoder-decoder of two checkpoints of which one is not named.
-
-    Raises:
-        InputError: if it is not.
-    """
-    for side, given in (("encoder", encoder), ("decoder", decoder)):
-        if given is None:
-            raise InputError(
-                f"{caller} expects an encoder and a decoder, received no {side}; pass the name or folder of its "
-                f"checkpoint, or {side}_model="
-            )
+# ---- From two models
 
 
 def config_of_both(
@@ -96,13 +52,14 @@ def config_of_both(
     made = EncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder, **values) if config is None else config
     for name, part in (("encoder", encoder), ("decoder", decoder)):
         wanted = getattr(made, name)
-        for key in ("vocab_size", "hidden_size", "num_hidden_layers"):
-            if getattr(wanted, key) != getattr(part, key) or type(wanted) is not type(part):
-                raise ConfigError(
-                    f"config.{name} and the configuration of the {name} that was passed do not agree in {key}: "
-                    f"expected {getattr(wanted, key)}, received {getattr(part, key)}; build one with "
-                    "EncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config)"
-                )
+        differing = [key for key in SHAPES if getattr(wanted, key) != getattr(part, key)]
+        if differing or type(wanted) is not type(part):
+            key = differing[0] if differing else "model_type"
+            raise ConfigError(
+                f"config.{name} and the {name} that was passed do not agree in {key}: expected "
+                f"{getattr(wanted, key)!r}, received {getattr(part, key)!r}; leave config out, or build it with "
+                "EncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config)"
+            )
     made.encoder, made.decoder = encoder, decoder
     made.validate()
     return made

@@ -19,6 +19,7 @@ from xlmr_core.arguments import (
     PART,
     Served,
     check_known,
+    refuse_unknown,
     without_published,
 )
 from xlmr_core.checkpoints.found import Found, fetch, fetch_files, format_asked_for, read_config_values
@@ -33,6 +34,7 @@ from xlmr_core.parameters import Parameter
 
 __all__ = [
     "Request",
+    "SideToLoad",
     "StateDict",
     "auto_checkpoint",
     "config_to_save",
@@ -41,6 +43,7 @@ __all__ = [
     "metadata_to_save",
     "model_config",
     "read_request",
+    "sides_to_load",
 ]
 
 # The dtype of a parameter by the tag in the file.
@@ -173,6 +176,81 @@ def auto_checkpoint(
         return AutoConfig.from_pretrained(config, **where), name_or_path
     found = replace(fetch(name_or_path, format, **where), part=arguments.get(PART))
     return found.config(), found
+
+
+@dataclass(frozen=True)
+class SideToLoad:
+    """One of the two models that an encoder-decoder is made of.
+
+    Attributes:
+        model: it itself, if it was passed.
+        config: to load it with.
+        source: the checkpoint.
+        arguments: of its ``from_pretrained``.
+    """
+
+    model: Any
+    config: XLMRobertaConfig | None
+    source: str | os.PathLike[str] | Found | None
+    arguments: dict[str, Any]
+
+
+def sides_to_load(
+    caller: str,
+    encoder: str | os.PathLike[str] | None,
+    decoder: str | os.PathLike[str] | None,
+    arguments: Mapping[str, Any],
+) -> tuple[SideToLoad, SideToLoad, dict[str, Any]]:
+    """What ``from_encoder_decoder_pretrained`` is to load.
+
+    Args:
+        caller: what to call the place in messages.
+        encoder, decoder: the two checkpoints.
+        arguments: for the encoder and for the decoder, with ``encoder_`` and ``decoder_`` in front (``encoder_model``
+            is a model in place of a checkpoint), and values of the configuration of both, without.
+
+    Returns:
+        The encoder, the decoder, and the values.
+
+    Raises:
+        ModelNotFoundError, CheckpointError, ConfigError: if there is no such checkpoint.
+        InputError: if one of the two is not named.
+        TypeError: for an argument that is none of these.
+    """
+    known = EncoderDecoderConfig._known_names() - {"encoder", "decoder"}
+    of: dict[str, dict[str, Any]] = {"encoder_": {}, "decoder_": {}, "": {}}
+    for name, value in arguments.items():
+        prefix = next((prefix for prefix in of if name.startswith(prefix) and name not in known), "")
+        if not prefix:
+            refuse_unknown([name], known, caller, [f"{side}config" for side in of])
+        of[prefix][name.removeprefix(prefix)] = value
+    return (
+        _side_to_load(caller, "encoder", encoder, of["encoder_"]),
+        _side_to_load(caller, "decoder", decoder, of["decoder_"]),
+        of[""],
+    )
+
+
+def _side_to_load(caller: str, side: str, name: str | os.PathLike[str] | None, arguments: dict[str, Any]) -> SideToLoad:
+    model = arguments.pop("model", None)
+    if model is not None:
+        return SideToLoad(model, None, None, {})
+    if name is None:
+        raise InputError(
+            f"{caller} expects an encoder and a decoder, received no {side}; pass the name or folder of its "
+            f"checkpoint, or {side}_model="
+        )
+    config, source = auto_checkpoint(name, arguments)
+    arguments.pop("config", None)
+    if not isinstance(config, XLMRobertaConfig):
+        raise InputError(
+            f"the {side} must be one encoder or decoder, received the encoder-decoder {str(name)!r}; take a side of it "
+            f"with {side}_part='{side}.'"
+        )
+    decodes = side == "decoder"
+    if (config.is_decoder, config.add_cross_attention) != (decodes, decodes):
+        config = config.copy(is_decoder=decodes, add_cross_attention=decodes)
+    return SideToLoad(None, config, source, arguments)
 
 
 def _where_to_look(arguments: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:

@@ -16,11 +16,12 @@ from xlmr_core.checkpoints.model_files import open_model
 from xlmr_core.config import AutoConfig, EncoderDecoderConfig, XLMRobertaConfig, XLMRobertaXLConfig
 from xlmr_core.conversion import convert
 from xlmr_core.diagnosis import diagnose
-from xlmr_core.encoder_decoder import side_arguments, states_of
+from xlmr_core.encoder_decoder import states_of
 from xlmr_core.errors import CheckpointError, ConfigError, InputError, MismatchError
 from xlmr_core.formats import FORMATS
 from xlmr_core.heads import head_of_class
 from xlmr_core.inspection import inspect_model
+from xlmr_core.loading import sides_to_load
 from xlmr_core.outputs import BaseModelOutput, BaseModelOutputWithPoolingAndCrossAttentions
 from xlmr_core.parameters import num_parameters, parameters, stored_names
 from xlmr_core.reference import forward
@@ -126,9 +127,6 @@ def test_a_decoder_that_is_none_is_refused() -> None:
 def test_misspelt_arguments_name_the_nearest() -> None:
     with pytest.raises(TypeError, match="did you mean 'pad_token_id'"):
         EncoderDecoderConfig.from_dict(config_of("base", "base").to_dict(), pad_tokenid=3)
-    with pytest.raises(TypeError, match="does not know the argument 'decodr_dtype'"):
-        side_arguments({"decodr_dtype": 3}, {}, "from_encoder_decoder_pretrained()")
-    assert side_arguments({"encoder_a": 1, "decoder_b": 2}, {}, "here") == ({"a": 1}, {"b": 2})
 
 
 def test_the_class_is_known_by_its_published_names() -> None:
@@ -272,6 +270,32 @@ def test_shared_values_are_found_under_the_other_sides_names(tmp_path: Path) -> 
         assert compared.compared == len(arrays)
         with open_model(tmp_path / folder) as files:
             assert files.plan.report.message == ""
+
+
+def test_two_checkpoints_become_sides(tmp_path: Path) -> None:
+    plain, decoder = XLMRobertaConfig(**SMALL), XLMRobertaConfig(**SMALL, is_decoder=True)
+    save(tmp_path / "plain", plain, "ForMaskedLM")
+    save(tmp_path / "decoder", decoder, "ForCausalLM")
+    given = {"decoder_start_token_id": 2, "encoder_dtype": "float16", "tie_encoder_decoder": True}
+    one, other, values = sides_to_load("here()", tmp_path / "decoder", tmp_path / "plain", given)
+    assert values == {"decoder_start_token_id": 2, "tie_encoder_decoder": True}
+    assert (one.arguments, other.arguments) == ({"dtype": "float16"}, {})
+    assert one.config is not None
+    assert other.config is not None
+    assert (one.config.is_decoder, one.config.add_cross_attention) == (False, False)
+    assert (other.config.is_decoder, other.config.add_cross_attention) == (True, True)
+    assert sides_to_load("here()", None, tmp_path / "plain", {"encoder_model": 3})[0].model == 3
+    with pytest.raises(InputError, match="received no decoder; pass the name or folder of its checkpoint"):
+        sides_to_load("here()", tmp_path / "plain", None, {})
+    with pytest.raises(TypeError, match=r"here\(\) does not know the argument 'decodr_start'"):
+        sides_to_load("here()", tmp_path / "plain", tmp_path / "plain", {"decodr_start": 3})
+    save(tmp_path / "both", config_of("base", "base"), HEAD)
+    with pytest.raises(InputError, match="received the encoder-decoder .* encoder_part='encoder.'"):
+        sides_to_load("here()", tmp_path / "both", tmp_path / "plain", {})
+    taken = sides_to_load(
+        "here()", tmp_path / "both", tmp_path / "both", {"encoder_part": "encoder.", "decoder_part": "decoder"}
+    )
+    assert [side.config is not None and side.config.is_decoder for side in taken[:2]] == [False, True]
 
 
 # ---- Commands
