@@ -14,7 +14,7 @@ from tests.torch.models import GRAPHS, Case, assert_close, each_case, each_famil
 from tests.torch.test_compile import Counter, fresh_compiler, natural_masks
 from xlmr_core.errors import InputError
 from xlmr_torch import AutoModelForMaskedLM, AutoTokenizer, onednn, optimize_for_inference
-from xlmr_torch.inference import ONEDNN, BFloat16Embedding, FusedLinear
+from xlmr_torch.inference import ONEDNN, BFloat16Embedding, FusedLinear, Int8Head
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")
 __all__ = ["fresh_compiler"]
@@ -96,6 +96,44 @@ def test_bfloat16_shares_the_table_with_the_head(family: str) -> None:
     assert isinstance(table, BFloat16Embedding) and isinstance(model.get_output_embeddings(), FusedLinear)
     assert model.get_output_embeddings().weight is table.weight
     assert model.lm_head.bias is model.get_output_embeddings().bias
+
+
+@pytest.mark.parametrize("tie", [True, False])
+@each_family
+def test_an_int8_head_multiplies_in_int8_and_is_saved_as_it_is_without(family: str, tie: bool, tmp_path: Any) -> None:
+    case = Case(family, "ForMaskedLM")
+    model, inputs = case.build(tie_word_embeddings=tie), case.inputs()
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        plain = optimize_for_inference(copy.deepcopy(model), "bfloat16", compile=False)
+        fast = optimize_for_inference(model, "bfloat16", head="int8", compile=False)
+        actual, other = fast(**inputs).logits, plain(**inputs).logits
+    assert isinstance(fast.get_output_embeddings(), Int8Head)
+    assert (fast.get_output_embeddings().weight is fast.get_input_embeddings().weight) is tie
+    assert actual.dtype is torch.float32
+    assert not torch.equal(actual, other), "it is another product"
+    assert_close(actual, expected, tolerance=TOLERANCES["int8"])
+    assert fast.state_dict().keys() == plain.state_dict().keys()
+    fast.save_pretrained(tmp_path)
+    with torch.no_grad():
+        loaded = case.model_class.from_pretrained(tmp_path)(**inputs).logits
+    assert_close(loaded, expected, tolerance=TOLERANCES["bfloat16"])
+
+
+@pytest.mark.parametrize(
+    ("head", "dtype", "case", "message"),
+    [
+        ("int4", "bfloat16", "ForMaskedLM", r"head must be .*'int8', received 'int4'"),
+        ("int8", None, "ForMaskedLM", r"goes with dtype='bfloat16', received dtype=None"),
+        ("int8", "int8", "ForMaskedLM", r"the head is int8 already"),
+        ("int8", "bfloat16", "ForSequenceClassification", r"ForSequenceClassification has none; leave head out"),
+    ],
+)
+def test_an_int8_head_that_does_not_fit_is_refused(head: str, dtype: Any, case: str, message: str) -> None:
+    model = Case("XLMRoberta", case).build()
+    with pytest.raises(InputError, match=message):
+        optimize_for_inference(model, dtype, head=head)
+    assert model.dtype is torch.float32
 
 
 @pytest.mark.parametrize("change", ["half", "bfloat16", "double"])
