@@ -18,7 +18,7 @@ from xlmr_core.arguments import refuse_unknown
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.generation.options import OPTIONS
-from xlmr_core.generation.prompt import arrange_prompt, bucket
+from xlmr_core.generation.prompt import arrange_prompt, bucket, check_prompt, infer_mask
 from xlmr_core.positions import max_tokens
 from xlmr_core.wording import counted, shown
 
@@ -101,6 +101,7 @@ def plan_mask_predict(
         TypeError: for an argument that is not known.
     """
     values = _options(caller, kwargs, hooks)
+    check_prompt(config, ids, mask, token_type_ids)
     passes, came = values["passes"], np.asarray(ids, dtype=np.int64)
     if isinstance(passes, bool) or not isinstance(passes, int) or passes < 1:
         raise InputError(f"passes must be a positive integer, received {shown(passes)}")
@@ -113,8 +114,7 @@ def plan_mask_predict(
     new_tokens = _new_tokens(config, values, prompt.longest, came.shape[1])
     mask_id = values["mask_token_id"]
     if mask_id is None:
-        # The mask is the last piece of every published vocabulary of the family.
-        mask_id = getattr(config, "mask_token_id", None) or config.vocab_size - 1
+        mask_id = mask_token(config)
     batch = len(came)
     last_B1 = np.where(ended_B, end, config.pad_token_id)[:, None]
     new_BN = np.full((batch, new_tokens), mask_id)
@@ -136,6 +136,20 @@ def plan_mask_predict(
         forbidden=tuple(sorted(special)),
     )
     return plan, inputs
+
+
+# By ``model_type``: where the published vocabularies have the mask. Those of XL go on after it.
+MASKS = {"xlm-roberta": 250_001, "xlm-roberta-xl": 250_001, "roberta": 50_264, "camembert": 32_004}
+
+
+def mask_token(config: XLMRobertaConfig) -> int:
+    """The id of the mask: of the configuration, of the published vocabulary, or the last of a smaller one, where the
+    tokenizers of the family put it.
+    """
+    said = getattr(config, "mask_token_id", None)
+    return (
+        said if isinstance(said, int) else min(MASKS.get(config.model_type, config.vocab_size), config.vocab_size - 1)
+    )
 
 
 def masked_before_each_pass(new_tokens: int, passes: int) -> tuple[int, ...]:
@@ -161,6 +175,8 @@ def _options(caller: str, kwargs: Mapping[str, Any], hooks: Mapping[str, Any]) -
     for name, value in {**hooks, **kwargs}.items():
         if name in MASK_PREDICT_OPTIONS or value is None:
             continue
+        if name in OPTIONS and value == OPTIONS[name].default:
+            continue  # it asks for nothing
         if name in OPTIONS or name in hooks:
             raise InputError(
                 f"{caller} fills in masks (mask-predict) and has no {name}, which is an option of decoders; pass "
@@ -175,11 +191,7 @@ def _without_end(
     ids: NDArray[np.int64], mask: NDArray[Any] | None, ends: Iterable[int], config: XLMRobertaConfig
 ) -> tuple[NDArray[np.int64], NDArray[Any] | None, NDArray[np.bool_]]:
     """The prompts with their last token masked where it is an end token, and where that is."""
-    if ids.ndim != 2 or 0 in ids.shape:
-        raise InputError(f"input_ids must have the shape (batch, length) with at least one token, received {ids.shape}")
-    there = ids != config.pad_token_id if mask is None else np.asarray(mask) == 1
-    if there.shape != ids.shape:
-        raise InputError(f"attention_mask must have the shape {ids.shape} of the prompt, received {there.shape}")
+    there = infer_mask(config, ids) == 1 if mask is None else np.asarray(mask) == 1
     last_B = np.where(there, np.arange(ids.shape[1]), -1).max(axis=1)
     rows = np.arange(len(ids))
     # A prompt that is only an end token stays as it is.

@@ -212,7 +212,7 @@ def _lengths(decoder: XLMRobertaConfig, request: Request, prompt: Prompt) -> tup
     if prompt.longest >= most:
         raise InputError(
             f"the prompt has {counted(prompt.longest, 'token')}, this model takes {most - 1}; pass truncation=True, "
-            f"max_length={most - 1 - (options.max_new_tokens or 1) + 1} to the tokenizer, or shorten the text"
+            f"max_length={max(1, most - (options.max_new_tokens or 1))} to the tokenizer, or shorten the text"
         )
     if options.max_new_tokens is not None:
         new_tokens = options.max_new_tokens

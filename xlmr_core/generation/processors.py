@@ -49,7 +49,7 @@ PROCESSORS: dict[str, str] = {
     "encoder_no_repeat_ngram": "(size, padding): the same for groups that are in the encoder's text, without padding",
     "bad_words": "(words,): minus infinity for the last token of each word whose other tokens stand at the end",
     "min_length": "(length, ends): minus infinity for ends while there are fewer than so many tokens, prompt included",
-    "forced_bos": "(token,): minus infinity for all but this, as the second token; which gets 0",
+    "forced_bos": "(length, token): minus infinity for all but this where there are exactly so many; which gets 0",
     "forced_eos": "(last, tokens): minus infinity for all but these when there are `last` tokens; which get 0",
     "remove_invalid": "(): 0 for what is no number, the largest and smallest number for the infinities",
     "exponential_decay_length": "(start, factor, ends): after start tokens, prompt included, adds |score| * (factor ** "
@@ -117,7 +117,7 @@ def planned_processors(
     if ends and min_length > prompt_length:
         add("min_length", min_length, ends)
     if config.forced_bos_token_id is not None and came_length == 1:
-        add("forced_bos", config.forced_bos_token_id)
+        add("forced_bos", prompt_length, config.forced_bos_token_id)
     if config.forced_eos_token_id is not None:
         add("forced_eos", max_length - 1, _tuple(config.forced_eos_token_id))
     if config.remove_invalid_values:

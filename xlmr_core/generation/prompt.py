@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xlmr_core.checks import Seen, check_integers, check_mask, check_range, check_shape, see_array
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
-from xlmr_core.wording import counted
 
 __all__ = ["Prompt", "arrange_prompt", "bucket", "infer_mask", "next_position", "zero_based_position_ids"]
 
@@ -79,14 +79,8 @@ def arrange_prompt(
         InputError: for ids or a mask of a wrong shape, or a row without a token.
     """
     pad = config.pad_token_id
+    check_prompt(config, ids, mask, token_type_ids)
     ids = np.asarray(ids, dtype=np.int64)
-    if ids.ndim != 2 or 0 in ids.shape:
-        raise InputError(f"input_ids must have the shape (batch, length) with at least one token, received {ids.shape}")
-    if mask is not None and np.shape(mask) != ids.shape:
-        raise InputError(
-            f"attention_mask must have the shape {ids.shape} of the prompt, received {np.shape(mask)}; pass the "
-            "tokenizer's own mask"
-        )
     mask = infer_mask(config, ids) if mask is None else np.asarray(mask).astype(np.int64)
     empty = np.flatnonzero(mask.sum(axis=1) == 0)
     if empty.size:
@@ -124,6 +118,35 @@ def arrange_prompt(
     )
 
 
+def check_prompt(config: XLMRobertaConfig, ids: Any, mask: Any = None, token_type_ids: Any = None) -> None:
+    """Refuse a prompt that no model takes.
+
+    Raises:
+        InputError: for ids, a mask or token types of a wrong shape, kind or range.
+    """
+    seen = _seen("input_ids", ids)
+    if len(seen.shape) != 2 or 0 in seen.shape:
+        raise InputError(f"input_ids must have the shape (batch, length) with a token at least, received {seen.shape}")
+    check_integers(seen, "pass the tokenizer's output")
+    meaning = "the vocabulary (vocab_size); the tokenizer does not belong to this checkpoint"
+    check_range("input_ids", np.asarray(ids), 0, config.vocab_size - 1, meaning)
+    if mask is not None:
+        seen_mask = _seen("attention_mask", mask)
+        check_shape("attention_mask", seen_mask.shape, seen.shape, cure="pass the tokenizer's own mask")
+        check_mask(seen_mask)
+    if token_type_ids is not None:
+        types = _seen("token_type_ids", token_type_ids)
+        check_shape("token_type_ids", types.shape, seen.shape, (1, seen.shape[1]))
+        check_integers(types)
+        check_range("token_type_ids", np.asarray(token_type_ids), 0, config.type_vocab_size - 1, "type_vocab_size")
+
+
+def _seen(name: str, x: Any) -> Seen:
+    seen = see_array(name, np.asarray(x))
+    assert seen is not None
+    return seen
+
+
 def infer_mask(config: XLMRobertaConfig, ids: NDArray[Any]) -> Ids:
     """(B, C): the mask of prompts that came without one: padding at either end is not attended to.
 
@@ -151,8 +174,3 @@ def bucket(length: int, most: int | None = None) -> int:
     """A length rounded up to a power of two from 8 on, so that compiled programs serve many; never above ``most``."""
     rounded = max(8, 1 << (length - 1).bit_length())
     return rounded if most is None else max(length, min(rounded, most))
-
-
-def describe(prompt: Prompt) -> str:
-    """The prompts in words, for messages."""
-    return f"the longest prompt has {counted(prompt.longest, 'token')}"

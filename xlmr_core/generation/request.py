@@ -157,6 +157,8 @@ def read_request(
             raise InputError(f"{caller} takes no {name}, received {an(type(kwargs[name]).__name__)}; {remedy}")
     given = {name: x for name, x in kwargs.items() if name in takes}
     said = {name: x for name, x in kwargs.items() if name not in takes and name not in _MADE_HERE}
+    # None asks for nothing, where it is no value.
+    said = {name: x for name, x in said.items() if x is not None or name not in OPTIONS or OPTIONS[name].kind[1](None)}
     refuse_unknown(said, OPTIONS, caller, (*takes, *own, *_HOOK_NAMES))
     if inputs is not None:
         if given.get("input_ids") is not None:
@@ -201,6 +203,8 @@ def _merged(defaults: GenerationConfig, passed: Any, use_model_defaults: bool | 
         from_model = use_model_defaults is not False or name in SPECIAL_TOKENS
         if from_model and getattr(merged, name) == option.default:
             setattr(merged, name, copy.deepcopy(getattr(defaults, name)))
+    if passed.temperature == 0:  # of who takes the best; the model's own options may say that it draws
+        merged.do_sample = False
     return merged
 
 

@@ -123,8 +123,8 @@ def min_length(ids_RL: Integers, length: int, scores_RV: Array, least: int, ends
     return suppress(ids_RL, length, scores_RV, ends) if length < least else scores_RV
 
 
-def forced_bos(ids_RL: Integers, length: int, scores_RV: Array, token: int) -> Array:
-    return force(scores_RV, (token,)) if length == 1 else scores_RV
+def forced_bos(ids_RL: Integers, length: int, scores_RV: Array, begin: int, token: int) -> Array:
+    return force(scores_RV, (token,)) if length == begin else scores_RV
 
 
 def forced_eos(ids_RL: Integers, length: int, scores_RV: Array, last: int, tokens: tuple[int, ...]) -> Array:
