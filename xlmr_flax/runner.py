@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -64,6 +64,16 @@ class Runner:
 
         return {name: np.asarray(found(name), dtype=np.float32) for name in wanted}
 
-    def tensor(self, array: NDArray[np.float32]) -> Any:
+    def generate(
+        self, arrays: dict[str, NDArray[Any]], options: Mapping[str, Any], streamer: Any = None
+    ) -> NDArray[np.int64]:
+        """What the model writes (R, L); see :meth:`xlmr_core.tasks.runner.Runner.generate`."""
+        said = dict(options)
+        if "seed" in said:
+            said["prng_key"] = jax.random.key(said.pop("seed"))
+        found = self.model.generate(**arrays, **said, streamer=streamer)
+        return np.asarray(found.sequences, dtype=np.int64)
+
+    def tensor(self, array: NDArray[Any]) -> Any:
         """An array as an array of JAX."""
         return jnp.asarray(array)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,14 @@ class Runner:
 
         return {name: tf.cast(found(name), tf.float32).numpy() for name in wanted}
 
-    def tensor(self, array: NDArray[np.float32]) -> Any:
+    def generate(
+        self, arrays: dict[str, NDArray[Any]], options: Mapping[str, Any], streamer: Any = None
+    ) -> NDArray[np.int64]:
+        """What the model writes (R, L); see :meth:`xlmr_core.tasks.runner.Runner.generate`."""
+        tensors = {name: tf.convert_to_tensor(array) for name, array in arrays.items()}
+        found = self.model.generate(**tensors, **options, streamer=streamer)
+        return getattr(found, "sequences", found).numpy().astype(np.int64)
+
+    def tensor(self, array: NDArray[Any]) -> Any:
         """An array as a tensor."""
         return tf.convert_to_tensor(array)

@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from xlmr_core.tasks.published import RerankPipeline as RerankPipeline
     from xlmr_core.tasks.published import SentenceEmbeddingPipeline as SentenceEmbeddingPipeline
     from xlmr_core.tasks.published import SentenceSimilarityPipeline as SentenceSimilarityPipeline
+    from xlmr_core.tasks.published import SummarizationPipeline as SummarizationPipeline
+    from xlmr_core.tasks.published import Text2TextGenerationPipeline as Text2TextGenerationPipeline
     from xlmr_core.tasks.published import TextClassificationPipeline as TextClassificationPipeline
+    from xlmr_core.tasks.published import TextGenerationPipeline as TextGenerationPipeline
     from xlmr_core.tasks.published import TokenClassificationPipeline as TokenClassificationPipeline
+    from xlmr_core.tasks.published import TranslationPipeline as TranslationPipeline
     from xlmr_core.tasks.published import ZeroShotClassificationPipeline as ZeroShotClassificationPipeline
 
 __all__ = ["pipeline"]
@@ -98,6 +102,34 @@ def pipeline(
 def pipeline(
     task: Literal["rerank"], model: Any = None, config: Any = None, tokenizer: Any = None, **arguments: Any
 ) -> RerankPipeline: ...
+
+
+@overload
+def pipeline(
+    task: Literal["text-generation"], model: Any = None, config: Any = None, tokenizer: Any = None, **arguments: Any
+) -> TextGenerationPipeline: ...
+
+
+@overload
+def pipeline(
+    task: Literal["text2text-generation"],
+    model: Any = None,
+    config: Any = None,
+    tokenizer: Any = None,
+    **arguments: Any,
+) -> Text2TextGenerationPipeline: ...
+
+
+@overload
+def pipeline(
+    task: Literal["summarization"], model: Any = None, config: Any = None, tokenizer: Any = None, **arguments: Any
+) -> SummarizationPipeline: ...
+
+
+@overload
+def pipeline(
+    task: Literal["translation"], model: Any = None, config: Any = None, tokenizer: Any = None, **arguments: Any
+) -> TranslationPipeline: ...
 
 
 @overload

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,18 @@ class Runner:
 
         return {name: found(name).float().cpu().numpy() for name in wanted}
 
-    def tensor(self, array: NDArray[np.float32]) -> Any:
+    @torch.inference_mode()
+    def generate(
+        self, arrays: dict[str, NDArray[Any]], options: Mapping[str, Any], streamer: Any = None
+    ) -> NDArray[np.int64]:
+        """What the model writes (R, L); see :meth:`xlmr_core.tasks.runner.Runner.generate`."""
+        device, said = self.device, dict(options)
+        if "seed" in said:
+            said["generator"] = torch.Generator(device).manual_seed(said.pop("seed"))
+        tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+        found = self.model.generate(**tensors, **said, streamer=streamer)
+        return getattr(found, "sequences", found).cpu().numpy()
+
+    def tensor(self, array: NDArray[Any]) -> Any:
         """An array as a tensor."""
         return torch.from_numpy(array)

@@ -342,7 +342,7 @@ def test_a_backend_knows_its_own_names(framework):
         ({"framework": "flax"}, "received 'flax'; import pipeline from xlmr_flax"),
         ({"framework": "mxnet"}, "received 'mxnet'; leave it out"),
         ({"framework": ["pt"]}, r"received \['pt'\]"),
-        ({"task": "translation"}, "expected a task of .*, received 'translation'"),
+        ({"task": "paraphrase"}, "expected a task of .*, received 'paraphrase'"),
         ({"task": None}, "expected a task of .*, received none; pass task="),
         ({}, "letter-counting needs a model, received none; pass model="),
         ({"model": SimpleNamespace()}, "does not say where its tokenizer is; pass tokenizer="),

@@ -165,7 +165,7 @@ def test_a_dtype_without_a_point_is_refused(dtype):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"task": "translation"}, XLMRError, "expected a task of 'fill-mask'.*received 'translation'"),
+        ({"task": "paraphrase"}, XLMRError, "expected a task of 'fill-mask'.*received 'paraphrase'"),
         (
             {"framework": "tf"},
             InputError,

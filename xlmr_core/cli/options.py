@@ -8,7 +8,7 @@ from dataclasses import Field
 from typing import Any
 
 from xlmr_core.cli.parser import OneOf
-from xlmr_core.tasks.options import TaskOptions, option_fields
+from xlmr_core.tasks.options import NUMBERS, TaskOptions, kind_of, option_fields
 
 __all__ = ["add_options", "read_options"]
 
@@ -52,27 +52,28 @@ def _kind(own: Field[Any]) -> dict[str, Any]:
     if own.metadata["choices"]:
         choices = own.metadata["choices"]
         return {"type": OneOf(choices), "metavar": f"{{{','.join(choices)}}}"}
-    if own.metadata["least"] is not None:
-        whole = not isinstance(own.default, float)
-        number = _number(int if whole else float, own.metadata["least"])
+    kind = kind_of(own)
+    if kind in NUMBERS:
+        number = _number(kind, own.metadata["least"])
         none = own.metadata["none"]
         if not none:
             return {"type": number, "metavar": "N"}
         return {"type": lambda value: None if value == none else number(value), "metavar": f"N|{none}"}
-    if isinstance(own.default, bool):
+    if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
     return {"action": "append" if own.metadata["several"] else "store", "metavar": "TEXT"}
 
 
-def _number(kind: type[int] | type[float], least: float) -> Callable[[str], float]:
+def _number(kind: Any, least: float | None) -> Callable[[str], float]:
     def number(value: str) -> float:
         try:
-            found = kind(value)
+            found: float | None = kind(value)
         except ValueError:
             found = None
-        if found is None or not found >= least:
-            called = "an integer" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"expected {called} of at least {least}, received {value!r}")
+        if found is None or (least is not None and not found >= least):
+            called = NUMBERS[kind][1]
+            told = called if least is None else f"{called} of at least {least}"
+            raise argparse.ArgumentTypeError(f"expected {told}, received {value!r}")
         return found
 
     return number

@@ -7,7 +7,7 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from xlmr_core.backends import BACKENDS, installed, load_backend
@@ -16,7 +16,7 @@ from xlmr_core.cli.lines import Line
 from xlmr_core.cli.options import add_options, read_options
 from xlmr_core.cli.parser import OneOf, UsageError, add_backend, add_format, add_progress, backend
 from xlmr_core.cli.terminal import quietly, say
-from xlmr_core.cli.text import PRINTERS
+from xlmr_core.cli.text import PRINTERS, show_as_it_comes
 from xlmr_core.errors import MissingBackendError, XLMRError
 from xlmr_core.jobs.answering import answer_each
 from xlmr_core.jobs.rows import READERS
@@ -152,13 +152,21 @@ def _answer_all(pipeline: Any, arguments: argparse.Namespace) -> int:
     wanted = False if arguments.progress is None and sys.stdout.isatty() else arguments.progress
     total, done, failed = len(arguments.texts) or None, 0, False
     aside = stepping_aside if sys.stdout.isatty() else contextlib.nullcontext
+
+    def write(text: str) -> None:
+        with aside():
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    # A person sees the answer to one text while it comes.
+    as_it_comes = write if sys.stdout.isatty() and arguments.format == "text" else None
     with ProgressBar(wanted, " lines") as progress:
         for batch in lines.batches(_lines(arguments.texts), size):
-            for line, answer, truncated in _answers(pipeline, task, batch):
+            for line, answer, truncated, is_shown in _answers(pipeline, task, batch, as_it_comes):
                 if isinstance(answer, XLMRError):
                     say("error", f"line {line.number}: {arguments.in_place(str(answer))}")
                     failed = True
-                else:
+                elif not is_shown:
                     with aside():
                         sys.stdout.write(printed(line, answer, pipeline, truncated))
             sys.stdout.flush()
@@ -205,11 +213,18 @@ def _lines(texts: list[str]) -> Iterator[Line]:
     return lines.from_stream(os.fdopen(sys.stdin.fileno(), "rb", closefd=False))
 
 
-def _answers(pipeline: Any, task: type[Task], batch: Sequence[Line]) -> Iterator[tuple[Line, Any, bool]]:
-    """Of each line the answer, or the error, and whether it was truncated."""
-    answers = answer_each(pipeline, [_input(task, line) for line in batch])
-    for line, (answer, truncated) in zip(batch, answers, strict=True):
-        yield line, answer, truncated
+def _answers(
+    pipeline: Any, task: type[Task], batch: Sequence[Line], as_it_comes: Callable[[str], None] | None
+) -> Iterator[tuple[Line, Any, bool, bool]]:
+    """Of each line the answer, or the error, whether it was truncated, and whether it was shown as it came."""
+    inputs = [_input(task, line) for line in batch]
+    if as_it_comes is not None and len(batch) == 1:
+        found = show_as_it_comes(pipeline, batch[0], inputs[0], as_it_comes)
+        if found is not None:
+            yield batch[0], *found, True
+            return
+    for line, (answer, truncated) in zip(batch, answer_each(pipeline, inputs), strict=True):
+        yield line, answer, truncated, False
 
 
 def _input(task: type[Task], line: Line) -> Any:

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from xlmr_core.cli.lines import Line
+from xlmr_core.errors import XLMRError
 from xlmr_core.wording import seen, seen_in_json
 
-__all__ = ["PRINTERS", "as_json", "as_text", "csv_printer"]
+__all__ = ["PRINTERS", "as_json", "as_text", "csv_printer", "show_as_it_comes"]
 
 # Prints a line, its answer, and whether something of the line was cut off; the pipeline knows how.
 Printer = Callable[[Line, Any, Any, bool], str]
@@ -19,8 +20,50 @@ Printer = Callable[[Line, Any, Any, bool], str]
 
 def as_text(line: Line, answer: Any, pipeline: Any, truncated: bool) -> str:
     """The text, the answer as its task shows it, and a blank line."""
+    return _head(line) + seen(pipeline.text(answer), lines=True) + _end(truncated)
+
+
+def _head(line: Line) -> str:
+    return f"{seen(line.text or '')}\n"
+
+
+def _end(truncated: bool) -> str:
     cut = "\n  (the text was truncated)" if truncated else ""
-    return f"{seen(line.text or '')}\n{seen(pipeline.text(answer), lines=True)}{cut}\n\n"
+    return f"{cut}\n\n"
+
+
+def show_as_it_comes(pipeline: Any, line: Line, given: Any, write: Callable[[str], None]) -> tuple[Any, bool] | None:
+    """Answer a line and show, piece by piece, what :func:`as_text` would show at the end.
+
+    Args:
+        pipeline: of a task.
+        line: as it came.
+        given: what it holds for the task, or the error that says why it holds nothing.
+        write: takes a piece of text.
+
+    Returns:
+        The answer, or the error in its place, and whether the text was truncated; ``None`` where nothing was done, as
+        the answer would come whole.
+    """
+    begun = False
+
+    def piece(text: str) -> None:
+        nonlocal begun
+        write(("" if begun else _head(line)) + seen(text, lines=True))
+        begun = True
+
+    streamer = None if isinstance(given, XLMRError) else pipeline.streamer(given, piece)
+    if streamer is None:
+        return None
+    try:
+        answer = pipeline(given, streamer=streamer)
+    except XLMRError as error:
+        if begun:
+            write("\n")
+        return error, False
+    truncated = bool(pipeline.truncated)
+    write(_end(truncated))
+    return answer, truncated
 
 
 def as_json(line: Line, answer: Any, pipeline: Any, truncated: bool) -> str:

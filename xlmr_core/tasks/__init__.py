@@ -10,6 +10,7 @@ To add a task: a row here and a module beside this one; then Python, the command
 from __future__ import annotations
 
 import pkgutil
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -149,6 +150,34 @@ TASKS: dict[str, TaskRow] = {
             example="xlmr run --task question-answering --model MODEL < questions.tsv",
             hub=("deepset/xlm-roberta-base-squad2",),
         ),
+        TaskRow(
+            name="text-generation",
+            auto="AutoModelForCausalLM",
+            place="xlmr_core.tasks.text_generation:TextGeneration",
+            summary="how a text goes on",
+            example='xlmr run --task text-generation --model MODEL \\\n  --max-new-tokens 20 "Once upon a time"',
+        ),
+        TaskRow(
+            name="text2text-generation",
+            auto="AutoModelForSeq2SeqLM",
+            place="xlmr_core.tasks.text2text_generation:Text2TextGeneration",
+            summary="a text to another text",
+            example='xlmr run --task text2text-generation --model MODEL "a text"',
+        ),
+        TaskRow(
+            name="summarization",
+            auto="AutoModelForSeq2SeqLM",
+            place="xlmr_core.tasks.text2text_generation:Summarization",
+            summary="what a text says, in fewer words",
+            example="xlmr run --task summarization --model MODEL < texts.txt",
+        ),
+        TaskRow(
+            name="translation",
+            auto="AutoModelForSeq2SeqLM",
+            place="xlmr_core.tasks.text2text_generation:Translation",
+            summary="a text in another language",
+            example='xlmr run --task translation --model MODEL "Where is the station?"',
+        ),
     )
 }
 
@@ -173,8 +202,12 @@ ALIASES: dict[str, Alias] = {
 }
 
 
+# The published names of translation between two languages, which are the model's.
+TRANSLATION_BETWEEN = r"translation_\w+_to_\w+"
+
+
 def find_task(name: str | TaskRow) -> TaskRow:
-    """The row of a name, or of another name of ``ALIASES``; a row is its own.
+    """The row of a name, of another name of ``ALIASES``, or of ``translation_en_to_fr`` and the like; a row is its own.
 
     Raises:
         XLMRError: for a name that is none of them.
@@ -182,6 +215,8 @@ def find_task(name: str | TaskRow) -> TaskRow:
     if isinstance(name, TaskRow):
         return name
     name = ALIASES[name].task if name in ALIASES else name
+    if re.fullmatch(TRANSLATION_BETWEEN, name):
+        return TASKS["translation"]
     if name not in TASKS:
         meant = suggestion(name, [*TASKS, *ALIASES], otherwise="choose one of them")
         raise XLMRError(f"expected a task of {', '.join(map(repr, TASKS))}, received {name!r}; {meant}")

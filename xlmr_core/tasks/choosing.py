@@ -13,7 +13,7 @@ from xlmr_core.checkpoints.load_plan import plan_load
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError, LoadWarning, MismatchError
 from xlmr_core.formats import Checkpoint
-from xlmr_core.heads import FAMILIES, HEADS
+from xlmr_core.heads import ENCODER_DECODER, FAMILIES, HEADS
 from xlmr_core.loading import auto_checkpoint
 from xlmr_core.parameters import HEAD_PARTS
 from xlmr_core.quantization import scheme_of
@@ -60,13 +60,15 @@ class Choice:
         if not self.named or "state_dict" in self.arguments:
             return
         config, found = auto_checkpoint(self.model, self.arguments)
-        if not isinstance(found, Found) or type(config) not in FAMILIES.values():
+        if not (
+            isinstance(found, Found) and isinstance(config, XLMRobertaConfig) and type(config) in FAMILIES.values()
+        ):
             return
         with found.open() as checkpoint:
             missing = _missing_head(config, checkpoint, self.task.auto)
             if not missing:
                 return
-            able = [row.name for row in TASKS.values() if not _missing_head(config, checkpoint, row.auto)]
+            able = [row.name for row in TASKS.values() if _is_able(row, config, checkpoint)]
         raise InputError(
             f"{self.task.name} needs a trained head, {str(self.model)!r} has none ({', '.join(missing)} missing or of "
             f"another shape); choose another model, or a task that it can do: {', '.join(able)}"
@@ -174,6 +176,13 @@ def _tokenizer_of(model: Any) -> Any:
     if place == "" and not isinstance(model, str):
         raise InputError(f"the model ({type(model).__name__}) does not say where its tokenizer is; pass tokenizer=")
     return place
+
+
+def _is_able(row: TaskRow, config: XLMRobertaConfig, checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint of one encoder or decoder has what a task needs; a decoder is what writes."""
+    if row.auto == HEADS["ForCausalLM"].auto and not config.is_decoder:
+        return False
+    return row.auto != ENCODER_DECODER.auto and not _missing_head(config, checkpoint, row.auto)
 
 
 def _missing_head(config: XLMRobertaConfig, checkpoint: Checkpoint, auto: str) -> list[str]:

@@ -6,17 +6,19 @@ takes them by name, when it is made and in each call; ``xlmr run`` makes argumen
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 from xlmr_core.errors import InputError
 
-__all__ = ["OVERFLOWS", "WINDOW", "TaskOptions", "option", "option_fields"]
+__all__ = ["NUMBERS", "OVERFLOWS", "WINDOW", "TaskOptions", "kind_of", "option", "option_fields"]
 
 # Inputs of a stream that are sorted by length together, where tokens are counted.
 WINDOW = 512
+# Options that are numbers: what Python has to call theirs, and what we call it.
+NUMBERS: dict[type | None, tuple[Any, str]] = {int: (Integral, "an integer"), float: (Real, "a number")}
 # What can happen to a text that is longer than the model takes.
 OVERFLOWS = ("error", "truncate", "window")
 
@@ -25,6 +27,7 @@ def option(
     default: Any,
     help: str,
     *,
+    kind: type | None = None,
     least: float | None = None,
     choices: Sequence[str] = (),
     several: bool = False,
@@ -37,6 +40,7 @@ def option(
     Args:
         default: what holds where nothing is said; ``None`` for what may be left open.
         help: a line for the help text.
+        kind: ``bool``, ``int`` or ``float``, where the default, being ``None``, does not tell.
         least: the option is a number, an integer unless the default is a float, and this is the least.
         choices: the option is one of these words.
         several: the option is a list of texts; on the command line it may be repeated.
@@ -44,9 +48,19 @@ def option(
         none: ``None`` is a value of its own, and on the command line this word; else it leaves the option as it is.
         shell: what holds on the command line in place of the default, where that is another value.
     """
-    metadata = {"help": help, "least": least, "choices": tuple(choices), "several": several, "python_only": python_only}
-    metadata |= {"none": none, "shell": shell}
+    metadata: dict[str, Any] = {"help": help, "least": least, "choices": tuple(choices), "several": several}
+    metadata |= {"python_only": python_only, "kind": kind, "none": none, "shell": shell}
     return field(default=default, metadata=metadata)
+
+
+def kind_of(own: Field[Any]) -> type | None:
+    """``bool``, ``int`` or ``float`` for an option that is one of these; ``None`` for any other."""
+    if own.metadata["kind"] is not None:
+        kind: type = own.metadata["kind"]
+        return kind
+    if own.metadata["least"] is not None:
+        return float if isinstance(own.default, float) else int
+    return bool if isinstance(own.default, bool) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +79,11 @@ class TaskOptions:
             stream one by one.
     """
 
-    # Published arguments that the task takes, and that change nothing.
+    # Published arguments that the task takes, and that change nothing; and those of which some values can be served.
     not_needed: ClassVar[Sequence[str]] = ()
+    only: ClassVar[Mapping[str, tuple[tuple[Any, ...], str]]] = {}
+    # Further arguments, which one option keeps together.
+    gathers: ClassVar[Collection[str]] = ()
 
     on_overflow: str | None = option(None, "what happens to texts that are too long", choices=OVERFLOWS)
     batch_tokens: int | None = option(None, "tokens that run together, in place of --batch-size", least=1)
@@ -80,16 +97,28 @@ class TaskOptions:
                 continue
             if value is own.default and not isinstance(value, int | float):
                 continue
-            if least is not None:
-                kind, called = (Real, "a number") if isinstance(own.default, float) else (Integral, "an integer")
-                if isinstance(value, bool) or not isinstance(value, kind) or not value >= least:
-                    raise InputError(f"{own.name} must be {called} of at least {least}, received {value!r}")
+            kind = kind_of(own)
+            if kind in NUMBERS:
+                number, called = NUMBERS[kind]
+                told = called if least is None else f"{called} of at least {least}"
+                if (
+                    isinstance(value, bool)
+                    or not isinstance(value, number)
+                    or (least is not None and not value >= least)
+                ):
+                    raise InputError(f"{own.name} must be {told}, received {value!r}")
+            if own.metadata["kind"] is bool and not isinstance(value, bool):
+                raise InputError(f"{own.name} must be True or False, received {value!r}")
             if choices and value not in choices:
                 raise InputError(f"{own.name} must be one of {', '.join(map(repr, choices))}, received {value!r}")
 
     @staticmethod
     def renamed(said: Mapping[str, Any]) -> dict[str, Any]:
         """What was said at once, in a call or when a pipeline was made, with older names under their newer ones."""
+        return dict(said)
+
+    def gathered(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        """What was said, with the arguments of ``gathers`` in the option that keeps them."""
         return dict(said)
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from xlmr_core.tasks import TASKS, TaskRow, auto_of, find_task
 from xlmr_core.tasks.options import WINDOW, TaskOptions, option_fields
 from xlmr_core.tasks.runner import Runner
 from xlmr_core.tasks.streams import Answers, length_of, one_by_one
-from xlmr_core.tasks.task import Arrays, Item
+from xlmr_core.tasks.task import Arrays, Item, Task
 from xlmr_core.wording import counted, shown
 
 __all__ = ["TRUNCATED", "USUAL_TOKENS", "Pipeline", "changed", "check_model", "pipeline_class"]
@@ -190,6 +190,15 @@ class Pipeline:
         """An answer as ``xlmr run`` prints it for people."""
         return self._task.text(answer)
 
+    def streamer(self, given: Any, write: Callable[[str], object]) -> Any:
+        """What writes the answer to one input while it comes, passed as ``streamer`` to a call; ``None`` if none can.
+
+        Args:
+            given: the input.
+            write: takes a piece of the text that :meth:`text` gives at the end.
+        """
+        return self._task.streamer(given, self.options, write)
+
     def plain(self, answer: Any) -> Any:
         """An answer of plain Python, as ``xlmr run --format json`` prints it."""
         return self._task.plain(answer)
@@ -233,12 +242,11 @@ class Pipeline:
         self._tell_truncated(inputs, items, before, chosen=options.on_overflow == "truncate")
         answers = [None if item.rows else self._task.decode(item, [], options) for item in items]
         outputs: list[list[Arrays]] = [[{} for _ in item.rows] for item in items]
-        wanted = self._task.outputs(options)
         missing = [len(item.rows) for item in items]
         finished = before + missing.count(0)
-        for batch in _batches(items, options, self._task.together):
+        for batch in _batches(items, options, self._task):
             arrays = self._collate([items[index].rows[number] for index, number in batch])
-            found = self.runner.run(arrays, wanted)
+            found = self._task.run(self.runner, arrays, options)
             for line, (index, number) in enumerate(batch):
                 outputs[index][number] = {name: array[line] for name, array in found.items()}
                 missing[index] -= 1
@@ -251,7 +259,15 @@ class Pipeline:
 
     def _answer(self, item: Item, outputs: Sequence[Arrays], options: TaskOptions) -> Any:
         answer = self._task.decode(item, outputs, options)
-        return self.runner.tensor(answer) if getattr(options, "return_tensors", False) else answer
+        return self._with_tensors(answer) if getattr(options, "return_tensors", False) else answer
+
+    def _with_tensors(self, answer: Any) -> Any:
+        """An answer with tensors of the framework in the place of arrays."""
+        if isinstance(answer, np.ndarray):
+            return self.runner.tensor(answer)
+        if isinstance(answer, dict):
+            return {name: self._with_tensors(part) for name, part in answer.items()}
+        return [self._with_tensors(part) for part in answer] if isinstance(answer, list) else answer
 
     def _tell_truncated(self, inputs: Sequence[Any], items: Sequence[Item], before: int, chosen: bool) -> None:
         """Keep which inputs were cut; unless that was chosen, warn, once a call."""
@@ -263,9 +279,10 @@ class Pipeline:
         self.truncated += [before + index for index in cut]
 
     def _collate(self, rows: Sequence[Arrays]) -> Arrays:
-        """Rows of different lengths as one batch, padded at the end of each axis."""
+        """Rows of different lengths as one batch, padded at one end of each axis."""
         fills = {"input_ids": self.tokenizer.pad_token_id, "attention_mask": 0, **self._task.fills}
-        return {name: _stack([row[name] for row in rows], fills[name]) for name in rows[0]}
+        left = self._task.pads_left
+        return {name: _stack([row[name] for row in rows], fills[name], left) for name in rows[0]}
 
 
 def _window(options: TaskOptions, total: int | None) -> int:
@@ -276,37 +293,40 @@ def _window(options: TaskOptions, total: int | None) -> int:
     return options.batch_size or (1 if total is None else AHEAD)
 
 
-def _batches(items: Sequence[Item], options: TaskOptions, together: bool) -> Iterator[list[tuple[int, int]]]:
+def _batches(items: Sequence[Item], options: TaskOptions, task: Task) -> Iterator[list[tuple[int, int]]]:
     """Rows of similar lengths that run together, each by its item and its number there.
 
     The longest come first, so that memory is at its peak at once, and the first of a batch says how long it is.
     """
     rows = [
-        (row["input_ids"].size, index, number)
+        (task.weight(row, options), row["input_ids"].size, task.beside(row, options), index, number)
         for index, item in enumerate(items)
         for number, row in enumerate(item.rows)
     ]
-    rows.sort(key=lambda row: -row[0])
+    rows.sort(key=lambda row: (-row[0], -row[1]))
     most_rows: int = len(rows)
     most_tokens: int | None = options.batch_tokens or USUAL_TOKENS
     if options.batch_tokens is None and options.batch_size is not None:
         most_rows, most_tokens = options.batch_size, None
-        if together:
+        if task.together:
             most_rows, most_tokens = most_rows * max((len(item.rows) for item in items), default=0), MOST_TOKENS
     start = 0
     while start < len(rows):
         longest = max(1, rows[start][0])
         count = most_rows if most_tokens is None else max(1, min(most_rows, most_tokens // longest))
-        yield [(index, number) for _, index, number in rows[start : start + count]]
-        start += count
+        key = rows[start][2]
+        batch = [*takewhile(lambda row, key=key: row[2] == key, rows[start : start + count])]  # type: ignore[misc]
+        yield [(index, number) for *_, index, number in batch]
+        start += len(batch)
 
 
-def _stack(arrays: Sequence[NDArray[Any]], fill: int) -> NDArray[Any]:
+def _stack(arrays: Sequence[NDArray[Any]], fill: int, left: bool) -> NDArray[Any]:
     shape = np.max([array.shape for array in arrays], axis=0)
     stacked = np.full((len(arrays), *shape), fill, arrays[0].dtype)
     for index, array in enumerate(arrays):
-        place: tuple[Any, ...] = (index, *map(slice, array.shape))
-        stacked[place] = array
+        sizes = zip(array.shape, shape.tolist(), strict=True)
+        place: tuple[Any, ...] = tuple(slice(most - size, most) if left else slice(size) for size, most in sizes)
+        stacked[(index, *place)] = array
     return stacked
 
 
@@ -322,13 +342,15 @@ def changed(task: str, options: TaskOptions, changes: Mapping[str, Any], others:
     Raises:
         InputError: for an option that the task does not have, or a value that makes no sense.
     """
-    changes = without_published(changes, PIPELINE_ONLY, (*PIPELINE_NOT_NEEDED, *options.not_needed))
+    only = {**PIPELINE_ONLY, **options.only}
+    changes = without_published(changes, only, (*PIPELINE_NOT_NEEDED, *options.not_needed))
+    changes = options.gathered(changes)
     known = [own.name for own in option_fields(options)]
     unknown = sorted(set(changes) - set(known))
     if unknown:
         raise InputError(
             f"{task} takes the options {', '.join(known)}, received {', '.join(unknown)}; "
-            f"{suggestion(unknown[0], [*known, *others])}"
+            f"{suggestion(unknown[0], [*known, *options.gathers, *others])}"
         )
     takes_none = {own.name for own in option_fields(options) if own.metadata["none"]}
     said = {name: value for name, value in changes.items() if value is not None or name in takes_none}

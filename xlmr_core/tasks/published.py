@@ -15,11 +15,13 @@ from typing import Any, TypedDict, Unpack, overload
 
 from numpy.typing import NDArray
 
+from xlmr_core.generation import GenerationConfig
 from xlmr_core.tasks.fill_mask import Candidate
 from xlmr_core.tasks.multiple_choice import Choice
 from xlmr_core.tasks.pipeline import Pipeline
 from xlmr_core.tasks.question_answering import Answer, Example
 from xlmr_core.tasks.rerank import Ranked
+from xlmr_core.tasks.text_generation import Generated
 from xlmr_core.tasks.token_classification import Entity
 from xlmr_core.tasks.zero_shot import ZeroShotAnswer
 
@@ -31,8 +33,12 @@ __all__ = [
     "RerankPipeline",
     "SentenceEmbeddingPipeline",
     "SentenceSimilarityPipeline",
+    "SummarizationPipeline",
+    "Text2TextGenerationPipeline",
     "TextClassificationPipeline",
+    "TextGenerationPipeline",
     "TokenClassificationPipeline",
+    "TranslationPipeline",
     "ZeroShotClassificationPipeline",
 ]
 
@@ -335,3 +341,113 @@ class RerankPipeline(Pipeline):
     @overload
     def __call__(self, given: Iterable[Any], **options: Unpack[RerankCall]) -> Iterator[list[Ranked]]: ...
     def __call__(self, *inputs: Any, **options: Any) -> Any: ...
+
+
+class GenerationCall(Call, total=False):
+    """Those of all tasks that write: by name, and what ``generate`` takes beside them."""
+
+    max_new_tokens: int | None
+    min_new_tokens: int | None
+    do_sample: bool | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    num_beams: int | None
+    num_return_sequences: int | None
+    repetition_penalty: float | None
+    no_repeat_ngram_size: int | None
+    length_penalty: float | None
+    stop_sequence: str | Sequence[str] | None
+    position_numbering: str | None
+    seed: int | None
+    prefix: str | None
+    clean_up_tokenization_spaces: bool | None
+    return_tensors: bool | None
+    truncation: bool | str | None
+    max_length: int | None
+    generation_config: GenerationConfig | None
+    generate_kwargs: Mapping[str, Any] | None
+    # Of generate
+    min_length: int | None
+    early_stopping: bool | str | None
+    max_time: float | None
+    stop_strings: str | Sequence[str] | None
+    num_beam_groups: int | None
+    diversity_penalty: float | None
+    use_cache: bool | None
+    cache_implementation: str | None
+    min_p: float | None
+    typical_p: float | None
+    epsilon_cutoff: float | None
+    eta_cutoff: float | None
+    encoder_repetition_penalty: float | None
+    encoder_no_repeat_ngram_size: int | None
+    bad_words_ids: Sequence[Sequence[int]] | None
+    renormalize_logits: bool | None
+    forced_bos_token_id: int | None
+    forced_eos_token_id: int | Sequence[int] | None
+    remove_invalid_values: bool | None
+    exponential_decay_length_penalty: tuple[int, float] | None
+    suppress_tokens: Sequence[int] | None
+    begin_suppress_tokens: Sequence[int] | None
+    sequence_bias: Any
+    pad_token_id: int | None
+    bos_token_id: int | None
+    eos_token_id: int | Sequence[int] | None
+    decoder_start_token_id: int | None
+    logits_processor: Any
+    stopping_criteria: Any
+    prefix_allowed_tokens_fn: Any
+    streamer: Any
+
+
+class TextGenerationCall(GenerationCall, total=False):
+    """Those of text-generation."""
+
+    return_full_text: bool | None
+    add_special_tokens: bool | None
+    handle_long_generation: str | None
+    return_text: bool | None
+    skip_special_tokens: bool | None
+    tokenizer_encode_kwargs: Mapping[str, Any] | None
+
+
+class TextGenerationPipeline(Pipeline):
+    """How a text goes on; see ``xlmr_core/tasks/text_generation.py``."""
+
+    def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None: ...
+
+    @overload
+    def __call__(self, text_inputs: str, **options: Unpack[TextGenerationCall]) -> list[Generated]: ...
+    @overload
+    def __call__(
+        self, text_inputs: list[str] | tuple[str, ...], **options: Unpack[TextGenerationCall]
+    ) -> list[list[Generated]]: ...
+    @overload
+    def __call__(
+        self, text_inputs: Iterable[str], **options: Unpack[TextGenerationCall]
+    ) -> Iterator[list[Generated]]: ...
+    def __call__(self, *inputs: Any, **options: Any) -> Any: ...
+
+
+class Text2TextGenerationPipeline(Pipeline):
+    """A text to another text; see ``xlmr_core/tasks/text2text_generation.py``."""
+
+    def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None: ...
+
+    # A list of texts with several answers each is answered by lists, which the type of the texts does not tell.
+    @overload
+    def __call__(self, inputs: str, **options: Unpack[GenerationCall]) -> list[Any]: ...
+    @overload
+    def __call__(self, inputs: list[str] | tuple[str, ...], **options: Unpack[GenerationCall]) -> list[Any]: ...
+    @overload
+    def __call__(self, inputs: Iterable[str], **options: Unpack[GenerationCall]) -> Iterator[list[Any]]: ...
+    def __call__(self, *inputs: Any, **options: Any) -> Any: ...
+
+
+class SummarizationPipeline(Text2TextGenerationPipeline):
+    """What a text says, in fewer words."""
+
+
+class TranslationPipeline(Text2TextGenerationPipeline):
+    """A text in another language."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,7 +59,19 @@ class Runner(Protocol):
             The wanted outputs by name, float32.
         """
 
-    def tensor(self, array: NDArray[np.float32]) -> Any:
+    def generate(self, arrays: Arrays, options: Mapping[str, Any], streamer: Any = None) -> NDArray[np.int64]:
+        """What the model writes, without dropout and without gradients.
+
+        Args:
+            arrays: ``input_ids`` and ``attention_mask`` (B, S).
+            options: arguments of the model's ``generate``; ``seed`` is what its drawing begins with.
+            streamer: takes ids as they come.
+
+        Returns:
+            ``sequences`` (R, L) as the model's ``generate`` gives them.
+        """
+
+    def tensor(self, array: NDArray[Any]) -> Any:
         """An array as the framework's own."""
 
 

@@ -67,6 +67,8 @@ class Task(ABC):
     """The arguments that its rows have beside ``input_ids`` and ``attention_mask``, and what pads them in a batch."""
     single: ClassVar[tuple[type, ...]] = (str,)
     """The types of one input; a list or tuple that is none of them holds several."""
+    pads_left: ClassVar[bool] = False
+    """Whether shorter rows of a batch are filled up at their beginning."""
     together: ClassVar[bool] = False
     """Whether ``batch_size`` counts inputs, all rows of which may run together; else it counts rows."""
     columns: ClassVar[Sequence[str]] = ()
@@ -101,6 +103,18 @@ class Task(ABC):
     def outputs(self, options: Any) -> Sequence[str]:
         """Which outputs of the runner a call needs, by name; by default what is ``wanted`` in every call."""
         return self.wanted
+
+    def run(self, runner: Runner, arrays: Arrays, options: Any) -> Arrays:
+        """A batch of rows through the model: what it gives by name, a row's at the row's place."""
+        return runner.run(arrays, self.outputs(options))
+
+    def weight(self, row: Arrays, options: Any) -> int:
+        """As how many tokens a row counts where tokens that run together are counted."""
+        return int(row["input_ids"].size)
+
+    def beside(self, row: Arrays, options: Any) -> Any:
+        """What rows that run together have to share."""
+        return None
 
     def read(self, *inputs: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
         """The inputs and the options of a call. A task that is called with other arguments declares them here."""
@@ -150,6 +164,19 @@ class Task(ABC):
     @abstractmethod
     def text(self, answer: Any) -> str:
         """An answer as ``xlmr run`` prints it for people, without a last line end."""
+
+    def streamer(self, given: Any, options: Any, write: Callable[[str], object]) -> Any:
+        """What writes the answer to one input while it comes, as :meth:`text` would at the end.
+
+        Args:
+            given: the input.
+            options: of the pipeline.
+            write: takes a piece of text.
+
+        Returns:
+            The option ``streamer`` of a call; ``None`` where answers come whole, as those of most tasks do.
+        """
+        return None
 
     @classmethod
     def from_line(cls, line: str) -> Any:

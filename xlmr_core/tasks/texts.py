@@ -13,7 +13,15 @@ from xlmr_core.errors import InputError
 from xlmr_core.tasks.options import TaskOptions, option
 from xlmr_core.tasks.task import Arrays, Item, Task
 
-__all__ = ["TokenizerOptions", "encode_texts", "places_of", "row_of", "tokenizer_arguments", "windows"]
+__all__ = [
+    "TokenizerOptions",
+    "check_arguments",
+    "encode_texts",
+    "places_of",
+    "row_of",
+    "tokenizer_arguments",
+    "windows",
+]
 
 # Two windows that follow each other share a quarter of their tokens.
 SHARED = 4
@@ -42,6 +50,17 @@ def tokenizer_arguments(options: TokenizerOptions) -> dict[str, Any]:
     """The arguments of the tokenizer that were passed."""
     said = {name: getattr(options, name) for name in ("truncation", "max_length", "padding", "add_special_tokens")}
     return {name: value for name, value in said.items() if value is not None} | dict(options.tokenizer_kwargs or {})
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments of the tokenizer that a task sets itself.
+
+    Raises:
+        InputError: naming them.
+    """
+    reserved = sorted({"return_tensors", "return_overflowing_tokens"} & set(arguments))
+    if reserved:
+        raise InputError(f"arguments of the tokenizer cannot set {', '.join(reserved)}; leave it out")
 
 
 def row_of(ids: Sequence[int] | NDArray[np.int64], attention: Sequence[int] | None = None) -> Arrays:
@@ -98,9 +117,7 @@ def encode_texts(
     Raises:
         InputError: naming the first that is too long and may not be cut, or an argument that cannot be passed on.
     """
-    reserved = sorted({"return_tensors", "return_overflowing_tokens"} & set(arguments))
-    if reserved:
-        raise InputError(f"arguments of the tokenizer cannot set {', '.join(reserved)}; leave it out")
+    check_arguments(arguments)
     arguments = {"verbose": False, **arguments}
     truncation = arguments.pop("truncation", None)
     fills_up = arguments.get("padding") == "max_length"
