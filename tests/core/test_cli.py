@@ -185,8 +185,8 @@ CONVERT = "; usage: xlmr convert SRC DST --to FORMAT [options]"
     ("arguments", "message"),
     [
         (
-            ("run", "--task", "translate", "x"),
-            f"expected a task of {', '.join(map(repr, TASKS))}, received 'translate'; choose one of them",
+            ("run", "--task", "paraphrase", "x"),
+            f"expected a task of {', '.join(map(repr, TASKS))}, received 'paraphrase'; choose one of them",
         ),
         (("run", "x"), "xlmr run needs --task, one of " + ", ".join(TASKS) + RUN),
         (("run", "--top-k", "2", "x"), "xlmr run needs --task, one of " + ", ".join(TASKS) + RUN),
@@ -476,7 +476,7 @@ def test_what_was_cut_is_told_in_every_format(counting, stdin, capsys, monkeypat
     [
         ("r", ["run"]),
         ("run --ta", ["--task"]),
-        ("run --task te", ["text-classification"]),
+        ("run --task te", ["text-classification", "text-generation", "text2text-generation"]),
         ("run --task fill-mask --targ", ["--targets"]),
         ("run --task fill-mask --backend f", ["flax"]),
         ("run --task zero-shot-classification --model j", ["joeddav/xlm-roberta-large-xnli", "jobs/"]),
