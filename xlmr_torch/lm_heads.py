@@ -21,10 +21,12 @@ from xlmr_core.heads import HEADS
 from xlmr_core.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
 from xlmr_core.packing import Needs
 from xlmr_torch.encoder import Encoded
+from xlmr_torch.generation import GenerationMixin
 from xlmr_torch.heads import HeadModel, chosen_positions, labelled_positions
 from xlmr_torch.inputs import has_values, see
 from xlmr_torch.linear import linear, values_follow
 from xlmr_torch.losses import cross_entropy
+from xlmr_torch.mask_predict import MaskPredictMixin
 
 __all__ = ["CausalLM", "LMHead", "MaskedLM"]
 
@@ -81,7 +83,7 @@ class VocabularyModel(HeadModel):
         self.lm_head.decoder.bias = self.lm_head.bias = bias
 
 
-class MaskedLM(VocabularyModel):
+class MaskedLM(MaskPredictMixin, VocabularyModel):
     """Masked language modelling."""
 
     _task_head = HEADS["ForMaskedLM"]
@@ -200,7 +202,7 @@ class MaskedLM(VocabularyModel):
         return logits.index_copy(0, valid_BP.flatten().nonzero().squeeze(1), logits_nV).unflatten(0, valid_BP.shape)
 
 
-class CausalLM(VocabularyModel):
+class CausalLM(GenerationMixin, VocabularyModel):
     """Left-to-right language modelling. ``config.is_decoder`` makes attention causal, as published; without it every
     token sees all.
     """
@@ -295,19 +297,6 @@ class CausalLM(VocabularyModel):
 
         @called_like(forward)
         def __call__(self) -> None: ...
-
-    def prepare_inputs_for_generation(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
-    ) -> dict[str, Tensor]:
-        """The inputs of the next call of a loop that generates; peft asks for it when it wraps a model.
-
-        Args:
-            input_ids: (B, S), the tokens so far.
-            attention_mask: (B, S); all ones by default.
-            **kwargs: what other models need.
-        """
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        return {"input_ids": input_ids, "attention_mask": mask}
 
 
 def kept_columns(logits_to_keep: int | Tensor, length: int) -> Tensor:

@@ -24,10 +24,12 @@ from xlmr_core.errors import InputError
 from xlmr_core.formats.base import PUBLISHED
 from xlmr_core.formats.parts import names_of_model, plain_names
 from xlmr_core.formats.tensors import RawTensor
+from xlmr_core.generation.config import GENERATION_CONFIG_NAME, read_generation_config
 from xlmr_core.loading import StateDict, config_to_save, dtype_wanted, loading_info, metadata_to_save, read_request
 from xlmr_core.own_classes import check_dtypes, check_ties
 from xlmr_core.parameters import Parameter, stored_names
 from xlmr_core.quantization import scheme_of
+from xlmr_torch.generation import GenerationMixin
 from xlmr_torch.linear import loading
 from xlmr_torch.placement import as_device_map, find_dtype, find_one_device, refuse_meta
 from xlmr_torch.quantized import quantize
@@ -169,6 +171,8 @@ def from_pretrained(
     if device_map is not None:
         model.hf_device_map = as_device_map(device_map, target)
     config.dtype = str(wanted).removeprefix("torch.")
+    if request.found is not None and isinstance(model, GenerationMixin):
+        model.generation_config = read_generation_config(request.found.folder, config)
     model.eval()
     return (model, loading_info(plan.report)) if output_loading_info else model
 
@@ -236,12 +240,15 @@ def save_pretrained(
     config = config_to_save(model.config, type(model).__name__, str(model.dtype).removeprefix("torch."))
     if model.quantization_scheme is not None:
         config.quantization_config = model.quantization_scheme.written()
+    together = {"config.json": config.to_json_string().encode()}
+    if isinstance(model, GenerationMixin):
+        together[GENERATION_CONFIG_NAME] = model.generation_config.to_json_string().encode()
     save_tensors(
         folder,
         {name: partial(to_raw, tensor) for name, tensor in tensors.items()},
         max_shard_size=max_shard_size,
         metadata=metadata_to_save(tensors, rows),
-        together={"config.json": config.to_json_string().encode()},
+        together=together,
     )
 
 

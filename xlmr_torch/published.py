@@ -140,7 +140,7 @@ class PublishedNames(nn.Module):
 
     @classmethod
     def can_generate(cls) -> bool:
-        """Whether there is a ``generate``: not in this release."""
+        """Whether there is a ``generate`` that continues texts."""
         return False
 
     @classmethod

@@ -48,6 +48,15 @@ class TorchModel:
         assert isinstance(output, ModelOutput)
         return flatten(as_numpy(output))
 
+    def generate(self, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Array]:
+        given = {name: torch.from_numpy(x) for name, x in inputs.items()}
+        if not self.model.can_generate():
+            return {"sequences": self.model.generate(**given, **options).numpy()}
+        output = self.model.generate(**given, **options, return_dict_in_generate=True)
+        return {
+            name: output[name].numpy() for name in ("sequences", "sequences_scores", "beam_indices") if name in output
+        }
+
     def gradients(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         self.model.zero_grad()
         self.call(inputs)["loss"].backward()

@@ -37,6 +37,12 @@ class Model(Protocol):
         """
         ...
 
+    def generate(self, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Array]:
+        """``generate`` by published argument names: ``sequences``, and of beams ``sequences_scores`` and
+        ``beam_indices``.
+        """
+        ...
+
     def gradients(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """Gradient of the loss by canonical name, in evaluation mode; tied parameters once, under the name of the
         first.
