@@ -19,6 +19,7 @@ from xlmr_core.checkpoints.casting import cast, tag_of
 from xlmr_core.checkpoints.extra_heads import EXTRA_HEAD_FILES, extra_head_contents, read_extra_heads
 from xlmr_core.checkpoints.load_plan import LoadReport
 from xlmr_core.checkpoints.model_files import ModelFiles, open_model
+from xlmr_core.checkpoints.quantizing import dequantized, quantized
 from xlmr_core.checkpoints.saving import save_checkpoint
 from xlmr_core.config import EncoderDecoderConfig, read_config_json
 from xlmr_core.errors import CheckpointError
@@ -27,6 +28,7 @@ from xlmr_core.formats.fairseq_format import fairseq_dictionary
 from xlmr_core.formats.tensors import LazyTensor
 from xlmr_core.heads import head_called
 from xlmr_core.probe import Counter, Progress
+from xlmr_core.quantization import Scheme, find_scheme
 from xlmr_core.tokenization.dictionary import DICTIONARY_FILE, check_json_ids, read_model_file
 from xlmr_core.tokenization.files import ADDED_FILE, CONFIG_FILE, SPECIAL_FILE, TOKENIZER_FILE, VOCAB_FILE
 from xlmr_core.tokenization.spm import SentencePieceModel
@@ -68,6 +70,7 @@ class Conversion:
         comparison: of source and result, if it was asked for.
         own_class: the class that the source's configuration names, where this library does not know it; what it has
             beyond ``architecture`` is left out.
+        quantized: how many weights were quantized, and how, in the words of config.json; ``None`` if none was.
     """
 
     source: str
@@ -83,6 +86,7 @@ class Conversion:
     report: LoadReport
     comparison: Comparison | None = None
     own_class: str = ""
+    quantized: dict[str, Any] | None = None
 
 
 def writable_formats() -> tuple[str, ...]:
@@ -103,6 +107,8 @@ def convert(
     max_shard_size: int | str = "5GB",
     verify: bool = False,
     force: bool = False,
+    scheme: str | Scheme | None = None,
+    dequantize: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
     """Write a checkpoint in another format, with its configuration, its tokenizer and the other files of ``COPIED``.
@@ -128,6 +134,9 @@ def convert(
         verify: compare source and result: values, tokenizer ids, and the outputs of a small forward pass in the NumPy
             reference.
         force: replace files in ``destination`` that differ. Nothing else there is removed.
+        scheme: quantize the weights that it takes, by name or with settings; see docs/quantization.md. Only
+            safetensors hold them.
+        dequantize: write the floating point weights that quantized ones stand for, in ``dtype`` or float32.
         progress: called with what is being done, the bytes that are done, and all there are.
 
     Raises:
@@ -142,6 +151,8 @@ def convert(
         raise CheckpointError(f"expected a format of {', '.join(writable_formats())} to write, received {to!r}")
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"expected a folder to write to, received the file {folder}; name a folder")
+    if dequantize and dtype is None:
+        dtype = "float32"
     tag = None if dtype is None else tag_of(dtype)
     with open_model(source, head=head, part=part) as opened:
         files = opened
@@ -153,19 +164,21 @@ def convert(
         if to == "fairseq" or not pooler:
             # Where no head reads it none is missed.
             files = replace(files, pooler=False)
-        if files.scheme is not None and (tag is not None or to != "safetensors"):
-            raise CheckpointError(
-                f"{files.name} has {files.scheme.name} weights, which are kept as they are and in safetensors only; "
-                "convert the checkpoint it was made from"
-            )
+        _check_quantization(files, scheme, dequantize, to, tag, verify)
+        chosen = None if scheme is None else _planned(find_scheme(scheme), files)
         small = small_files(files, dtype)
+        if chosen is not None or dequantize:
+            small[_CONFIG] = _said(small[_CONFIG], chosen)
         finish_interrupted(folder)
         _complete(small, files, to, folder)
         _refuse_mixture(files, folder, to, small, force)
+        streams = dequantized(files.streams(), files.rows) if dequantize else files.streams()
         tensors = {
             name: stream if tag is None else cast(stream, tag, name=name, allow_overflow=allow_overflow)
-            for name, stream in files.streams().items()
+            for name, stream in streams.items()
         }
+        if chosen is not None:
+            tensors = _quantized(chosen, tensors, files)
         start = time.perf_counter()
         with _folders(folder, small):
             written = save_checkpoint(
@@ -190,6 +203,7 @@ def convert(
             seconds=time.perf_counter() - start,
             report=files.plan.report,
             own_class=files.own_class,
+            quantized=None if chosen is None else chosen.written(),
         )
         if not verify:
             return done
@@ -197,6 +211,57 @@ def convert(
             has_tokenizer = TOKENIZER_FILE in small or VOCAB_FILE in small
             comparison = compare_files(files, result, tokenizers=has_tokenizer, progress=progress)
             return replace(done, comparison=comparison)
+
+
+# Quantized weights
+
+
+def _check_quantization(
+    files: ModelFiles, scheme: str | Scheme | None, dequantize: bool, to: str, tag: str | None, verify: bool
+) -> None:
+    """Refuse what cannot be done with quantized weights."""
+    if scheme is not None and dequantize:
+        raise CheckpointError("scheme and dequantize=True ask for opposites; pass one of them")
+    if files.scheme is None and dequantize:
+        raise CheckpointError(f"{files.name} has no quantized weights, expected some; leave dequantize out")
+    if files.scheme is not None and scheme is not None:
+        raise CheckpointError(
+            f"{files.name} has {files.scheme.name} weights already, expected floating point ones; quantize the "
+            "checkpoint it was made from"
+        )
+    if files.scheme is not None and not dequantize and (tag is not None or to != "safetensors"):
+        raise CheckpointError(
+            f"{files.name} has {files.scheme.name} weights, which are kept as they are and in safetensors only; "
+            "convert the checkpoint it was made from, or pass dequantize=True"
+        )
+    if scheme is not None and to != "safetensors":
+        raise CheckpointError(f"quantized weights are kept in safetensors only, received {to!r}; write safetensors")
+    if scheme is not None and verify:
+        raise CheckpointError("verify=True finds every value that quantizing rounds; leave it out")
+
+
+def _planned(scheme: Scheme, files: ModelFiles) -> Scheme:
+    planned = scheme.planned(files.rows)
+    if not any(planned.takes(row) for row in files.rows.values()):
+        raise CheckpointError(f"{files.architecture} has no weight that {scheme.name} takes; convert it as it is")
+    return planned
+
+
+def _quantized(scheme: Scheme, tensors: Mapping[str, LazyTensor], files: ModelFiles) -> dict[str, LazyTensor]:
+    found: dict[str, LazyTensor] = {}
+    for name, stream in tensors.items():
+        row = files.rows[name]
+        found |= quantized(scheme, row, stream) if scheme.takes(row) else {name: stream}
+    return found
+
+
+def _said(config_json: bytes, scheme: Scheme | None) -> bytes:
+    """A ``config.json`` that says how its weights are quantized, or that they are not."""
+    values = json.loads(config_json)
+    values.pop("quantization_config", None)
+    if scheme is not None:
+        values["quantization_config"] = scheme.written()
+    return (json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 # Small files

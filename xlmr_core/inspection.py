@@ -6,6 +6,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from xlmr_core.checkpoints.load_plan import Dropped, LoadReport, Mismatched, Tied
 from xlmr_core.checkpoints.model_files import ModelFiles, open_model
@@ -15,7 +16,7 @@ from xlmr_core.formats.tensors import DTYPES
 from xlmr_core.heads import head_called
 from xlmr_core.parameters import num_parameters
 
-__all__ = ["DTypeShare", "Inspection", "Memory", "WeightFile", "inspect_model"]
+__all__ = ["DTypeShare", "Inspection", "Memory", "WeightFile", "QuantizedShare", "inspect_model"]
 
 # What is told of a configuration; of both sides of an encoder-decoder.
 SIZES = (
@@ -43,6 +44,24 @@ class DTypeShare:
 
     dtype: str
     tensors: int
+    parameters: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class QuantizedShare:
+    """How much of the model is quantized, and how.
+
+    Attributes:
+        scheme: its name.
+        settings: what config.json says of it.
+        weights, parameters: how many, and how many values they have.
+        nbytes: of all their tensors.
+    """
+
+    scheme: str
+    settings: dict[str, Any]
+    weights: int
     parameters: int
     nbytes: int
 
@@ -86,6 +105,7 @@ class Inspection:
             ``architecture``.
         own, num_own_parameters: the tensors that are this class's own, and their values, which ``num_parameters``
             counts too.
+        quantized: the share of quantized weights, if there are any.
         notes: further things worth a look.
         problem: why a model could not be loaded from it, or empty.
     """
@@ -111,6 +131,7 @@ class Inspection:
     own_class: str = ""
     own: tuple[str, ...] = ()
     num_own_parameters: int = 0
+    quantized: QuantizedShare | None = None
 
 
 def inspect_model(
@@ -181,6 +202,21 @@ def inspect_files(files: ModelFiles) -> Inspection:
         own_class=files.own_class,
         own=own,
         num_own_parameters=own_parameters,
+        quantized=_quantized(files),
+    )
+
+
+def _quantized(files: ModelFiles) -> QuantizedShare | None:
+    if files.scheme is None:
+        return None
+    parts = [(row, row.quantized) for row in files.rows.values() if row.quantized and row.tied_to is None]
+    weights = [part for _, part in parts if not part.suffix]
+    return QuantizedShare(
+        scheme=files.scheme.name,
+        settings=files.scheme.written(),
+        weights=len(weights),
+        parameters=sum(math.prod(part.shape) for part in weights),
+        nbytes=sum(math.prod(row.shape) * DTYPES[row.dtype or "F32"].size for row, _ in parts),
     )
 
 

@@ -17,6 +17,7 @@ from xlmr_core.backends import BACKENDS, find_backend
 from xlmr_core.checkpoints.casting import blocks, rounded, widened
 from xlmr_core.checkpoints.extra_heads import read_extra_heads
 from xlmr_core.checkpoints.model_files import ModelFiles, open_model
+from xlmr_core.checkpoints.quantizing import dequantized
 from xlmr_core.config import ModelConfig, XLMRobertaConfig, parts_of_config
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import DTYPES, FLOAT_TAGS, LazyTensor, RawTensor
@@ -240,6 +241,13 @@ def compare_files(
     own = bool(a.own_class and b.own_class)
     streams_a, streams_b = _by_bare_name(a, own), _by_bare_name(b, own)
     notes = list(_left_out(a, b, own))
+    if (a.scheme or b.scheme) and set(streams_a) != set(streams_b):
+        streams_a, streams_b = _by_bare_name(a, own, widen=True), _by_bare_name(b, own, widen=True)
+        notes += [
+            f"{files.scheme.name} weights of {files.checkpoint.path} are compared by the values they stand for"
+            for files in (a, b)
+            if files.scheme is not None
+        ]
     folded = _only_type_differs(a, b, streams_a, streams_b)
     if folded:
         streams_a, streams_b = _with_types_added(streams_a), _with_types_added(streams_b)
@@ -309,8 +317,8 @@ class _Values:
     largest: float
 
 
-def _by_bare_name(files: ModelFiles, own: bool) -> dict[str, LazyTensor]:
-    streams = files.streams()
+def _by_bare_name(files: ModelFiles, own: bool, widen: bool = False) -> dict[str, LazyTensor]:
+    streams = dequantized(files.streams(), files.rows) if widen else files.streams()
     if own:
         streams |= {name: files.checkpoint.stream(name) for name in files.own_parts}
     return {name.removeprefix("roberta."): stream for name, stream in streams.items()}

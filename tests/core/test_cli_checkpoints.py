@@ -46,7 +46,7 @@ def test_the_words_of_the_commands_are_those_of_the_core() -> None:
     assert verify.REFERENCE == REFERENCE
 
 
-@pytest.mark.parametrize("command", ["convert", "inspect", "verify", "doctor"])
+@pytest.mark.parametrize("command", ["convert", "quantize", "inspect", "verify", "doctor"])
 def test_nothing_heavy_is_imported_before_the_arguments_are_known(command: str) -> None:
     heavy = {"torch", "tensorflow", "jax", "sentencepiece", "tokenizers", "huggingface_hub", "h5py"}
     code = (

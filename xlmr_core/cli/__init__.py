@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from xlmr_core import __version__
-from xlmr_core.cli import completion, convert, doctor, inspect, run, verify
+from xlmr_core.cli import completion, convert, doctor, inspect, quantize, run, verify
 from xlmr_core.cli.parser import Parser, UsageError
 from xlmr_core.cli.terminal import say, speaking
 from xlmr_core.cli.words import listed
@@ -25,7 +25,14 @@ from xlmr_core.wording import nearest, seen
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = {"run": run, "convert": convert, "inspect": inspect, "verify": verify, "doctor": doctor}
+COMMANDS = {
+    "run": run,
+    "convert": convert,
+    "quantize": quantize,
+    "inspect": inspect,
+    "verify": verify,
+    "doctor": doctor,
+}
 DESCRIPTION = """\
 XLM-RoBERTa on the command line. The commands:
 

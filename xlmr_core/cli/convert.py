@@ -15,7 +15,7 @@ from xlmr_core.wording import counted
 if TYPE_CHECKING:
     from xlmr_core.conversion import Conversion
 
-__all__ = ["DESCRIPTION", "SUMMARY", "USAGE", "add_arguments", "execute"]
+__all__ = ["DESCRIPTION", "SUMMARY", "USAGE", "add_arguments", "execute", "report"]
 
 SUMMARY = "write a checkpoint in another format"
 USAGE = "xlmr convert SRC DST --to FORMAT [options]"
@@ -69,6 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
         action="store_true",
         help="compare source and result afterwards; the exit status is 1 if they differ",
     )
+    parser.add_argument(
+        "--dequantize",
+        action="store_true",
+        help="write the floating point weights that quantized ones stand for, as float32 or --dtype",
+    )
     parser.add_argument("--force", action="store_true", help="replace files that are there already")
     add_head(parser)
     add_part(parser)
@@ -93,15 +98,21 @@ def execute(arguments: argparse.Namespace) -> int:
             max_shard_size=arguments.max_shard_size,
             verify=arguments.verify,
             force=arguments.force,
+            dequantize=arguments.dequantize,
             progress=progress,
         )
+    report(done, arguments)
+    return 0 if done.comparison is None or done.comparison.equal else 1
+
+
+def report(done: Conversion, arguments: argparse.Namespace) -> None:
+    """Say what was done, and what did not come along."""
     for sentence in _sentences(done, arguments.in_place):
         say("", sentence)
     if arguments.format == "json":
         print_json(as_json(done))
     else:
         _print(done)
-    return 0 if done.comparison is None or done.comparison.equal else 1
 
 
 def _sentences(done: Conversion, in_place: Callable[[str], str]) -> Iterator[str]:

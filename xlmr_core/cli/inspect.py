@@ -12,7 +12,7 @@ from xlmr_core.cli.words import as_json, listed, nbytes_text, number_text
 from xlmr_core.wording import counted
 
 if TYPE_CHECKING:
-    from xlmr_core.inspection import Inspection
+    from xlmr_core.inspection import Inspection, QuantizedShare
 
 __all__ = ["DESCRIPTION", "SUMMARY", "USAGE", "add_arguments", "execute"]
 
@@ -47,6 +47,14 @@ def execute(arguments: argparse.Namespace) -> int:
         for line in lines(found, arguments.in_place):
             show(line, 15)
     return 1 if found.problem else 0
+
+
+def _quantized(share: QuantizedShare) -> str:
+    bits = 8 * share.nbytes / share.parameters
+    said = {key: value for key, value in share.settings.items() if value and key not in ("quant_method", "version")}
+    settings = ", ".join(f"{key} {value}" for key, value in said.items() if not key.startswith("_"))
+    weights = f"{counted(share.weights, 'weight')} of {number_text(share.parameters)} values, {bits:.3g} bits a value"
+    return f"{share.scheme}: {weights}" + (f" ({settings})" if settings else "")
 
 
 def lines(found: Inspection, in_place: Callable[[str], str] = str) -> Iterator[str]:
@@ -84,6 +92,8 @@ def lines(found: Inspection, in_place: Callable[[str], str] = str) -> Iterator[s
             "activations on top",
         ),
     ]
+    if found.quantized is not None:
+        rows.insert(5, ("quantized", _quantized(found.quantized)))
     yield from (f"  {key:13}{text}" for key, text in rows)
     for key, names in (
         ("own parts", found.own),

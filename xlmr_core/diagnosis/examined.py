@@ -92,7 +92,8 @@ class Examined:
     def values(self) -> dict[str, Values]:
         """By canonical name; empty if the model cannot be loaded."""
         streams = {name: self.files.checkpoint.stream(source) for name, source in self._sources.items()}
-        floats = {name: stream for name, stream in streams.items() if stream.dtype in FLOAT_TAGS}
+        # Codes may lie in a float dtype, and are no values of it.
+        floats = {name: x for name, x in streams.items() if x.dtype in FLOAT_TAGS and self._part_of(name) != ""}
         count = Counter("reading", sum(stream.nbytes for stream in floats.values()), self.progress)
         return {name: _values_of(stream, count) for name, stream in floats.items()}
 
@@ -105,9 +106,13 @@ class Examined:
 
     @property
     def stored_dtypes(self) -> set[str]:
-        return {
-            dtype for name in self._sources.values() if (dtype := self.files.checkpoint.info(name).dtype) in FLOAT_TAGS
-        }
+        plain = (source for name, source in self._sources.items() if self._part_of(name) is None)
+        return {dtype for name in plain if (dtype := self.files.checkpoint.info(name).dtype) in FLOAT_TAGS}
+
+    def _part_of(self, name: str) -> str | None:
+        """Which tensor of a quantized weight it is, by suffix; ``None`` if it is of none."""
+        row = self.files.rows.get(name)
+        return None if row is None or row.quantized is None else row.quantized.suffix
 
 
 def fault(what: str, remedy: str) -> Remark:

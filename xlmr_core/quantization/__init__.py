@@ -6,7 +6,8 @@ table, load plans and the commands ask it; nothing outside knows of its names, d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xlmr_core.config_base import PretrainedConfig
@@ -14,8 +15,9 @@ from xlmr_core.errors import ConfigError
 from xlmr_core.quantization.base import Scheme, Stored
 from xlmr_core.quantization.bitsandbytes import BitsAndBytes
 from xlmr_core.quantization.bitsandbytes_config import BitsAndBytesConfig
-from xlmr_core.quantization.four_bit import FP4, INT4, NF4
+from xlmr_core.quantization.four_bit import FP4, INT4, NF4, FourBit
 from xlmr_core.quantization.int8 import INT8
+from xlmr_core.quantization.own import OwnScheme
 
 if TYPE_CHECKING:
     from xlmr_core.checkpoints.load_plan import TensorFile
@@ -26,7 +28,7 @@ __all__ = [
     "BitsAndBytesConfig",
     "Scheme",
     "Stored",
-    *("find_scheme", "refuse_quantized", "scheme_of"),
+    *("find_scheme", "refuse_quantized", "scheme_of", "scheme_with"),
 ]
 
 # Our own, by the name that a user asks for it.
@@ -45,7 +47,7 @@ def find_scheme(asked: str | Scheme | BitsAndBytesConfig) -> Scheme:
     """The scheme that a user means: by name, with settings of its own, or as bitsandbytes.
 
     Raises:
-        ConfigError: for a name that nobody knows.
+        ConfigError: for a name that nobody knows, or what :meth:`BitsAndBytesConfig.of` refuses.
     """
     if isinstance(asked, Scheme):
         return asked
@@ -55,6 +57,31 @@ def find_scheme(asked: str | Scheme | BitsAndBytesConfig) -> Scheme:
     if found is None:
         raise ConfigError(f"scheme must be one of {', '.join((*SCHEMES, *BITSANDBYTES))}, received {asked!r}")
     return found
+
+
+def scheme_with(name: str, skip: Sequence[str] = (), group_size: int | None = None) -> Scheme:
+    """A scheme by name, with settings where something is said of them.
+
+    Args:
+        name: of ``SCHEMES`` or ``BITSANDBYTES``.
+        skip: modules that stay as they are, beside those that the scheme leaves anyway.
+        group_size: how many values share a scale.
+
+    Raises:
+        ConfigError: for an unknown name, or a group size for a scheme without groups.
+    """
+    scheme = find_scheme(name)
+    if group_size is not None:
+        if not isinstance(scheme, FourBit):
+            known = ", ".join(name for name, other in SCHEMES.items() if isinstance(other, FourBit))
+            raise ConfigError(f"group_size must be None for {name}, received {group_size}; it is a setting of {known}")
+        scheme = replace(scheme, group_size=group_size)
+    if skip and isinstance(scheme, BitsAndBytes):
+        modules = ("lm_head.decoder", *skip)
+        scheme = replace(scheme, config=scheme.config.with_values(llm_int8_skip_modules=modules))
+    elif skip and isinstance(scheme, OwnScheme):
+        scheme = replace(scheme, skip=tuple(skip))
+    return scheme
 
 
 def scheme_of(config: PretrainedConfig, file: TensorFile | None = None) -> Scheme | None:
