@@ -263,6 +263,8 @@ def test_an_answer_that_is_too_long_by_a_little_says_by_how_much(writes):
 
 def test_the_beginning_of_a_text_may_be_left_out(writes, caplog):
     ids = writes.tokenizer(LONG, add_special_tokens=False, verbose=False)["input_ids"]
+    (answer,) = writes(LONG, on_overflow="truncate", return_tensors=True)
+    assert answer["generated_token_ids"][:32] == ids[-32:], "half of the room where nobody says how much is written"
     for how in ({"handle_long_generation": "hole"}, {"on_overflow": "truncate"}):
         (answer,) = writes(LONG, max_new_tokens=10, return_tensors=True, **how)
         assert answer["generated_token_ids"][:54] == ids[-54:] and writes.truncated == [0]
@@ -319,15 +321,39 @@ def test_spaces_before_punctuation(given, tokenizer):
     assert (clean, kept) == ("a. x", "a . x") and pipeline("a")[0]["generated_text"] == clean
 
 
-def test_an_empty_text_needs_a_token_to_begin_with(given):
+def test_an_empty_text_begins_with_a_token(given):
     pipeline = given()
     assert pipeline("", add_special_tokens=False) == [{"generated_text": "woя"}]
     assert pipeline.runner.batches == [[[0]]]
-    pipeline.tokenizer = pipeline._task.tokenizer = SimpleNamespace(
-        bos_token_id=None, pad_token_id=1, model_max_length=64, __call__=None
-    )
-    with pytest.raises(InputError, match="has no token to begin with"):
-        pipeline._task._start("the text ''")
+    (answer,) = pipeline("", add_special_tokens=False, return_tensors=True)
+    assert answer == {"generated_token_ids": [0, 336, 62]}
+
+
+def test_special_tokens_around_a_text(given):
+    pipeline = given(options={"max_new_tokens": 2})
+    ids = pipeline.tokenizer("a", add_special_tokens=False)["input_ids"]
+    around = {None: [0, *ids, 2], "both": [0, *ids, 2], "start": [0, *ids], "none": ids}
+    for way, row in around.items():
+        assert pipeline("a", special_tokens=way) == [{"generated_text": "a woя"}]
+        assert pipeline.runner.batches.pop() == [row]
+    pipeline("a", add_special_tokens=True)
+    assert pipeline.runner.batches.pop() == [around["both"]]
+    started = given(options={"max_new_tokens": 20, "special_tokens": "start", "prefix": "a "})
+    (answer,) = started(LONG, handle_long_generation="hole", return_tensors=True)
+    whole = started.tokenizer(f"a {LONG}", add_special_tokens=False, verbose=False)["input_ids"]
+    assert answer["generated_token_ids"][:44] == [0, *whole[-43:]] and started.truncated == [0]
+    (answer,) = started(LONG, truncation=True, return_tensors=True)
+    assert answer["generated_token_ids"][:45] == [0, *whole[:44]]
+    assert started("", add_special_tokens=False, prefix="") and started.runner.batches.pop() == [[0]]
+    with pytest.raises(InputError, match="special_tokens or add_special_tokens, received both; leave one out"):
+        pipeline("a", special_tokens="none", add_special_tokens=False)
+
+
+def test_a_tokenizer_without_a_token_to_begin_with(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.bos_token = None
+    with pytest.raises(InputError, match="bos_token is None; pass texts with tokens"):
+        Pipeline(TASK, Given([[5]], reference(folder).config), tokenizer, **GREEDY)("")
 
 
 # ---- As it comes
@@ -375,7 +401,7 @@ def commanded(monkeypatch, folder, tokenizer):
 
     monkeypatch.setattr(run, "load_backend", lambda name: SimpleNamespace(pipeline=pipeline))
     monkeypatch.setattr(run, "installed", lambda name: True)
-    return ["run", "--task", TASK, "--model", "m", "--no-do-sample", "--no-add-special-tokens"]
+    return ["run", "--task", TASK, "--model", "m", "--no-do-sample", "--special-tokens", "none"]
 
 
 def test_one_text_on_a_terminal_is_shown_as_it_comes(commanded, capsys, monkeypatch):

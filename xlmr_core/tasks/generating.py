@@ -131,6 +131,16 @@ class Asked:
         """Whether a length that was asked for counts the prompt, so that only prompts of one length run together."""
         return self.new is None or self.least > 0
 
+    def hole(self, longest: int) -> int:
+        """Tokens of a prompt whose beginning may be left out: where nobody says how many are written, half are.
+
+        Args:
+            longest: what the model takes, with the answer.
+        """
+        if self.new is None or not self.usual:
+            return self.room(longest)
+        return longest - min(self.new, longest // 2)
+
     def room(self, longest: int) -> int:
         """Tokens of a prompt at most.
 
@@ -256,6 +266,10 @@ class Generating(Task):
                 "'window'"
             )
         return ask(options, self.generation_config, self.usual, self.tokenizer, max_length)
+
+    def prefix(self, options: GenerationOptions) -> str:
+        """What stands before each text: as the call says, or else the model's configuration."""
+        return str(getattr(self.config, "prefix", None) or "") if options.prefix is None else options.prefix
 
     def before(self, length: int) -> int:
         """Tokens that are there before an answer to a row of this length."""

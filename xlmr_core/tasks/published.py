@@ -405,6 +405,7 @@ class TextGenerationCall(GenerationCall, total=False):
     """Those of text-generation."""
 
     return_full_text: bool | None
+    special_tokens: str | None
     add_special_tokens: bool | None
     handle_long_generation: str | None
     return_text: bool | None

@@ -81,7 +81,7 @@ class Text2TextGeneration(Generating):
             InputError: naming the first that is no text, or too long.
         """
         check_texts(inputs)
-        prefix = getattr(self.config, "prefix", None) or "" if options.prefix is None else options.prefix
+        prefix = self.prefix(options)
         texts: list[tuple[str, str | None]] = [(prefix + text, None) for text in inputs]
         arguments = {} if options.truncation is None else {"truncation": options.truncation}
         where = [shown(inputs, index) for index in range(len(inputs))]

@@ -24,6 +24,8 @@ from xlmr_core.tasks.texts import check_arguments, row_of
 __all__ = ["Generated", "TextGeneration", "TextGenerationOptions"]
 
 HOLE = "hole"
+# What stands around a text, as tokens of its own.
+BOTH, START, NONE = "both", "start", "none"
 # Ways to say what comes back, of which a call says one.
 RETURNED = ("return_full_text", "return_text", "return_tensors")
 _CHAT = "a text is gone on from, and an XLM-R tokenizer has no template for chats"
@@ -41,8 +43,9 @@ class TextGenerationOptions(GenerationOptions):
 
     Attributes:
         return_full_text: whether the answer begins with the text; it does where nothing is said.
-        add_special_tokens: whether ``<s>`` and ``</s>`` stand around the text; as published they do where nothing is
-            said, so that what is written follows ``</s>``.
+        special_tokens: ``"start"``: ``<s>`` stands before the text, which a decoder goes on from as it was trained;
+            ``"both"``: and ``</s>`` behind it, as published where nothing is said; or ``"none"``.
+        add_special_tokens: the published word for ``"both"`` (``True``) and ``"none"``.
         handle_long_generation: ``"hole"`` leaves out the beginning of a text that leaves no room for an answer.
         max_length: tokens of a text at most; what is more is cut. Tokens of an answer are ``max_new_tokens``.
         return_text: ``True`` is what happens anyway.
@@ -58,7 +61,8 @@ class TextGenerationOptions(GenerationOptions):
     }
 
     return_full_text: bool | None = option(None, "whether answers begin with the text", kind=bool)
-    add_special_tokens: bool | None = option(None, "with <s> and </s> around a text", kind=bool)
+    special_tokens: str | None = option(None, "<s> and </s> around a text", choices=(START, BOTH, NONE), shell=START)
+    add_special_tokens: bool | None = option(None, "both or none", kind=bool, python_only=True)
     handle_long_generation: str | None = option(None, "leave out the beginning of long texts", choices=(HOLE,))
     max_length: int | None = option(None, "tokens of a text at most", least=1)
     return_text: bool | None = option(None, "texts", python_only=True)
@@ -67,11 +71,16 @@ class TextGenerationOptions(GenerationOptions):
 
     @staticmethod
     def renamed(said: Mapping[str, Any]) -> dict[str, Any]:
-        """What was said at once; of what comes back one thing.
+        """What was said at once, with one thing that comes back, and one that stands around texts.
 
         Raises:
             InputError: for two.
         """
+        around = [name for name in ("special_tokens", "add_special_tokens") if said.get(name) is not None]
+        if len(around) > 1:
+            raise InputError(f"expected {' or '.join(around)}, received both; leave one out")
+        if "add_special_tokens" in around and isinstance(said["add_special_tokens"], bool):
+            said = {**said, "special_tokens": BOTH if said["add_special_tokens"] else NONE}
         ways = [name for name in RETURNED if said.get(name) is not None]
         if len(ways) > 1:
             raise InputError(f"expected one of {', '.join(RETURNED)}, received {' and '.join(ways)}; leave one out")
@@ -87,17 +96,10 @@ class _Settled(TextGenerationOptions):
 
 @dataclass(frozen=True)
 class _Prompt:
-    """What is gone on from.
-
-    Attributes:
-        text: without the prefix.
-        ids: of both; none for an empty text.
-        row: what the model reads, which is never empty.
-    """
+    """What is gone on from: a text, and the ids of the prefix and the text, none for an empty one."""
 
     text: str
     ids: list[int]
-    row: list[int]
 
 
 class TextGeneration(Generating):
@@ -126,7 +128,8 @@ class TextGeneration(Generating):
                 f"max_length={options.max_length} counts the tokens of the text too, and as published it does not say "
                 "how long an answer is; pass max_new_tokens, how many tokens are written"
             )
-        before = len(self._ids([""], options, options.prefix or "")[0]) if options.prefix else 0
+        prefix = self.prefix(options)
+        before = len(self.tokenizer(prefix, add_special_tokens=False)["input_ids"]) if prefix else 0
         if before and (asked.total is not None or asked.least):  # as published, lengths do not count the prefix
             total = None if asked.total is None else asked.total + before
             asked = replace(asked, total=total, least=asked.least + before if asked.least else 0)
@@ -159,33 +162,30 @@ class TextGeneration(Generating):
         check_texts(inputs)
         asked = options.asked
         assert asked is not None
-        room = asked.room(self.longest_answer(asked))
-        holds = options.on_overflow == "truncate"
-        least = min(room, asked.room(int(self.tokenizer.model_max_length))) if holds else room
-        cuts = options.truncation not in (None, False, "do_not_truncate")
+        longest = self.longest_answer(asked)
+        room, cuts = asked.room(longest), options.truncation not in (None, False, "do_not_truncate")
+        start = [self._start()] if options.special_tokens == START else []
         limit = options.max_length or (room if cuts else None)
         items = []
-        for index, ids in enumerate(self._ids(inputs, options, options.prefix or "")):
-            whole = len(ids)
-            if limit is not None and whole > limit:
-                ids = self._ids([inputs[index]], options, options.prefix or "", limit)[0]
-            if len(ids) > least and holds and least > 0:
-                ids = ids[-least:]
-            if len(ids) > room:
-                self._refuse(len(ids), asked, shown(inputs, index))
-            row = ids or [self._start(shown(inputs, index))]
-            items.append(Item([row_of(row)], _Prompt(inputs[index], ids, row), truncated=len(ids) < whole))
+        for index, ids in enumerate(self._ids(inputs, options)):
+            row = start + ids
+            if limit is not None and len(row) > limit:
+                row = start + self._ids([inputs[index]], options, limit - len(start))[0]
+            if options.on_overflow == "truncate":
+                row = _without_beginning(row, start, min(asked.hole(longest), asked.hole(self.longest)))
+            if len(row) > room:
+                self._refuse(len(row), asked, shown(inputs, index))
+            truncated = len(row) < len(start) + len(ids)
+            items.append(Item([row_of(row or [self._start()])], _Prompt(inputs[index], row), truncated))
         return items
 
-    def _ids(
-        self, texts: Sequence[str], options: TextGenerationOptions, prefix: str, limit: int | None = None
-    ) -> list[list[int]]:
-        """The ids of texts behind a prefix, at most so many."""
-        arguments: dict[str, Any] = {"verbose": False, **(options.tokenizer_encode_kwargs or {})}
-        if options.add_special_tokens is not None:
-            arguments["add_special_tokens"] = options.add_special_tokens
+    def _ids(self, texts: Sequence[str], options: TextGenerationOptions, limit: int | None = None) -> list[list[int]]:
+        """The ids of texts behind the prefix, at most so many."""
+        arguments: dict[str, Any] = {"verbose": False, "add_special_tokens": options.special_tokens in (None, BOTH)}
+        arguments |= options.tokenizer_encode_kwargs or {}
         if limit is not None:
             arguments |= {"truncation": options.truncation or True, "max_length": limit}
+        prefix = self.prefix(options)
         found = self.tokenizer([prefix + text for text in texts], **arguments)["input_ids"] if texts else []
         return [list(map(int, ids)) for ids in found]
 
@@ -206,10 +206,10 @@ class TextGeneration(Generating):
             f"{new} that are to be written; shorten {where}, {remedy}"
         )
 
-    def _start(self, where: str) -> int:
-        """What an empty text begins with."""
+    def _start(self) -> int:
+        """What a text begins with, and what stands for an empty one."""
         if self.tokenizer.bos_token_id is None:
-            raise InputError(f"expected a text, {where} is empty and the tokenizer has no token to begin with")
+            raise InputError("the tokenizer has no token to begin with, bos_token is None; pass texts with tokens")
         return int(self.tokenizer.bos_token_id)
 
     def decode(self, item: Item, outputs: Sequence[Arrays], options: _Settled) -> list[dict[str, Any]]:
@@ -218,10 +218,10 @@ class TextGeneration(Generating):
         prompt: _Prompt = item.kept
         answers = trimmed(outputs[0]["sequences"], options.asked.fill)
         if options.return_tensors:
-            return [{"generated_token_ids": [*prompt.row, *ids]} for ids in answers]
+            return [{"generated_token_ids": [*(prompt.ids or [self._start()]), *ids]} for ids in answers]
         decode = self._decoder(options)
         before, head = len(decode(prompt.ids)), prompt.text if options.return_full_text is not False else ""
-        return [{"generated_text": head + decode([*prompt.row, *ids])[before:]} for ids in answers]
+        return [{"generated_text": head + decode([*prompt.ids, *ids])[before:]} for ids in answers]
 
     def _decoder(self, options: TextGenerationOptions) -> Callable[[list[int]], str]:
         return partial(
@@ -232,3 +232,9 @@ class TextGeneration(Generating):
 
     def _shown(self, given: Any, options: TextGenerationOptions) -> tuple[Callable[[list[int]], str], str]:
         return self._decoder(options), given if options.return_full_text is not False else ""
+
+
+def _without_beginning(row: list[int], start: list[int], most: int) -> list[int]:
+    """The end of a text that is too long, behind what every text starts with."""
+    kept = most - len(start)
+    return row if len(row) <= most or kept < 1 else start + row[-kept:]
