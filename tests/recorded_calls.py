@@ -35,8 +35,7 @@ FOLDERS: dict[str, tuple[int, list[int]]] = {
     "question_answering": (56, [30]),
     "text_generation": (37, []),
 }
-WAITING = ("text_generation",)  # for generate of the backends
-EVERY = [(name, number) for name, (count, _) in FOLDERS.items() if name not in WAITING for number in range(count)]
+EVERY = [(name, number) for name, (count, _) in FOLDERS.items() for number in range(count)]
 FEW = [(name, number) for name, (_, numbers) in FOLDERS.items() for number in numbers]
 # What gives logits or vectors, or probabilities of logits that are as large.
 WIDER = ("text-classification", "feature-extraction")

@@ -15,7 +15,8 @@ from tests.core.writers import Given, Reference, reference
 from tests.recorded_calls import FOLDERS, ask_again, read_calls
 from xlmr_core import cli
 from xlmr_core.cli import run
-from xlmr_core.errors import ConfigError, InputError
+from xlmr_core.config import AutoConfig
+from xlmr_core.errors import ConfigError, InputError, LoadWarning
 from xlmr_core.generation import GenerationConfig
 from xlmr_core.tasks.generating import AnswerStreamer, trimmed
 from xlmr_core.tasks.pipeline import Pipeline
@@ -347,6 +348,12 @@ def test_special_tokens_around_a_text(given):
     assert started("", add_special_tokens=False, prefix="") and started.runner.batches.pop() == [[0]]
     with pytest.raises(InputError, match="special_tokens or add_special_tokens, received both; leave one out"):
         pipeline("a", special_tokens="none", add_special_tokens=False)
+
+
+def test_an_encoder_is_told_apart(folder, tokenizer):
+    config = AutoConfig.from_pretrained(folder, is_decoder=False)
+    with pytest.warns(LoadWarning, match="reads in both directions, is_decoder is False"):
+        Pipeline(TASK, Given([[5]], config), tokenizer)
 
 
 def test_a_tokenizer_without_a_token_to_begin_with(folder):

@@ -209,7 +209,7 @@ def ask(
         new=USUAL_NEW_TOKENS if is_usual else new,
         total=total,
         usual=is_usual,
-        least=int(everything.get("min_length") or 0),
+        least=int(everything.get("min_length") or 0) if everything.get("min_new_tokens") is None else 0,
         copies=max(int(everything.get(name) or 1) for name in ("num_beams", "num_return_sequences")),
         fill=int(everything.get("pad_token_id", tokenizer.pad_token_id)),
         numbering=str(everything.get("position_numbering", OPTIONS["position_numbering"].default)),

@@ -13,13 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
-from xlmr_core.errors import InputError
+from xlmr_core.errors import InputError, LoadWarning, warn_caller
 from xlmr_core.tasks.generating import Asked, Generating, GenerationOptions, trimmed
 from xlmr_core.tasks.options import option
 from xlmr_core.tasks.task import Arrays, Item, check_texts, shown
 from xlmr_core.tasks.texts import check_arguments, row_of
+
+if TYPE_CHECKING:
+    from xlmr_core.tasks.runner import Runner
 
 __all__ = ["Generated", "TextGeneration", "TextGenerationOptions"]
 
@@ -108,6 +111,20 @@ class TextGeneration(Generating):
     Options = TextGenerationOptions
     pads_left = True
     usual: ClassVar[Mapping[str, Any]] = {"do_sample": True, "temperature": 0.7}
+
+    def set_up(self, runner: Runner, beside: Any) -> None:
+        """Take the model's own options.
+
+        Warns:
+            LoadWarning: of a model that reads in both directions, as encoders do.
+        """
+        super().set_up(runner, beside)
+        if not getattr(self.config, "is_decoder", True):
+            warn_caller(
+                "the model reads in both directions, is_decoder is False; unless it was trained to go on from texts "
+                "like that, what it writes means nothing, and a decoder is what to load: is_decoder=True",
+                LoadWarning,
+            )
 
     def read(self, *inputs: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
         """The texts and the options of a call, the first by its published name too."""
