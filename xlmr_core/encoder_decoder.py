@@ -26,6 +26,7 @@ __all__ = [
     "side_inputs",
     "start_token",
     "states_of",
+    "wanted_outputs",
 ]
 
 # What either side takes beside the arguments that have a place in the signature; those of the decoder with ``decoder_``
@@ -77,6 +78,18 @@ def side_inputs(arguments: Mapping[str, Any], caller: str) -> tuple[dict[str, An
     refuse_unknown(arguments, (*BESIDE, *(f"decoder_{name}" for name in BESIDE)), caller)
     decoder = {name.removeprefix("decoder_"): value for name, value in arguments.items() if name.startswith("decoder_")}
     return {name: value for name, value in arguments.items() if name in BESIDE}, decoder
+
+
+def wanted_outputs(
+    config: EncoderDecoderConfig, output_attentions: bool | None, output_hidden_states: bool | None
+) -> dict[str, bool | None]:
+    """What both sides are asked for; ``None``, if neither the call nor the configuration says, leaves it to theirs."""
+    return {
+        "output_attentions": (config.output_attentions or None) if output_attentions is None else output_attentions,
+        "output_hidden_states": (config.output_hidden_states or None)
+        if output_hidden_states is None
+        else output_hidden_states,
+    }
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xlmr_core import __version__
-from xlmr_core.config import AutoConfig, PretrainedConfig, XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core.config import AutoConfig, EncoderDecoderConfig, PretrainedConfig, XLMRobertaConfig, XLMRobertaXLConfig
 from xlmr_core.importing import import_when_used
 from xlmr_torch.auto import (
     AutoModel,
@@ -17,11 +17,13 @@ from xlmr_torch.auto import (
     AutoModelForMultipleChoice,
     AutoModelForPreTraining,
     AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTextEncoding,
     AutoModelForTokenClassification,
     AutoModelWithLMHead,
 )
+from xlmr_torch.encoder_decoder import EncoderDecoderModel
 from xlmr_torch.modeling_xlm_roberta import (
     XLMRobertaForCausalLM,
     XLMRobertaForMaskedLM,
@@ -67,6 +69,7 @@ __all__ = [
     "AutoModelForMultipleChoice",
     "AutoModelForPreTraining",
     "AutoModelForQuestionAnswering",
+    "AutoModelForSeq2SeqLM",
     "AutoModelForSequenceClassification",
     "AutoModelForTextEncoding",
     "AutoModelForTokenClassification",
@@ -74,6 +77,8 @@ __all__ = [
     "AutoTokenizer",
     "BGEM3FlagModel",
     "CrossEncoder",
+    "EncoderDecoderConfig",
+    "EncoderDecoderModel",
     "PretrainedConfig",
     "SentenceTransformer",
     "FeatureExtractionPipeline",

@@ -39,15 +39,18 @@ class ModelValues(nn.Module):
         Raises:
             InputError: for a class with layers of its own but no encoder as ``self.roberta``.
         """
+        return table_of(self.published_rows(), places(self))
+
+    def published_rows(self) -> dict[str, Parameter]:
+        """The rows of the parameter table for a published model like this."""
         encoder = self.base_model
         check_encoder(type(self), "XLMRobertaModel", hasattr(encoder, "pooler") and self.base_model_prefix == "roberta")
-        known = parameters(
+        return parameters(
             self.config,
             self._task_head.suffix,
             pooler=encoder.pooler is not None,
             scheme=self.quantization_scheme,
         )
-        return table_of(known, places(self))
 
     # ---- How they start
 
