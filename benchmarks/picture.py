@@ -1,7 +1,9 @@
-"""Draw docs/speed.svg, the picture of the README, from benchmarks/results: ``python -m benchmarks.picture``.
+"""Draw docs/speed.svg, the picture of the README, and docs/generation.svg from benchmarks/results:
+``python -m benchmarks.picture``.
 
 A bar a contestant, a group a framework: how many times as fast as the original class it computes hidden states of 32
-texts of natural length. A test holds the picture to the results.
+texts of natural length. A line a contestant: what a token costs, by how many were generated before it. A test holds the
+pictures to the results.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ from html import escape
 
 from benchmarks import machine
 from benchmarks.page import latest
-from benchmarks.targets import NATURAL, Reports, entry
+from benchmarks.targets import CURVE, NATURAL, Reports, entry, pace_of
 
 PICTURE = machine.ROOT / "docs" / "speed.svg"
+CURVES = machine.ROOT / "docs" / "generation.svg"
 
 # Group -> the question that measured it, and its contestants: the name in the results, the name in the picture.
 GROUPS = {
@@ -44,10 +47,26 @@ GROUPS = {
         ),
     ),
 }
+# The lines: the question, and its contestants as above.
+LINES = (
+    (
+        "generation",
+        (
+            ("transformers", "transformers 5"),
+            ("transformers bfloat16", "transformers 5, bfloat16"),
+            ("xlmr", "xlmr"),
+            ("xlmr bfloat16", "xlmr, bfloat16"),
+            ("xlmr bfloat16, int8 head", "xlmr, bfloat16, int8 head"),
+        ),
+    ),
+    ("keras_generation", (("xlmr_tf", "xlmr, Keras"),)),
+    ("flax_generation", (("xlmr flax", "xlmr, Flax"),)),
+)
 TITLE = "Texts of natural length on two CPU cores: times as fast as the original class"
 # Colours that can be told apart in grey and by those who see no red; the background makes them good on a dark page.
 OURS, THEIRS, INK, PAPER = "#0b6e99", "#b5bcc4", "#1f2328", "#ffffff"
 WIDTH, LEFT, RIGHT, ROW, HEAD = 760, 210, 60, 22, 30
+CURVES_TITLE = "One text on two CPU cores: milliseconds a token, by the number of new tokens"
 
 
 def picture(reports: Reports) -> str:
@@ -64,12 +83,16 @@ def picture(reports: Reports) -> str:
             parts.append(f'<rect x="{LEFT}" y="{y + 3}" width="{times * scale:.1f}" height="16" fill="{colour}"/>')
             parts.append(text(round(LEFT + times * scale) + 6, y + 15, f"{times:.1f}"))
             y += ROW
-    height = y + 16
+    return svg(TITLE, y + 16, parts)
+
+
+def svg(title: str, height: int, parts: list[str]) -> str:
+    """A picture of these parts, with its title for those who do not see it."""
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
             'font-family="system-ui, sans-serif">',
-            f"<title>{escape(TITLE)}</title>",
+            f"<title>{escape(title)}</title>",
             f'<rect width="{WIDTH}" height="{height}" rx="8" fill="{PAPER}"/>',
             *parts,
             "</svg>\n",
@@ -95,8 +118,62 @@ def text(x: int, y: int, content: str, *, anchor: str = "start", weight: str = "
     )
 
 
+# ---- The curve
+
+
+def curves(reports: Reports) -> str | None:
+    """The picture of what a token costs, as SVG; none before it was measured."""
+    found = lines(reports)
+    if not found:
+        return None
+    top, bottom, left, right = 48, 300, 56, 540
+    last = max(mark for points in found.values() for mark in points)
+    dearest = max(cost for points in found.values() for cost in points.values())
+    scale_x, scale_y = (right - left) / last, (bottom - top) / dearest
+    parts = [text(16, 28, CURVES_TITLE, weight="bold", size=15)]
+    for cost in (0.0, dearest / 2, dearest):
+        y = round(bottom - cost * scale_y)
+        parts.append(f'<path d="M{left} {y}H{right}" stroke="{THEIRS}" stroke-width="0.5"/>')
+        parts.append(text(left - 8, y + 4, f"{cost:.0f}", anchor="end"))
+    marks = sorted({mark for points in found.values() for mark in points})
+    parts += [text(round(left + mark * scale_x), bottom + 20, str(mark), anchor="middle") for mark in marks]
+    ends = {name: bottom - points[max(points)] * scale_y for name, points in found.items()}
+    labels = spaced(ends)
+    for name, points in found.items():
+        colour = OURS if name.startswith("xlmr") else THEIRS
+        path = " ".join(f"{left + mark * scale_x:.1f},{bottom - cost * scale_y:.1f}" for mark, cost in points.items())
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(text(right + 12, labels[name] + 4, name))
+    return svg(CURVES_TITLE, bottom + 40, parts)
+
+
+def lines(reports: Reports) -> dict[str, dict[int, float]]:
+    """By the name in the picture, the number of tokens and the median cost; of what was measured."""
+    return {
+        name: {pace_of(key): middle for key, (_, middle, _) in measured["quartiles"].items()}
+        for question, contestants in LINES
+        for case in reports.get(question, {}).get("cases", [])
+        if case["name"] == CURVE
+        for kept, name in contestants
+        if (measured := case["contestants"].get(kept))
+    }
+
+
+def spaced(ends: dict[str, float], apart: int = 16) -> dict[str, int]:
+    """Where names stand beside the ends of their lines: none on another."""
+    found: dict[str, int] = {}
+    lowest = 0
+    for name, y in sorted(ends.items(), key=lambda end: end[1]):
+        lowest = found[name] = max(round(y), lowest + apart)
+    return found
+
+
 def main() -> None:
-    PICTURE.write_text(picture(latest()), encoding="utf-8")
+    reports = latest()
+    PICTURE.write_text(picture(reports), encoding="utf-8")
+    drawn = curves(reports)
+    if drawn is not None:
+        CURVES.write_text(drawn, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ Bound = Callable[[Reports], float]
 CLOSE = 0.05  # within this of a figure counts as met
 
 NATURAL, FULL = "32 texts of natural length", "8 x 128, no padding"
+ONE_TEXT, EIGHT_TEXTS = "one text, 64 new tokens", "eight texts, 64 new tokens"
+PACE = "ms a token, up to "
+CURVE, GROWING = "time per token", "lengths that grow"
 
 
 class Missing(Exception):
@@ -59,6 +62,16 @@ class Target:
 
     def _shown(self, value: float) -> str:
         return shown(self.unit, value) if self.unit else f"{value:.3g}"
+
+
+def pace(mark: int) -> str:
+    """The name of what is measured up to a number of new tokens."""
+    return f"{PACE}{mark}"
+
+
+def pace_of(quantity: str) -> int:
+    """The number of new tokens in such a name."""
+    return int(quantity.removeprefix(PACE))
 
 
 # ---- Readers
@@ -109,6 +122,16 @@ def measured(question: str, name: str, contestant: str, quantity: str = "seconds
     return lambda reports: list(entry(reports, question, name, contestant)["quartiles"][quantity])
 
 
+def growth(question: str, name: str, contestant: str, early: str, late: str) -> Reader:
+    """How many times as much as an early quantity a late one is, round by round."""
+
+    def read(reports: Reports) -> Quartiles:
+        samples = entry(reports, question, name, contestant)["samples"]
+        return spread(ratios(late, samples[late], samples[early]))
+
+    return read
+
+
 def error(question: str, name: str, contestant: str, kind: str) -> Reader:
     return lambda reports: [entry(reports, question, name, contestant)["error"][kind]] * 3
 
@@ -153,7 +176,45 @@ def peak_of_first_answer(what: str, question: str, contestant: str, factor: floa
     )
 
 
+def flat(what: str, question: str, contestant: str) -> Target:
+    """The time of a token at the end of a long text, held to that at its beginning."""
+    return Target(
+        f"{what}: times as dear a token of 448 as one of 64",
+        growth(question, CURVE, contestant, pace(64), pace(448)),
+        number(1.1),
+        at_least=False,
+    )
+
+
+def generation_of(what: str, question: str, contestant: str, torch: str) -> tuple[Target, ...]:
+    """What generation of another backend is held to."""
+    return (
+        *(
+            Target(
+                f"{what}, generate, {texts}: share of the time of our PyTorch",
+                relative_time(question, name, contestant, torch),
+                number(1.3),
+                at_least=False,
+            )
+            for texts, name in (("one text", ONE_TEXT), ("eight texts", EIGHT_TEXTS))
+        ),
+        flat(f"{what}, generate", question, contestant),
+        Target(
+            f"{what}, generate: programs compiled while lengths grow, after the first",
+            measured(question, GROWING, contestant, "later"),
+            number(0.0),
+            at_least=False,
+        ),
+    )
+
+
 HF, ST, FLAX = "transformers", "sentence_transformers", "transformers 4 flax"
+# What is asked of generation: in words, the contestant, how many times as fast as transformers.
+GENERATED = (
+    ("float32", "xlmr", 1.05),
+    ("bfloat16", "xlmr bfloat16", 2.0),
+    ("int8 vocabulary head", "xlmr bfloat16, int8 head", 3.5),
+)
 TARGETS = (
     Target("encoder, natural, float32: speed", ratio("encoder", NATURAL, "xlmr", HF), times_pad(0.95)),
     Target("the same against CTranslate2 float32", ratio("encoder", NATURAL, "xlmr", "CTranslate2"), number(1.0)),
@@ -283,6 +344,12 @@ TARGETS = (
         )
         for name in ("xlmr compiled", "xlmr compiled bfloat16", "xlmr compiled int8")
     ),
+    *(
+        Target(f"generate, {texts}, {what}: speed", ratio("generation", name, contestant, HF), number(bound))
+        for texts, name in (("one text", ONE_TEXT), ("eight texts", EIGHT_TEXTS))
+        for what, contestant, bound in GENERATED
+    ),
+    *(flat(f"generate, {what}", "generation", contestant) for what, contestant, _ in GENERATED),
     # The Keras backend, beside what there is on TensorFlow, everybody in one graph.
     *(
         Target(f"{batch}: speed against {who}", ratio("keras_encoder", case_name, "xlmr_tf", peer), number(bound))
@@ -312,6 +379,7 @@ TARGETS = (
         number(0.0),
         at_least=False,
     ),
+    *generation_of("Keras", "keras_generation", "xlmr_tf", "xlmr_torch"),
     peak_of_first_answer("Keras, first answer", "keras_start_up", "xlmr_tf", 1.3, "tensorflow"),
     Target("Flax, encoder, natural: speed", ratio("flax_encoder", NATURAL, "xlmr flax", FLAX), number(2.0)),
     Target("Flax, encoder, 8 x 128: speed", ratio("flax_encoder", FULL, "xlmr flax", FLAX), number(1.0)),
@@ -342,5 +410,6 @@ TARGETS = (
         number(0.4),
         at_least=False,
     ),
+    *generation_of("Flax", "flax_generation", "xlmr flax", "xlmr torch"),
     peak_of_first_answer("Flax, first answer", "flax_start_up", "xlmr flax", 1.15, "jax"),
 )

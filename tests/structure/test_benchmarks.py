@@ -284,6 +284,7 @@ OURS = {
         "tasks": (["xlmr", "xlmr, means"], "seconds"),
         "vectors": (["xlmr", "xlmr, sorted"], "seconds"),
         "bge_m3": (["xlmr", "xlmr, dense alone"], "seconds"),
+        "generation": (["xlmr"], targets.pace(8)),
         "recompiles": (["xlmr compiled"], "later"),
         "int8_files": (["float32", "int8"], "mib"),
         "tokenizing": (["xlmr", "xlmr fast"], "seconds"),
@@ -292,11 +293,13 @@ OURS = {
         "flax_encoder": (["xlmr flax padded", "xlmr flax", "xlmr torch"], "seconds"),
         "flax_training": (["xlmr flax"], "seconds"),
         "flax_compiling": (["xlmr flax", "xlmr flax scanned"], "seconds"),
+        "flax_generation": (["xlmr torch", "xlmr flax"], targets.pace(8)),
     },
     "Keras": {
         "keras_encoder": (["xlmr_torch", "xlmr_tf padded", "xlmr_tf"], "seconds"),
         "keras_training": (["xlmr_tf", "bare loop", "fit"], "seconds"),
         "keras_retraces": (["xlmr_tf"], "later"),
+        "keras_generation": (["xlmr_torch", "xlmr_tf"], targets.pace(8)),
     },
     "processes of their own": {
         "start_up": (["xlmr", "torch alone"], "peak_mib"),
@@ -454,3 +457,23 @@ def test_the_picture_is_drawn_from_the_files() -> None:
     drawn = picture.PICTURE.read_text(encoding="utf-8")
     assert picture.picture(page.latest()) == drawn, "run `python -m benchmarks.picture`"
     assert set(picture.GROUPS) == {"PyTorch", "Keras 3 on TensorFlow", "Flax on JAX"}
+    curves = picture.CURVES.read_text(encoding="utf-8") if picture.CURVES.exists() else None
+    assert picture.curves(page.latest()) == curves, "run `python -m benchmarks.picture`"
+
+
+def test_a_curve_has_a_line_for_what_was_measured_and_names_that_can_be_read() -> None:
+    def row(*costs: float) -> dict[str, Any]:
+        return {"quartiles": {targets.pace(mark): [cost] * 3 for mark, cost in zip((64, 128), costs, strict=True)}}
+
+    contestants = {"transformers": row(100.0, 102.0), "xlmr": row(99.0, 100.0), "a stranger": row(1.0, 1.0)}
+    reports = {"generation": {"cases": [{"name": targets.CURVE, "contestants": contestants}]}}
+    assert picture.lines(reports) == {"transformers 5": {64: 100.0, 128: 102.0}, "xlmr": {64: 99.0, 128: 100.0}}
+    drawn = picture.curves(reports)
+    assert drawn is not None
+    assert drawn.count("<polyline") == 2
+    assert "stranger" not in drawn
+    assert picture.spaced({"a": 50.0, "b": 52.0, "c": 200.0}) == {"a": 50, "b": 66, "c": 200}
+    assert picture.curves({}) is None
+    growth = targets.growth("generation", targets.CURVE, "xlmr", targets.pace(64), targets.pace(128))
+    contestants["xlmr"]["samples"] = {targets.pace(64): [10.0, 20.0], targets.pace(128): [11.0, 22.0]}
+    assert growth(reports) == pytest.approx([1.1] * 3)
