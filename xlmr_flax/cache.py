@@ -135,6 +135,12 @@ class Cache:
         rows = jnp.asarray(beam_idx)
         return jax.tree.map(lambda x: x if np.ndim(x) == 0 else jnp.take(x, rows, axis=0, mode="clip"), self)
 
+    def batch_repeat_interleave(self, repeats: int) -> Self:
+        """With each row so many times, one after the other."""
+        return (
+            self if repeats == 1 else jax.tree.map(lambda x: jnp.repeat(x, repeats, axis=0) if np.ndim(x) else x, self)
+        )
+
     # ---- The published tuple
 
     def to_legacy_cache(self) -> tuple[tuple[Array, ...], ...]:

@@ -48,13 +48,15 @@ LAST_STEP = {
 class StaticConfig:
     """A configuration as JAX's compilation cache needs it: hashable, equal where all values are equal.
 
-    Beside it are the ``seed`` and the ``input_shape`` that a model was made with, on which no graph depends.
+    Beside it are the ``seed`` and the ``input_shape`` that a model was made with, and its ``generation_config``, on
+    which no graph depends.
     """
 
     def __init__(self, config: XLMRobertaConfig, seed: int = 0, input_shape: tuple[int, ...] = (1, 1)) -> None:
         self.config = config
         self.seed = seed
         self.input_shape = tuple(input_shape)
+        self.generation_config: Any = None
 
     def _key(self) -> tuple[type, str]:
         return type(self.config), repr(sorted(vars(self.config).items()))

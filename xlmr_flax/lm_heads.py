@@ -26,10 +26,12 @@ from xlmr_core.packing import Needs
 from xlmr_flax.cache import Cache, see_cache
 from xlmr_flax.encoder import Encoded
 from xlmr_flax.functional import compiled
+from xlmr_flax.generation import GenerationMixin
 from xlmr_flax.heads import HeadModel, chosen_positions, class_labels, labelled_positions
 from xlmr_flax.inputs import is_concrete, see
 from xlmr_flax.linear import LayerNorm, Linear, accumulator, by_rows, unset
 from xlmr_flax.losses import cross_entropy
+from xlmr_flax.mask_predict import MaskPredictMixin
 from xlmr_flax.packing import Packing, bucket
 
 __all__ = ["CausalLM", "Decoder", "LMHead", "MaskedLM"]
@@ -103,7 +105,7 @@ class VocabularyModel(HeadModel):
             self.lm_head.decoder.kernel = nnx.Param(resized_VD.T)
 
 
-class MaskedLM(VocabularyModel):
+class MaskedLM(MaskPredictMixin, VocabularyModel):
     """Masked language modelling."""
 
     _task_head = HEADS["ForMaskedLM"]
@@ -238,7 +240,7 @@ def _zero_unless(valid_BP: Array, logits_BPV: Array) -> Array:
     return jnp.where(valid_BP[..., None], logits_BPV, 0)
 
 
-class CausalLM(VocabularyModel):
+class CausalLM(GenerationMixin, VocabularyModel):
     """Left-to-right language modelling.
 
     ``config.is_decoder`` makes attention causal, as published; without it every token sees all.

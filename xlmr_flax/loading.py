@@ -27,11 +27,13 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.formats import Checkpoint
 from xlmr_core.formats.tensors import RawTensor
+from xlmr_core.generation.config import GENERATION_CONFIG_NAME, read_generation_config
 from xlmr_core.loading import StateDict, config_to_save, dtype_wanted, loading_info, metadata_to_save, read_request
 from xlmr_core.own_classes import check_dtypes, check_ties, own_names, refuse_lost
 from xlmr_core.parameters import Parameter, Role, stored_names
 from xlmr_core.quantization import refuse_quantized
 from xlmr_flax.functional import flatten, in_layout, unflatten, with_params
+from xlmr_flax.generation import GenerationMixin
 from xlmr_flax.linear import loading
 from xlmr_flax.placement import find_dtype, find_one_device
 from xlmr_flax.values import lost, places, spots
@@ -175,6 +177,8 @@ def from_pretrained(
             LoadWarning,
             stacklevel=3,
         )
+    if request.found is not None and isinstance(model, GenerationMixin):
+        model.generation_config = read_generation_config(request.found.folder, config)
     if _do_init:
         model.params = params
     found = model if _do_init else (model, params)
@@ -277,6 +281,9 @@ def save_pretrained(
     dtypes = [jnp.dtype(value.dtype) for value in values.values()]
     half = any(jnp.issubdtype(dtype, jnp.floating) and dtype != jnp.float32 for dtype in dtypes)
     config = config_to_save(model.config, type(model).__name__.removeprefix("Flax"), dtypes[0].name)
+    together = {"config.json": config.to_json_string().encode()}
+    if isinstance(model, GenerationMixin):
+        together[GENERATION_CONFIG_NAME] = model.generation_config.to_json_string().encode()
     save_checkpoint(
         folder,
         format,
@@ -285,7 +292,7 @@ def save_pretrained(
         model._task_head.suffix,
         max_shard_size=max_shard_size,
         metadata={**metadata_to_save(values, rows), **(PARAMETERS if half else {})},
-        together={"config.json": config.to_json_string().encode()},
+        together=together,
     )
 
 

@@ -24,7 +24,7 @@ class PublishedNames:
 
     @classmethod
     def can_generate(cls) -> bool:
-        """Whether there is ``generate()``; not in this release."""
+        """Whether there is a ``generate`` that continues texts: no, but see ``generation.py``."""
         return False
 
     @property

@@ -68,7 +68,7 @@ class Runner:
         self, arrays: dict[str, NDArray[Any]], options: Mapping[str, Any], streamer: Any = None
     ) -> NDArray[np.int64]:
         """What the model writes (R, L); see :meth:`xlmr_core.tasks.runner.Runner.generate`."""
-        said = dict(options)
+        said = {**options, "return_dict_in_generate": True}  # whose rows end with their last token
         if "seed" in said:
             said["prng_key"] = jax.random.key(said.pop("seed"))
         found = self.model.generate(**arrays, **said, streamer=streamer)

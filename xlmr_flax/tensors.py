@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -54,9 +55,9 @@ def _unflatten(output_type: type[ModelOutput[Any]], names: tuple[str, ...], valu
     return output
 
 
-def register_outputs() -> None:
-    """Make the output types containers that every transformation sees through, and that ``jax.export`` can write."""
-    for output_type in OUTPUT_TYPES:
+def register_outputs(output_types: Iterable[type[ModelOutput[Any]]] = OUTPUT_TYPES) -> None:
+    """Make output types containers that every transformation sees through, and that ``jax.export`` can write."""
+    for output_type in output_types:
         jax.tree_util.register_pytree_with_keys(
             output_type, _flatten_with_keys, partial(_unflatten, output_type), flatten_func=_flatten
         )

@@ -54,6 +54,13 @@ class FlaxModel:
             assert isinstance(output, ModelOutput)
             return flatten(jax.tree.map(lambda x: np.asarray(x, np.float64), dict(output)))
 
+    def generate(self, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Array]:
+        if not self.model.can_generate():
+            return {"sequences": np.asarray(self.model.generate(**inputs, **options).sequences)}
+        output = self.model.generate(**inputs, **options, return_dict_in_generate=True)
+        names = ("sequences", "sequences_scores", "beam_indices")
+        return {name: np.asarray(output[name]) for name in names if name in output}
+
     def gradients(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         # The batch is no argument, so that it is packed on the host, where its values are.
         def loss(params: Any) -> Any:
