@@ -23,10 +23,12 @@ from xlmr_core.packing import Needs
 from xlmr_tf.activations import ACTIVATIONS
 from xlmr_tf.cache import see_cache
 from xlmr_tf.encoder import Encoded
+from xlmr_tf.generation import GenerationMixin
 from xlmr_tf.heads import HeadModel, chosen_positions, flat_logits, labelled_positions, weights_of
 from xlmr_tf.inputs import fitted, is_xla, see, shape_of
 from xlmr_tf.linear import Linear, dims, layer_norm, linear, replace_values, unset
 from xlmr_tf.losses import cross_entropy, next_tokens
+from xlmr_tf.mask_predict import MaskPredictMixin
 
 __all__ = ["CausalLM", "LMHead", "MaskedLM"]
 
@@ -102,7 +104,7 @@ class VocabularyModel(HeadModel):
         self.set_output_bias(tf.pad(bias[:rows], [[0, max(0, rows - bias.shape[0])]]))
 
 
-class MaskedLM(VocabularyModel):
+class MaskedLM(MaskPredictMixin, VocabularyModel):
     """Masked language modelling."""
 
     _task_head = HEADS["ForMaskedLM"]
@@ -238,7 +240,7 @@ class MaskedLM(VocabularyModel):
         return tf.scatter_nd(tf.where(valid_BP), logits_nV, tf.cast(tf.stack([batch, places, vocabulary]), tf.int64))
 
 
-class CausalLM(VocabularyModel):
+class CausalLM(GenerationMixin, VocabularyModel):
     """Left-to-right language modelling. ``config.is_decoder`` makes attention causal, as published; without it every
     token sees all.
     """

@@ -29,7 +29,7 @@ class PublishedNames:
 
     @classmethod
     def can_generate(cls) -> bool:
-        """Whether there is ``generate()``; not in this release."""
+        """Whether there is a ``generate`` that continues texts."""
         return False
 
     # ---- Inputs and outputs

@@ -72,6 +72,15 @@ class TFModel:
         assert isinstance(output, ModelOutput)
         return flatten(as_numpy(output))
 
+    def generate(self, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Array]:
+        given = {name: tf.convert_to_tensor(x) for name, x in inputs.items()}
+        if not self.model.can_generate():
+            return {"sequences": self.model.generate(**given, **options).numpy()}
+        output = self.model.generate(**given, **options, return_dict_in_generate=True)
+        return {
+            name: output[name].numpy() for name in ("sequences", "sequences_scores", "beam_indices") if name in output
+        }
+
     def seed(self, seed: int) -> None:
         """What is dropped follows from ``seed`` alone: Keras gives each layer a random start when it is built."""
         parts = [part for part in self.model._flatten_layers() if isinstance(part, keras.layers.Layer)]

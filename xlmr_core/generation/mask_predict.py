@@ -108,8 +108,12 @@ def plan_mask_predict(
     ends = _ids(config.eos_token_id)
     end = ends[0] if ends else config.pad_token_id
     body, body_mask, ended_B = _without_end(came, mask, ends, config)
-    limit = max_tokens(config)
-    width = (lambda longest: bucket(longest, limit)) if rounded else None
+
+    def width(longest: int) -> int:
+        """Rounded up as far as there is room, behind which the new tokens and the end come."""
+        new_tokens = _new_tokens(config, values, longest, came.shape[1])
+        return bucket(longest, max_tokens(config) - new_tokens - 1) if rounded else longest
+
     prompt = arrange_prompt(config, body, body_mask, token_type_ids=token_type_ids, width=width)
     new_tokens = _new_tokens(config, values, prompt.longest, came.shape[1])
     mask_id = values["mask_token_id"]
