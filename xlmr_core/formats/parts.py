@@ -17,6 +17,7 @@ from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.base import Naming
 from xlmr_core.formats.layouts import Layout
 from xlmr_core.formats.tensors import Described
+from xlmr_core.parameters import PROJECTION
 
 __all__ = ["DICTIONARIES", "holds_encoder", "model_naming", "names_of_model", "plain_name", "plain_names"]
 
@@ -118,12 +119,14 @@ def names_of_model(
         CheckpointError: if there are several and none is asked for, or there is none of that beginning.
     """
     encoders = _encoders(names, dictionaries)
-    chosen = (_encoder_decoder(names, encoders) if part is None else None) or _chosen(path, encoders, part)
+    both = _encoder_decoder(names, encoders)
+    chosen = (both if part is None else None) or _chosen(path, encoders, part)
     if chosen is None:
         return {name: name for name in names}
     before, bare, dictionary = chosen
     own = tuple(before + step for step in ENCODER_PARTS) if bare else (before,)
     others = [other.before for other in encoders if not other.before.startswith(before)]
+    others += [] if both is None else [f"{both.before}{PROJECTION}."]
     is_inner = any(map(before.startswith, others))  # what stands around it is the outer model's
     short = {}
     for name in names:
