@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from tests.core.writers import Given
+from xlmr_core.config import AutoConfig, EncoderDecoderConfig
 from xlmr_core.errors import InputError
 from xlmr_core.tasks import find_task, models_for
+from xlmr_core.tasks.choosing import choose
 from xlmr_core.tasks.pipeline import Pipeline
 from xlmr_core.tokenization import AutoTokenizer
 
@@ -103,6 +105,18 @@ def test_a_prefix_stands_before_each_text(given, tokenizer):
     for write, options in ((given(config=config), {}), (given(), {"prefix": "shorten: "})):
         write("a text", **options)
         assert write.runner.batches == [[tokenizer("shorten: a text")["input_ids"]]]
+
+
+def test_one_model_and_two_are_told_apart(tmp_path, shared):
+    folder = shared / "fixtures" / "tasks" / "text_generation"
+    part = AutoConfig.from_pretrained(folder)
+    EncoderDecoderConfig.from_encoder_decoder_configs(part, part).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    pair, one = "is an encoder and a decoder; .* for it: text2text-", "is one model; .* for it: fill-mask"
+    for task, model, said in (("fill-mask", tmp_path, pair), ("summarization", folder, one)):
+        with pytest.raises(InputError, match=f"{task} takes .*, '{model}' {said}"):
+            chosen = {"framework": None, "revision": None, "token": None, "use_fast": True, "model_kwargs": None}
+            choose("torch", task, model, None, None, **chosen, options={}).check_head()
 
 
 def test_translation_by_the_names_of_its_languages(given):

@@ -10,7 +10,7 @@ from typing import Any
 
 from xlmr_core.checkpoints.found import Found
 from xlmr_core.checkpoints.load_plan import plan_load
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import EncoderDecoderConfig, XLMRobertaConfig
 from xlmr_core.errors import InputError, LoadWarning, MismatchError
 from xlmr_core.formats import Checkpoint
 from xlmr_core.heads import ENCODER_DECODER, FAMILIES, HEADS
@@ -60,6 +60,7 @@ class Choice:
         if not self.named or "state_dict" in self.arguments:
             return
         config, found = auto_checkpoint(self.model, self.arguments)
+        self._check_kind(config)
         if not (
             isinstance(found, Found) and isinstance(config, XLMRobertaConfig) and type(config) in FAMILIES.values()
         ):
@@ -72,6 +73,22 @@ class Choice:
         raise InputError(
             f"{self.task.name} needs a trained head, {str(self.model)!r} has none ({', '.join(missing)} missing or of "
             f"another shape); choose another model, or a task that it can do: {', '.join(able)}"
+        )
+
+    def _check_kind(self, config: object) -> None:
+        """Refuse one model where the task takes an encoder and a decoder, and those two where it takes one.
+
+        Raises:
+            InputError: naming the tasks that the checkpoint can do.
+        """
+        is_pair, takes_pair = type(config) is EncoderDecoderConfig, self.task.auto == ENCODER_DECODER.auto
+        if is_pair == takes_pair or not (is_pair or type(config) in FAMILIES.values()):
+            return
+        ways = ("one model", "an encoder and a decoder")
+        able = [row.name for row in TASKS.values() if (row.auto == ENCODER_DECODER.auto) == is_pair]
+        raise InputError(
+            f"{self.task.name} takes {ways[takes_pair]}, {str(self.model)!r} is {ways[is_pair]}; choose another model, "
+            f"or a task for it: {', '.join(able)}"
         )
 
     def load_tokenizer(self) -> Any:
