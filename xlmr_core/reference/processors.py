@@ -188,7 +188,9 @@ def min_p(ids_RL: Integers, length: int, scores_RV: Array, p: float, keep: int) 
 def typical_p(ids_RL: Integers, length: int, scores_RV: Array, p: float, keep: int) -> Array:
     information_RV = -log_softmax(scores_RV)
     probabilities_RV = np.exp(-information_RV)
-    expected_R1 = np.where(probabilities_RV > 0, probabilities_RV * information_RV, 0).sum(axis=1, keepdims=True)
+    # What cannot come is infinitely surprising, and is not expected.
+    finite_RV = np.where(probabilities_RV > 0, information_RV, 0)
+    expected_R1 = (probabilities_RV * finite_RV).sum(axis=1, keepdims=True)
     surprise_RV = np.abs(information_RV - expected_R1)
     order_RV = np.argsort(surprise_RV, axis=1, kind="stable")  # most typical first
     sums_RV = np.cumsum(np.take_along_axis(probabilities_RV, order_RV, axis=1), axis=1)
