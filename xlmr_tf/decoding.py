@@ -238,10 +238,17 @@ class Search:
 
     def processed(self, ids_RL: tf.Tensor, length: tf.Tensor, scores_RV: tf.Tensor) -> tf.Tensor:
         """Scores after all processors, in the published order."""
-        if self.between is None:
-            return self.by(self.plan.all_processors, ids_RL, length, scores_RV)
-        scores_RV = self.between.processed(ids_RL, length, self.do("by_options", ids_RL, length, scores_RV))
-        return self.do("warped", ids_RL, length, scores_RV)
+        plan, between = self.plan, self.between
+        if between is None or not between.changes_scores:
+            return self.do("by_all", ids_RL, length, scores_RV) if plan.all_processors else scores_RV
+        if plan.processors:
+            scores_RV = self.do("by_options", ids_RL, length, scores_RV)
+        scores_RV = between.processed(ids_RL, length, scores_RV)
+        return self.do("warped", ids_RL, length, scores_RV) if plan.warpers or plan.renormalize else scores_RV
+
+    def by_all(self, ids_RL: tf.Tensor, length: tf.Tensor, scores_RV: tf.Tensor) -> tf.Tensor:
+        """Scores after all processors, where none is a user's."""
+        return self.by(self.plan.all_processors, ids_RL, length, scores_RV)
 
     def by_options(self, ids_RL: tf.Tensor, length: tf.Tensor, scores_RV: tf.Tensor) -> tf.Tensor:
         """Scores after the processors that come before a user's."""
@@ -568,11 +575,14 @@ class BetweenSteps:
         self.criteria = own_criteria(plan.max_time, plan.stop_strings, hooks.tokenizer, hooks.stopping_criteria)
         self.processors = LogitsProcessorList(hooks.logits_processor)
 
+    @property
+    def changes_scores(self) -> bool:
+        """Whether the user has a say in the scores."""
+        return self.hooks.prefix_allowed_tokens_fn is not None or bool(self.processors)
+
     def processed(self, ids_RL: tf.Tensor, length: tf.Tensor, scores_RV: tf.Tensor) -> tf.Tensor:
         """Scores after ``prefix_allowed_tokens_fn`` and the user's processors."""
         allowed = self.hooks.prefix_allowed_tokens_fn
-        if allowed is None and not self.processors:
-            return scores_RV
         came = as_came(self.plan, self.prompt, ids_RL, length)
         if allowed is not None:
             found_RV = allowed_tokens(allowed, came, len(came) // self.prompt.batch, self.vocabulary)

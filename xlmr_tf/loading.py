@@ -23,10 +23,12 @@ from xlmr_core.checkpoints.saving import save_tensors
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.formats.tensors import RawTensor
+from xlmr_core.generation.config import GENERATION_CONFIG_NAME, read_generation_config
 from xlmr_core.loading import StateDict, config_to_save, dtype_wanted, loading_info, metadata_to_save, read_request
 from xlmr_core.own_classes import check_dtypes, check_ties, refuse_lost
 from xlmr_core.parameters import Parameter, Role, stored_names
 from xlmr_core.quantization import refuse_quantized
+from xlmr_tf.generation import GenerationMixin
 from xlmr_tf.linear import loading
 from xlmr_tf.placement import find_one_device, find_policy
 from xlmr_tf.values import lost, places, unbuilt, value_at, variable_at
@@ -151,6 +153,8 @@ def from_pretrained(
     )
     _fill(model, rows, plan, source, unset)
     config.dtype = str(model.variable_dtype)
+    if request.found is not None and isinstance(model, GenerationMixin):
+        model.generation_config = read_generation_config(request.found.folder, config)
     return (model, loading_info(plan.report)) if output_loading_info else model
 
 
@@ -209,12 +213,15 @@ def save_pretrained(model: PreTrainedModel, folder: Path, *, max_shard_size: int
     dtypes = {name: str(variable_at(model, row).dtype) for name, row in stored.items()}
     check_dtypes({name: TAG_OF_NAME.get(dtype) for name, dtype in dtypes.items()}, dtypes)
     config = config_to_save(model.config, type(model).__name__.removeprefix("TF"), str(model.variable_dtype))
+    together = {"config.json": config.to_json_string().encode()}
+    if isinstance(model, GenerationMixin):
+        together[GENERATION_CONFIG_NAME] = model.generation_config.to_json_string().encode()
     save_tensors(
         folder,
         {name: partial(_raw_of, model, row) for name, row in stored.items()},
         max_shard_size=max_shard_size,
         metadata=metadata_to_save(stored, rows),
-        together={"config.json": config.to_json_string().encode()},
+        together=together,
     )
 
 
