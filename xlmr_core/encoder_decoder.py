@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from xlmr_core.arguments import refuse_unknown
 from xlmr_core.checks import Seen
 from xlmr_core.config import EncoderDecoderConfig, XLMRobertaConfig
 from xlmr_core.config_encoder_decoder import SHAPES
@@ -23,15 +22,10 @@ __all__ = [
     "on_side",
     "pad_token",
     "refuse_resizing",
-    "side_inputs",
     "start_token",
     "states_of",
     "wanted_outputs",
 ]
-
-# What either side takes beside the arguments that have a place in the signature; those of the decoder with ``decoder_``
-# in front.
-BESIDE = ("token_type_ids", "position_ids", "head_mask")
 
 
 # ---- From two models
@@ -67,17 +61,6 @@ def config_of_both(
 
 
 # ---- A call
-
-
-def side_inputs(arguments: Mapping[str, Any], caller: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What came beside the arguments of the signature, for the encoder and for the decoder, by their names there.
-
-    Raises:
-        TypeError: for an argument of neither.
-    """
-    refuse_unknown(arguments, (*BESIDE, *(f"decoder_{name}" for name in BESIDE)), caller)
-    decoder = {name.removeprefix("decoder_"): value for name, value in arguments.items() if name.startswith("decoder_")}
-    return {name: value for name, value in arguments.items() if name in BESIDE}, decoder
 
 
 def wanted_outputs(

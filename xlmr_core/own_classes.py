@@ -25,7 +25,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import PretrainedConfig
 from xlmr_core.errors import InputError
 from xlmr_core.formats.tensors import DTYPES
 from xlmr_core.parameters import Init, Parameter, Role
@@ -137,7 +137,7 @@ def given_arguments(kind: type, args: Sequence[Any], kwargs: Mapping[str, Any]) 
             given.update({f"{name}[{number}]": one for number, one in enumerate(value)})
         else:
             given[name] = value
-    given.pop(next((name for name, value in given.items() if isinstance(value, XLMRobertaConfig)), ""), None)
+    given.pop(next((name for name, value in given.items() if isinstance(value, PretrainedConfig)), ""), None)
     return given
 
 

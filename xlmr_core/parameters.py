@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from xlmr_core.config import EncoderDecoderConfig, ModelConfig, XLMRobertaConfig, XLMRobertaXLConfig
 from xlmr_core.heads import HEADS, OWN_HEAD
@@ -28,6 +28,7 @@ __all__ = [
     "parameters",
     "parts_of",
     "stored_names",
+    "with_both_sides",
 ]
 
 
@@ -53,6 +54,7 @@ class Init(Enum):
     OWN = "own"  # as the user's code made it
 
 
+T = TypeVar("T")
 When: TypeAlias = Callable[[XLMRobertaConfig], bool]
 
 
@@ -301,6 +303,18 @@ def _of_both(config: EncoderDecoderConfig, pooler: bool | None) -> dict[str, Par
         rows[weight.name] = Parameter(weight.name, (width, source), weight.dims, weight.role, weight.init)
         rows[bias.name] = Parameter(bias.name, (width,), bias.dims, bias.role, bias.init)
     return rows
+
+
+def with_both_sides(tensors: Mapping[str, T], config: ModelConfig) -> dict[str, T]:
+    """Tensors by canonical name, what an encoder shares with a decoder under both names: only classes of PyTorch share
+    it again.
+    """
+    if not isinstance(config, EncoderDecoderConfig):
+        return dict(tensors)
+    across = [
+        row for row in _of_both(config, None).values() if row.tied_to is not None and row.name.startswith("encoder.")
+    ]
+    return {**{row.name: tensors[row.tied_to] for row in across if row.tied_to in tensors}, **tensors}
 
 
 def parts_of(weight: str, rows: Mapping[str, Parameter]) -> dict[str, Parameter]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xlmr_core import __version__
-from xlmr_core.config import AutoConfig, PretrainedConfig, XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core.config import AutoConfig, EncoderDecoderConfig, PretrainedConfig, XLMRobertaConfig, XLMRobertaXLConfig
 from xlmr_core.importing import import_when_used
 from xlmr_tf import _keras as _keras
 from xlmr_tf.auto import (
@@ -18,11 +18,13 @@ from xlmr_tf.auto import (
     TFAutoModelForMultipleChoice,
     TFAutoModelForPreTraining,
     TFAutoModelForQuestionAnswering,
+    TFAutoModelForSeq2SeqLM,
     TFAutoModelForSequenceClassification,
     TFAutoModelForTextEncoding,
     TFAutoModelForTokenClassification,
     TFAutoModelWithLMHead,
 )
+from xlmr_tf.encoder_decoder import TFEncoderDecoderModel
 from xlmr_tf.modeling_xlm_roberta import (
     TFXLMRobertaForCausalLM,
     TFXLMRobertaForMaskedLM,
@@ -64,6 +66,7 @@ __all__ = [
     "AutoTokenizer",
     "BGEM3FlagModel",
     "CrossEncoder",
+    "EncoderDecoderConfig",
     "PretrainedConfig",
     "SentenceTransformer",
     "FeatureExtractionPipeline",
@@ -76,10 +79,12 @@ __all__ = [
     "TFAutoModelForMultipleChoice",
     "TFAutoModelForPreTraining",
     "TFAutoModelForQuestionAnswering",
+    "TFAutoModelForSeq2SeqLM",
     "TFAutoModelForSequenceClassification",
     "TFAutoModelForTextEncoding",
     "TFAutoModelForTokenClassification",
     "TFAutoModelWithLMHead",
+    "TFEncoderDecoderModel",
     "TFXLMRobertaForCausalLM",
     "TFXLMRobertaForMaskedLM",
     "TFXLMRobertaForMultipleChoice",

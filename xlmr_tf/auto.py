@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
-from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.heads import model_class_name
+from xlmr_core.config import EncoderDecoderConfig, ModelConfig, XLMRobertaConfig
+from xlmr_core.heads import ENCODER_DECODER
 from xlmr_core.loading import auto_checkpoint
 from xlmr_core.pretrained import (
     arguments_to_build,
@@ -16,8 +16,8 @@ from xlmr_core.pretrained import (
     register_model,
     registered_model,
 )
-from xlmr_tf import modeling_xlm_roberta, modeling_xlm_roberta_xl
 from xlmr_tf.encoder import EncoderModel
+from xlmr_tf.encoder_decoder import TFEncoderDecoderModel, family_class
 from xlmr_tf.heads import MultipleChoice, QuestionAnswering, SequenceClassification, TokenClassification
 from xlmr_tf.lm_heads import CausalLM, MaskedLM
 from xlmr_tf.loading import MODEL_ONLY
@@ -31,6 +31,7 @@ __all__ = [
     "TFAutoModelForMultipleChoice",
     "TFAutoModelForPreTraining",
     "TFAutoModelForQuestionAnswering",
+    "TFAutoModelForSeq2SeqLM",
     "TFAutoModelForSequenceClassification",
     "TFAutoModelForTextEncoding",
     "TFAutoModelForTokenClassification",
@@ -41,16 +42,14 @@ __all__ = [
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 
 
-def model_class(config: XLMRobertaConfig, head: str) -> type[PreTrainedModel]:
-    """The class for a configuration and a head of ``xlmr_core.heads.HEADS``."""
-    name = "TF" + model_class_name(config, head)
-    found = getattr(modeling_xlm_roberta, name, None) or getattr(modeling_xlm_roberta_xl, name)
-    assert isinstance(found, type) and issubclass(found, PreTrainedModel)
-    return found
+def model_class(config: ModelConfig, head: str) -> type[PreTrainedModel]:
+    """The class for a configuration and a head of ``xlmr_core.heads.HEADS``, or of an encoder-decoder."""
+    return TFEncoderDecoderModel if isinstance(config, EncoderDecoderConfig) else family_class(config, head)
 
 
 class _AutoModel(Generic[ModelT]):
     head: ClassVar[str]
+    config_class: ClassVar[type[ModelConfig]] = XLMRobertaConfig
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         refuse_building(type(self))
@@ -70,9 +69,9 @@ class _AutoModel(Generic[ModelT]):
         register_model(cls, config_class, model_class, PreTrainedModel, exist_ok)
 
     @classmethod
-    def _class_for(cls, config: XLMRobertaConfig) -> type[PreTrainedModel]:
+    def _class_for(cls, config: ModelConfig) -> type[PreTrainedModel]:
         """The class of the model for a configuration: a registered one, or the published one of the head."""
-        check_auto_config(cls, config)
+        check_auto_config(cls, config, cls.config_class)
         return registered_model(cls, config) or model_class(config, cls.head)
 
     @classmethod
@@ -171,6 +170,13 @@ class TFAutoModelForQuestionAnswering(_AutoModel[QuestionAnswering]):
     """Extractive question answering with a checkpoint's encoder."""
 
     head = "ForQuestionAnswering"
+
+
+class TFAutoModelForSeq2SeqLM(_AutoModel[TFEncoderDecoderModel]):
+    """An encoder-decoder of a checkpoint of one."""
+
+    head = ENCODER_DECODER.suffix
+    config_class = EncoderDecoderConfig
 
 
 class TFAutoModelForPreTraining(TFAutoModelForMaskedLM):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -28,7 +29,7 @@ from xlmr_core.generation import (
 from xlmr_tf.decoding import Given, Programs, decode, search, wants_steps
 from xlmr_tf.inputs import is_traced, see
 
-__all__ = ["GenerationMixin", "draw_seed", "given_of", "on_host", "width_of"]
+__all__ = ["Beginning", "GenerationMixin", "draw_seed", "given_of", "on_host", "width_of"]
 
 MEMORY = ("encoder_hidden_states", "encoder_attention_mask")
 
@@ -118,10 +119,30 @@ def draw_seed(seed: Any) -> tf.Tensor:
     return tf.constant(np.broadcast_to(found, (2,)) % np.iinfo(np.int32).max, tf.int32)
 
 
+@dataclass
+class Beginning:
+    """What the loops start with.
+
+    Attributes:
+        decoder: what is asked for tokens.
+        prompt: arranged.
+        memory: ``encoder_hidden_states`` and ``encoder_attention_mask``, for cross-attention.
+        encoder_ids: (B, M) of an encoder's text.
+        fields: of the output, beside those of the loops.
+    """
+
+    decoder: Any
+    prompt: Prompt
+    memory: dict[str, Any]
+    encoder_ids: Any = None
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
 class GenerationMixin:
     """The part of a model that continues texts; a base before ``keras.Model``."""
 
     config: XLMRobertaConfig
+    _generation_inputs: ClassVar[tuple[str, ...]] = tuple(name for name in DECODER_INPUTS if name != "past_key_values")
     _generation_config: GenerationConfig | None = None
     _programs: Programs | None = None
 
@@ -193,9 +214,22 @@ class GenerationMixin:
         """
         hooks = Hooks.of(logits_processor, stopping_criteria, prefix_allowed_tokens_fn, streamer)
         request = self._read_request(inputs, generation_config, hooks, kwargs)
-        given = dict(request.inputs)
         if is_traced():
-            return self._generate_in_graph(request, given, seed)
+            return self._generate_in_graph(request, dict(request.inputs), seed)
+        beginning = self._begin(request)
+        prompt, decoder = beginning.prompt, beginning.decoder
+        plan = plan_generation(self.config, request, prompt)
+        drawn = draw_seed(seed) if plan.do_sample else None
+        tensors = given_of(prompt, plan.max_length, drawn, encoder_ids=beginning.encoder_ids, **beginning.memory)
+        fields = {**decode(decoder, decoder.generation_programs, plan, prompt, tensors, hooks), **beginning.fields}
+        fields["sequences"] = tf.cast(fields["sequences"], dtype_of(request.inputs.get("input_ids")))
+        if not plan.return_dict:
+            return fields["sequences"]
+        return generation_output(plan.has_beams, decoder is not self, fields)
+
+    def _begin(self, request: Request) -> Beginning:
+        """What the loops start with."""
+        given = request.inputs
         memory = {name: given.get(name) for name in MEMORY}
         ids = on_host("input_ids", given.get("input_ids"))
         if ids is None or 0 in ids.shape[1:]:
@@ -209,11 +243,7 @@ class GenerationMixin:
             position_numbering=request.options.position_numbering,
             width=width_of(self.config, request),
         )
-        plan = plan_generation(self.config, request, prompt)
-        tensors = given_of(prompt, plan.max_length, draw_seed(seed) if plan.do_sample else None, **memory)
-        fields = decode(self, self.generation_programs, plan, prompt, tensors, request.hooks)
-        fields["sequences"] = tf.cast(fields["sequences"], dtype_of(given.get("input_ids")))
-        return generation_output(plan.has_beams, False, fields) if plan.return_dict else fields["sequences"]
+        return Beginning(self, prompt, memory)
 
     def _generate_in_graph(self, request: Request, given: Mapping[str, Any], seed: Any) -> Any:
         """``generate`` inside a function that is being traced: as long as the longest answer, filled up with padding.
@@ -262,7 +292,7 @@ class GenerationMixin:
             generation_config=options,
             hooks=hooks,
             kwargs=kwargs,
-            takes=[name for name in DECODER_INPUTS if name != "past_key_values"],
+            takes=self._generation_inputs,
         )
 
     def compute_transition_scores(

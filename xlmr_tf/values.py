@@ -24,6 +24,7 @@ __all__ = [
     "parts",
     "places",
     "set_trainable",
+    "share",
     "unbuilt",
     "value_at",
     "variable_at",
@@ -59,12 +60,16 @@ class ModelValues:
         Raises:
             InputError: for a class with layers of its own but no encoder as ``self.roberta``.
         """
+        known = self.published_rows()
+        return table_of(known, places(self, known))
+
+    def published_rows(self) -> dict[str, Parameter]:
+        """The rows of the parameter table for a published model like this."""
         encoder = self.base_model
         check_encoder(
             type(self), "TFXLMRobertaModel", hasattr(encoder, "pooler") and self.base_model_prefix == "roberta"
         )
-        known = parameters(self.config, self._task_head.suffix, pooler=encoder.pooler is not None)
-        return table_of(known, places(self, known))
+        return parameters(self.config, self._task_head.suffix, pooler=encoder.pooler is not None)
 
     def get_parameter(self, name: str) -> keras.Variable:
         """The variable of a canonical name. A linear weight lies transposed in it, (in, out)."""
@@ -169,6 +174,19 @@ def _of_tensorflow(model: Any) -> Iterator[str]:
                 yield path + name
             elif isinstance(part, tf.Module):
                 yield from (f"{path}{name}.{variable.name}" for variable in part.variables)
+
+
+def share(model: Any, row: Parameter, other: Parameter) -> None:
+    """Let the place of a row hold the very variable of another one."""
+    holder, attribute = _holder(model, row)
+    variable = variable_at(model, other)
+    own = getattr(holder, attribute)
+    if own is variable:
+        return
+    holder._tracker.unlock()
+    holder._untrack_variable(own)
+    setattr(holder, attribute, variable)
+    holder._tracker.lock()
 
 
 def set_trainable(part: Any, flag: bool) -> None:

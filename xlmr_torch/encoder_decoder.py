@@ -20,7 +20,6 @@ from xlmr_core.encoder_decoder import (
     on_side,
     pad_token,
     refuse_resizing,
-    side_inputs,
     start_token,
     states_of,
     wanted_outputs,
@@ -131,7 +130,12 @@ class EncoderDecoderModel(GenerationMixin, PreTrainedModel):
         *,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: int | Tensor | None = None,
-        **kwargs: Any,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        decoder_token_type_ids: Tensor | None = None,
+        decoder_position_ids: Tensor | None = None,
+        decoder_head_mask: Tensor | None = None,
     ) -> Seq2SeqLMOutput[Tensor]:
         """Encode a batch, and predict each next token of another.
 
@@ -148,8 +152,8 @@ class EncoderDecoderModel(GenerationMixin, PreTrainedModel):
             return_dict: ``False`` returns a tuple.
             logits_to_keep: as in the causal language model.
             num_items_in_batch: divide the summed loss by this number and not by the number of labels.
-            **kwargs: ``token_type_ids``, ``position_ids`` and ``head_mask``; for the decoder with ``decoder_`` in
-                front.
+            token_type_ids, position_ids, head_mask: of the encoder, as in the bare model.
+            decoder_token_type_ids, decoder_position_ids, decoder_head_mask: of the decoder.
 
         Returns:
             :class:`~xlmr_core.outputs.Seq2SeqLMOutput`; logits (B, T, V).
@@ -158,7 +162,6 @@ class EncoderDecoderModel(GenerationMixin, PreTrainedModel):
             InputError: for inputs of a wrong shape, dtype or range.
             ConfigError: for labels without a ``decoder_start_token_id``.
         """
-        of_encoder, of_decoder = side_inputs(kwargs, f"{type(self).__name__}()")
         outputs = wanted_outputs(self.config, output_attentions, output_hidden_states)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
@@ -170,9 +173,11 @@ class EncoderDecoderModel(GenerationMixin, PreTrainedModel):
                 encoder_outputs = self.encoder(
                     input_ids=input_ids,
                     attention_mask=attention_mask,
+                    token_type_ids=token_type_ids,
+                    position_ids=position_ids,
+                    head_mask=head_mask,
                     inputs_embeds=inputs_embeds,
                     return_dict=True,
-                    **of_encoder,
                     **outputs,
                 )
         encoded: BaseModelOutput[Tensor] = states_of(encoder_outputs)
@@ -180,6 +185,9 @@ class EncoderDecoderModel(GenerationMixin, PreTrainedModel):
             decoded = self.decoder(
                 input_ids=decoder_input_ids,
                 attention_mask=decoder_attention_mask,
+                token_type_ids=decoder_token_type_ids,
+                position_ids=decoder_position_ids,
+                head_mask=decoder_head_mask,
                 inputs_embeds=decoder_inputs_embeds,
                 encoder_hidden_states=self.project(encoded.last_hidden_state),
                 encoder_attention_mask=attention_mask,
@@ -188,7 +196,6 @@ class EncoderDecoderModel(GenerationMixin, PreTrainedModel):
                 cache_position=cache_position,
                 logits_to_keep=logits_to_keep,
                 return_dict=True,
-                **of_decoder,
                 **outputs,
             )
         loss = None

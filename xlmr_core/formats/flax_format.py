@@ -10,6 +10,7 @@ from xlmr_core.formats.finding import in_folder
 from xlmr_core.formats.msgpack_file import MsgpackFile, is_msgpack, write_msgpack
 from xlmr_core.formats.naming import flax_naming
 from xlmr_core.formats.tensors import LazyTensor
+from xlmr_core.parameters import with_both_sides
 
 __all__ = ["FLAX"]
 
@@ -31,5 +32,6 @@ FLAX = Format(
     open=MsgpackFile,
     naming=lambda container, head: flax_naming(),
     written=lambda model: flax_naming(),
+    prepare=lambda tensors, model: with_both_sides(tensors, model.config),
     write=_write,
 )

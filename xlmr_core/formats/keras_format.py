@@ -30,7 +30,7 @@ from xlmr_core.formats.layouts import KEPT, TRANSPOSED, Layout
 from xlmr_core.formats.naming import role_of
 from xlmr_core.formats.tensors import Described, LazyTensor
 from xlmr_core.formats.zip_file import KERAS_WEIGHTS, ZIP, has_record, read_directory, span_of
-from xlmr_core.parameters import Role
+from xlmr_core.parameters import Role, with_both_sides
 
 __all__ = ["KERAS", "WEIGHTS_FILE"]
 
@@ -137,7 +137,8 @@ def _naming(container: Described, head: str | None) -> Naming:
 
 def _prepare(tensors: Mapping[str, LazyTensor], model: Model) -> dict[str, LazyTensor]:
     # The vocabulary's bias has one place.
-    return {name: tensor for name, tensor in tensors.items() if not name.endswith(VOCABULARY_BIAS_TOO)}
+    both = with_both_sides(tensors, model.config)
+    return {name: tensor for name, tensor in both.items() if not name.endswith(VOCABULARY_BIAS_TOO)}
 
 
 def _write(path: Path, tensors: Mapping[str, LazyTensor], model: Model) -> None:

@@ -22,7 +22,7 @@ from xlmr_core.formats.h5_file import MODEL, SIGNATURE, H5File, texts, write_h5
 from xlmr_core.formats.naming import tensorflow_naming
 from xlmr_core.formats.tensors import Described, LazyTensor, RawTensor, TensorInfo
 from xlmr_core.heads import ENCODER_DECODER, model_class_name
-from xlmr_core.parameters import HEAD_PARTS, PROJECTION
+from xlmr_core.parameters import HEAD_PARTS, PROJECTION, with_both_sides
 
 __all__ = ["TF"]
 
@@ -154,6 +154,7 @@ TF = Format(
     open=TFFile,
     naming=_naming,
     written=_written,
+    prepare=lambda tensors, model: with_both_sides(tensors, model.config),
     write=_write,
     name_in_index=_name_in_index,
 )
