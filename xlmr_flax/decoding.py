@@ -34,6 +34,7 @@ from xlmr_core.generation import (
     own_criteria,
 )
 from xlmr_flax.cache import Cache
+from xlmr_flax.inputs import has_values
 from xlmr_flax.processors import process
 
 __all__ = ["Beams", "BeamSearch", "Between", "Context", "Rows", "advance", "decode", "prefill", "repeated", "search"]
@@ -718,6 +719,9 @@ def decode(
         fields["steps"] = (from_RN >= 0).sum(1).max()
     else:
         ids_RL, fields["steps"] = state.ids_RL, state.length - plan.prompt_length
+    # Where there are values, on the host: JAX would compile a program for each length.
+    xp, ids_RL = (np, np.asarray(ids_RL)) if has_values(ids_RL) else (jnp, ids_RL)
     came = repeated(prompt.came, ids_RL.shape[0] // prompt.batch).astype(np.int32)
     new_RN = ids_RL[:, plan.prompt_length : exact.max_length]
-    return {**fields, "sequences": jnp.concatenate([came, new_RN], axis=1)}
+    sequences = xp.concatenate([came, new_RN], axis=1)
+    return {**fields, "sequences": jax.device_put(sequences) if xp is np else sequences}
