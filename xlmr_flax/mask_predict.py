@@ -55,7 +55,7 @@ class MaskPredictMixin:
             attention_mask: (B, P) of 0 and 1.
             token_type_ids: integers (B, P).
             **kwargs: ``max_new_tokens`` or ``max_length`` (by default 20 new ones), ``passes`` (10), ``mask_token_id``
-                (the last of the vocabulary), ``suppress_tokens``.
+                (that of the vocabulary), ``suppress_tokens``.
 
         Returns:
             ``sequences``, integers (B, P + new tokens): the prompts as they came and the new tokens.

@@ -8,8 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import InputError
-from xlmr_core.generation import MaskPredict, MaskPredictInputs, plan_mask_predict
+from xlmr_core.generation import MaskPredict, MaskPredictInputs, one_prompt, plan_mask_predict
 from xlmr_tf.generation import dtype_of, on_host
 from xlmr_tf.linear import dims
 
@@ -51,7 +50,7 @@ class MaskPredictMixin:
             attention_mask: (B, P) of 0 and 1.
             token_type_ids: integers (B, P).
             **kwargs: ``max_new_tokens`` or ``max_length`` (by default 20 new ones), ``passes`` (10), ``mask_token_id``
-                (the last of the vocabulary), ``suppress_tokens``.
+                (that of the vocabulary), ``suppress_tokens``.
 
         Returns:
             Integers (B, P + new tokens): the prompts as they came and the new tokens.
@@ -84,18 +83,6 @@ class MaskPredictMixin:
         if self._pass is None:
             self._pass = Pass(self)
         return tf.cast(mask_predict(self._pass, plan, given), dtype_of(prompt))
-
-
-def one_prompt(caller: str, inputs: Any, input_ids: Any) -> Any:
-    """The prompt, under either of its names.
-
-    Raises:
-        InputError: for both or neither.
-    """
-    if (inputs is None) is (input_ids is None):
-        received = "neither" if inputs is None else "both"
-        raise InputError(f"{caller} expected the prompt as inputs or as input_ids, received {received}; pass one")
-    return input_ids if inputs is None else inputs
 
 
 class Pass:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import InputError
-from xlmr_core.generation import MaskPredict, MaskPredictInputs, plan_mask_predict
+from xlmr_core.generation import MaskPredict, MaskPredictInputs, one_prompt, plan_mask_predict
 from xlmr_torch.generation import on_host
 
 __all__ = ["MaskPredictMixin"]
@@ -55,7 +54,7 @@ class MaskPredictMixin(nn.Module):
             attention_mask: (B, P) of 0 and 1.
             token_type_ids: integers (B, P).
             **kwargs: ``max_new_tokens`` or ``max_length`` (by default 20 new ones), ``passes`` (10), ``mask_token_id``
-                (the last of the vocabulary), ``suppress_tokens``.
+                (that of the vocabulary), ``suppress_tokens``.
 
         Returns:
             Integers (B, P + new tokens): the prompts as they came and the new tokens.
@@ -90,18 +89,6 @@ class MaskPredictMixin(nn.Module):
             hooks=hooks,
         )
         return mask_predict(self, plan, given)
-
-
-def one_prompt(caller: str, inputs: Tensor | None, input_ids: Tensor | None) -> Tensor:
-    """The prompt, under either of its names.
-
-    Raises:
-        InputError: for both or neither.
-    """
-    if (inputs is None) is (input_ids is None):
-        received = "neither" if inputs is None else "both"
-        raise InputError(f"{caller} expected the prompt as inputs or as input_ids, received {received}; pass one")
-    return input_ids if inputs is None else inputs  # type: ignore[return-value]
 
 
 @torch.no_grad()

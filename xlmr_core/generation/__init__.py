@@ -27,6 +27,7 @@ from xlmr_core.generation.request import (
     Hooks,
     Request,
     decoder_prompt,
+    one_prompt,
     read_request,
     start_ids,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "generation_output",
     "least_certain",
     "next_position",
+    "one_prompt",
     "own_criteria",
     "plan_generation",
     "plan_mask_predict",

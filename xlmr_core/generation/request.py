@@ -21,7 +21,7 @@ from xlmr_core.wording import an, counted, shown
 
 __all__ = [
     *("DECODER_INPUTS", "ENCODER_DECODER_INPUTS", "Hooks", "Request"),
-    *("decoder_prompt", "read_request", "start_ids"),
+    *("decoder_prompt", "one_prompt", "read_request", "start_ids"),
 ]
 
 # Inputs of the model that generate takes beside its options: of a decoder, and of an encoder and a decoder.
@@ -221,6 +221,18 @@ def _refuse_not_served(options: GenerationConfig) -> None:
 
 
 # ---- The first tokens
+
+
+def one_prompt(caller: str, inputs: Any, input_ids: Any) -> Any:
+    """The prompt of a masked model, under either of its names.
+
+    Raises:
+        InputError: for both or neither.
+    """
+    if (inputs is None) is (input_ids is None):
+        received = "neither" if inputs is None else "both"
+        raise InputError(f"{caller} expected the prompt as inputs or as input_ids, received {received}; pass one")
+    return input_ids if inputs is None else inputs
 
 
 def start_ids(request: Request, batch: int = 1) -> NDArray[np.int64]:
