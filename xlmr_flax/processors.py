@@ -210,12 +210,14 @@ def top_k(ids_RL: Array, length: Any, scores_RV: Array, k: int) -> Array:
 
 
 def top_p(ids_RL: Array, length: Any, scores_RV: Array, p: float, keep: int) -> Array:
-    """The best whose probabilities add up to p (Holtzman et al. 2020)."""
-    order_RV = jnp.argsort(scores_RV, axis=-1, stable=True)
-    sorted_RV = jnp.take_along_axis(scores_RV, order_RV, axis=-1)
-    goes_RV = jnp.cumsum(jax.nn.softmax(sorted_RV, axis=-1), axis=-1) <= 1 - p
-    rows, goes_RV = jnp.arange(scores_RV.shape[0])[:, None], goes_RV.at[:, -keep:].set(False)
-    return jnp.where(jnp.zeros_like(goes_RV).at[rows, order_RV].set(goes_RV), -jnp.inf, scores_RV)
+    """The best whose probabilities add up to p (Holtzman et al. 2020); of equal ones those with the greater ids."""
+    probs_RV, order_RV = jax.nn.softmax(scores_RV, axis=-1), _order(scores_RV)
+    limit_R1 = _limit(order_RV, probs_RV, lambda below_R1: below_R1 <= 1 - p)
+    below_RV, at_RV = order_RV < limit_R1, order_RV == limit_R1
+    sum_R1 = jnp.where(below_RV, probs_RV, 0).sum(-1, keepdims=True)
+    each_R1 = jnp.where(at_RV, probs_RV, 0).max(-1, keepdims=True)
+    goes_RV = below_RV | (at_RV & (sum_R1 + jnp.cumsum(at_RV, axis=-1) * each_R1 <= 1 - p))
+    return jnp.where(goes_RV & ~_last_best(scores_RV, keep), -jnp.inf, scores_RV)
 
 
 def min_p(ids_RL: Array, length: Any, scores_RV: Array, p: float, keep: int) -> Array:
@@ -228,11 +230,9 @@ def typical_p(ids_RL: Array, length: Any, scores_RV: Array, p: float, keep: int)
     """Those nearest to the expected information whose probabilities add up to p (Meister et al. 2022)."""
     logs_RV, probs_RV, entropy_R1 = _entropy(scores_RV)
     surprise_RV = jnp.abs(-logs_RV - entropy_R1)
-    order_RV = jnp.argsort(surprise_RV, axis=-1, stable=True)
-    sums_RV = jnp.cumsum(jnp.take_along_axis(probs_RV, order_RV, axis=-1), axis=-1)
-    last_R1 = jnp.clip((sums_RV < p).sum(-1, keepdims=True), keep - 1, scores_RV.shape[1] - 1)
-    limit_R1 = jnp.take_along_axis(surprise_RV, jnp.take_along_axis(order_RV, last_R1, axis=-1), axis=-1)
-    return jnp.where(surprise_RV > limit_R1, -jnp.inf, scores_RV)
+    order_RV = _order(surprise_RV)
+    goes_RV = order_RV > _limit(order_RV, probs_RV, lambda below_R1: below_R1 < p)
+    return jnp.where(goes_RV & ~_first_best(-surprise_RV, keep), -jnp.inf, scores_RV)
 
 
 def epsilon_cutoff(ids_RL: Array, length: Any, scores_RV: Array, epsilon: float, keep: int) -> Array:
@@ -259,8 +259,40 @@ def _best(scores_RV: Array, k: int) -> Array:
     return lax.top_k(scores_RV, min(k, scores_RV.shape[1]))[0][:, -1:]
 
 
+def _first_best(scores_RV: Array, keep: int) -> Array:
+    """(R, V): which are the best, so many; of equal ones those with the smaller ids."""
+    rows, vocab = scores_RV.shape
+    places_RK = lax.top_k(scores_RV, min(keep, vocab))[1]
+    return jnp.zeros(scores_RV.shape, bool).at[jnp.arange(rows)[:, None], places_RK].set(True)
+
+
+def _last_best(scores_RV: Array, keep: int) -> Array:
+    """(R, V): the same; of equal ones those with the greater ids."""
+    return _first_best(scores_RV[:, ::-1], keep)[:, ::-1]
+
+
 def _without_improbable(scores_RV: Array, improbable_RV: Array, keep: int) -> Array:
-    return jnp.where(improbable_RV & (scores_RV < _best(scores_RV, keep)), -jnp.inf, scores_RV)
+    return jnp.where(improbable_RV & ~_last_best(scores_RV, keep), -jnp.inf, scores_RV)
+
+
+def _order(x_RV: Array) -> Array:
+    """Numbers without a sign that are ordered as float32 are."""
+    bits_RV = lax.bitcast_convert_type(x_RV.astype(jnp.float32), jnp.uint32)
+    return jnp.where(bits_RV >> 31 == 1, ~bits_RV, bits_RV | jnp.uint32(1 << 31))
+
+
+def _limit(order_RV: Array, weights_RV: Array, holds: Callable[[Array], Array]) -> Array:
+    """(R, 1): the greatest number such that something holds of the sum of the weights below it, found bit by bit.
+
+    Sorting the vocabulary says the same, and takes a CPU as long as the whole model.
+    """
+
+    def with_bit(number: Array, limit_R1: Array) -> Array:
+        higher_R1 = limit_R1 | (jnp.uint32(1) << (31 - number).astype(jnp.uint32))
+        below_R1 = jnp.where(order_RV < higher_R1, weights_RV, 0).sum(-1, keepdims=True)
+        return jnp.where(holds(below_R1), higher_R1, limit_R1)
+
+    return lax.fori_loop(0, 32, with_bit, jnp.zeros((order_RV.shape[0], 1), jnp.uint32))
 
 
 FUNCTIONS: dict[str, Callable[..., Array]] = {
