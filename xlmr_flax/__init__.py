@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xlmr_core import __version__
-from xlmr_core.config import AutoConfig, PretrainedConfig, XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core.config import AutoConfig, EncoderDecoderConfig, PretrainedConfig, XLMRobertaConfig, XLMRobertaXLConfig
 from xlmr_core.importing import import_when_used
 from xlmr_flax.auto import (
     FlaxAutoModel,
@@ -17,9 +17,11 @@ from xlmr_flax.auto import (
     FlaxAutoModelForMultipleChoice,
     FlaxAutoModelForPreTraining,
     FlaxAutoModelForQuestionAnswering,
+    FlaxAutoModelForSeq2SeqLM,
     FlaxAutoModelForSequenceClassification,
     FlaxAutoModelForTokenClassification,
 )
+from xlmr_flax.encoder_decoder import FlaxEncoderDecoderModel
 from xlmr_flax.modeling_xlm_roberta import (
     FlaxXLMRobertaForCausalLM,
     FlaxXLMRobertaForMaskedLM,
@@ -79,6 +81,7 @@ __all__ = [
     "AutoTokenizer",
     "BGEM3FlagModel",
     "CrossEncoder",
+    "EncoderDecoderConfig",
     "FeatureExtractionPipeline",
     "FillMaskPipeline",
     "FlaxAutoModel",
@@ -87,8 +90,10 @@ __all__ = [
     "FlaxAutoModelForMultipleChoice",
     "FlaxAutoModelForPreTraining",
     "FlaxAutoModelForQuestionAnswering",
+    "FlaxAutoModelForSeq2SeqLM",
     "FlaxAutoModelForSequenceClassification",
     "FlaxAutoModelForTokenClassification",
+    "FlaxEncoderDecoderModel",
     "FlaxXLMRobertaForCausalLM",
     "FlaxXLMRobertaForMaskedLM",
     "FlaxXLMRobertaForMultipleChoice",

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
 import jax.numpy as jnp
 
-from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.heads import model_class_name
+from xlmr_core.config import EncoderDecoderConfig, ModelConfig, XLMRobertaConfig
+from xlmr_core.heads import ENCODER_DECODER
 from xlmr_core.loading import auto_checkpoint
 from xlmr_core.pretrained import (
     arguments_to_build,
@@ -18,8 +18,8 @@ from xlmr_core.pretrained import (
     register_model,
     registered_model,
 )
-from xlmr_flax import modeling_xlm_roberta, modeling_xlm_roberta_xl
 from xlmr_flax.encoder import EncoderModel
+from xlmr_flax.encoder_decoder import FlaxEncoderDecoderModel, family_class
 from xlmr_flax.heads import MultipleChoice, QuestionAnswering, SequenceClassification, TokenClassification
 from xlmr_flax.lm_heads import CausalLM, MaskedLM
 from xlmr_flax.loading import MODEL_ONLY
@@ -32,6 +32,7 @@ __all__ = [
     "FlaxAutoModelForMultipleChoice",
     "FlaxAutoModelForPreTraining",
     "FlaxAutoModelForQuestionAnswering",
+    "FlaxAutoModelForSeq2SeqLM",
     "FlaxAutoModelForSequenceClassification",
     "FlaxAutoModelForTokenClassification",
     "model_class",
@@ -40,16 +41,14 @@ __all__ = [
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 
 
-def model_class(config: XLMRobertaConfig, head: str) -> type[PreTrainedModel]:
-    """The class for a configuration and a head of ``xlmr_core.heads.HEADS``."""
-    name = "Flax" + model_class_name(config, head)
-    found = getattr(modeling_xlm_roberta, name, None) or getattr(modeling_xlm_roberta_xl, name)
-    assert isinstance(found, type) and issubclass(found, PreTrainedModel)
-    return found
+def model_class(config: ModelConfig, head: str) -> type[PreTrainedModel]:
+    """The class for a configuration and a head of ``xlmr_core.heads.HEADS``, or of an encoder-decoder."""
+    return FlaxEncoderDecoderModel if isinstance(config, EncoderDecoderConfig) else family_class(config, head)
 
 
 class _AutoModel(Generic[ModelT]):
     head: ClassVar[str]
+    config_class: ClassVar[type[ModelConfig]] = XLMRobertaConfig
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         refuse_building(type(self))
@@ -69,9 +68,9 @@ class _AutoModel(Generic[ModelT]):
         register_model(cls, config_class, model_class, PreTrainedModel, exist_ok)
 
     @classmethod
-    def _class_for(cls, config: XLMRobertaConfig) -> type[PreTrainedModel]:
+    def _class_for(cls, config: ModelConfig) -> type[PreTrainedModel]:
         """The class of the model for a configuration: a registered one, or the published one of the head."""
-        check_auto_config(cls, config)
+        check_auto_config(cls, config, cls.config_class)
         return registered_model(cls, config) or model_class(config, cls.head)
 
     @classmethod
@@ -180,6 +179,13 @@ class FlaxAutoModelForQuestionAnswering(_AutoModel[QuestionAnswering]):
     """Extractive question answering with a checkpoint's encoder."""
 
     head = "ForQuestionAnswering"
+
+
+class FlaxAutoModelForSeq2SeqLM(_AutoModel[FlaxEncoderDecoderModel]):
+    """An encoder-decoder of a checkpoint of one."""
+
+    head = ENCODER_DECODER.suffix
+    config_class = EncoderDecoderConfig
 
 
 class FlaxAutoModelForPreTraining(FlaxAutoModelForMaskedLM):

@@ -6,7 +6,8 @@ Inside ``jax.jit`` a call becomes part of the caller's program, as it is publish
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,7 @@ from xlmr_flax.inputs import has_values, see
 from xlmr_flax.tensors import register_outputs
 
 __all__ = [
+    "Beginning",
     "FlaxBeamSearchOutput",
     "FlaxGreedySearchOutput",
     "FlaxSampleOutput",
@@ -79,6 +81,25 @@ class FlaxBeamSearchOutput(ModelOutput[Array]):
 register_outputs([*GENERATION_OUTPUTS.values(), FlaxGreedySearchOutput, FlaxSampleOutput, FlaxBeamSearchOutput])
 
 
+@dataclass
+class Beginning:
+    """What the loops start with.
+
+    Attributes:
+        decoder: what is asked for tokens, with its parameters.
+        prompt: arranged.
+        memory: ``encoder_hidden_states`` and ``encoder_attention_mask``, for cross-attention.
+        encoder_ids: (B, M) of an encoder's text.
+        fields: of the output, beside those of the loops.
+    """
+
+    decoder: Any
+    prompt: Prompt
+    memory: dict[str, Any]
+    encoder_ids: Any = None
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
 class GenerationMixin:
     """The part of a model that continues texts."""
 
@@ -86,6 +107,7 @@ class GenerationMixin:
     init_cache: Any
     prepare: Any
     _config: Any
+    _generation_inputs: ClassVar[tuple[str, ...]] = tuple(name for name in DECODER_INPUTS if name != "past_key_values")
 
     @classmethod
     def can_generate(cls) -> bool:
@@ -162,8 +184,29 @@ class GenerationMixin:
             generation_config=generation_config,
             hooks=Hooks.of(logits_processor, stopping_criteria, prefix_allowed_tokens_fn, streamer),
             kwargs=kwargs,
-            takes=[name for name in DECODER_INPUTS if name != "past_key_values"],
+            takes=self._generation_inputs,
         )
+        beginning = model._begin(request)
+        prompt, memory = beginning.prompt, beginning.memory
+        plan = plan_generation(self.config, request, prompt)
+        key = jax.random.key(0) if prng_key is None else prng_key
+        traced = not all(map(has_values, jax.tree.leaves((prompt.ids, model.params, memory, key))))
+        on_host = runs_on_host(plan, traced=traced, trace=trace)
+        fields = decode(
+            beginning.decoder,
+            plan,
+            prompt,
+            request.hooks,
+            key,
+            memory=memory,
+            encoder_ids=beginning.encoder_ids,
+            on_host=on_host,
+        )
+        has_encoder = beginning.decoder is not model
+        return answer(plan, {**fields, **beginning.fields}, prompt, traced=traced, has_encoder=has_encoder)
+
+    def _begin(self, request: Request) -> Beginning:
+        """What the loops start with."""
         given = request.inputs
         memory = {name: given[name] for name in ("encoder_hidden_states", "encoder_attention_mask") if name in given}
         ids = given.get("input_ids")
@@ -171,12 +214,7 @@ class GenerationMixin:
             states = memory.get("encoder_hidden_states")
             ids = start_ids(request, len(ids) if ids is not None else 1 if states is None else len(states))
         prompt = prompt_of(self.config, request, ids, given.get("attention_mask"), given.get("token_type_ids"))
-        plan = plan_generation(self.config, request, prompt)
-        key = jax.random.key(0) if prng_key is None else prng_key
-        traced = not all(map(has_values, jax.tree.leaves((prompt.ids, model.params, memory, key))))
-        on_host = runs_on_host(plan, traced=traced, trace=trace)
-        fields = decode(model, plan, prompt, request.hooks, key, memory=memory, on_host=on_host)
-        return answer(plan, fields, prompt, traced=traced)
+        return Beginning(self, prompt, memory)
 
     def compute_transition_scores(
         self,

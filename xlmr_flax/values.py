@@ -74,8 +74,13 @@ class ModelValues(nnx.Module):
             InputError: for a class with layers of its own but no encoder as ``self.roberta``.
         """
         check_encoder(type(self), "FlaxXLMRobertaModel", self._has_encoder())
-        known = _published(self)
+        known = self.published_rows()
         return table_of(known, places(self, known))
+
+    def published_rows(self) -> dict[str, Parameter]:
+        """The rows of the parameter table for a published model like this."""
+        config: XLMRobertaConfig = self.config
+        return parameters(config, self._task_head.suffix, pooler=self.base_model.pooler is not None)
 
     def _has_encoder(self) -> bool:
         return hasattr(self.base_model, "pooler") and self.base_model_prefix == "roberta"
@@ -126,11 +131,6 @@ class ModelValues(nnx.Module):
         if row.init is Init.NORMAL_PADDED:
             values = values.at[self.config.pad_token_id].set(0.0)
         return in_layout(row, values).astype(dtype)
-
-
-def _published(model: ModelValues) -> dict[str, Parameter]:
-    config: XLMRobertaConfig = model.config
-    return parameters(config, model._task_head.suffix, pooler=model.base_model.pooler is not None)
 
 
 def _is_param(spot: Spot) -> bool:
@@ -203,7 +203,7 @@ def _walk(holder: Any, path: Path, published: dict[Path, Parameter]) -> Iterator
     ``published`` gets the paths that the tables of this model and of the models inside know.
     """
     if isinstance(holder, ModelValues) and holder._has_encoder():
-        published.update({path + path_of(row): row for row in _published(holder).values() if row.tied_to is None})
+        published.update({path + path_of(row): row for row in holder.published_rows().values() if row.tied_to is None})
     for name, part in _parts(holder):
         if isinstance(part, nnx.Variable) and not isinstance(part, PASSING):
             yield (*path, name), holder, part

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.choice import EVERYTHING
 from tests.parity import tolerances
-from tests.parity.adapters import Mode, adapter, modes
+from tests.parity.adapters import TESTED, Mode, adapter, modes
 from tests.parity.compare import difference, flatten
 from xlmr_core import reference
 from xlmr_core.config import EncoderDecoderConfig, XLMRobertaConfig, XLMRobertaXLConfig
@@ -37,6 +38,8 @@ PAIRS: dict[str, tuple[type[Any], type[Any], dict[str, Any], dict[str, Any]]] = 
     "one-for-both": (BASE, BASE, {}, {"tie_encoder_decoder": True}),
     "one-for-both-xl": (XL, XL, {"position_embedding_type": "relative_key"}, {"tie_encoder_decoder": True}),
 }
+# Where building and compiling takes its time, the pairs that have most in them.
+FEW = list(PAIRS) if TESTED == "torch" or EVERYTHING else ["base-to-xl", "one-for-both-xl"]
 IDS = np.array([[0, 5, 6, 7, 9, 2], [0, 8, 11, 2, 1, 1], [0, 2, 1, 1, 1, 1]], np.int32)
 MASK = (IDS != 1).astype(np.int32)
 LABELS = np.array([[9, 10, 14, 2], [11, -100, 12, 2], [11, 2, -100, -100]], np.int32)
@@ -77,7 +80,7 @@ def inputs_of(name: str) -> dict[str, Array]:
 
 
 @pytest.mark.parametrize("mode", modes())
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", FEW)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_equals_reference(name: str, dtype: str, mode: Mode) -> None:
     if dtype not in mode.dtypes:
@@ -108,7 +111,7 @@ FOLLOWED = (
 
 
 @pytest.mark.parametrize("mode", modes(dtype="float64")[:1])
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", FEW)
 def test_gradients_are_those_of_the_reference(name: str, mode: Mode) -> None:
     config, params = made(name)
     inputs = inputs_of(name)
@@ -118,7 +121,10 @@ def test_gradients_are_those_of_the_reference(name: str, mode: Mode) -> None:
         first_names(config)
     )
     rng = np.random.default_rng(1)
-    by_first = {key: gradients.get(key, gradients.get(first)) for key, first in first_of(config).items()}
+    # Under the first name of a tensor, or under that which a checkpoint stores.
+    found = {
+        key: gradients.get(first, gradients.get(rows[key].tied_to or key)) for key, first in first_of(config).items()
+    }
     for key in FOLLOWED:
         if key not in rows:
             continue
@@ -133,7 +139,7 @@ def test_gradients_are_those_of_the_reference(name: str, mode: Mode) -> None:
             return float(reference.forward(config, HEAD, moved, **inputs)["loss"])
 
         expected = (loss(1e-4) - loss(-1e-4)) / 2e-4
-        gradient = by_first[key]
+        gradient = found[key]
         assert gradient is not None, key
         assert abs(float((gradient * direction).sum()) - expected) <= 1e-5 * max(1.0, abs(expected)), key
 
@@ -150,7 +156,7 @@ def first_names(config: EncoderDecoderConfig) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", modes(packed=False, dtype="float32")[:1] or modes(dtype="float32")[:1])
-@pytest.mark.parametrize("name", ["xl-to-base", "one-for-both"])
+@pytest.mark.parametrize("name", ["xl-to-base", "one-for-both"] if TESTED == "torch" else ["xl-to-base"])
 def test_generates_what_the_reference_does(name: str, mode: Mode) -> None:
     """Token by token, with the encoder run once and a cache, against whole passes of the reference."""
     config, params = made(name)
