@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         TextIteratorStreamer,
         TextStreamer,
     )
+    from xlmr_core.quantization import BitsAndBytesConfig
     from xlmr_core.tasks.published import (
         FeatureExtractionPipeline,
         FillMaskPipeline,
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from xlmr_core.tokenization import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast
     from xlmr_torch.inference import optimize_for_inference
     from xlmr_torch.pipelines import pipeline
+    from xlmr_torch.quantized import quantize
     from xlmr_torch.vectors import BGEM3FlagModel, CrossEncoder, SentenceTransformer
 
 __all__ = [
@@ -94,6 +96,7 @@ __all__ = [
     "AutoModelWithLMHead",
     "AutoTokenizer",
     "BGEM3FlagModel",
+    "BitsAndBytesConfig",
     "CrossEncoder",
     "EncoderDecoderConfig",
     "EncoderDecoderModel",
@@ -145,6 +148,7 @@ __all__ = [
     "__version__",
     "optimize_for_inference",
     "pipeline",
+    "quantize",
     "to_tensor",
 ]
 
@@ -158,6 +162,8 @@ __getattr__ = import_when_used(
         "XLMRobertaTokenizer": "xlmr_core.tokenization",
         "XLMRobertaTokenizerFast": "xlmr_core.tokenization",
         "optimize_for_inference": "xlmr_torch.inference",
+        "BitsAndBytesConfig": "xlmr_core.quantization",
+        "quantize": "xlmr_torch.quantized",
         "BGEM3FlagModel": "xlmr_torch.vectors",
         "CrossEncoder": "xlmr_torch.vectors",
         "SentenceTransformer": "xlmr_torch.vectors",

@@ -16,7 +16,7 @@ from xlmr_torch.layers import Intermediate
 from xlmr_torch.linear import is_plain
 from xlmr_torch.onednn import project
 from xlmr_torch.pretrained import PreTrainedModel
-from xlmr_torch.quantized import quantize
+from xlmr_torch.quantized import prepare, quantize
 
 __all__ = ["BFloat16Embedding", "FusedLinear", "Int8Head", "optimize_for_inference"]
 
@@ -178,6 +178,7 @@ def optimize_for_inference(
     _check_head(model, head, name)
     if name in SCHEMES:
         quantize(model, SCHEMES[name])
+    prepare(model)
     _fuse(model, torch.bfloat16 if name == "bfloat16" else None, head)
     model.eval().requires_grad_(False)
     if model.packing == "auto":

@@ -23,6 +23,7 @@ Shapes: n tokens, D inputs, O outputs, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -30,16 +31,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xlmr_core.errors import InputError
-from xlmr_core.parameters import Role
-from xlmr_core.quantization.int8 import LARGEST
+from xlmr_core.parameters import Parameter, Role
+from xlmr_core.quantization import Scheme
+from xlmr_core.quantization.int8 import LARGEST, SCALE
 from xlmr_torch.quantized import quantize
 
 __all__ = [
     "HAS_FAST_PRODUCT",
-    "LAYERS",
     "Int8Embedding",
     "Int8Linear",
+    "encoded",
     "int8_linear",
+    "layer",
     "quantize",
     "quantize_rows",
     "quantize_tokens",
@@ -189,5 +192,15 @@ def _frozen(values: Tensor) -> nn.Parameter:
     return values.requires_grad_(False) if isinstance(values, nn.Parameter) else nn.Parameter(values, False)
 
 
-# By what the weight is in the parameter table.
-LAYERS = {Role.EMBEDDING: Int8Embedding, Role.LINEAR_WEIGHT: Int8Linear}
+def encoded(scheme: Scheme, weight: Tensor) -> dict[str, Tensor]:
+    """The tensors of a weight by suffix: the very bits of the scheme's ``encode``."""
+    rows, scale = quantize_rows(weight)
+    return {"": rows, SCALE: scale}
+
+
+def layer(scheme: Scheme, row: Parameter, tensors: Mapping[str, Tensor], bias: Tensor | None) -> nn.Module:
+    """The layer of a weight that is stored in these tensors, by suffix."""
+    if row.role is Role.EMBEDDING:
+        return Int8Embedding(*tensors.values())
+    assert bias is not None
+    return Int8Linear(*tensors.values(), bias)

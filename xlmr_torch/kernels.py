@@ -8,6 +8,9 @@ kernel              when it is legal
 ``packed``          packed tokens without a bias; chosen by the encoder in place of ``sdpa`` when the batch is packed
 ==================  ==================================================================================================
 
+``flash_attention_2`` and ``flex_attention`` are published names that ask for ``packed`` wherever that is legal, and get
+``sdpa`` where it is not.
+
 Shapes: queries, keys and values are ``(..., N, H)`` with ``...`` either (B, S) padded or (T,) packed; the context has
 the queries' shape. Keys and values are M, as many as queries unless they come from a memory.
 The bias is additive: ``(B | 1, N | 1, S | 1, M)``, a masked key holds the most negative number of the dtype. Not minus
@@ -26,14 +29,21 @@ from xlmr_core.checks import check_choice
 from xlmr_torch.packed_attention import packed_attention
 from xlmr_torch.packing import Packing
 
-__all__ = ["ATTN_IMPLEMENTATIONS", "AttentionPlan", "attend", "check_attn_implementation"]
+__all__ = ["ATTN_IMPLEMENTATIONS", "PACKED", "AttentionPlan", "attend", "check_attn_implementation", "kernel_called"]
 
-ATTN_IMPLEMENTATIONS = ("sdpa", "eager")
+# Published names that mean the kernel of packed tokens.
+PACKED = ("flash_attention_2", "flex_attention")
+ATTN_IMPLEMENTATIONS = ("sdpa", "eager", *PACKED)
 
 
 def check_attn_implementation(name: str) -> str:
     """Return ``name`` if there is such an implementation, else say which there are."""
     return check_choice("attn_implementation", name, ATTN_IMPLEMENTATIONS)
+
+
+def kernel_called(name: str) -> str:
+    """The kernel of a name: ``sdpa`` or ``eager``."""
+    return "sdpa" if check_attn_implementation(name) in PACKED else name
 
 
 @dataclass(frozen=True, kw_only=True)

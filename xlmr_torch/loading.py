@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -20,7 +21,7 @@ from xlmr_core.arguments import Served, model_only
 from xlmr_core.checkpoints.load_plan import LoadPlan, TensorFile, plan_load
 from xlmr_core.checkpoints.saving import save_tensors
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import InputError
+from xlmr_core.errors import ConfigWarning, InputError, warn_caller
 from xlmr_core.formats.base import PUBLISHED
 from xlmr_core.formats.parts import names_of_model, plain_names
 from xlmr_core.formats.tensors import RawTensor
@@ -28,7 +29,8 @@ from xlmr_core.generation.config import GENERATION_CONFIG_NAME, read_generation_
 from xlmr_core.loading import StateDict, config_to_save, dtype_wanted, loading_info, metadata_to_save, read_request
 from xlmr_core.own_classes import check_dtypes, check_ties
 from xlmr_core.parameters import Parameter, stored_names
-from xlmr_core.quantization import scheme_of
+from xlmr_core.quantization import BitsAndBytes, BitsAndBytesConfig, Scheme, scheme_of
+from xlmr_core.quantization.own import OwnScheme
 from xlmr_torch.generation import GenerationMixin
 from xlmr_torch.linear import loading
 from xlmr_torch.placement import as_device_map, find_dtype, find_one_device, refuse_meta
@@ -58,9 +60,7 @@ DTYPE_OF_TAG: dict[str, torch.dtype] = {
 TAG_OF_DTYPE = {dtype: tag for tag, dtype in DTYPE_OF_TAG.items()}
 
 # Published arguments of which only some values can be served: those values, and what to say to others.
-MODEL_ONLY: Served = model_only(
-    "a checkpoint loads as it is; quantize the model with optimize_for_inference(model, dtype='int8')"
-)
+MODEL_ONLY: Served = model_only("a model that is not loaded is not quantized; call quantize(model, ...) on it")
 
 
 def to_torch(raw: RawTensor) -> Tensor:
@@ -92,6 +92,9 @@ def from_pretrained(
     packing: str | None = None,
     ignore_mismatched_sizes: bool = False,
     output_loading_info: bool = False,
+    quantization_config: Any = None,
+    load_in_8bit: bool = False,
+    load_in_4bit: bool = False,
     **kwargs: Any,
 ) -> Any:
     """Load a model in evaluation mode, from a checkpoint of any format in ``xlmr_core.formats``.
@@ -106,11 +109,14 @@ def from_pretrained(
         dtype: of the parameters; ``None`` is float32, ``"auto"`` the checkpoint's own. ``torch_dtype`` is its older
             name.
         device, device_map: where the model goes: a device, or ``{"": device}``, or ``"auto"``.
-        attn_implementation: ``sdpa`` (default) or ``eager``.
+        attn_implementation: see :meth:`PreTrainedModel.set_attn_implementation`; ``sdpa`` by default.
         packing: see :meth:`PreTrainedModel.set_packing`.
         ignore_mismatched_sizes: let parameters of another shape start fresh.
         output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.checkpoints.load_plan.LoadReport` as
             ``info["report"]`` and its lists under their published names.
+        quantization_config: a ``BitsAndBytesConfig``, of this library or another, or a dictionary of its fields: the
+            linear layers are quantized as they are loaded (docs/quantization.md). ``load_in_8bit=True`` and
+            ``load_in_4bit=True`` are its older names.
         **kwargs: ``use_safetensors``, ``from_tf``, ``from_flax`` say which file of a folder to read:
             ``model.safetensors`` (``False``: ``pytorch_model.bin``), ``tf_model.h5`` or ``flax_model.msgpack``; by
             default the first of ``xlmr_core.formats.FORMATS`` that is there. Further the hub's ``revision``,
@@ -134,7 +140,15 @@ def from_pretrained(
         dtype = find_dtype(dtype)
     request = read_request(cls, name_or_path, config, state_dict is not None, kwargs, MODEL_ONLY)
     config = request.config
-    scheme = scheme_of(config)
+    asked = _asked_for(quantization_config, load_in_8bit, load_in_4bit)
+    source: TensorFile = (
+        request.found.open()
+        if request.found is not None
+        else StateDict(state_dict, lambda x: (TAG_OF_DTYPE[x.dtype], tuple(x.shape)), to_raw, request.part)
+    )
+    scheme = scheme_of(config, source)
+    if asked is not None and scheme is not None:
+        scheme = _as_asked(asked, scheme)
     with loading():
         model = cls(config, *model_args, **request.constructor)
     if scheme is not None:
@@ -143,12 +157,6 @@ def from_pretrained(
         model.set_attn_implementation(attn_implementation)
     if packing is not None:
         model.set_packing(packing)
-
-    source: TensorFile = (
-        request.found.open()
-        if request.found is not None
-        else StateDict(state_dict, lambda x: (TAG_OF_DTYPE[x.dtype], tuple(x.shape)), to_raw, request.part)
-    )
     rows = model.parameter_table()
     plan = plan_load(
         config,
@@ -158,16 +166,18 @@ def from_pretrained(
         model=cls.__name__,
         rows=rows,
     )
-    if scheme is not None and dtype in (None, "auto"):
+    if isinstance(scheme, OwnScheme) and dtype in (None, "auto"):
         dtype = torch.float32
     wanted = find_dtype(dtype_wanted(dtype, torch.get_default_dtype(), config, source, plan.sources.values()))
-    if scheme is not None and wanted is not torch.float32:
+    if isinstance(scheme, OwnScheme) and wanted is not torch.float32:
         around = f"an {scheme.name} model is float32 around its {scheme.name} weights"
         raise InputError(f"{around}, received dtype={wanted}; leave dtype out")
     # A file's bytes are this model's own, the caller's tensors are not.
     _fill(model, rows, plan, source, target, wanted, copy=state_dict is not None)
-    if scheme is not None:
+    if isinstance(scheme, OwnScheme):
         model.requires_grad_(False)
+    if asked is not None and scheme is None:
+        model = quantize(model, asked)
     if device_map is not None:
         model.hf_device_map = as_device_map(device_map, target)
     config.dtype = str(wanted).removeprefix("torch.")
@@ -175,6 +185,38 @@ def from_pretrained(
         model.generation_config = read_generation_config(request.found.folder, config)
     model.eval()
     return (model, loading_info(plan.report)) if output_loading_info else model
+
+
+def _asked_for(value: Any, load_in_8bit: bool, load_in_4bit: bool) -> BitsAndBytesConfig | None:
+    """How a model is to be quantized while it is loaded."""
+    if value is None and not (load_in_8bit or load_in_4bit):
+        return None
+    if value is not None and (load_in_8bit or load_in_4bit):
+        raise InputError("expected quantization_config alone, received load_in_8bit or load_in_4bit too; pass one")
+    return BitsAndBytesConfig.of(
+        BitsAndBytesConfig(load_in_8bit=load_in_8bit, load_in_4bit=load_in_4bit) if value is None else value
+    )
+
+
+def _as_asked(asked: BitsAndBytesConfig, scheme: Scheme) -> Scheme:
+    """The scheme of a checkpoint that is quantized already, computing in the dtype that is asked for.
+
+    Raises:
+        InputError: if it is quantized otherwise.
+    """
+    if not isinstance(scheme, BitsAndBytes) or asked.load_in_4bit is not scheme.config.load_in_4bit:
+        raise InputError(
+            f"the checkpoint has {scheme.name} weights already, received quantization_config={asked.to_diff_dict()!r}; "
+            "leave it out, or load the checkpoint it was made from"
+        )
+    config = scheme.config.with_values(bnb_4bit_compute_dtype=asked.bnb_4bit_compute_dtype)
+    if asked.with_values(llm_int8_skip_modules=config.llm_int8_skip_modules) != config:
+        warn_caller(
+            "the checkpoint is quantized already, and as its config.json says: of quantization_config only "
+            "bnb_4bit_compute_dtype is used",
+            ConfigWarning,
+        )
+    return replace(scheme, config=config)
 
 
 def _fill(

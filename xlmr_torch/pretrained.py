@@ -18,10 +18,11 @@ from xlmr_core.outputs import ModelOutput
 from xlmr_core.own_classes import constructor_arguments
 from xlmr_core.packing import check_packing_mode
 from xlmr_core.pretrained import check_config, refuse_projection
-from xlmr_core.quantization import Scheme
+from xlmr_core.quantization import BitsAndBytes, Scheme
+from xlmr_core.quantization.own import OwnScheme
 from xlmr_core.uploads import PushToHub, upload_after
 from xlmr_torch.hooks import Onlookers
-from xlmr_torch.kernels import check_attn_implementation
+from xlmr_torch.kernels import PACKED, check_attn_implementation, kernel_called
 from xlmr_torch.loading import from_pretrained, save_pretrained
 from xlmr_torch.published import PublishedNames
 from xlmr_torch.resizing import ResizableModel
@@ -79,6 +80,18 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn
         scheme: Scheme | None = self.base_model._scheme
         return scheme
 
+    @property
+    def is_loaded_in_4bit(self) -> bool:
+        """Whether the weights are as bitsandbytes has them, in four bits."""
+        scheme = self.quantization_scheme
+        return isinstance(scheme, BitsAndBytes) and scheme.config.load_in_4bit
+
+    @property
+    def is_loaded_in_8bit(self) -> bool:
+        """Whether the weights are as bitsandbytes has them, in eight bits."""
+        scheme = self.quantization_scheme
+        return isinstance(scheme, BitsAndBytes) and scheme.config.load_in_8bit
+
     def get_input_embeddings(self) -> nn.Module:
         """The word embedding."""
         return self.base_model.get_input_embeddings()
@@ -107,7 +120,8 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the floating point parameters."""
-        return first_float(self).dtype
+        # Scales of quantized weights are none of them.
+        return torch.float32 if isinstance(self.quantization_scheme, OwnScheme) else first_float(self).dtype
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """Number of values, tied ones counted once."""
@@ -150,13 +164,20 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn
 
     @property
     def attn_implementation(self) -> str:
-        """Name of the attention kernel, which the configuration keeps."""
-        return check_attn_implementation(self.base_model.config._attn_implementation or "sdpa")
+        """Name of the attention kernel; the configuration keeps the name that was asked for."""
+        return kernel_called(self.base_model.config._attn_implementation or "sdpa")
 
     def set_attn_implementation(self, name: str) -> Self:
-        """Choose the attention kernel: ``sdpa`` or ``eager``."""
+        """Choose the attention kernel.
+
+        Args:
+            name: ``sdpa`` or ``eager``; ``flash_attention_2`` or ``flex_attention`` is the kernel of packed tokens
+                wherever that is legal (as with ``set_packing("always")``), and ``sdpa`` where it is not.
+        """
         self.config._attn_implementation = check_attn_implementation(name)
         self.base_model.config._attn_implementation = name
+        if name in PACKED and self.packing == "auto":
+            self.set_packing("always")
         return self
 
     @property

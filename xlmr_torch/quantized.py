@@ -1,41 +1,59 @@
 """Quantized models: the layers of a scheme in place of a model's own.
 
 Which weights a scheme takes and what they are stored in is in ``xlmr_core/quantization``. The layers that compute with
-them are in a file of the scheme's name here, which offers ``quantize_rows``, a weight's tensors in the order of
-``Scheme.stored``, and ``LAYERS``, the classes that are made of these tensors (and of a bias), by role.
+them are in a file of ``FILES``, which offers ``encoded``, a weight's tensors by suffix, and ``layer``, the layer that
+holds such tensors.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from xlmr_core.errors import InputError
-from xlmr_core.parameters import Role, parameters, parts_of
-from xlmr_core.quantization import INT8, Scheme
+from xlmr_core.parameters import Parameter, Role
+from xlmr_core.quantization import INT8, BitsAndBytes, BitsAndBytesConfig, Scheme, find_scheme
 from xlmr_torch.linear import is_plain
+from xlmr_torch.values import tensor_at
+from xlmr_torch.widening import WidenedLinear
 
 if TYPE_CHECKING:
     from xlmr_torch.pretrained import PreTrainedModel
 
-__all__ = ["quantize"]
+__all__ = ["prepare", "quantize"]
 
 ModelT = TypeVar("ModelT", bound="PreTrainedModel")
 
 # By the name of the scheme; imported when it is used, because a file of kernels may look at the machine.
-FILES = {"int8": "xlmr_torch.int8"}
+FILES = {
+    "int8": "xlmr_torch.int8",
+    **dict.fromkeys(("int4", "nf4", "fp4"), "xlmr_torch.four_bit"),
+    "bitsandbytes": "xlmr_torch.bitsandbytes",
+}
+# By the tags of files.
+_DTYPES = {
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+}
 
 
 @torch.no_grad()
-def quantize(model: ModelT, scheme: Scheme = INT8) -> ModelT:
-    """Quantize a model, in place, for inference: every parameter is frozen, and what is not quantized becomes float32.
+def quantize(model: ModelT, scheme: str | Scheme | BitsAndBytesConfig = INT8) -> ModelT:
+    """Quantize a model in place.
+
+    With a scheme of this library it is for inference: every parameter is frozen, and what is not quantized becomes
+    float32. As bitsandbytes has it, codes are frozen, and the rest keeps its dtype and may be trained.
 
     Args:
         model: any model of this package, with or without a head. One that is quantized so already stays as it is.
-        scheme: how to store the weights.
+        scheme: how to store the weights: ``int8``, ``int4``, ``nf4`` or ``fp4``, one of these with settings of its own
+            (``xlmr_core.quantization.Nf4(skip=("query",))``), or a ``BitsAndBytesConfig``.
 
     Returns:
         The same model.
@@ -43,32 +61,59 @@ def quantize(model: ModelT, scheme: Scheme = INT8) -> ModelT:
     Raises:
         InputError: if a layer is no plain linear layer or embedding any more (an adapter that was not merged), or if
             the model is quantized otherwise.
+        ConfigError: for a scheme that nobody knows, or whose settings do not fit the model.
     """
-    if model.quantization_scheme == scheme:
+    scheme, own = find_scheme(scheme), model.quantization_scheme
+    if own is not None and own.written() == scheme.written():
         return model
-    if model.quantization_scheme is not None:
+    if own is not None:
         raise InputError(
             f"expected a model with its own weights to make {scheme.name} ones of, "
-            f"received one with {model.quantization_scheme.name} weights; quantize the original model"
+            f"received one with {own.name} weights; quantize the original model"
         )
-    file = import_module(FILES[scheme.name])
-    rows = parameters(model.config, model._task_head.suffix, pooler=model.base_model.pooler is not None, scheme=scheme)
-    weights = [row for row in rows.values() if row.quantized is not None and row.role is not Role.BESIDE]
-    for row in weights:
+    rows = model.published_rows()
+    scheme = scheme.planned(rows)
+    taken = [row for row in rows.values() if scheme.takes(row)]
+    for row in taken:
         _check_plain(model, row.name)
-    for row in weights:
-        path = row.name.removesuffix(".weight")
-        layer = model.get_submodule(path)
-        if row.tied_to is None:
-            tensors = file.quantize_rows(layer.weight)
-        else:
-            # The very parameters of the other end.
-            tensors = [model.get_parameter(str(part.tied_to)) for part in parts_of(row.name, rows).values()]
-        bias = () if row.role is Role.EMBEDDING else (layer.bias,)
-        model.set_submodule(path, file.LAYERS[row.role](*tensors, *bias).train(layer.training))
+    file, states = import_module(FILES[scheme.name]), {}
+    for row in taken:
+        layer = model.get_submodule(_path(row))
+        bias = None if row.role is Role.EMBEDDING else layer.bias
+        made = file.layer(scheme, row, _tensors(model, scheme, row, layer.weight, file), bias)
+        model.set_submodule(_path(row), made.train(layer.training))
+        if isinstance(scheme, BitsAndBytes) and scheme.found is None:
+            states[row.name] = file.state_in(made)
+    if isinstance(scheme, BitsAndBytes):
+        scheme = scheme.known(states) if scheme.found is None else scheme
+        model.config.quantization_config = scheme.written()  # published
+    else:
+        model.float().requires_grad_(False)
     model.base_model._scheme = scheme
     model.tie_weights()
-    return model.float().requires_grad_(False)
+    return model
+
+
+def prepare(model: PreTrainedModel) -> None:
+    """Make what kernels read beside the codes, which a compiler would leave out."""
+    for layer in model.modules():
+        if isinstance(layer, WidenedLinear):
+            layer.prepare()
+
+
+def _tensors(model: PreTrainedModel, scheme: Scheme, row: Parameter, weight: Tensor, file: Any) -> dict[str, Tensor]:
+    """The tensors of a weight, by suffix: of what is tied the very ones of the other end."""
+    stored = scheme.stored(row)
+    if row.tied_to is not None:
+        return {part.suffix: tensor_at(model, scheme.part_name(row.tied_to, part.suffix)) for part in stored}
+    if weight.is_meta:  # in a model that is about to be loaded
+        return {part.suffix: torch.empty(part.shape, dtype=_DTYPES[part.dtype], device="meta") for part in stored}
+    found: dict[str, Tensor] = file.encoded(scheme, weight)
+    return found
+
+
+def _path(row: Parameter) -> str:
+    return row.name.removesuffix(".weight")
 
 
 def _check_plain(model: PreTrainedModel, name: str) -> None:

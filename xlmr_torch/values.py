@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from xlmr_core.checkpoints.load_plan import OLD_BUFFERS
 from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import InputError
 from xlmr_core.heads import OWN_HEAD, Head
 from xlmr_core.own_classes import Place, check_encoder, table_of
 from xlmr_core.parameters import Init, Parameter, Role, parameters
 from xlmr_core.quantization import Scheme
+from xlmr_torch.widening import QuantizedLayer
 
 __all__ = ["ModelValues", "first_float", "places", "put", "share", "tensor_at", "tensors_in"]
 
@@ -28,6 +30,7 @@ class ModelValues(nn.Module):
     base_model_prefix: ClassVar[str]
     _task_head: ClassVar[Head]
     quantization_scheme: Scheme | None
+    dtype: Any
     get_input_embeddings: Any
     get_output_embeddings: Any
 
@@ -160,9 +163,23 @@ class ModelValues(nn.Module):
         return answer
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        self._refuse_cast(fn)  # before anything is changed
         # Where ``to``, ``to_empty`` and the like make new parameters, nn.Module makes one for each place.
         with _sharing_kept(self):
             return super()._apply(fn, recurse)
+
+    def _refuse_cast(self, fn: Any) -> None:
+        """Refuse another dtype around quantized weights, which are not cast with the rest."""
+        scheme = self.quantization_scheme
+        if scheme is None:
+            return
+        tensor = first_float(self).new_empty(0, dtype=self.dtype)
+        found = fn(tensor).dtype
+        if found is not tensor.dtype:
+            raise InputError(
+                f"a model quantized as {scheme.name} stays in {tensor.dtype} around its quantized weights, received "
+                f"{found}; leave its dtype, or load or quantize the original model in another"
+            )
 
 
 @contextmanager
@@ -189,6 +206,7 @@ def places(model: nn.Module) -> dict[str, Place]:
     for path, module in model.named_modules(remove_duplicate=False):
         for name, tensor in (*module._parameters.items(), *module._buffers.items()):
             if tensor is not None and name not in module._non_persistent_buffers_set:
+                name = _stored_names(module).get(name, name)
                 found[f"{path}.{name}" if path else name] = Place(tuple(tensor.shape), id(tensor))
     return found
 
@@ -211,15 +229,13 @@ def first_float(module: nn.Module) -> Tensor:
 
 def tensor_at(model: nn.Module, name: str) -> Tensor:
     """The tensor of a name."""
-    layer, _, attribute = name.rpartition(".")
-    found: Tensor = getattr(model.get_submodule(layer), attribute)
+    found: Tensor = getattr(*_place_of(model, name))
     return found
 
 
 def put(model: nn.Module, name: str, tensor: Tensor) -> None:
     """Put another tensor into the place of a name; a parameter that a class has frozen stays frozen."""
-    path, _, attribute = name.rpartition(".")
-    layer = model.get_submodule(path)
+    layer, attribute = _place_of(model, name)
     if attribute in layer._buffers:
         layer._buffers[attribute] = tensor
     else:
@@ -229,8 +245,22 @@ def put(model: nn.Module, name: str, tensor: Tensor) -> None:
 
 def share(model: nn.Module, name: str, other: str) -> None:
     """Let the place of a name hold the very tensor of another one."""
-    layer, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(layer), attribute, tensor_at(model, other))
+    setattr(*_place_of(model, name), tensor_at(model, other))
+
+
+def _place_of(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The layer and the attribute of a name, which for a tensor of a quantized weight is another."""
+    layer, rest = model, name
+    while "." in rest and rest.partition(".")[0] in layer._modules:
+        step, _, rest = rest.partition(".")
+        layer = layer.get_submodule(step)
+    attributes = {stored: attribute for attribute, stored in _stored_names(layer).items()}
+    return layer, attributes.get(rest, rest)
+
+
+def _stored_names(layer: nn.Module) -> dict[str, str]:
+    """What files call the attributes of a layer, where that is not their names."""
+    return layer.stored_names if isinstance(layer, QuantizedLayer) else {}
 
 
 def _layer_of(name: str) -> str:

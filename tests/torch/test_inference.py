@@ -279,7 +279,7 @@ def test_by_the_real_compiler_on_the_built_in_checkpoint(dtype: Any) -> None:
     ("make", "dtype", "message"),
     [
         (lambda: torch.nn.Linear(2, 2), None, r"expected a model of xlmr_torch, received Linear"),
-        (lambda: Case("XLMRoberta", "Model").build(), "int4", r"dtype must be one of 'float32', .*, received 'int4'"),
+        (lambda: Case("XLMRoberta", "Model").build(), "int3", r"dtype must be one of 'float32', .*, received 'int3'"),
         (lambda: Case("XLMRoberta", "Model").build(), torch.float16, r"received .float16."),
         (lambda: Case("XLMRoberta", "Model").build().bfloat16(), "int8", r"needs a model in float32, received"),
         (

@@ -160,7 +160,7 @@ def rewrite(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("said", "error", "match"),
     [
-        (FOREIGN, ConfigError, "another library.*bitsandbytes"),
+        (FOREIGN, CheckpointError, "quantized by bitsandbytes, and none of its weights is; remove quantization_config"),
         ("gptq", ConfigError, "another library.*gptq"),
         ({"quant_method": "xlmr-int8", "version": 2}, ConfigError, "another release"),
         (None, CheckpointError, r"dtype I8.*expected F16 or .*quantized weights load only beside"),
@@ -266,8 +266,8 @@ def test_a_model_that_is_quantized_otherwise_is_refused() -> None:
 
 
 @pytest.mark.parametrize("argument", [{"load_in_8bit": True}, {"quantization_config": FOREIGN}])
-def test_asking_the_loader_to_quantize_names_the_way(saved: Path, argument: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"optimize_for_inference\(model, dtype='int8'\)"):
+def test_what_is_quantized_is_not_quantized_again(saved: Path, argument: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="has int8 weights already, received quantization_config=.*load_in_8bit"):
         MASKED_LM.model_class.from_pretrained(saved, **argument)
 
 

@@ -170,8 +170,12 @@ def test_kernel_and_packing(saved: tuple[Any, Path]) -> None:
     assert (loaded.attn_implementation, loaded.packing) == ("eager", "never")
     plain = type(model).from_pretrained(folder)
     assert (plain.attn_implementation, plain.packing) == ("sdpa", "auto")
+    flash = type(model).from_pretrained(folder, attn_implementation="flash_attention_2")
+    assert (flash.attn_implementation, flash.packing) == ("sdpa", "always")
+    assert flash.config._attn_implementation == "flash_attention_2"
+    assert flash.set_packing("never").set_attn_implementation("flex_attention").packing == "never"
     with pytest.raises(
-        InputError, match=r"attn_implementation must be one of 'sdpa', 'eager', received 'flash_attention_9'"
+        InputError, match=r"attn_implementation must be one of 'sdpa', 'eager', .*received 'flash_attention_9'"
     ):
         type(model).from_pretrained(folder, attn_implementation="flash_attention_9")
     with pytest.raises(InputError, match=r"packing must be one of .*received 'maybe'"):

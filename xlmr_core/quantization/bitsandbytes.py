@@ -177,6 +177,8 @@ class BitsAndBytes(Scheme):
         """With a list of skipped modules that names every projection left wide, which other releases of transformers
         choose in other ways.
         """
+        if self.found is not None:
+            return self
         weights = [row for row in rows.values() if row.role is Role.LINEAR_WEIGHT]
         wide = [_module(row.name) for row in weights if not self.takes(row)]
         if len(wide) == len(weights):
@@ -184,10 +186,10 @@ class BitsAndBytes(Scheme):
         return replace(self, config=self.config.with_values(llm_int8_skip_modules=tuple(wide) or None))
 
     def takes(self, row: Parameter) -> bool:
-        if self.found is not None:
-            return _bare(row.name) in self.found
         if row.role is not Role.LINEAR_WEIGHT or row.tied_to is not None:
             return False
+        if self.found is not None:
+            return _bare(row.name) in self.found
         module, skip = _module(row.name), self.config.llm_int8_skip_modules
         if skip is None:
             return module != _DECODER
@@ -321,7 +323,7 @@ def _encode_int8(values: Array) -> dict[str, Array]:
 def _state_in(file: TensorFile, name: str, here: set[str]) -> State | None:
     """What a file says of a weight; ``None`` if that is a plain one."""
     dtype = file.info(name).dtype
-    if dtype == "I8":
+    if dtype == "I8" and _module(name) + SCB in here:
         return State("int8", storage="I8", shape=file.info(name).shape)
     if dtype != "U8" and name + ABSMAX not in here:
         return None
