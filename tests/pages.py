@@ -61,6 +61,7 @@ STAND_INS = {
     "BAAI/bge-reranker-v2-m3": "cross_encoder",
     "intfloat/multilingual-e5-base": "st_mean",
     "you/your-multiple-choice-model": "multiple_choice",
+    "you/your-decoder": "text_generation",
 }
 RUN = ("python", "console")
 SHOWN = ("sh", "json", "diff", "text")
