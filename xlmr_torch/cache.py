@@ -42,6 +42,7 @@ __all__ = [
     "new_cache",
     "of_memory",
     "of_tokens",
+    "places_of",
     "see_cache",
     "tokens_counted",
 ]
@@ -139,9 +140,20 @@ class StaticLayer(DynamicLayer):
     """
 
     def __init__(self, capacity: int) -> None:
+        # A tensor, because a number that grows would have a graph compiled again and again.
+        self.seen = torch.zeros((), dtype=torch.int64)
         super().__init__()
         self.capacity: int = capacity
         self._is_own = True
+
+    @property
+    def length(self) -> int:
+        """How many tokens are held."""
+        return int(self.seen)
+
+    @length.setter
+    def length(self, value: int) -> None:
+        self.seen.fill_(value)
 
     @property
     def keys(self) -> Tensor | None:
@@ -161,12 +173,15 @@ class StaticLayer(DynamicLayer):
             places_S: which columns; by default the next ones.
         """
         if self._keys is None:
+            self.seen = self.seen.to(key.device)
             self._keys, self._values = (x.new_zeros((*x.shape[:2], self.capacity, x.shape[3])) for x in (key, value))
-        keys, values = self.memory(self.capacity)
+        assert self._keys is not None and self._values is not None
+        # A compiler sees no inference mode; whoever has their model compiled stays in the one or the other.
+        keys, values = (self._keys, self._values) if is_traced() else self.memory(self.capacity)
         if places_S is None:
-            places_S = torch.arange(self.length, self.length + key.shape[2], device=key.device)
+            places_S = torch.arange(key.shape[2], device=key.device) + self.seen
         self._keys, self._values = keys.index_copy_(2, places_S, key), values.index_copy_(2, places_S, value)
-        self.length = self.length + key.shape[2]
+        self.seen.add_(key.shape[2])
         return self._keys, self._values
 
     def _moved(self, x: Tensor, room: int) -> Tensor:
@@ -483,16 +498,29 @@ def _at(places_S: Tensor | None) -> dict[str, Any]:
 def tokens_counted(call: Call[Tensor]) -> Tensor:
     """(B,): how many tokens that are no padding each row of a cache holds; positions go on from there."""
     assert call.past is not None
-    batch, mask, held = call.source.shape[0], call.attention_mask, call.past.length
-    if held == 0:
+    batch, mask = call.source.shape[0], call.attention_mask
+    if call.past.length == 0:
         return torch.zeros(batch, dtype=torch.int64, device=call.source.device)
     counted_B: Tensor | None = getattr(of_tokens(call.cache), "counted_B", None)
     if counted_B is not None:
         return counted_B
-    held = call.cache.get_seq_length() if held is None else held
+    first_1 = places_of(call)[:1]
     if mask is None or mask.dim() != 2:
-        return torch.full((batch,), held, dtype=torch.int64, device=call.source.device)
-    return (mask[:, :held] != 0).sum(1)
+        return first_1.expand(batch)
+    return ((mask != 0) & (torch.arange(mask.shape[1], device=mask.device) < first_1)).sum(1)
+
+
+def places_of(call: Call[Tensor]) -> Tensor:
+    """(S,): where new tokens stand in the whole sequence."""
+    assert call.past is not None
+    if call.cache_position is not None:
+        places_S: Tensor = call.cache_position
+        return places_S
+    new_S, held = torch.arange(call.source.shape[1], device=call.source.device), call.past.length
+    if held is None:  # as a tensor, where a compiler is looking on
+        layer = of_tokens(call.cache).layers[0]
+        return new_S + (layer.seen if isinstance(layer, StaticLayer) else call.cache.get_seq_length())
+    return new_S + held
 
 
 class Unchanged:
@@ -601,8 +629,7 @@ def see_cache(config: XLMRobertaConfig, given: Any, number: int = 0) -> tuple[An
             f"past_key_values has heads of {keys.shape[3]}, this model of {config.head_size}; pass the cache that came "
             "from this model"
         )
-    capacity = _number(cache.get_max_cache_shape()) if hasattr(cache, "get_max_cache_shape") else None
-    fixed = capacity if capacity is not None and capacity > 0 else None
+    fixed = _capacity(cache)
     # Of a fixed size under a compiler: a number that grows would have it compiled again and again.
     length = None if fixed is not None and is_traced() else _number(cache.get_seq_length(number))
     return cache, SeenCache(length, fixed, None if keys is None else keys.shape[0])
@@ -622,6 +649,15 @@ def _check_legacy(given: Any) -> None:
             "past_key_values as a tuple must have (keys, values) for each layer, or four tensors with those of the "
             "memory, each (batch, heads, tokens, head size); pass what a call with use_cache=True returned"
         )
+
+
+def _capacity(cache: Any) -> int | None:
+    """How many tokens there is room for, if the size is fixed; releases of the original library ask in two ways."""
+    for name in ("get_max_cache_shape", "get_max_length"):
+        if hasattr(cache, name) and getattr(of_tokens(cache), "layers", None):
+            capacity = _number(getattr(cache, name)())
+            return capacity if capacity is not None and capacity > 0 else None
+    return None
 
 
 def _number(x: Any) -> int | None:

@@ -19,7 +19,7 @@ from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from xlmr_core.packing import Needs
 from xlmr_core.pretrained import recomputes_layers
 from xlmr_core.resizing import heads_to_prune_now
-from xlmr_torch.cache import Slots, Unchanged, new_cache, of_tokens, see_cache, tokens_counted
+from xlmr_torch.cache import Cache, Slots, Unchanged, new_cache, of_tokens, see_cache, tokens_counted
 from xlmr_torch.embeddings import Embeddings
 from xlmr_torch.inputs import is_traced, read
 from xlmr_torch.kernels import check_attn_implementation
@@ -314,13 +314,11 @@ class EncoderModel(PreTrainedModel):
         if self.encoder._compiled_call_impl is not None and not is_traced():
             _let_grow(x, plan)
         encoded = self.encoder(x, plan=plan)
-        if counted_B is not None and not isinstance(plan.cache, Unchanged):
-            if isinstance(plan.cache, Slots):
-                plan.cache.close(cache, length, packing)
-            if call.input_ids is None:
-                of_tokens(cache).counted_B = counted_B + length
-            else:
-                of_tokens(cache).counted_B = counted_B + call.input_ids.ne(self.config.pad_token_id).sum(1)
+        if isinstance(plan.cache, Slots):
+            plan.cache.close(cache, length, packing)
+        if counted_B is not None and not isinstance(plan.cache, Unchanged) and isinstance(of_tokens(cache), Cache):
+            new = length if call.input_ids is None else call.input_ids.ne(self.config.pad_token_id).sum(1)
+            of_tokens(cache).counted_B = counted_B + new
         return encoded
 
     def _see_cache(self, given: Any) -> tuple[Any, SeenCache]:

@@ -13,7 +13,7 @@ from xlmr_core.calls import Call, Plan
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.packing import Needs, may_pack
-from xlmr_torch.cache import Cache, Slots, Unchanged, of_tokens, see_cache
+from xlmr_torch.cache import Cache, Slots, Unchanged, of_tokens, places_of, see_cache
 from xlmr_torch.inputs import is_concrete, is_traced
 from xlmr_torch.kernels import AttentionPlan, causal_from, causal_keep, mask_bias
 from xlmr_torch.packed_attention import can_be_causal
@@ -35,7 +35,8 @@ def plan(encoder: EncoderModel, call: Call[Tensor], needs: Needs[Tensor]) -> Pla
     """
     config, dtype = encoder.config, encoder._states_dtype
     packing = None
-    if may_pack(config, encoder.attn_implementation, call, needs) and _can_pack(encoder, call.source.device):
+    can_pack = _can_pack(encoder, call.source.device) and not _counts_by_keys(call)
+    if can_pack and may_pack(config, encoder.attn_implementation, call, needs):
         packing = choose_packing(encoder.packing, call.attention_mask, call.source, needs)
     memory_attention = head_mask_LN = None
     if call.memory_BMD is not None:
@@ -69,6 +70,13 @@ def _cache_to_run_with(encoder: EncoderModel, call: Call[Tensor]) -> Any:
     if known and layers._compiled_call_impl is not None and not is_traced():
         return Slots(call.cache, call.past.length, call.source.shape[1])
     return call.cache
+
+
+def _counts_by_keys(call: Call[Tensor]) -> bool:
+    """Whether the call begins a cache of another library that has a fixed size: some count the tokens in them by the
+    keys that are not zero, which those of padding would be.
+    """
+    return call.past is not None and call.past.capacity is not None and not isinstance(of_tokens(call.cache), Cache)
 
 
 def _can_pack(encoder: EncoderModel, device: torch.device) -> bool:
@@ -107,12 +115,10 @@ def _attention_with_cache(encoder: EncoderModel, call: Call[Tensor], cache: Any)
     """How new tokens attend to those in a cache and to each other: query i sees the columns up to its own place."""
     assert call.past is not None
     length, past, mask = call.source.shape[1], call.past, call.attention_mask
-    held = call.cache.get_seq_length() if past.length is None else past.length
-    places_S = call.cache_position
-    if places_S is None:
-        places_S = torch.arange(held, held + length, device=call.source.device)
-    total = held + length
+    places_S = places_of(call)
+    total = None if past.length is None else past.length + length
     columns = cache.columns if isinstance(cache, Slots) else past.capacity or total
+    assert columns is not None, "only of a cache of a fixed size it is not known how many tokens are in it"
     plain = replace(_plain(encoder, call.output_attentions, causal=False), places_S=places_S)
     keep = causal_from(places_S, columns) if length > 1 or columns != total else None
     seen = None if mask is None else mask != 0

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
 from tests.torch.models import MASKS, VOCABULARY, Case, assert_close, each_family, packed_calls
 from xlmr_core.errors import InputError
@@ -286,6 +287,24 @@ def test_from_inference_mode_on_into_the_open() -> None:
     with torch.no_grad():
         found = model(ids[:, 4:], past_key_values=cache).logits
         assert_close(found, model(ids, torch.ones_like(ids)).logits[:, 4:])
+
+
+def test_a_compiled_model_with_a_cache_of_a_fixed_size() -> None:
+    """Nothing is compiled anew while lengths grow, with the places of the tokens or without."""
+    model, ids = decoder(max_position_embeddings=64), full()
+    counter = CompileCounter()
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
+    with torch.no_grad():
+        whole = model(ids, torch.ones_like(ids)).logits
+        for given in (True, False):
+            cache, graphs = StaticCache(model.config, 40), counter.frame_count
+            found = [model(ids[:, :2], past_key_values=cache).logits]
+            for place in range(2, LENGTH):
+                places = {"cache_position": torch.tensor([place])} if given else {}
+                found.append(compiled(ids[:, place : place + 1], past_key_values=cache, **places).logits)
+            assert counter.frame_count == graphs + 1
+            assert cache.get_seq_length() == LENGTH
+            assert_close(torch.cat(found, 1), whole)
 
 
 class Guest:
