@@ -107,11 +107,11 @@ class GenerationConfig(PushToHub):
 
     # ---- Checks
 
-    def validate(self, is_init: bool = False) -> None:
-        """Refuse what no generation can be made with. Options of drawing count only where ``do_sample`` is on.
+    def validate(self, strict: bool = False) -> None:
+        """Refuse what no generation can be made with.
 
         Args:
-            is_init: of the published signature; nothing here.
+            strict: also options of drawing where ``do_sample`` is off, which do nothing there.
 
         Raises:
             ConfigError: for the first such option, with what it may be.
@@ -119,7 +119,7 @@ class GenerationConfig(PushToHub):
         for name, option in OPTIONS.items():
             words, test = option.kind
             value = getattr(self, name)
-            if name in SAMPLING_ONLY and self.do_sample is False:
+            if name in SAMPLING_ONLY and self.do_sample is False and not strict:
                 continue
             if not test(value):
                 raise ConfigError(f"{name} must be {words}, received {shown(value)}")

@@ -35,12 +35,16 @@ class Option:
 # ---- Kinds
 
 
+# No length, count or id is larger; integers of a file can be of any size.
+MOST = 2**31
+
+
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and -MOST < value < MOST
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _whole(least: int) -> Kind:
@@ -68,7 +72,10 @@ def _is_bias(value: Any) -> bool:
         pairs = [(pair[0], pair[1]) for pair in value]
     else:
         return False
-    return bool(pairs) and all(_is_token_ids(ids) and len(ids) > 0 and _is_number(bias) for ids, bias in pairs)
+    return bool(pairs) and all(
+        _is_token_ids(ids) and len(ids) > 0 and (_is_number(bias) or bias in (-math.inf, math.inf))
+        for ids, bias in pairs
+    )
 
 
 def _is_start_and_factor(value: Any) -> bool:
@@ -154,7 +161,7 @@ OPTIONS: dict[str, Option] = {
     "diversity_penalty": Option(0.0, _number("0 or a positive number", lambda value: value >= 0)),
     "repetition_penalty": Option(1.0, _or_none(POSITIVE)),
     "encoder_repetition_penalty": Option(1.0, _or_none(POSITIVE)),
-    "length_penalty": Option(1.0, _number("a number", math.isfinite)),
+    "length_penalty": Option(1.0, ("a number", _is_number)),
     "no_repeat_ngram_size": Option(0, _or_none(_whole(0))),
     "encoder_no_repeat_ngram_size": Option(0, _or_none(_whole(0))),
     "bad_words_ids": Option(None, WORDS),

@@ -11,6 +11,7 @@ import pytest
 
 from xlmr_core.arguments import OF_GENERATION
 from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config_encoder_decoder import EncoderDecoderConfig
 from xlmr_core.errors import CheckpointError, ConfigError, ConfigWarning
 from xlmr_core.generation import GenerationConfig, read_generation_config
 from xlmr_core.generation.options import NOT_SERVED, OPTIONS
@@ -49,6 +50,7 @@ def test_every_default_is_what_its_option_may_be() -> None:
     [
         ({"max_length": 0}, "max_length must be a positive integer, or None, received 0"),
         ({"max_new_tokens": -1}, "max_new_tokens must be a positive integer, or None, received -1"),
+        ({"max_length": 10**5000}, "max_length must be a positive integer, or None, received an integer of 16610 bits"),
         ({"num_beams": 1.5}, "num_beams must be a positive integer, received 1.5"),
         ({"num_beams": True}, "num_beams must be a positive integer, received True"),
         ({"early_stopping": "always"}, "early_stopping must be False or True or 'never', received 'always'"),
@@ -65,6 +67,8 @@ def test_every_default_is_what_its_option_may_be() -> None:
         ({"stop_strings": [""]}, "stop_strings must be a text or a list of texts, none of them empty"),
         ({"max_time": 0}, "max_time must be a number above 0"),
         ({"repetition_penalty": 0.0}, "repetition_penalty must be a number above 0"),
+        ({"do_sample": True, "temperature": float("inf")}, "temperature must be a number above 0"),
+        ({"sequence_bias": [[[7], float("nan")]]}, "sequence_bias must be"),
         ({"length_penalty": float("nan")}, "length_penalty must be a number"),
         ({"exponential_decay_length_penalty": [1]}, "exponential_decay_length_penalty must be two numbers"),
         ({"position_numbering": "one_based"}, "position_numbering must be 'model' or 'zero_based'"),
@@ -77,6 +81,8 @@ def test_values_are_refused_with_what_they_may_be(options: dict[str, Any], messa
 
 def test_options_of_drawing_count_only_when_drawing() -> None:
     config = GenerationConfig(temperature=0.0, do_sample=False)  # as published files have it
+    with pytest.raises(ConfigError, match="temperature"):
+        config.validate(strict=True)
     with pytest.raises(ConfigError, match="temperature"):
         config.update(do_sample=True)
 
@@ -173,6 +179,16 @@ def test_of_a_model() -> None:
     assert config.return_dict_in_generate is False
     outputs = GenerationConfig.from_model_config(XLMRobertaConfig(output_attentions=True))
     assert outputs.return_dict_in_generate is True  # or they could not come back
+
+
+def test_of_an_encoder_and_a_decoder() -> None:
+    decoder = XLMRobertaConfig(is_decoder=True, num_beams=3, eos_token_id=7, max_length=30)
+    both = EncoderDecoderConfig.from_encoder_decoder_configs(XLMRobertaConfig(), decoder)
+    both.max_length = 40
+    config = GenerationConfig.from_model_config(both)
+    # What the whole says counts more than what the decoder says.
+    assert (config.num_beams, config.eos_token_id, config.max_length) == (3, 7, 40)
+    assert config.decoder_start_token_id is None
 
 
 def test_equal_and_shown() -> None:
