@@ -633,6 +633,8 @@ def search_on_host(
     wanted = ("attentions", "cross_attentions", "hidden_states")
     collected: dict[str, list[Any]] = {name: [] for name in ("scores", "logits", *wanted)}
     logits_RV, cache = _for_rows(plan, _last(output), output.past_key_values)
+    # As they come from a step, so that the first is none of its own.
+    context, state, cache = jax.tree.map(jnp.asarray, (context, state, cache))
     first, length = between.prompt.width - between.prompt.longest, plan.prompt_length
     for name in wanted:
         layers = _of_tokens(name, output.get(name), first, length)

@@ -210,6 +210,7 @@ class GenerationMixin:
         given = request.inputs
         memory = {name: given[name] for name in ("encoder_hidden_states", "encoder_attention_mask") if name in given}
         ids = given.get("input_ids")
+        see("input_ids", ids)
         if ids is None or 0 in ids.shape[1:]:
             states = memory.get("encoder_hidden_states")
             ids = start_ids(request, len(ids) if ids is not None else 1 if states is None else len(states))
