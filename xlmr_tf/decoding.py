@@ -13,7 +13,8 @@ the prompt, N new tokens, V vocabulary, C candidates.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from xlmr_core.generation import (
     Processor,
     Prompt,
     allowed_tokens,
+    bucket,
     next_position,
     own_criteria,
 )
@@ -522,7 +524,7 @@ class Programs:
     """Compiled programs of one model, each by its name and what the call means."""
 
     def __init__(self) -> None:
-        self._kept: dict[Any, Callable[..., Any]] = {}
+        self._kept: dict[Any, Any] = {}
         self._variables: tuple[int, ...] = ()
 
     def get(self, model: Any, plan: Generation, name: str) -> Callable[..., Any]:
@@ -533,13 +535,7 @@ class Programs:
             self._variables = variables
         key = (name, plan, model.attn_implementation, model.dtype_policy.name)
         if key not in self._kept:
-
-            def program(given: Given, *tensors: Any) -> Any:
-                if name == "search":
-                    return search(model, plan, given)
-                return getattr(Search(model, plan, given), name)(*tensors)
-
-            self._kept[key] = tf.function(program, autograph=False, jit_compile=True)
+            self._kept[key] = tf.function(partial(run, model, plan, name), autograph=False, jit_compile=True)
         return self._kept[key]
 
     @property
@@ -547,11 +543,10 @@ class Programs:
         """How many programs were made so far: of each for how many shapes."""
         return sum(program.experimental_get_tracing_count() for program in self._kept.values())
 
-    def __deepcopy__(self, memo: Any) -> Programs:
-        return Programs()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Programs, ()
+def run(model: Any, plan: Generation, name: str, given: Given, *tensors: Any) -> Any:
+    """What a program does."""
+    return search(model, plan, given) if name == "search" else getattr(Search(model, plan, given), name)(*tensors)
 
 
 @dataclass
@@ -602,6 +597,35 @@ def as_came(plan: Generation, prompt: Prompt, ids_RL: Any, length: Any) -> tf.Te
     return tf.concat([tf.cast(came, ids_RL.dtype), ids_RL[:, plan.prompt_length : int(length)]], 1)
 
 
+def with_rounded_memory(given: Given, padding: int) -> Given:
+    """With a memory whose length is rounded up, so that programs are shared; what is added is masked."""
+    batch, length = dims(given.memory_BMD)[:2]
+    mask_BM = tf.ones((batch, length), tf.int32) if given.memory_mask_BM is None else given.memory_mask_BM
+    more = [[0, 0], [0, bucket(length) - length]]
+    ids_BM = given.encoder_ids_BM
+    if dims(ids_BM)[1] == length:  # of the encoder's text, and not the prompt
+        ids_BM = tf.pad(ids_BM, more, constant_values=padding)
+    return given._replace(
+        memory_BMD=tf.pad(given.memory_BMD, [*more, [0, 0]]),
+        memory_mask_BM=tf.pad(mask_BM, more),
+        encoder_ids_BM=ids_BM,
+    )
+
+
+def without_host(plan: Generation) -> Generation:
+    """A plan without what no program depends on, so that calls that differ in it share theirs."""
+    return replace(
+        plan,
+        min_length=0,  # which a processor knows
+        max_time=None,
+        stop_strings=(),
+        output_scores=False,
+        output_logits=False,
+        return_dict=False,
+        needs_host=False,
+    )
+
+
 def wants_steps(plan: Generation) -> bool:
     """Whether something comes back of each step."""
     return plan.output_scores or plan.output_logits or plan.output_attentions or plan.output_hidden_states
@@ -633,7 +657,7 @@ class Collected:
 def search_on_host(model: Any, plan: Generation, given: Given, between: BetweenSteps) -> dict[str, Any]:
     """As :func:`search`, and ``steps``: what they gave, by name."""
     one, streamer = Search(model, plan, given, between), between.hooks.streamer
-    collected = Collected(plan)
+    collected = Collected(between.plan)
     if streamer is not None:
         streamer.put(between.prompt.came)
     answer, length = one.do("prefill"), tf.constant(plan.prompt_length)
@@ -672,12 +696,17 @@ def decode(
         plan, prompt, hooks: of the call.
         given: its tensors.
     """
+    reach = None if given.memory_BMD is None else given.memory_BMD.shape[1]
+    of_programs = without_host(plan)
     if plan.use_cache and not tf.config.functions_run_eagerly():
-        plan = plan.rounded()
+        of_programs = of_programs.rounded()
+        if given.memory_BMD is not None and not plan.output_attentions:
+            given = with_rounded_memory(given, model.config.pad_token_id)
     if plan.needs_host or wants_steps(plan):
-        found = search_on_host(model, plan, given, BetweenSteps(programs, plan, prompt, hooks, model.config.vocab_size))
+        between = BetweenSteps(programs, plan, prompt, hooks, model.config.vocab_size)
+        found = search_on_host(model, of_programs, given, between)
     else:
-        found = programs.get(model, plan, "search")(given)
+        found = programs.get(model, of_programs, "search")(given)
     fields: dict[str, Any] = {name: tuple(steps) for name, steps in found.get("steps", {}).items()}
     length = int(found["length"])
     if plan.has_beams:
@@ -686,8 +715,9 @@ def decode(
         fields |= {"sequences_scores": found["scores"], "beam_indices": found["came_from"][:, :longest]}
     fields["sequences"] = as_came(plan, prompt, found["ids"], length)
     if found["cache"] and plan.return_dict:
-        # Without the columns that a width which is rounded up has before every prompt.
-        first = prompt.width - prompt.longest
-        past = found["cache"].to_legacy_cache()
-        fields["past_key_values"] = tuple((*(x[:, :, first:] for x in layer[:2]), *layer[2:]) for layer in past)
+        # Without the columns that widths which are rounded up have before every prompt, and behind a memory.
+        first, past = prompt.width - prompt.longest, found["cache"].to_legacy_cache()
+        fields["past_key_values"] = tuple(
+            (*(x[:, :, first:] for x in layer[:2]), *(x[:, :, :reach] for x in layer[2:])) for layer in past
+        )
     return fields

@@ -221,7 +221,8 @@ class GenerationMixin:
         plan = plan_generation(self.config, request, prompt)
         drawn = draw_seed(seed) if plan.do_sample else None
         tensors = given_of(prompt, plan.max_length, drawn, encoder_ids=beginning.encoder_ids, **beginning.memory)
-        fields = {**decode(decoder, decoder.generation_programs, plan, prompt, tensors, hooks), **beginning.fields}
+        found = decode(decoder, decoder.generation_programs, plan, prompt, tensors, request.hooks)
+        fields = {**found, **beginning.fields}
         fields["sequences"] = tf.cast(fields["sequences"], dtype_of(request.inputs.get("input_ids")))
         if not plan.return_dict:
             return fields["sequences"]

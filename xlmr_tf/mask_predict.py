@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -101,24 +102,15 @@ class Pass:
         model = self.model
         key = (plan.first, plan.mask_token_id, plan.forbidden, model.attn_implementation, *map(id, model.weights))
         if key not in self._kept:
-            self._kept = {
-                known: program for known, program in self._kept.items() if known[4:] == key[4:]
-            }  # without those of variables that were replaced
-            self._kept[key] = tf.function(
-                lambda *tensors: one_pass(model, plan, *tensors), autograph=False, jit_compile=True
-            )
+            # Without those of variables that were replaced.
+            self._kept = {known: program for known, program in self._kept.items() if known[4:] == key[4:]}
+            self._kept[key] = tf.function(partial(one_pass, model, plan), autograph=False, jit_compile=True)
         return self._kept[key]
 
     @property
     def traced(self) -> int:
         """How many programs were made so far."""
         return sum(program.experimental_get_tracing_count() for program in self._kept.values())
-
-    def __deepcopy__(self, memo: Any) -> None:
-        return None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(None), ()
 
 
 def one_pass(

@@ -195,8 +195,8 @@ def exponential_decay_length(
     ids_RL: tf.Tensor, length: tf.Tensor, scores_RV: tf.Tensor, start: int, factor: float, ends: tuple[int, ...]
 ) -> tf.Tensor:
     growth = tf.pow(tf.constant(factor, tf.float32), tf.cast(length - start, tf.float32)) - 1
-    which_V = among(scores_RV, ends) & (length > start)
-    return tf.where(which_V, scores_RV + tf.abs(scores_RV) * growth, scores_RV)
+    which_RV = among(scores_RV, ends) & (length > start) & tf.math.is_finite(scores_RV)
+    return tf.where(which_RV, scores_RV + tf.abs(scores_RV) * growth, scores_RV)
 
 
 # ---- Numbers

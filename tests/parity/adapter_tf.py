@@ -73,10 +73,15 @@ class TFModel:
         return flatten(as_numpy(output))
 
     def generate(self, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Array]:
+        """The same functions that XLA gets, uncompiled: it takes seconds for each call, see test_generation.py."""
         given = {name: tf.convert_to_tensor(x) for name, x in inputs.items()}
-        if not self.model.can_generate():
-            return {"sequences": self.model.generate(**given, **options).numpy()}
-        output = self.model.generate(**given, **options, return_dict_in_generate=True)
+        tf.config.run_functions_eagerly(True)
+        try:
+            if not self.model.can_generate():
+                return {"sequences": self.model.generate(**given, **options).numpy()}
+            output = self.model.generate(**given, **options, return_dict_in_generate=True)
+        finally:
+            tf.config.run_functions_eagerly(False)
         return {
             name: output[name].numpy() for name in ("sequences", "sequences_scores", "beam_indices") if name in output
         }
