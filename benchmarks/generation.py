@@ -6,7 +6,8 @@ the share of the new ones: all behind the first other choice usually are others.
 first new token, as a share of their size (relative L2).
 
 "time per token" takes the times between the tokens of one long text from a streamer: "up to 128" is the median of
-tokens 65 to 128.
+tokens 65 to 128. "lengths that grow" counts the graphs of a compiled model: "first" for the first call, "later" for
+those behind it, whose prompts and texts are a token longer each.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def xlmr(options: Options, **optimized: Any) -> Any:
     from xlmr_torch import AutoModelForCausalLM, optimize_for_inference
 
     model = AutoModelForCausalLM.from_pretrained(checkpoint(options), is_decoder=True)
-    return optimize_for_inference(model, compile=False, **optimized) if optimized else model
+    return optimize_for_inference(model, **optimized) if optimized else model
 
 
 # By contestant: how its model is made, and what its `generate` is told beside the published arguments.
@@ -105,9 +106,10 @@ CONTESTANTS: dict[str, tuple[Callable[[Options], Any], dict[str, Any]]] = {
     "transformers": (transformers, {}),
     "transformers bfloat16": (functools.partial(transformers, dtype="bfloat16"), {}),
     "xlmr": (xlmr, FROM_ZERO),
-    "xlmr bfloat16": (functools.partial(xlmr, dtype="bfloat16"), FROM_ZERO),
-    "xlmr bfloat16, int8 head": (functools.partial(xlmr, dtype="bfloat16", head="int8"), FROM_ZERO),
-    "xlmr int8": (functools.partial(xlmr, dtype="int8"), FROM_ZERO),
+    "xlmr bfloat16": (functools.partial(xlmr, dtype="bfloat16", compile=False), FROM_ZERO),
+    "xlmr bfloat16, int8 head": (functools.partial(xlmr, dtype="bfloat16", head="int8", compile=False), FROM_ZERO),
+    "xlmr int8": (functools.partial(xlmr, dtype="int8", compile=False), FROM_ZERO),
+    "xlmr compiled": (functools.partial(xlmr, compile=True), FROM_ZERO),
 }
 
 
@@ -124,8 +126,14 @@ class TorchWriting(Writing):
 
     def __init__(self, model: Any, how: dict[str, Any], prompts: Ids, new: int) -> None:
         first = written(model, how, prompts, 1, return_dict_in_generate=True, output_logits=True).logits[0]
-        logits = first.float().numpy()
-        super().__init__(lambda prompts, new: Written(written(model, how, prompts, new).numpy(), logits), prompts, new)
+        self._logits = first.float().numpy()
+        super().__init__(writer(model, how), prompts, new)
+
+    def __call__(self) -> Numbers:
+        numbers = super().__call__()
+        assert self.answer is not None
+        self.answer = replace(self.answer, logits=self._logits)
+        return numbers
 
 
 class Clock:
@@ -160,10 +168,16 @@ class Pace:
         }
 
 
-def writer(options: Options) -> Writer:
-    """Our model as it was loaded, in this process."""
-    model = xlmr(options)
-    return lambda prompts, new: Written(written(model, {}, prompts, new).numpy())
+def writer(model: Any, how: dict[str, Any]) -> Writer:
+    """What writes with a model."""
+    return lambda prompts, new: Written(written(model, how, prompts, new).numpy())
+
+
+def graphs() -> int:
+    """How many graphs ``torch.compile`` made in this process so far."""
+    from torch._dynamo.utils import counters
+
+    return int(counters["stats"]["unique_graphs"])
 
 
 def cases(options: Options) -> Iterator[Case]:
@@ -175,6 +189,7 @@ def cases(options: Options) -> Iterator[Case]:
 
         return {name: functools.partial(build, name) for name in CONTESTANTS}
 
+    yield growing(options, "xlmr compiled", lambda: (writer(models["xlmr compiled"](), FROM_ZERO), graphs))
     yield from over_prompts(options, functools.partial(jobs, TorchWriting), BASELINES)
     yield Case(
         CURVE,
@@ -231,7 +246,7 @@ def beside_pytorch(
         baseline: the name of our PyTorch.
     """
     made = functools.cache(functools.partial(make, options))
-    writers = {baseline: functools.cache(functools.partial(writer, options)), name: lambda: made()[0]}
+    writers = {baseline: functools.cache(lambda: writer(xlmr(options), {})), name: lambda: made()[0]}
 
     def jobs(kind: Callable[..., Job], *arguments: Any) -> dict[str, Callable[[], Job]]:
         def build(maker: Callable[[], Writer]) -> Job:
@@ -239,15 +254,7 @@ def beside_pytorch(
 
         return {name: functools.partial(build, maker) for name, maker in writers.items()}
 
-    calls = [prompts(options, 1, length) for length in few(options, GROWTH)]
-    yield Case(
-        GROWING,
-        {name: lambda: Growing(*made(), calls)},
-        (),
-        facts={"calls": len(calls), "tokens": f"{GROWTH[0]} to {GROWTH[-1]}"},
-        rounds=1,
-        warmup=0,
-    )
+    yield growing(options, name, made)
     yield from over_prompts(options, functools.partial(jobs, Writing), (baseline, name))
     yield Case(
         CURVE,
@@ -256,6 +263,19 @@ def beside_pytorch(
         facts={"rows": 1, "prompt": PROMPT},
         rounds=min(3, options.rounds),
         warmup=min(1, options.warmup),
+    )
+
+
+def growing(options: Options, name: str, made: Callable[[], tuple[Writer, Count]]) -> Case:
+    """The case that counts the programs of a contestant, the first of its question, so that none is there yet."""
+    calls = [prompts(options, 1, length) for length in few(options, GROWTH)]
+    return Case(
+        GROWING,
+        {name: lambda: Growing(*made(), calls)},
+        (),
+        facts={"calls": len(calls), "tokens": f"{GROWTH[0]} to {GROWTH[-1]}"},
+        rounds=1,
+        warmup=0,
     )
 
 
