@@ -26,6 +26,9 @@ GENERATION_CONFIG_NAME = "generation_config.json"
 class GenerationConfig(PushToHub):
     """The options of generation under their published names; what each may be stands in ``options.py``.
 
+    One is our own: ``position_numbering`` says how positions are counted: ``"model"`` (tokens that are not padding,
+    from ``pad_token_id + 1``, as in every forward pass) or ``"zero_based"`` (as the original library's generation).
+
     Args:
         **kwargs: options; names that are not known are kept and written back.
 

@@ -16,7 +16,7 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError, warn_caller
 from xlmr_core.generation.config import GenerationConfig
 from xlmr_core.generation.options import OPTIONS, SAMPLING_ONLY
-from xlmr_core.generation.processors import RENORMALIZE, Processor, planned_processors, planned_warpers
+from xlmr_core.generation.processors import FORCED, RENORMALIZE, Processor, planned_processors, planned_warpers
 from xlmr_core.generation.prompt import Prompt, bucket
 from xlmr_core.generation.request import Request
 from xlmr_core.positions import max_tokens
@@ -50,7 +50,7 @@ class Generation:
         length_penalty: the score of a finished beam is its log-probability over (new tokens) ** this.
         early_stopping: when beam search of a row ends; see the module of the reference.
         processors: in their order, before those of the user.
-        warpers: of sampling, after those of the user.
+        warpers: after those of the user: of sampling, and what is forced where ``prefix_allowed_tokens_fn`` is given.
         renormalize: log-softmax of the scores after everything.
         position_numbering: one of ``POSITION_NUMBERINGS``.
         use_cache: keep keys and values; otherwise every step computes the whole sequence.
@@ -120,7 +120,7 @@ class Generation:
         """The same with ``max_length`` rounded up, where it only says when to stop: compiled programs are kept by this
         one, and are told the exact ``max_length`` as a number.
         """
-        says_more = self.early_stopping == "never" or any(one.name == "forced_eos" for one in self.processors)
+        says_more = self.early_stopping == "never" or any(one.name == "forced_eos" for one in self.all_processors)
         if says_more:
             return self
         return dataclasses.replace(self, max_length=self.prompt_length + bucket(self.new_tokens))
@@ -152,6 +152,17 @@ def plan_generation(model_config: Any, request: Request, prompt: Prompt) -> Gene
         *(hooks.logits_processor, hooks.stopping_criteria, hooks.prefix_allowed_tokens_fn is not None),
         *(hooks.streamer is not None, options.max_time is not None, stop_strings),
     )
+    processors = planned_processors(
+        options,
+        ends=ends,
+        padding=decoder.pad_token_id,
+        prompt_length=prompt.width,
+        came_length=int(prompt.came.shape[1]),
+        max_length=max_length,
+        min_length=min_length,
+    )
+    # What is forced comes even where prefix_allowed_tokens_fn would not let it.
+    forced = tuple(one for one in processors if one.name in FORCED and hooks.prefix_allowed_tokens_fn is not None)
     return Generation(
         prompt_length=prompt.width,
         max_length=max_length,
@@ -165,16 +176,8 @@ def plan_generation(model_config: Any, request: Request, prompt: Prompt) -> Gene
         num_return_sequences=options.num_return_sequences,
         length_penalty=float(options.length_penalty),
         early_stopping=options.early_stopping,
-        processors=planned_processors(
-            options,
-            ends=ends,
-            padding=decoder.pad_token_id,
-            prompt_length=prompt.width,
-            came_length=int(prompt.came.shape[1]),
-            max_length=max_length,
-            min_length=min_length,
-        ),
-        warpers=planned_warpers(options, ends),
+        processors=tuple(one for one in processors if one not in forced),
+        warpers=(*forced, *planned_warpers(options, ends)),
         renormalize=options.renormalize_logits,
         position_numbering=options.position_numbering,
         # Without a causal mask every new token changes the states of all others.

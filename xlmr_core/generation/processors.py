@@ -21,7 +21,16 @@ from typing import Any
 
 from xlmr_core.generation.config import GenerationConfig
 
-__all__ = ["OF_ENCODER", "PROCESSORS", "RENORMALIZE", "WARPERS", "Processor", "planned_processors", "planned_warpers"]
+__all__ = [
+    "FORCED",
+    "OF_ENCODER",
+    "PROCESSORS",
+    "RENORMALIZE",
+    "WARPERS",
+    "Processor",
+    "planned_processors",
+    "planned_warpers",
+]
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,8 @@ WARPERS: dict[str, str] = {
     "(Hewitt et al. 2022)",
 }
 RENORMALIZE = "renormalize"  # log-softmax, after everything
+# These leave nothing but what they name.
+FORCED = ("forced_bos", "forced_eos")
 # These take the encoder's ids (R, M) after the scores.
 OF_ENCODER = ("encoder_repetition_penalty", "encoder_no_repeat_ngram")
 

@@ -232,6 +232,16 @@ def test_a_prefix_says_what_follows(beams: int) -> None:
     assert set(output.sequences[1, 3:]) <= {4, 8}
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_what_is_forced_comes_whatever_the_prefix_says(beams: int) -> None:
+    hooks = Hooks.of(None, None, lambda prompt, ids: [3, 8], None)
+    output = called(hooks=hooks, num_beams=beams, forced_eos_token_id=7)
+    assert set(output.sequences[:, 3:6].ravel()) <= {3, 8}
+    assert output.sequences[:, 6].tolist() == [7, 7]
+    begun = called([[5]], hooks, num_beams=beams, forced_bos_token_id=4)
+    assert begun.sequences[0, 1] == 4
+
+
 class Letters:
     """A tokenizer."""
 
