@@ -17,6 +17,7 @@ from torch import Tensor
 
 from xlmr_core.errors import InputError
 from xlmr_core.generation import (
+    RENORMALIZE,
     Generation,
     Hooks,
     LogitsProcessorList,
@@ -157,6 +158,35 @@ class Steps:
 # ---- What both loops do
 
 
+class Judged:
+    """Tokens that may follow, and their scores.
+
+    Args:
+        scores_RX: of each.
+        tokens_RX: which they are; ``None``: the whole vocabulary.
+        vocabulary: V.
+        whole_RV: the scores of all, where they are there.
+    """
+
+    def __init__(
+        self, scores_RX: Tensor, tokens_RX: Tensor | None, vocabulary: int, whole_RV: Tensor | None = None
+    ) -> None:
+        self.scores_RX, self.tokens_RX, self.vocabulary, self._whole_RV = scores_RX, tokens_RX, vocabulary, whole_RV
+
+    @property
+    def whole_RV(self) -> Tensor:
+        """The scores of all tokens: minus infinity for those that may not follow."""
+        if self._whole_RV is None:
+            assert self.tokens_RX is not None
+            nothing_RV = self.scores_RX.new_full((len(self.scores_RX), self.vocabulary), float("-inf"))
+            self._whole_RV = nothing_RV.scatter(1, self.tokens_RX, self.scores_RX)
+        return self._whole_RV
+
+    def tokens(self, places_RY: Tensor) -> Tensor:
+        """(R, Y): the tokens at some places."""
+        return places_RY if self.tokens_RX is None else self.tokens_RX.gather(1, places_RY)
+
+
 class Loop:
     """Processors, stops and draws of one call.
 
@@ -179,7 +209,10 @@ class Loop:
         self.processors = LogitsProcessorList(hooks.logits_processor)
         self.ends = torch.tensor(plan.eos_token_ids, dtype=torch.int64, device=steps.device)
         self.encoder_ids_BM = steps.tensor(self.prompt.ids) if encoder_ids is None else encoder_ids
-        last = (Processor("renormalize"),) if plan.renormalize else ()
+        # How many of the best may be drawn, if there is such a limit; and what comes after the processors of users.
+        limits = [one.arguments[0] for one in plan.warpers if one.name == "top_k"]
+        self.most = limits[0] if limits else None
+        last = (Processor(RENORMALIZE),) if plan.renormalize else ()
         self.late = (*plan.warpers, *last)
         self.scores: list[Tensor] = []
         self.logits: list[Tensor] = []
@@ -199,13 +232,17 @@ class Loop:
         came = self.came_BC.repeat_interleave(len(ids_RL) // self.prompt.batch, 0)
         return torch.cat([came, ids_RL[:, self.plan.prompt_length : length]], 1)
 
-    def processed(self, ids_RL: Tensor, length: int, scores_RV: Tensor) -> Tensor:
-        """Scores after all processors, in the published order."""
-        hooks, plan = self.hooks, self.plan
-        if not (plan.processors or self.late or self.processors or hooks.prefix_allowed_tokens_fn):
-            return scores_RV
-        encoder_ids_RM = self.encoder_ids_BM.repeat_interleave(len(ids_RL) // len(self.encoder_ids_BM), 0)
-        scores_RV = process(plan.processors, ids_RL, length, scores_RV, encoder_ids_RM)
+    def judged(self, ids_RL: Tensor, length: int, scores_RV: Tensor) -> Judged:
+        """Tokens that may follow and their scores after all processors, in the published order.
+
+        Where only so many of the best can be taken, the rest is left out: a vocabulary is long, and to sort it, or to
+        draw from all of it, takes as much time as the layers.
+        """
+        plan, hooks = self.plan, self.hooks
+        encoder_ids_RM = self.encoder_ids_BM
+        if plan.processors:
+            encoder_ids_RM = encoder_ids_RM.repeat_interleave(len(ids_RL) // len(encoder_ids_RM), 0)
+            scores_RV = process(plan.processors, ids_RL, length, scores_RV, encoder_ids_RM)
         if hooks.prefix_allowed_tokens_fn is not None:
             rows = len(ids_RL) // self.prompt.batch
             came = self.as_came(ids_RL, length)
@@ -213,30 +250,46 @@ class Loop:
             scores_RV = scores_RV.masked_fill(~self.steps.tensor(allowed), float("-inf"))
         if self.processors:
             scores_RV = self.processors(self.as_came(ids_RL, length), scores_RV)
-        return process(self.late, ids_RL, length, scores_RV, encoder_ids_RM)
+        if self.most is not None and self.most < scores_RV.shape[1]:
+            best = scores_RV.topk(self.most)
+            scores_RX = process(self.late, ids_RL, length, best.values, encoder_ids_RM)
+            return Judged(scores_RX, best.indices, scores_RV.shape[1])
+        scores_RV = process(self.late, ids_RL, length, scores_RV, encoder_ids_RM)
+        if plan.has_beams and not plan.do_sample and plan.candidates < scores_RV.shape[1]:
+            best = scores_RV.topk(plan.candidates)
+            return Judged(best.values, best.indices, scores_RV.shape[1], scores_RV)
+        return Judged(scores_RV, None, scores_RV.shape[1], scores_RV)
 
-    def stops(self, ids_RL: Tensor, length: int, scores: Tensor) -> Tensor | None:
+    def stops(self, ids_RL: Tensor, length: int, judged: Judged) -> Tensor | None:
         """(R,): which rows end with their token number ``length``; ``None`` where none does, without a look at them."""
         stops_R = None
         if len(self.ends):
             stops_R = torch.isin(ids_RL[:, length - 1], self.ends)
         if self.criteria:
-            asked_R = self.steps.tensor(self.criteria(self.as_came(ids_RL, length), scores))
+            asked_R = self.steps.tensor(self.criteria(self.as_came(ids_RL, length), judged.whole_RV))
             stops_R = asked_R if stops_R is None else stops_R | asked_R
         return stops_R
 
-    def keep(self, logits_RV: Tensor, scores_RV: Tensor) -> None:
+    def keep(self, logits_RV: Tensor, groups: list[Judged]) -> None:
         """Collect what is to come back."""
-        if self.plan.output_logits:
+        plan = self.plan
+        if plan.output_logits:
             self.logits.append(logits_RV)
-        if self.plan.output_scores:
-            self.scores.append(scores_RV)
+        if plan.output_scores:
+            whole = torch.stack([group.whole_RV.unflatten(0, (self.prompt.batch, -1)) for group in groups], 1)
+            self.scores.append(whole.flatten(0, 2))
 
     def chosen(self, scores_RX: Tensor, count: int) -> Tensor:
-        """(R, count): the best, or draws without replacement, in the order in which they were drawn."""
+        """(R, count): the places of the best, or of draws without replacement."""
         if not self.plan.do_sample:
             return scores_RX.argmax(-1, keepdim=True) if count == 1 else scores_RX.topk(count).indices
-        return torch.multinomial(scores_RX.softmax(-1), count, generator=self.generator)
+        if count > 1:  # the best of scores and Gumbel noise are draws (Kool et al. 2019)
+            noise_RX = -torch.empty_like(scores_RX).exponential_(generator=self.generator).log()
+            return (scores_RX + noise_RX).topk(count).indices
+        # One number for each row and not for each token: where it lies in the sums of the probabilities.
+        sums_RX = scores_RX.softmax(-1).cumsum(-1, dtype=torch.float64)
+        drawn_R1 = torch.rand(len(sums_RX), 1, dtype=torch.float64, device=sums_RX.device, generator=self.generator)
+        return torch.searchsorted(sums_RX, drawn_R1 * sums_RX[:, -1:], right=True)
 
     def collected(self) -> dict[str, Any]:
         """What comes back beside the sequences."""
@@ -272,16 +325,16 @@ def token_by_token(loop: Loop) -> dict[str, Any]:
         streamer.put(loop.came_BC.cpu())
     logits_RV = steps.prefill(ids_RL)
     while True:
-        scores_RV = loop.processed(ids_RL, length, logits_RV)
-        loop.keep(logits_RV, scores_RV)
-        tokens_R = loop.chosen(scores_RV, 1)[:, 0]
+        judged = loop.judged(ids_RL, length, logits_RV)
+        loop.keep(logits_RV, [judged])
+        tokens_R = judged.tokens(loop.chosen(judged.scores_RX, 1))[:, 0]
         if done_R is not None:
             tokens_R = tokens_R.masked_fill(done_R, plan.pad_token_id)
         ids_RL[:, length] = tokens_R
         length += 1
         if streamer is not None:
             streamer.put(tokens_R.cpu())
-        stops_R = loop.stops(ids_RL, length, scores_RV)
+        stops_R = loop.stops(ids_RL, length, judged)
         if stops_R is not None:
             done_R = stops_R if done_R is None else done_R | stops_R
         if length == plan.max_length or (done_R is not None and bool(done_R.all())):
@@ -339,7 +392,7 @@ def beam_search(loop: Loop) -> dict[str, Any]:
     groups = [Beams.first(ids_BGKL[:, number], plan.new_tokens) for number in range(number_of_groups)]
     logits_RV = steps.prefill(ids_RL)
     while True:
-        scores, stops = [], []
+        everything, stops = [], []
         logarithms_BGKV = logits_RV.log_softmax(-1).view(batch, number_of_groups, beams, -1)
         # How many beams of earlier groups took each token in this step.
         taken_BV = torch.zeros_like(logarithms_BGKV[:, 0, 0]) if number_of_groups > 1 else None
@@ -347,15 +400,14 @@ def beam_search(loop: Loop) -> dict[str, Any]:
             scores_BKV = logarithms_BGKV[:, number]
             if taken_BV is not None:
                 scores_BKV = scores_BKV - plan.diversity_penalty * taken_BV[:, None]
-            scores_XV = loop.processed(group.ids_BKL.flatten(0, 1), length, scores_BKV.flatten(0, 1))
-            scores_BKV = scores_XV.view(batch, beams, -1)
-            scores.append(scores_BKV)
-            groups[number], all_stop = one_step(loop, group, scores_BKV, length, number * beams)
+            judged = loop.judged(group.ids_BKL.flatten(0, 1), length, scores_BKV.flatten(0, 1))
+            everything.append(judged)
+            groups[number], all_stop = one_step(loop, group, judged, length, number * beams)
             stops.append(all_stop)
             if taken_BV is not None:
                 tokens_BK = groups[number].ids_BKL[:, :, length]
                 taken_BV = taken_BV.scatter_add(1, tokens_BK, torch.ones_like(tokens_BK, dtype=taken_BV.dtype))
-        loop.keep(logits_RV, torch.stack(scores, 1).flatten(0, 2))
+        loop.keep(logits_RV, everything)
         length += 1
         groups = [with_hope(plan, group, length) for group in groups]
         if not goes_on(plan, groups, stops) or length == plan.max_length:
@@ -365,27 +417,30 @@ def beam_search(loop: Loop) -> dict[str, Any]:
         logits_RV = steps.logits(torch.stack([group.ids_BKL for group in groups], 1).flatten(0, 2), length)
 
 
-def one_step(loop: Loop, group: Beams, scores_BKV: Tensor, length: int, offset: int) -> tuple[Beams, Tensor]:
+def one_step(loop: Loop, group: Beams, judged: Judged, length: int, offset: int) -> tuple[Beams, Tensor]:
     """The beams of a group after one more token, and whether none of its candidates can go on.
 
     Args:
         loop: the plan.
         group: before.
-        scores_BKV: of the token.
+        judged: what may follow.
         length: tokens that are there.
         offset: number of the group's first beam among those of a prompt.
     """
     plan = loop.plan
-    batch, beams, vocabulary = scores_BKV.shape
-    total_BX = (scores_BKV + group.scores_BK[:, :, None]).flatten(1)
+    batch, beams = group.scores_BK.shape
+    choices = judged.scores_RX.shape[1]
+    total_BX = (judged.scores_RX.view(batch, beams, -1) + group.scores_BK[:, :, None]).flatten(1)
     chosen_BC = loop.chosen(total_BX, plan.candidates)
     scores_BC = total_BX.gather(1, chosen_BC).double()
-    beam_BC, token_BC = chosen_BC // vocabulary, chosen_BC % vocabulary
+    beam_BC, token_BC = chosen_BC // choices, chosen_BC % choices
+    if judged.tokens_RX is not None:
+        token_BC = judged.tokens_RX.view(batch, -1).gather(1, chosen_BC)
     ids_BCL, from_BCN = picked(group.ids_BKL, beam_BC), picked(group.from_BKN, beam_BC)
     ids_BCL[:, :, length] = token_BC
     first_row_B1 = torch.arange(batch, device=beam_BC.device)[:, None] * plan.num_beams + offset
     from_BCN[:, :, length - plan.prompt_length] = beam_BC + first_row_B1
-    stops_X = loop.stops(ids_BCL.flatten(0, 1), length + 1, scores_BKV.flatten(0, 1))
+    stops_X = loop.stops(ids_BCL.flatten(0, 1), length + 1, judged)
     if length + 1 == plan.max_length:
         stops_BC = torch.ones_like(beam_BC, dtype=torch.bool)
     else:
