@@ -279,8 +279,8 @@ def newest_torch(session: nox.Session) -> None:
 
 @nox.session(name="oracle-4", venv_backend="venv", reuse_venv=True)
 def oracle_4(session: nox.Session) -> None:
-    """Live comparison with transformers 4.57.6 on freshly drawn configurations."""
-    oracle(session, "transformers==4.57.6")
+    """Live comparison with transformers 4.57.6 on freshly drawn configurations; it has TensorFlow's and Flax's too."""
+    oracle(session, "transformers==4.57.6", "tensorflow", "jax", "jaxlib", "flax", others=("tf-keras==2.21.0",))
 
 
 @nox.session(name="oracle-5", venv_backend="venv", reuse_venv=True)
@@ -289,9 +289,10 @@ def oracle_5(session: nox.Session) -> None:
     oracle(session, "transformers>=5,<6")
 
 
-def oracle(session: nox.Session, transformers: str) -> None:
-    # Only PyTorch is constrained: transformers 4 needs older companions than we do.
-    session.install("-q", "-e", ".[torch]", *pinned("torch"), transformers, "pytest", "pytest-timeout")
+def oracle(session: nox.Session, transformers: str, *frameworks: str, others: Sequence[str] = ()) -> None:
+    # Only frameworks are constrained: transformers 4 needs older companions than we do.
+    versions = pinned("torch", *frameworks)
+    session.install("-q", "-e", ".[torch]", *versions, *others, transformers, "pytest", "pytest-timeout")
     session.run("python", "-m", "pytest", "tests/parity/oracle", *session.posargs, env=ENV)
 
 
