@@ -38,11 +38,11 @@ class GenerationConfig(PushToHub):
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs = copy.deepcopy(kwargs)
+        self._from_model_config = bool(kwargs.pop("_from_model_config", False))
         misspelt = misspelt_keys(kwargs, OPTIONS) if kwargs else {}
         if misspelt:
             keys, meant = ", ".join(map(repr, misspelt)), " and ".join(map(repr, dict.fromkeys(misspelt.values())))
             warn_caller(f"GenerationConfig reads no {keys} and keeps it as it is; did you mean {meant}?", ConfigWarning)
-        self._from_model_config = bool(kwargs.pop("_from_model_config", False))
         self._set_aside = {}
         for name, option in OPTIONS.items():
             setattr(self, name, kwargs.pop(name, copy.deepcopy(option.default)))
