@@ -88,14 +88,14 @@ class Cache:
         """How many tokens it can hold."""
         return int(self.layers[0].key_BNMH.shape[2])
 
+    def get_seq_length(self) -> Any:
+        """How many tokens are in it; an array, as it may be unknown yet."""
+        return self.length
+
     @property
     def batch_size(self) -> int:
         """How many rows it has."""
         return int(self.layers[0].key_BNMH.shape[0])
-
-    def get_seq_length(self) -> Any:
-        """How many tokens are in it; an array, as it may be unknown yet."""
-        return self.length
 
     def held(self, number: Any) -> Held:
         """What the self-attention of a layer has."""

@@ -173,6 +173,63 @@ def _asked(plan: Generation) -> dict[str, Any]:
     }
 
 
+# ---- A call
+
+
+def decode(
+    model: Any,
+    plan: Generation,
+    prompt: Prompt,
+    hooks: Hooks,
+    key: Array,
+    *,
+    memory: Mapping[str, Any] | None = None,
+    encoder_ids: Any = None,
+    on_host: bool = False,
+) -> dict[str, Any]:
+    """Generate; the fields of the output by name. ``sequences`` (R, C + N) are the prompts as they came, and then as
+    many columns as there may be new tokens, padding behind the last; ``steps`` says how many there are at most.
+
+    Args:
+        model: a decoder with a head for causal language modelling, with its parameters.
+        plan: what the call means.
+        prompt: arranged.
+        hooks: what runs on the host between steps.
+        key: random key of draws.
+        memory: ``encoder_hidden_states`` and ``encoder_attention_mask`` of (B, M, ...), for cross-attention.
+        encoder_ids: (B, M) of an encoder's text, for the processors that are about it.
+        on_host: take the steps from Python.
+    """
+    exact, plan, memory = plan, plan.rounded(), memory or {}
+    between = Between(exact, prompt, hooks) if on_host else None
+    if between is not None:
+        between.put(prompt.came)
+    output = prefill(model, plan, prompt, memory)
+    context = Context.of(model, plan, prompt, memory, encoder_ids, exact.max_length, key)
+    xp = np if isinstance(prompt.ids, np.ndarray) else jnp
+    empty_BN = xp.full((prompt.batch, plan.new_tokens), plan.pad_token_id)
+    ids_RL = repeated(xp.concatenate([prompt.ids, empty_BN], axis=1).astype(np.int32), plan.rows_per_prompt)
+    state: State = (BeamSearch if plan.has_beams else Rows).first(plan, ids_RL)
+    fields: dict[str, Any] = {}
+    if between is not None:
+        state, fields = search_on_host(plan, model, context, state, output, between)
+    else:
+        state, cache = search(plan, model, context, state, _last(output), output.past_key_values)
+        fields["past_key_values"] = cache
+    if isinstance(state, BeamSearch):
+        ids_RL, fields["sequences_scores"], from_RN = best_of(plan, state.groups)
+        fields["beam_indices"] = from_RN[:, : exact.new_tokens]
+        fields["steps"] = (from_RN >= 0).sum(1).max()
+    else:
+        ids_RL, fields["steps"] = state.ids_RL, state.length - plan.prompt_length
+    # Where there are values, on the host: JAX would compile a program for each length.
+    xp, ids_RL = (np, np.asarray(ids_RL)) if has_values(ids_RL) else (jnp, ids_RL)
+    came = repeated(prompt.came, ids_RL.shape[0] // prompt.batch).astype(np.int32)
+    new_RN = ids_RL[:, plan.prompt_length : exact.max_length]
+    sequences = xp.concatenate([came, new_RN], axis=1)
+    return {**fields, "sequences": jax.device_put(sequences) if xp is np else sequences}
+
+
 # ---- Scores and tokens
 
 
@@ -485,6 +542,11 @@ def _kept(plan: Generation, group: Beams, candidates: Candidates, length: Any) -
     )
 
 
+def picked(x_BX: Array, which_BY: Array) -> Array:
+    """(B, Y, ...): some of the second axis."""
+    return x_BX[jnp.arange(x_BX.shape[0])[:, None], which_BY]
+
+
 @partial(jax.jit, static_argnums=0)
 def _after(plan: Generation, before: BeamSearch, groups: tuple[Beams, ...], all_stop: Array) -> BeamSearch:
     """The state after all groups have their next token."""
@@ -508,11 +570,6 @@ def with_hope(plan: Generation, group: Beams, length: Any) -> Beams:
 def _to_the_penalty(plan: Generation, length: Any) -> Array:
     """What a sum of log-probabilities is divided by."""
     return jnp.asarray(length - plan.prompt_length, jnp.float32) ** plan.length_penalty
-
-
-def picked(x_BX: Array, which_BY: Array) -> Array:
-    """(B, Y, ...): some of the second axis."""
-    return x_BX[jnp.arange(x_BX.shape[0])[:, None], which_BY]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -673,57 +730,3 @@ def _of_tokens(name: str, layers: tuple[Array, ...] | None, first: int, length: 
     if name == "attentions":
         return tuple(cut(cut(x, 2), 3) for x in layers)
     return tuple(cut(x, 1 if name == "hidden_states" else 2) for x in layers)
-
-
-def decode(
-    model: Any,
-    plan: Generation,
-    prompt: Prompt,
-    hooks: Hooks,
-    key: Array,
-    *,
-    memory: Mapping[str, Any] | None = None,
-    encoder_ids: Any = None,
-    on_host: bool = False,
-) -> dict[str, Any]:
-    """Generate; the fields of the output by name. ``sequences`` (R, C + N) are the prompts as they came, and then as
-    many columns as there may be new tokens, padding behind the last; ``steps`` says how many there are at most.
-
-    Args:
-        model: a decoder with a head for causal language modelling, with its parameters.
-        plan: what the call means.
-        prompt: arranged.
-        hooks: what runs on the host between steps.
-        key: random key of draws.
-        memory: ``encoder_hidden_states`` and ``encoder_attention_mask`` of (B, M, ...), for cross-attention.
-        encoder_ids: (B, M) of an encoder's text, for the processors that are about it.
-        on_host: take the steps from Python.
-    """
-    exact, plan, memory = plan, plan.rounded(), memory or {}
-    between = Between(exact, prompt, hooks) if on_host else None
-    if between is not None:
-        between.put(prompt.came)
-    output = prefill(model, plan, prompt, memory)
-    context = Context.of(model, plan, prompt, memory, encoder_ids, exact.max_length, key)
-    xp = np if isinstance(prompt.ids, np.ndarray) else jnp
-    empty_BN = xp.full((prompt.batch, plan.new_tokens), plan.pad_token_id)
-    ids_RL = repeated(xp.concatenate([prompt.ids, empty_BN], axis=1).astype(np.int32), plan.rows_per_prompt)
-    state: State = (BeamSearch if plan.has_beams else Rows).first(plan, ids_RL)
-    fields: dict[str, Any] = {}
-    if between is not None:
-        state, fields = search_on_host(plan, model, context, state, output, between)
-    else:
-        state, cache = search(plan, model, context, state, _last(output), output.past_key_values)
-        fields["past_key_values"] = cache
-    if isinstance(state, BeamSearch):
-        ids_RL, fields["sequences_scores"], from_RN = best_of(plan, state.groups)
-        fields["beam_indices"] = from_RN[:, : exact.new_tokens]
-        fields["steps"] = (from_RN >= 0).sum(1).max()
-    else:
-        ids_RL, fields["steps"] = state.ids_RL, state.length - plan.prompt_length
-    # Where there are values, on the host: JAX would compile a program for each length.
-    xp, ids_RL = (np, np.asarray(ids_RL)) if has_values(ids_RL) else (jnp, ids_RL)
-    came = repeated(prompt.came, ids_RL.shape[0] // prompt.batch).astype(np.int32)
-    new_RN = ids_RL[:, plan.prompt_length : exact.max_length]
-    sequences = xp.concatenate([came, new_RN], axis=1)
-    return {**fields, "sequences": jax.device_put(sequences) if xp is np else sequences}

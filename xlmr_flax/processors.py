@@ -40,7 +40,7 @@ def process(
     return scores_RV
 
 
-# ---- Words
+# ---- Which tokens
 
 
 def sequence_bias(ids_RL: Array, length: Any, scores_RV: Array, words: Words, biases: tuple[float, ...]) -> Array:
@@ -52,34 +52,6 @@ def sequence_bias(ids_RL: Array, length: Any, scores_RV: Array, words: Words, bi
     return scores_RV + bias_RV
 
 
-def bad_words(ids_RL: Array, length: Any, scores_RV: Array, words: Words) -> Array:
-    """Minus infinity for the last token of each word whose other tokens stand at the end."""
-    return sequence_bias(ids_RL, length, scores_RV, words, (-np.inf,) * len(words))
-
-
-def _ends_with(ids_RL: Array, length: Any, tokens: tuple[int, ...]) -> Array:
-    """(R,): whether rows end with these tokens."""
-    if not 0 < len(tokens) <= ids_RL.shape[1]:
-        return jnp.full(ids_RL.shape[0], not tokens)
-    last_RN = _from(ids_RL, length - len(tokens), len(tokens))
-    return (last_RN == np.array(tokens)).all(1) & (length >= len(tokens))
-
-
-def _from(ids_RL: Array, start: Any, count: int) -> Array:
-    """(R, count): the columns from ``start`` on."""
-    return lax.dynamic_slice_in_dim(ids_RL, start, count, axis=1)
-
-
-# ---- What is there already
-
-
-def repetition_penalty(
-    ids_RL: Array, length: Any, scores_RV: Array, penalty: float, padding: int, prompt_length: int
-) -> Array:
-    """Less for tokens that are there, padding of the prompt left out (Keskar et al. 2019)."""
-    return _penalized(ids_RL, _is_text(ids_RL, length, padding, prompt_length), scores_RV, penalty)
-
-
 def encoder_repetition_penalty(
     ids_RL: Array, length: Any, scores_RV: Array, encoder_ids_RM: Array, penalty: float, padding: int
 ) -> Array:
@@ -87,9 +59,11 @@ def encoder_repetition_penalty(
     return _penalized(encoder_ids_RM, encoder_ids_RM != padding, scores_RV, 1 / penalty)
 
 
-def _penalized(ids_RL: Array, is_text_RL: Array, scores_RV: Array, penalty: float) -> Array:
-    there_RV = _marked(ids_RL, is_text_RL, scores_RV.shape[1])
-    return jnp.where(there_RV, jnp.where(scores_RV < 0, scores_RV * penalty, scores_RV / penalty), scores_RV)
+def repetition_penalty(
+    ids_RL: Array, length: Any, scores_RV: Array, penalty: float, padding: int, prompt_length: int
+) -> Array:
+    """Less for tokens that are there, padding of the prompt left out (Keskar et al. 2019)."""
+    return _penalized(ids_RL, _is_text(ids_RL, length, padding, prompt_length), scores_RV, penalty)
 
 
 def no_repeat_ngram(ids_RL: Array, length: Any, scores_RV: Array, size: int, padding: int, prompt_length: int) -> Array:
@@ -104,35 +78,9 @@ def encoder_no_repeat_ngram(
     return _without_groups(ids_RL, length, scores_RV, encoder_ids_RM, encoder_ids_RM != padding, size)
 
 
-def _is_text(ids_RL: Array, length: Any, padding: int, prompt_length: int) -> Array:
-    """(R, L): which columns hold a token that counts."""
-    columns_L = jnp.arange(ids_RL.shape[1])
-    return (columns_L < length) & ((ids_RL != padding) | (columns_L >= prompt_length))
-
-
-def _marked(ids_RL: Array, where_RL: Array, vocab: int) -> Array:
-    """(R, V): the tokens of a row that are marked."""
-    rows = jnp.arange(ids_RL.shape[0])[:, None]
-    found_RV = jnp.zeros((ids_RL.shape[0], vocab), bool)
-    return found_RV.at[rows, jnp.where(where_RL, ids_RL, vocab)].set(True, mode="drop")
-
-
-def _without_groups(
-    ids_RL: Array, length: Any, scores_RV: Array, text_RM: Array, is_text_RM: Array, size: int
-) -> Array:
-    """Minus infinity for what stands in a text behind the last ``size - 1`` tokens of a row."""
-    places = text_RM.shape[1] - size + 1
-    if places < 1 or ids_RL.shape[1] < size:
-        return scores_RV
-    last_RN = _from(ids_RL, length - size + 1, size - 1)
-    same_RP = is_text_RM[:, size - 1 :] & (length >= size - 1)
-    for number in range(size - 1):
-        part = slice(number, number + places)
-        same_RP &= is_text_RM[:, part] & (text_RM[:, part] == last_RN[:, number : number + 1])
-    return jnp.where(_marked(text_RM[:, size - 1 :], same_RP, scores_RV.shape[1]), -jnp.inf, scores_RV)
-
-
-# ---- When
+def bad_words(ids_RL: Array, length: Any, scores_RV: Array, words: Words) -> Array:
+    """Minus infinity for the last token of each word whose other tokens stand at the end."""
+    return sequence_bias(ids_RL, length, scores_RV, words, (-np.inf,) * len(words))
 
 
 def min_length(ids_RL: Array, length: Any, scores_RV: Array, least: int, ends: tuple[int, ...]) -> Array:
@@ -148,6 +96,11 @@ def forced_bos(ids_RL: Array, length: Any, scores_RV: Array, begin: int, token: 
 def forced_eos(ids_RL: Array, length: Any, scores_RV: Array, last: int, tokens: tuple[int, ...]) -> Array:
     """One of these behind ``last`` tokens."""
     return _forced(scores_RV, tokens, length == last)
+
+
+def remove_invalid(ids_RL: Array, length: Any, scores_RV: Array) -> Array:
+    """0 for what is no number, the largest and smallest number for the infinities."""
+    return jnp.nan_to_num(scores_RV, nan=0.0)
 
 
 def exponential_decay_length(
@@ -167,33 +120,6 @@ def suppress(ids_RL: Array, length: Any, scores_RV: Array, tokens: tuple[int, ..
 def begin_suppress(ids_RL: Array, length: Any, scores_RV: Array, begin: int, tokens: tuple[int, ...]) -> Array:
     """Minus infinity for these where there are exactly so many tokens."""
     return _without(scores_RV, tokens, length == begin)
-
-
-def _without(scores_RV: Array, tokens: tuple[int, ...], when: Any) -> Array:
-    return jnp.where(when & _one_of(tokens, scores_RV.shape[1]), -jnp.inf, scores_RV)
-
-
-def _forced(scores_RV: Array, tokens: tuple[int, ...], when: Any) -> Array:
-    only_V = jnp.where(_one_of(tokens, scores_RV.shape[1]), jnp.float32(0), -jnp.inf)
-    return jnp.where(when, only_V, scores_RV)
-
-
-def _one_of(tokens: tuple[int, ...], vocab: int) -> np.ndarray:
-    """(V,): whether a token is one of these; one beyond the vocabulary is none."""
-    return np.isin(np.arange(vocab), tokens)
-
-
-# ---- All of them
-
-
-def remove_invalid(ids_RL: Array, length: Any, scores_RV: Array) -> Array:
-    """0 for what is no number, the largest and smallest number for the infinities."""
-    return jnp.nan_to_num(scores_RV, nan=0.0)
-
-
-def renormalize(ids_RL: Array, length: Any, scores_RV: Array) -> Array:
-    """The logarithms of probabilities that add up to 1."""
-    return jax.nn.log_softmax(scores_RV, axis=-1)
 
 
 # ---- Of sampling
@@ -245,6 +171,74 @@ def eta_cutoff(ids_RL: Array, length: Any, scores_RV: Array, epsilon: float, kee
     _, probs_RV, entropy_R1 = _entropy(scores_RV)
     eta_R1 = jnp.minimum(epsilon, np.float32(np.sqrt(epsilon)) * jnp.exp(-entropy_R1))
     return _without_improbable(scores_RV, probs_RV < eta_R1, keep)
+
+
+def renormalize(ids_RL: Array, length: Any, scores_RV: Array) -> Array:
+    """The logarithms of probabilities that add up to 1."""
+    return jax.nn.log_softmax(scores_RV, axis=-1)
+
+
+# ---- What they have in common
+
+
+def _from(ids_RL: Array, start: Any, count: int) -> Array:
+    """(R, count): the columns from ``start`` on."""
+    return lax.dynamic_slice_in_dim(ids_RL, start, count, axis=1)
+
+
+def _ends_with(ids_RL: Array, length: Any, tokens: tuple[int, ...]) -> Array:
+    """(R,): whether rows end with these tokens."""
+    if not 0 < len(tokens) <= ids_RL.shape[1]:
+        return jnp.full(ids_RL.shape[0], not tokens)
+    last_RN = _from(ids_RL, length - len(tokens), len(tokens))
+    return (last_RN == np.array(tokens)).all(1) & (length >= len(tokens))
+
+
+def _is_text(ids_RL: Array, length: Any, padding: int, prompt_length: int) -> Array:
+    """(R, L): which columns hold a token that counts."""
+    columns_L = jnp.arange(ids_RL.shape[1])
+    return (columns_L < length) & ((ids_RL != padding) | (columns_L >= prompt_length))
+
+
+def _marked(ids_RL: Array, where_RL: Array, vocab: int) -> Array:
+    """(R, V): the tokens of a row that are marked."""
+    rows = jnp.arange(ids_RL.shape[0])[:, None]
+    found_RV = jnp.zeros((ids_RL.shape[0], vocab), bool)
+    return found_RV.at[rows, jnp.where(where_RL, ids_RL, vocab)].set(True, mode="drop")
+
+
+def _penalized(ids_RL: Array, is_text_RL: Array, scores_RV: Array, penalty: float) -> Array:
+    there_RV = _marked(ids_RL, is_text_RL, scores_RV.shape[1])
+    return jnp.where(there_RV, jnp.where(scores_RV < 0, scores_RV * penalty, scores_RV / penalty), scores_RV)
+
+
+def _without_groups(
+    ids_RL: Array, length: Any, scores_RV: Array, text_RM: Array, is_text_RM: Array, size: int
+) -> Array:
+    """Minus infinity for what stands in a text behind the last ``size - 1`` tokens of a row."""
+    places = text_RM.shape[1] - size + 1
+    if places < 1 or ids_RL.shape[1] < size:
+        return scores_RV
+    last_RN = _from(ids_RL, length - size + 1, size - 1)
+    same_RP = is_text_RM[:, size - 1 :] & (length >= size - 1)
+    for number in range(size - 1):
+        part = slice(number, number + places)
+        same_RP &= is_text_RM[:, part] & (text_RM[:, part] == last_RN[:, number : number + 1])
+    return jnp.where(_marked(text_RM[:, size - 1 :], same_RP, scores_RV.shape[1]), -jnp.inf, scores_RV)
+
+
+def _one_of(tokens: tuple[int, ...], vocab: int) -> np.ndarray:
+    """(V,): whether a token is one of these; one beyond the vocabulary is none."""
+    return np.isin(np.arange(vocab), tokens)
+
+
+def _without(scores_RV: Array, tokens: tuple[int, ...], when: Any) -> Array:
+    return jnp.where(when & _one_of(tokens, scores_RV.shape[1]), -jnp.inf, scores_RV)
+
+
+def _forced(scores_RV: Array, tokens: tuple[int, ...], when: Any) -> Array:
+    only_V = jnp.where(_one_of(tokens, scores_RV.shape[1]), jnp.float32(0), -jnp.inf)
+    return jnp.where(when, only_V, scores_RV)
 
 
 def _entropy(scores_RV: Array) -> tuple[Array, Array, Array]:

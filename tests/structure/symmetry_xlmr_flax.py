@@ -9,8 +9,71 @@ INT8 = "only PyTorch has kernels of int8 on the CPU; this backend refuses such c
 ROWS = "packed rows are padded rows to every layer, so that no kernel, and no packing without padding, is needed"
 PARTS = "research code imports the parts of the published modeling files of PyTorch and calls them by themselves"
 LOOKS = "hooks, replicas and offloading, which look into a model or empty it, are PyTorch's"
+SIZES = "arrays of a program have a fixed size, so that there is one kind of cache; none changes, a call gives another"
+LOOPS = "a loop is one compiled program here, made of functions of a state, or the same functions step by step"
+GIVEN = "published for Flax: who writes a loop makes the cache, and asks for the next inputs"
 
 DIFFERENCES = {
+    # A decoder's cache, and generation
+    **{
+        f"-cache.py:{name}": SIZES
+        for name in (
+            *(
+                "DynamicLayer",
+                "StaticLayer",
+                "DynamicCache",
+                "StaticCache",
+                "EncoderDecoderCache",
+                "Unchanged",
+                "Slots",
+            ),
+            *("new_cache", "of_tokens", "of_memory", "keys_and_values", "tokens_counted", "places_of"),
+            *(
+                "Cache.update",
+                "Cache.get_max_cache_shape",
+                "Cache.max_cache_len",
+                "Cache.is_initialized",
+                "Cache.reset",
+            ),
+            *("Cache.crop", "Cache.batch_select_indices"),
+        )
+    },
+    "-cache.py:register_caches": "a cache is a data class, which JAX sees through by a decorator",
+    "-cache.py:_Unflatten": "a cache is a data class, which JAX sees through by a decorator",
+    **{
+        f"+cache.py:{name}": SIZES
+        for name in (
+            *("Held", "Cache.empty", "Cache.capacity", "Cache.held", "Cache.held_memory", "Cache.stacked"),
+            "Cache.begun",
+        )
+    },
+    "-attention.py:SelfAttention.heads_of": "a layer gives its keys and values back, and writes them nowhere",
+    "-attention.py:SelfAttention.of_memory": "a layer gives its keys and values back, and writes them nowhere",
+    "-kernels.py:causal_from": "the number of tokens before may be traced, so that one function serves both",
+    "-encoder.py:Encoder.recomputes": "a call gives a cache where it was given one, as published for Flax",
+    "+encoder.py:EncoderModel.init_cache": GIVEN,
+    "+lm_heads.py:CausalLM.init_cache": GIVEN,
+    "+generation.py:GenerationMixin.update_inputs_for_generation": GIVEN,
+    "+generation.py:GreedySearchOutput": "published for Flax, where generate always gives an output",
+    "+generation.py:SampleOutput": "published for Flax, where generate always gives an output",
+    "+generation.py:BeamSearchOutput": "published for Flax, where generate always gives an output",
+    "-generation.py:on_host": "inside a caller's program there is nothing to be seen of a prompt",
+    "+generation.py:prompt_of": "inside a caller's program there is nothing to be seen of a prompt",
+    "+generation.py:runs_on_host": LOOPS,
+    "+generation.py:answer": LOOPS,
+    **{
+        f"-decoding.py:{name}": LOOPS
+        for name in ("Steps", "Loop", "token_by_token", "beam_search", "goes_on", "check_cache_of_prompt")
+    },
+    **{
+        f"+decoding.py:{name}": LOOPS
+        for name in (
+            *("Context", "prefill", "advance", "processed", "best", "is_end", "Rows", "Candidates", "BeamSearch"),
+            *("search", "Between", "search_on_host"),
+        )
+    },
+    "+mask_predict.py:one_pass": "a pass is one compiled program",
+    "+linear.py:by_rows": "the published tree holds the table of a tied projection once, by rows",
     # Published parts, and tools that look into a model
     "-hooks.py": LOOKS,
     "-values.py:first_float": LOOKS,
@@ -32,7 +95,6 @@ DIFFERENCES = {
     "-encoder.py:Encoded.last_hidden_state": LOOKS,
     "-encoder.py:Encoded.output": LOOKS,
     "-encoder.py:Encoder.run": PARTS,
-    "-lm_heads.py:CausalLM.prepare_inputs_for_generation": "peft, which asks for it, is for PyTorch",
     "-linear.py:begun": PARTS,
     "-linear.py:values_follow": PARTS,
     # Files
