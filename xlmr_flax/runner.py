@@ -69,9 +69,9 @@ class Runner:
     ) -> NDArray[np.int64]:
         """What the model writes (R, L); see :meth:`xlmr_core.tasks.runner.Runner.generate`."""
         said = {**options, "return_dict_in_generate": True}  # whose rows end with their last token
-        if "seed" in said:
-            said["prng_key"] = jax.random.key(said.pop("seed"))
-        found = self.model.generate(**arrays, **said, streamer=streamer)
+        # As in the other backends, a call without a seed draws anew each time.
+        key = jax.random.key(said.pop("seed", np.random.randint(2**31)))
+        found = self.model.generate(**arrays, **said, prng_key=key, streamer=streamer)
         return np.asarray(found.sequences, dtype=np.int64)
 
     def tensor(self, array: NDArray[Any]) -> Any:

@@ -428,7 +428,7 @@ def test_one_text_on_a_terminal_is_shown_as_it_comes(commanded, capsys, monkeypa
     assert len(shown("--num-beams", "2")) == len(shown("The river")) - 1 == len(shown("--format", "json")) == 1
     sys.stdout.pieces.clear()
     assert cli.main([*words[:-1], LONG * 2]) == 2 and sys.stdout.pieces == []
-    assert "line 1: expected at most 67 tokens" in capsys.readouterr().err
+    assert "line 1: expected at most 67 tokens of a text" in capsys.readouterr().err
 
 
 class Terminal(io.StringIO):

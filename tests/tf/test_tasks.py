@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("tensorflow", reason="needs the extra tf: pip install 'xlmr[tf]'")
 
 from tests.recorded_calls import FEW, ask_again
+from tests.writing import check_draws
 from xlmr_tf import pipeline
 
 
@@ -20,3 +21,7 @@ def made(task, folder):
 @pytest.mark.parametrize(("name", "number"), FEW)
 def test_recorded_call(name, number, shared):
     ask_again(pipeline, made, shared / "fixtures" / "tasks" / name, number)
+
+
+def test_draws(shared):
+    check_draws(made("text-generation", shared / "fixtures" / "tasks" / "text_generation"))

@@ -219,7 +219,7 @@ class TextGeneration(Generating):
             remedy = f"write fewer with max_new_tokens={longest - length}, {remedy}"
         new = 1 if asked.usual else asked.new
         raise InputError(
-            f"expected at most {longest} tokens, which is what this checkpoint takes, received {length} and "
+            f"expected at most {longest} tokens of a text and its answer with this checkpoint, received {length} and "
             f"{new} that are to be written; shorten {where}, {remedy}"
         )
 
