@@ -66,6 +66,10 @@ class Cache:
             self.layers[number] = tf.concat([old[0], key_BNSH], 2), tf.concat([old[1], value_BNSH], 2)
         return self.layers[number]
 
+    def get_seq_length(self) -> Any:
+        """How many tokens are in it: an integer or a scalar."""
+        return self.length
+
     def advance(self, length: Any, counted_B: tf.Tensor) -> None:
         """Say, when all layers have them, how many tokens came, and how many of each row are no padding."""
         self.length = self.length + length
@@ -94,10 +98,6 @@ class Cache:
         return replace(self, layers=repeated(self.layers), memory=repeated(self.memory), counted_B=counted_B)
 
     # ---- Outside
-
-    def get_seq_length(self) -> Any:
-        """How many tokens are in it: an integer or a scalar."""
-        return self.length
 
     def seen(self) -> SeenCache:
         """What the core's checks look at."""

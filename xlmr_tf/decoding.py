@@ -68,6 +68,90 @@ class Given(NamedTuple):
     seed: tf.Tensor
 
 
+# ---- A call
+
+
+def decode(
+    model: Any, programs: Programs, plan: Generation, prompt: Prompt, given: Given, hooks: Hooks
+) -> dict[str, Any]:
+    """The fields of what ``generate`` gives, by name.
+
+    Args:
+        model: with a head for causal language modelling.
+        programs: of the model.
+        plan, prompt, hooks: of the call.
+        given: its tensors.
+    """
+    reach = None if given.memory_BMD is None else given.memory_BMD.shape[1]
+    of_programs = without_host(plan)
+    if plan.use_cache and not tf.config.functions_run_eagerly():
+        of_programs = of_programs.rounded()
+        if given.memory_BMD is not None and not plan.output_attentions:
+            given = with_rounded_memory(given, model.config.pad_token_id)
+    if plan.needs_host or wants_steps(plan):
+        between = BetweenSteps(programs, plan, prompt, hooks, model.config.vocab_size)
+        found = search_on_host(model, of_programs, given, between)
+    else:
+        found = programs.get(model, of_programs, "search")(given)
+    fields: dict[str, Any] = {name: tuple(steps) for name, steps in found.get("steps", {}).items()}
+    length = int(found["length"])
+    if plan.has_beams:
+        longest = int(tf.reduce_max(tf.reduce_sum(tf.cast(found["came_from"] >= 0, tf.int32), 1)))
+        length = plan.prompt_length + longest
+        fields |= {"sequences_scores": found["scores"], "beam_indices": found["came_from"][:, :longest]}
+    fields["sequences"] = as_came(plan, prompt, found["ids"], length)
+    if found["cache"] and plan.return_dict:
+        # Without the columns that widths which are rounded up have before every prompt, and behind a memory.
+        first, past = prompt.width - prompt.longest, found["cache"].to_legacy_cache()
+        fields["past_key_values"] = tuple(
+            (*(x[:, :, first:] for x in layer[:2]), *(x[:, :, :reach] for x in layer[2:])) for layer in past
+        )
+    return fields
+
+
+def with_rounded_memory(given: Given, padding: int) -> Given:
+    """With a memory whose length is rounded up, so that programs are shared; what is added is masked."""
+    batch, length = dims(given.memory_BMD)[:2]
+    mask_BM = tf.ones((batch, length), tf.int32) if given.memory_mask_BM is None else given.memory_mask_BM
+    more = [[0, 0], [0, bucket(length) - length]]
+    ids_BM = given.encoder_ids_BM
+    if dims(ids_BM)[1] == length:  # of the encoder's text, and not the prompt
+        ids_BM = tf.pad(ids_BM, more, constant_values=padding)
+    return given._replace(
+        memory_BMD=tf.pad(given.memory_BMD, [*more, [0, 0]]),
+        memory_mask_BM=tf.pad(mask_BM, more),
+        encoder_ids_BM=ids_BM,
+    )
+
+
+def without_host(plan: Generation) -> Generation:
+    """A plan without what no program depends on, so that calls that differ in it share theirs."""
+    return replace(
+        plan,
+        min_length=0,  # which a processor knows
+        max_time=None,
+        stop_strings=(),
+        output_scores=False,
+        output_logits=False,
+        return_dict=False,
+        needs_host=False,
+    )
+
+
+def wants_steps(plan: Generation) -> bool:
+    """Whether something comes back of each step."""
+    return plan.output_scores or plan.output_logits or plan.output_attentions or plan.output_hidden_states
+
+
+def as_came(plan: Generation, prompt: Prompt, ids_RL: Any, length: Any) -> tf.Tensor:
+    """Rows as they come back: the prompt as it came, and the new tokens up to ``length``."""
+    came = np.repeat(prompt.came, ids_RL.shape[0] // prompt.batch, 0)
+    return tf.concat([tf.cast(came, ids_RL.dtype), ids_RL[:, plan.prompt_length : int(length)]], 1)
+
+
+# ---- The steps
+
+
 class Answer(NamedTuple):
     """What the model says of the next tokens.
 
@@ -591,46 +675,6 @@ class BetweenSteps:
         return self.criteria(as_came(self.plan, self.prompt, ids_RL, length), scores_RV)
 
 
-def as_came(plan: Generation, prompt: Prompt, ids_RL: Any, length: Any) -> tf.Tensor:
-    """Rows as they come back: the prompt as it came, and the new tokens up to ``length``."""
-    came = np.repeat(prompt.came, ids_RL.shape[0] // prompt.batch, 0)
-    return tf.concat([tf.cast(came, ids_RL.dtype), ids_RL[:, plan.prompt_length : int(length)]], 1)
-
-
-def with_rounded_memory(given: Given, padding: int) -> Given:
-    """With a memory whose length is rounded up, so that programs are shared; what is added is masked."""
-    batch, length = dims(given.memory_BMD)[:2]
-    mask_BM = tf.ones((batch, length), tf.int32) if given.memory_mask_BM is None else given.memory_mask_BM
-    more = [[0, 0], [0, bucket(length) - length]]
-    ids_BM = given.encoder_ids_BM
-    if dims(ids_BM)[1] == length:  # of the encoder's text, and not the prompt
-        ids_BM = tf.pad(ids_BM, more, constant_values=padding)
-    return given._replace(
-        memory_BMD=tf.pad(given.memory_BMD, [*more, [0, 0]]),
-        memory_mask_BM=tf.pad(mask_BM, more),
-        encoder_ids_BM=ids_BM,
-    )
-
-
-def without_host(plan: Generation) -> Generation:
-    """A plan without what no program depends on, so that calls that differ in it share theirs."""
-    return replace(
-        plan,
-        min_length=0,  # which a processor knows
-        max_time=None,
-        stop_strings=(),
-        output_scores=False,
-        output_logits=False,
-        return_dict=False,
-        needs_host=False,
-    )
-
-
-def wants_steps(plan: Generation) -> bool:
-    """Whether something comes back of each step."""
-    return plan.output_scores or plan.output_logits or plan.output_attentions or plan.output_hidden_states
-
-
 @dataclass
 class Collected:
     """What steps give beside tokens, as far as the plan asks for it."""
@@ -680,44 +724,3 @@ def search_on_host(model: Any, plan: Generation, given: Given, between: BetweenS
         streamer.end()
     found = one.do("best_of", groups) if plan.has_beams else {"ids": rows.ids_RL}
     return {**found, "length": length, "cache": answer.cache, "steps": collected.steps}
-
-
-# ---- A call
-
-
-def decode(
-    model: Any, programs: Programs, plan: Generation, prompt: Prompt, given: Given, hooks: Hooks
-) -> dict[str, Any]:
-    """The fields of what ``generate`` gives, by name.
-
-    Args:
-        model: with a head for causal language modelling.
-        programs: of the model.
-        plan, prompt, hooks: of the call.
-        given: its tensors.
-    """
-    reach = None if given.memory_BMD is None else given.memory_BMD.shape[1]
-    of_programs = without_host(plan)
-    if plan.use_cache and not tf.config.functions_run_eagerly():
-        of_programs = of_programs.rounded()
-        if given.memory_BMD is not None and not plan.output_attentions:
-            given = with_rounded_memory(given, model.config.pad_token_id)
-    if plan.needs_host or wants_steps(plan):
-        between = BetweenSteps(programs, plan, prompt, hooks, model.config.vocab_size)
-        found = search_on_host(model, of_programs, given, between)
-    else:
-        found = programs.get(model, of_programs, "search")(given)
-    fields: dict[str, Any] = {name: tuple(steps) for name, steps in found.get("steps", {}).items()}
-    length = int(found["length"])
-    if plan.has_beams:
-        longest = int(tf.reduce_max(tf.reduce_sum(tf.cast(found["came_from"] >= 0, tf.int32), 1)))
-        length = plan.prompt_length + longest
-        fields |= {"sequences_scores": found["scores"], "beam_indices": found["came_from"][:, :longest]}
-    fields["sequences"] = as_came(plan, prompt, found["ids"], length)
-    if found["cache"] and plan.return_dict:
-        # Without the columns that widths which are rounded up have before every prompt, and behind a memory.
-        first, past = prompt.width - prompt.longest, found["cache"].to_legacy_cache()
-        fields["past_key_values"] = tuple(
-            (*(x[:, :, first:] for x in layer[:2]), *(x[:, :, :reach] for x in layer[2:])) for layer in past
-        )
-    return fields
