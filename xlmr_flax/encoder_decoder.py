@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, NoReturn, Self
 
@@ -25,7 +26,7 @@ from xlmr_core.encoder_decoder import (
     states_of,
     wanted_outputs,
 )
-from xlmr_core.generation import ENCODER_DECODER_INPUTS, Request, decoder_prompt
+from xlmr_core.generation import ENCODER_DECODER_INPUTS, Request, bucket, decoder_prompt
 from xlmr_core.head_checks import check_kept_columns
 from xlmr_core.heads import ENCODER_DECODER, model_class_name
 from xlmr_core.loading import SideToLoad, sides_to_load
@@ -39,7 +40,7 @@ from xlmr_flax import modeling_xlm_roberta, modeling_xlm_roberta_xl
 from xlmr_flax.functional import compiled, path_of
 from xlmr_flax.generation import Beginning, GenerationMixin, prompt_of
 from xlmr_flax.heads import class_labels
-from xlmr_flax.inputs import is_concrete, see
+from xlmr_flax.inputs import has_values, is_concrete, see
 from xlmr_flax.linear import Linear
 from xlmr_flax.losses import cross_entropy
 from xlmr_flax.pretrained import PreTrainedModel
@@ -341,8 +342,10 @@ class FlaxEncoderDecoderModel(GenerationMixin, PreTrainedModel):
         given, options = dict(request.inputs), request.options
         encoded = given.get("encoder_outputs")
         if encoded is None:
-            inputs = {name: x for name, x in given.items() if name in ENCODER_INPUTS}
             wanted = options.return_dict_in_generate
+            if not (wanted and (options.output_attentions or options.output_hidden_states)):
+                given.update(_rounded(self.config.encoder, given))
+            inputs = {name: x for name, x in given.items() if name in ENCODER_INPUTS}
             with on_side("encoder"):
                 encoded = self.encoder(
                     **inputs,
@@ -547,6 +550,23 @@ class FlaxEncoderDecoderModel(GenerationMixin, PreTrainedModel):
             if row.tied_to is not None and row.name.startswith("encoder."):
                 _share(model, row)
         return model
+
+
+def _rounded(config: XLMRobertaConfig, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Texts of an encoder with a length that is rounded up, so that compiled programs serve many; what is added is
+    masked. Embeddings, and what has no values, stay as they are.
+    """
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    here = {name: given[name] for name in names if name in given}
+    if "input_ids" not in here or not all(has_values(x) and len(x.shape) == 2 for x in here.values()):
+        return {}
+    length = here["input_ids"].shape[1]
+    here.setdefault("attention_mask", np.ones(here["input_ids"].shape, np.int32))
+    fill = {"input_ids": config.pad_token_id}
+    more = (
+        ((0, 0), (0, bucket(length, config.max_tokens) - length)) if length <= config.max_tokens else ((0, 0), (0, 0))
+    )
+    return {name: np.pad(np.asarray(x), more, constant_values=fill.get(name, 0)) for name, x in here.items()}
 
 
 def _built(config: XLMRobertaConfig, head: str) -> Any:

@@ -260,8 +260,9 @@ class TFEncoderDecoderModel(GenerationMixin, PreTrainedModel):
         Raises:
             ConfigError: if ``config.decoder_start_token_id`` is not set.
         """
+        labels = tf.convert_to_tensor(labels) if isinstance(labels, np.ndarray) else labels
         check_target_labels(self.config, see("labels", labels))
-        return shift_tokens_right(tf.convert_to_tensor(labels), pad_token(self.config), start_token(self.config))
+        return shift_tokens_right(labels, pad_token(self.config), start_token(self.config))
 
     def project(self, states_BSD: tf.Tensor) -> tf.Tensor:
         """The encoder's states in the width of the decoder."""
