@@ -188,4 +188,10 @@ DIFFERENCES = {
     "+values.py:Spot": "a variable of NNX has a path in the tree and a published name, and they differ",
     "+values.py:lost": "in PyTorch plain tensors are no part of the state, and every parameter has a path",
     "+values.py:spots": "a variable of NNX has a path in the tree and a published name, and they differ",
+    "-encoder_decoder.py:EncoderDecoderModel.dummy_inputs": "no Flax model has it; parameters depend on no input",
+    "+encoder_decoder.py:EncoderDecoderModel.encode": "published in Flax: the two sides in two calls",
+    "+encoder_decoder.py:EncoderDecoderModel.decode": "published in Flax: the two sides in two calls",
+    "+encoder_decoder.py:EncoderDecoderModel.init_cache": "published in Flax: a cache of a fixed size is made first",
+    "+encoder_decoder.py:EncoderDecoderModel.dtype": "in which is computed; both sides are told",
+    "+encoder_decoder.py:EncoderDecoderModel.set_scan_layers": "one layer is compiled for all, of both sides",
 }

@@ -187,4 +187,9 @@ DIFFERENCES = {
     "+mask_predict.py:Pass": "a pass is one program for all passes",
     "+mask_predict.py:one_pass": "as Pass",
     "+plan.py:cache_of": "a call adds to a copy of the cache that came",
+    "-encoder_decoder.py:EncoderDecoderModel.dummy_inputs": "follows from input_signature",
+    "+encoder_decoder.py:EncoderDecoderModel.get_lm_head": "published in TensorFlow: the head that predicts tokens",
+    "+encoder_decoder.py:EncoderDecoderModel.set_output_bias": "published in TensorFlow, through set_bias",
+    "+encoder_decoder.py:EncoderDecoderModel.enable_lora": "adapters are Keras's own; in PyTorch they come from peft",
+    "+encoder_decoder.py:EncoderDecoderModel.input_signature": "published in TensorFlow",
 }
