@@ -246,13 +246,9 @@ class Generating(Task):
     key: ClassVar[str] = "generated"
     """What the keys of an answer begin with."""
 
-    def __init__(self, tokenizer: Any, config: Any) -> None:
-        super().__init__(tokenizer, config)
-        self.generation_config: GenerationConfig | None = None
-
     def set_up(self, runner: Runner, beside: Any) -> None:
-        """Take the model's own options."""
-        self.generation_config = getattr(runner.model, "generation_config", None)
+        """Take the runner, whose model has options of its own."""
+        self._runner = runner
 
     def ask(self, options: GenerationOptions, max_length: int | None = None) -> Asked:
         """What a call asks; see :func:`ask`.
@@ -265,7 +261,8 @@ class Generating(Task):
                 "a text that is gone on from is read in one piece; on_overflow must be 'error' or 'truncate', received "
                 "'window'"
             )
-        return ask(options, self.generation_config, self.usual, self.tokenizer, max_length)
+        model_config = getattr(self._runner.model, "generation_config", None)
+        return ask(options, model_config, self.usual, self.tokenizer, max_length)
 
     def prefix(self, options: GenerationOptions) -> str:
         """What stands before each text: as the call says, or else the model's configuration."""

@@ -113,7 +113,7 @@ class TextGeneration(Generating):
     usual: ClassVar[Mapping[str, Any]] = {"do_sample": True, "temperature": 0.7}
 
     def set_up(self, runner: Runner, beside: Any) -> None:
-        """Take the model's own options.
+        """Take the runner.
 
         Warns:
             LoadWarning: of a model that reads in both directions, as encoders do.
