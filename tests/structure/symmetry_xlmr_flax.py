@@ -5,7 +5,7 @@ from __future__ import annotations
 TREE = "parameters are also a plain nested dictionary here, which published scripts hold outside the model"
 LAYERS = "PyTorch brings these layers; NNX's own would draw values, and would not accumulate half precision in float32"
 TIED = "a shared parameter stands in the tree once, so that nothing has to be tied again"
-INT8 = "only PyTorch has kernels of int8 on the CPU; this backend refuses such checkpoints"
+INT8 = "only PyTorch computes with quantized weights yet; this backend refuses such checkpoints"
 ROWS = "packed rows are padded rows to every layer, so that no kernel, and no packing without padding, is needed"
 PARTS = "research code imports the parts of the published modeling files of PyTorch and calls them by themselves"
 LOOKS = "hooks, replicas and offloading, which look into a model or empty it, are PyTorch's"
@@ -63,7 +63,7 @@ DIFFERENCES = {
     "+generation.py:answer": LOOPS,
     **{
         f"-decoding.py:{name}": LOOPS
-        for name in ("Steps", "Loop", "token_by_token", "beam_search", "goes_on", "check_cache_of_prompt")
+        for name in ("Steps", "Judged", "Loop", "token_by_token", "beam_search", "goes_on", "check_cache_of_prompt")
     },
     **{
         f"+decoding.py:{name}": LOOPS
@@ -104,6 +104,12 @@ DIFFERENCES = {
     "-pretrained.py:PreTrainedModel.is_quantized": INT8,
     "-pretrained.py:PreTrainedModel.quantization_scheme": INT8,
     "-quantized.py": INT8,
+    "-bitsandbytes.py": INT8,
+    "-four_bit.py": INT8,
+    "-widening.py": INT8,
+    "-pretrained.py:PreTrainedModel.is_loaded_in_4bit": INT8,
+    "-pretrained.py:PreTrainedModel.is_loaded_in_8bit": INT8,
+    "-kernels.py:kernel_called": "published names of kernels of PyTorch mean the packed kernel there",
     "-packed_attention.py": ROWS,
     "-packing.py:Packing.full": ROWS,
     "+packing.py:bucket": "shapes are static under jax.jit, so that numbers of rows come from a short list",
