@@ -176,7 +176,7 @@ class FourBitLinear(_FourBitLayer, WidenedLinear):
         super().settle()
         self._in_order: tuple[Tensor, Tensor] | None = None  # what PyTorch's kernel reads
 
-    def compute_dtype(self, x: Tensor) -> torch.dtype:
+    def product_dtype(self, x: Tensor) -> torch.dtype:
         if x.device.type != "cpu":
             return x.dtype if x.dtype is not torch.float32 else torch.float32
         return torch.bfloat16 if HAS_FAST_BFLOAT16 and x.dtype is torch.float32 else x.dtype
@@ -194,7 +194,7 @@ class FourBitLinear(_FourBitLayer, WidenedLinear):
         if self._in_order is None and (compiling or input.numel() > FEW * self.in_features):
             return super().forward(input)
         ordered, zeros = self.in_order()
-        x = input.to(self.compute_dtype(input))
+        x = input.to(self.product_dtype(input))
         y = torch.ops.xlmr.int4_linear(
             x, self.weight, self.weight_scale, middle, self.pairs, ordered, zeros, self.scheme.group_size
         )

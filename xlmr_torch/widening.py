@@ -135,7 +135,7 @@ class WidenedLinear(QuantizedLayer, nn.Linear):
         """Some rows of the weight, widened."""
 
     @abstractmethod
-    def compute_dtype(self, x: Tensor) -> torch.dtype:
+    def product_dtype(self, x: Tensor) -> torch.dtype:
         """The dtype in which inputs are multiplied."""
 
     def prepare(self) -> None:
@@ -148,7 +148,7 @@ class WidenedLinear(QuantizedLayer, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., K) to (..., N), of the same dtype."""
-        x = input.to(self.compute_dtype(input))
+        x = input.to(self.product_dtype(input))
         if x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             y: Tensor = _Product.apply(x, self)
         else:
