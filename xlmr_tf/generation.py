@@ -26,8 +26,9 @@ from xlmr_core.generation import (
     start_ids,
     transition_scores,
 )
-from xlmr_tf.decoding import Given, Programs, decode, search, wants_steps
+from xlmr_tf.decoding import Programs, decode, search, wants_steps
 from xlmr_tf.inputs import is_traced, see
+from xlmr_tf.steps import Given
 
 __all__ = ["Beginning", "GenerationMixin", "draw_seed", "given_of", "on_host", "width_of"]
 

@@ -25,8 +25,9 @@ from xlmr_core.generation import (
     start_ids,
     transition_scores,
 )
-from xlmr_torch.decoding import Steps, check_cache_of_prompt, decode
+from xlmr_torch.decoding import check_cache_of_prompt, decode
 from xlmr_torch.inputs import see
+from xlmr_torch.steps import Steps
 
 __all__ = ["Beginning", "GenerationMixin", "on_host"]
 

@@ -15,18 +15,11 @@ GIVEN = "published for Flax: who writes a loop makes the cache, and asks for the
 
 DIFFERENCES = {
     # A decoder's cache, and generation
+    "-cache_layers.py": SIZES,
     **{
         f"-cache.py:{name}": SIZES
         for name in (
-            *(
-                "DynamicLayer",
-                "StaticLayer",
-                "DynamicCache",
-                "StaticCache",
-                "EncoderDecoderCache",
-                "Unchanged",
-                "Slots",
-            ),
+            *("DynamicCache", "StaticCache", "EncoderDecoderCache", "Unchanged", "Slots"),
             *("new_cache", "of_tokens", "of_memory", "keys_and_values", "tokens_counted", "places_of"),
             *(
                 "Cache.update",
@@ -61,17 +54,15 @@ DIFFERENCES = {
     "+generation.py:prompt_of": "inside a caller's program there is nothing to be seen of a prompt",
     "+generation.py:runs_on_host": LOOPS,
     "+generation.py:answer": LOOPS,
+    **{f"-steps.py:{name}": LOOPS for name in ("Steps", "Judged", "Loop")},
     **{
-        f"-decoding.py:{name}": LOOPS
-        for name in ("Steps", "Judged", "Loop", "token_by_token", "beam_search", "goes_on", "check_cache_of_prompt")
+        f"+steps.py:{name}": LOOPS
+        for name in ("Context", "prefill", "advance", "processed", "best", "is_end", "Between")
     },
-    **{
-        f"+decoding.py:{name}": LOOPS
-        for name in (
-            *("Context", "prefill", "advance", "processed", "best", "is_end", "Rows", "Candidates", "BeamSearch"),
-            *("search", "Between", "search_on_host"),
-        )
-    },
+    **{f"-beams.py:{name}": LOOPS for name in ("beam_search", "goes_on")},
+    **{f"+beams.py:{name}": LOOPS for name in ("Candidates", "BeamSearch")},
+    **{f"-decoding.py:{name}": LOOPS for name in ("token_by_token", "check_cache_of_prompt")},
+    **{f"+decoding.py:{name}": LOOPS for name in ("Rows", "search", "search_on_host")},
     "+mask_predict.py:one_pass": "a pass is one compiled program",
     "+linear.py:by_rows": "the published tree holds the table of a tied projection once, by rows",
     # Published parts, and tools that look into a model
