@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from xlmr_core.checks import Seen
     from xlmr_core.config import XLMRobertaConfig
 
-__all__ = ["SeenCache", "check_cache", "check_cache_position", "check_layers", "check_mask_of_cache", "keeps_cache"]
+__all__ = [
+    "SeenCache",
+    "check_cache",
+    "check_cache_position",
+    "check_dtype_of_layer",
+    "check_layers",
+    "check_mask_of_cache",
+    "keeps_cache",
+]
 
 
 @dataclass(frozen=True)
@@ -149,12 +157,26 @@ def check_layers(config: XLMRobertaConfig, layers: Sequence[Sequence[Seen]], dty
                     f"({batch}, {heads}, {tokens}, {config.head_size}), which are batch, heads, tokens and size of a "
                     f"head; {_FROM_THIS_MODEL}"
                 )
-            right = layers[0][0].dtype if dtype is None else dtype
-            if x.dtype != right:
-                raise InputError(
-                    f"past_key_values has {_PARTS[place]} of layer {number} in {x.dtype_name}, expected "
-                    f"{getattr(right, 'name', right)}, in which the model computes; {_FROM_THIS_MODEL}"
-                )
+            check_dtype_of_layer(number, x.dtype, layers[0][0].dtype if dtype is None else dtype, _PARTS[place])
+
+
+def check_dtype_of_layer(number: int, dtype: Any, expected: Any, part: str = "keys") -> None:
+    """Refuse keys or values of a layer in another dtype than that in which the model computes.
+
+    Args:
+        number: of the layer.
+        dtype, expected: the framework's own.
+        part: what they are.
+
+    Raises:
+        InputError: if the two differ.
+    """
+    if dtype != expected:
+        came, computes = (getattr(x, "name", x) for x in (dtype, expected))
+        raise InputError(
+            f"past_key_values has {part} of layer {number} in {came}, expected {computes}, in which the model "
+            f"computes; {_FROM_THIS_MODEL}"
+        )
 
 
 def check_mask_of_cache(mask: Seen | None, cache: SeenCache, batch: int, length: int) -> None:

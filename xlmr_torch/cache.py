@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from xlmr_core.cache import SeenCache
+from xlmr_core.cache import SeenCache, check_dtype_of_layer, check_layers
 from xlmr_core.calls import Call
+from xlmr_core.checks import Kind, Seen
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.wording import counted
@@ -45,6 +46,7 @@ __all__ = [
     "of_tokens",
     "places_of",
     "see_cache",
+    "see_cache_of_model",
     "tokens_counted",
 ]
 
@@ -344,6 +346,8 @@ def keys_and_values(
         The same layout, (B, M, N, H) or (T, N, H).
     """
     cache = of_tokens(cache)
+    if number == 0:  # all layers are alike
+        _check_dtype(cache, key)
     if packing is not None:
         if isinstance(cache, Slots):
             cache.begin(number, key, value)
@@ -352,6 +356,13 @@ def keys_and_values(
         return key, value
     keys, values = cache.update(key.transpose(1, 2), value.transpose(1, 2), number, _at(places_S))
     return keys.transpose(1, 2), values.transpose(1, 2)
+
+
+def _check_dtype(cache: Any, key: Tensor) -> None:
+    """Refuse to add to a cache of another dtype; autocast makes both alike."""
+    held = cache.keys[:1] if isinstance(cache, Slots) else [keys for keys, _ in _held(cache, 1)]
+    if held and not torch.is_autocast_enabled(key.device.type):
+        check_dtype_of_layer(0, held[0].dtype, key.dtype)
 
 
 def _at(places_S: Tensor | None) -> dict[str, Any]:
@@ -467,10 +478,10 @@ def see_cache(config: XLMRobertaConfig, given: Any, number: int = 0) -> tuple[An
         number: of the layer that is asked how much it holds.
 
     Raises:
-        InputError: for anything else, and a cache of another model.
+        InputError: for anything else, and a tuple of another model.
     """
     if isinstance(given, tuple | list):
-        _check_legacy(given)
+        check_layers(config, [_seen(layer) for layer in given])
         cache: Any = (DynamicCache if len(given[0]) == 2 else EncoderDecoderCache).from_legacy_cache(given)
     elif callable(getattr(given, "update", None)) and callable(getattr(given, "get_seq_length", None)):
         cache = given
@@ -479,39 +490,48 @@ def see_cache(config: XLMRobertaConfig, given: Any, number: int = 0) -> tuple[An
             f"past_key_values must be a cache (DynamicCache, StaticCache, EncoderDecoderCache) or a tuple of (keys, "
             f"values) a layer, received {type(given).__name__}; pass what a call with use_cache=True returned"
         )
-    layers = list(getattr(of_tokens(cache), "layers", ()))
-    if len(layers) > config.num_hidden_layers:
-        raise InputError(
-            f"past_key_values has {counted(len(layers), 'layer')}, this model {config.num_hidden_layers}; pass the "
-            "cache that came from this model"
-        )
-    keys = getattr(layers[0], "keys", None) if layers else None
-    keys = keys if isinstance(keys, Tensor) and keys.dim() == 4 else None
-    if keys is not None and keys.shape[3] != config.head_size:
-        raise InputError(
-            f"past_key_values has heads of {keys.shape[3]}, this model of {config.head_size}; pass the cache that came "
-            "from this model"
-        )
-    fixed = _capacity(cache)
+    held, fixed = _held(cache, 1), _capacity(cache)
     # Of a fixed size under a compiler: a number that grows would have it compiled again and again.
     length = None if fixed is not None and is_traced() else _number(cache.get_seq_length(number))
-    return cache, SeenCache(length, fixed, None if keys is None else keys.shape[0])
+    return cache, SeenCache(length, fixed, held[0][0].shape[0] if held else None)
 
 
-def _check_legacy(given: Any) -> None:
-    """Refuse a tuple that is none of keys and values a layer."""
-    right = bool(given) and all(
-        isinstance(layer, tuple | list)
-        and len(layer) == len(given[0])
-        and len(layer) in (2, 4)
-        and all(isinstance(x, Tensor) and x.dim() == 4 for x in layer)
-        for layer in given
-    )
-    if not right:
-        raise InputError(
-            "past_key_values as a tuple must have (keys, values) for each layer, or four tensors with those of the "
-            "memory, each (batch, heads, tokens, head size); pass what a call with use_cache=True returned"
-        )
+def see_cache_of_model(config: XLMRobertaConfig, given: Any) -> tuple[Any, SeenCache]:
+    """As :func:`see_cache`, of a cache that all layers of a model have added to.
+
+    Raises:
+        InputError: for a cache of another model too.
+    """
+    cache, past = see_cache(config, given)
+    held = _held(cache)
+    if cache is given and held and not is_traced():
+        has_memory = hasattr(cache, "cross_attention_cache")
+        memory = [of_memory(cache, number) if has_memory else None for number in range(len(held))]
+        check_layers(config, [_seen((*own, *(other or ()))) for own, other in zip(held, memory, strict=True)])
+    return cache, past
+
+
+def _held(cache: Any, most: int | None = None) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of the first layers that have some; where another library keeps them otherwise, none."""
+    layers = list(getattr(of_tokens(cache), "layers", ()))[:most]
+    pairs = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers]
+    return [pair for pair in pairs if all(isinstance(x, Tensor) and x.dim() == 4 for x in pair)]
+
+
+def _seen(layer: Any) -> list[Seen]:
+    """What the core's checks look at of a layer.
+
+    Raises:
+        InputError: for something that is no tensor.
+    """
+    parts = layer if isinstance(layer, tuple | list) else ()
+    for x in parts:
+        if not isinstance(x, Tensor):
+            raise InputError(
+                f"past_key_values as a tuple must hold tensors, received {type(x).__name__}; pass what a call with "
+                "use_cache=True returned"
+            )
+    return [Seen("past_key_values", tuple(x.shape), Kind.FLOATING, x.dtype) for x in parts]
 
 
 def _capacity(cache: Any) -> int | None:
