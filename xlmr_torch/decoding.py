@@ -14,6 +14,7 @@ from torch import Tensor
 
 from xlmr_core.errors import InputError
 from xlmr_core.generation import Hooks, Prompt
+from xlmr_core.wording import counted
 from xlmr_torch.beams import beam_search
 from xlmr_torch.steps import Loop, Steps
 
@@ -69,14 +70,25 @@ def token_by_token(loop: Loop) -> dict[str, Any]:
     return {"sequences": loop.as_came(ids_RL, length).clone()}
 
 
-def check_cache_of_prompt(prompt: Prompt) -> None:
-    """Refuse a cache beside prompts that have to be arranged anew: its columns would not be theirs.
+def check_cache_of_prompt(prompt: Prompt, held: int) -> None:
+    """Refuse a cache beside prompts of which it does not hold the beginning.
+
+    Args:
+        prompt: arranged.
+        held: tokens in the cache.
 
     Raises:
-        InputError: for rows padded on the right, or with columns that no row uses.
+        InputError: for rows padded on the right, or with columns that no row uses, whose columns would not be those of
+            the cache, and where nothing of the prompts is left to compute.
     """
     if prompt.came.shape != prompt.ids.shape or (prompt.came != prompt.ids).any():
         raise InputError(
             "past_key_values holds the beginning of prompts as they came, so they must be padded on the left and no "
             "wider than their longest; pass prompts like that, or leave past_key_values out"
+        )
+    length = prompt.ids.shape[1]
+    if held >= length:
+        raise InputError(
+            f"past_key_values must hold less than the prompts, of {counted(length, 'token')}, received a cache of "
+            f"{held}; pass the whole prompts, those tokens and at least one more"
         )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import InputError
 from xlmr_core.generation import (
     DECODER_INPUTS,
     GenerationConfig,
@@ -25,6 +26,8 @@ from xlmr_core.generation import (
     start_ids,
     transition_scores,
 )
+from xlmr_core.wording import an
+from xlmr_torch.cache import see_cache_of_model
 from xlmr_torch.decoding import check_cache_of_prompt, decode
 from xlmr_torch.inputs import see
 from xlmr_torch.steps import Steps
@@ -154,6 +157,11 @@ class GenerationMixin(nn.Module):
                 **kwargs,
             },
         )
+        if not isinstance(generator, torch.Generator | None):
+            raise InputError(
+                f"generator must be a torch.Generator, received {an(type(generator).__name__)}; make one by "
+                "torch.Generator().manual_seed(5)"
+            )
         beginning = self._begin(request)
         plan = plan_generation(self.config, request, beginning.prompt)
         steps = Steps(beginning.decoder, plan, beginning.prompt, beginning.memory, beginning.cache)
@@ -179,7 +187,8 @@ class GenerationMixin(nn.Module):
             position_numbering=request.options.position_numbering,
         )
         if cache is not None:
-            check_cache_of_prompt(prompt)
+            cache, past = see_cache_of_model(self.config, cache)
+            check_cache_of_prompt(prompt, past.length or 0)
         return Beginning(self, prompt, memory, cache)
 
     def _read_request(self, inputs: Any, options: Any, hooks: Hooks, kwargs: Mapping[str, Any]) -> Request:

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xlmr_core.errors import InputError
 from xlmr_core.generation import (
+    NOTHING_LEFT,
     RENORMALIZE,
     Generation,
     Hooks,
@@ -111,10 +113,13 @@ class Steps:
             new = torch.arange(length - plan.prompt_length, device=self.device)
             after = self.first_position + self.counted_R[:, None] + new
             given["position_ids"] = torch.cat([self.places_RP, after], 1)
+        mask = None if self.mask_RL is None else self.mask_RL[:, :length]
+        if mask is None and not self.uses_cache:  # what fills ended rows would be taken for padding that nobody masked
+            mask = torch.ones_like(ids_RL[:, :length])
         inputs = self.model.prepare_inputs_for_generation(
             ids_RL[:, :length],
             past_key_values=self.cache,
-            attention_mask=None if self.mask_RL is None else self.mask_RL[:, :length],
+            attention_mask=mask,
             use_cache=self.uses_cache,
             **given,
         )
@@ -283,6 +288,8 @@ class Loop:
             return (scores_RX + noise_RX).topk(count).indices
         # One number for each row and not for each token: where it lies in the sums of the probabilities.
         sums_RX = scores_RX.softmax(-1).cumsum(-1, dtype=torch.float64)
+        if not bool(sums_RX[:, -1].isfinite().all()):
+            raise InputError(NOTHING_LEFT)
         drawn_R1 = torch.rand(len(sums_RX), 1, dtype=torch.float64, device=sums_RX.device, generator=self.generator)
         return torch.searchsorted(sums_RX, drawn_R1 * sums_RX[:, -1:], right=True)
 
