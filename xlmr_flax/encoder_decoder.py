@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import Array
+from jax import Array, lax
 
 from xlmr_core.checks import IGNORE_INDEX
 from xlmr_core.config import EncoderDecoderConfig, XLMRobertaConfig
@@ -22,6 +22,7 @@ from xlmr_core.encoder_decoder import (
     on_side,
     pad_token,
     refuse_resizing,
+    source_mask,
     start_token,
     states_of,
     wanted_outputs,
@@ -341,6 +342,10 @@ class FlaxEncoderDecoderModel(GenerationMixin, PreTrainedModel):
         """What the loops start with: the encoder has run, once."""
         given, options = dict(request.inputs), request.options
         encoded = given.get("encoder_outputs")
+        with on_side("encoder"):
+            mask = self._source_mask(given)
+            if mask is not None:
+                given["attention_mask"] = mask
         if encoded is None:
             wanted = options.return_dict_in_generate
             if not (wanted and (options.output_attentions or options.output_hidden_states)):
@@ -368,6 +373,25 @@ class FlaxEncoderDecoderModel(GenerationMixin, PreTrainedModel):
         prompt = prompt_of(self.config.decoder, request, first, first_mask, None)
         fields = {"encoder_attentions": states.attentions, "encoder_hidden_states": states.hidden_states}
         return Beginning(self.decoder, prompt, memory, encoder_ids=given.get("input_ids"), fields=fields)
+
+    def _source_mask(self, given: Mapping[str, Any]) -> Any:
+        """(B, S): what is attended to of the encoder's texts; ``None`` for all of it."""
+        config, source, encoded = self.config.encoder, given.get("inputs_embeds"), given.get("encoder_outputs")
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        texts = [given.get(name) for name in names]
+        for name, x in zip(names, texts, strict=True):
+            see(name, x)
+        if encoded is not None:
+            texts[0], source = None, states_of(encoded).last_hidden_state
+        if all(x is None or has_values(x) for x in texts):
+            seen = (None if x is None else np.asarray(x) for x in texts)
+            return source_mask(config, *seen, shape=getattr(source, "shape", None))
+        ids, mask, _ = texts
+        if mask is not None or ids is None:
+            return mask
+        # Inside jax.jit there is nothing to be checked.
+        is_token = (ids != config.pad_token_id).astype(jnp.int32)
+        return (jnp.cumsum(is_token, 1) * lax.cumsum(is_token, 1, reverse=True) > 0).astype(jnp.int32)
 
     def prepare_inputs_for_generation(
         self,
@@ -561,7 +585,6 @@ def _rounded(config: XLMRobertaConfig, given: Mapping[str, Any]) -> dict[str, An
     if "input_ids" not in here or not all(has_values(x) and len(x.shape) == 2 for x in here.values()):
         return {}
     length = here["input_ids"].shape[1]
-    here.setdefault("attention_mask", np.ones(here["input_ids"].shape, np.int32))
     fill = {"input_ids": config.pad_token_id}
     more = (
         ((0, 0), (0, bucket(length, config.max_tokens) - length)) if length <= config.max_tokens else ((0, 0), (0, 0))
