@@ -25,6 +25,7 @@ from xlmr_core.generation import (
     Request,
     arrange_prompt,
     bucket,
+    ends_streamer,
     generation_output,
     plan_generation,
     read_request,
@@ -127,6 +128,7 @@ class GenerationMixin:
     def generation_config(self, value: GenerationConfig | None) -> None:
         self._config.generation_config = value
 
+    @ends_streamer
     def generate(
         self,
         input_ids: Any = None,
@@ -185,6 +187,7 @@ class GenerationMixin:
             hooks=Hooks.of(logits_processor, stopping_criteria, prefix_allowed_tokens_fn, streamer),
             kwargs=kwargs,
             takes=self._generation_inputs,
+            draws_from="prng_key",
         )
         beginning = model._begin(request)
         prompt, memory = beginning.prompt, beginning.memory

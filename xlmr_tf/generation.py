@@ -20,6 +20,7 @@ from xlmr_core.generation import (
     Request,
     arrange_prompt,
     bucket,
+    ends_streamer,
     generation_output,
     plan_generation,
     read_request,
@@ -172,6 +173,7 @@ class GenerationMixin:
             self._programs = Programs()
         return self._programs
 
+    @ends_streamer
     def generate(
         self,
         inputs: Any = None,
@@ -295,6 +297,7 @@ class GenerationMixin:
             hooks=hooks,
             kwargs=kwargs,
             takes=self._generation_inputs,
+            draws_from="seed",
         )
 
     def compute_transition_scores(

@@ -20,6 +20,7 @@ from xlmr_core.generation import (
     Prompt,
     Request,
     arrange_prompt,
+    ends_streamer,
     generation_output,
     plan_generation,
     read_request,
@@ -97,6 +98,7 @@ class GenerationMixin(nn.Module):
     def generation_config(self, value: GenerationConfig | None) -> None:
         self._generation_config = value
 
+    @ends_streamer
     def generate(
         self,
         inputs: Tensor | None = None,
@@ -201,6 +203,7 @@ class GenerationMixin(nn.Module):
             hooks=hooks,
             kwargs=kwargs,
             takes=self._generation_inputs,
+            draws_from="generator",
         )
 
     def compute_transition_scores(
