@@ -31,6 +31,7 @@ DIFFERENCES = {
             *("Cache.crop", "Cache.batch_select_indices"),
         )
     },
+    "-cache.py:see_cache_of_model": "no layer is called by itself with a cache that others have not added to yet",
     "-cache.py:register_caches": "a cache is a data class, which JAX sees through by a decorator",
     "-cache.py:_Unflatten": "a cache is a data class, which JAX sees through by a decorator",
     **{
@@ -174,6 +175,7 @@ DIFFERENCES = {
     ),
     # Values and places
     "-inputs.py:is_traced": "a traced array shows that it is one",
+    "+inputs.py:check_key": "random keys are JAX's",
     "+inputs.py:is_integer": "dtypes of NumPy and JAX are asked in one way",
     "+inputs.py:narrow": "NumPy's integers are wider than JAX's, and inputs of both kinds come",
     "+heads.py:class_labels": "labels come from NumPy as well, and stay there as long as they can",
