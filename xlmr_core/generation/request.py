@@ -177,6 +177,10 @@ def read_request(
         if given.get("input_ids") is not None:
             raise InputError(f"{caller} received the prompt twice, as inputs and as input_ids; pass one of them")
         given["input_ids"] = inputs
+    if given.get("encoder_attention_mask") is not None and given.get("encoder_hidden_states") is None:
+        raise InputError(
+            f"{caller} received encoder_attention_mask without encoder_hidden_states, which it is a mask of; pass both"
+        )
     defaults = as_the_model_says(taken(defaults, "the model's generation_config"), model_config)
     options = _merged(defaults, generation_config, use_model_defaults)
     options.update(**{**dict.fromkeys(_other_lengths(said)), **said})

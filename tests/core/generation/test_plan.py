@@ -119,6 +119,13 @@ def test_the_prompt_comes_once() -> None:
         read_request(CONFIG, GenerationConfig(), caller="g()", inputs="ids", kwargs={"input_ids": "ids"})
 
 
+def test_a_mask_of_no_memory_is_refused() -> None:
+    with pytest.raises(InputError, match=r"g\(\) received encoder_attention_mask without encoder_hidden_states"):
+        read_request(CONFIG, GenerationConfig(), caller="g()", kwargs={"encoder_attention_mask": "mask"})
+    memory = {"encoder_attention_mask": "mask", "encoder_hidden_states": "states"}
+    assert read_request(CONFIG, GenerationConfig(), caller="g()", kwargs=memory).inputs == memory
+
+
 def test_the_call_wins_over_what_is_passed_over_the_model() -> None:
     model = GenerationConfig(num_beams=2, length_penalty=0.5, top_k=7, eos_token_id=2)
     passed = GenerationConfig(num_beams=3, length_penalty=2.0)
