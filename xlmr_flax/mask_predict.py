@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
-from xlmr_core.generation import MaskPredict, MaskPredictInputs, plan_mask_predict
+from xlmr_core.generation import MaskPredict, MaskPredictInputs, ends_streamer, plan_mask_predict
 from xlmr_flax.generation import FlaxGreedySearchOutput
 from xlmr_flax.inputs import has_values, see
 
@@ -26,6 +26,7 @@ class MaskPredictMixin:
     config: XLMRobertaConfig
     prepare: Any
 
+    @ends_streamer
     def generate(
         self,
         input_ids: Any = None,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import xlmr_core
 from xlmr_core.errors import InputError
 from xlmr_core.generation import (
     AsyncTextIteratorStreamer,
@@ -336,6 +338,13 @@ def test_a_call_that_fails_ends_its_streamer(by_name: bool) -> None:
     with pytest.raises(InputError, match="no"):
         generate(1, streamer=streamer) if by_name else generate(1, streamer)
     assert "".join(streamer) == "Hello"
+
+
+@pytest.mark.parametrize("backend", ["torch", "tf", "flax"])
+@pytest.mark.parametrize("module", ["generation", "mask_predict"])
+def test_every_generate_ends_its_streamer(backend: str, module: str) -> None:
+    source = (Path(xlmr_core.__file__).parents[1] / f"xlmr_{backend}" / f"{module}.py").read_text(encoding="utf-8")
+    assert source.count("    def generate(\n") == source.count("    @ends_streamer\n    def generate(\n") == 1
 
 
 def test_a_streamer_that_fails_says_why() -> None:
