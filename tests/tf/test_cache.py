@@ -9,7 +9,7 @@ tf = pytest.importorskip("tensorflow", reason="needs the extra tf: pip install '
 
 from tests.tf.models import VOCABULARY, Case, assert_close, each_family, packed_calls  # noqa: E402
 from xlmr_core.errors import InputError  # noqa: E402
-from xlmr_tf.cache import StaticCache  # noqa: E402
+from xlmr_tf.cache import CountedTuple, StaticCache  # noqa: E402
 from xlmr_tf.modeling_xlm_roberta import TFXLMRobertaEncoder, TFXLMRobertaLayer  # noqa: E402
 
 BASE = "XLMRoberta"
@@ -113,6 +113,20 @@ def test_a_tuple_of_elsewhere_counts_by_the_mask(model):
     output = model(ids_BS[:, 5:], attention_mask=mask_BS, past_key_values=past)
     whole = model(ids_BS, attention_mask=mask_BS, use_cache=False).logits[:, 5:]
     assert_close(output.logits, whole)
+
+
+def test_chunks_without_a_mask_count_their_padding(model):
+    """What a call gives outside of graphs has counted, and other beams take their numbers with them."""
+    ids_BS, _ = batch("left")
+    with pytest.warns(UserWarning, match="padding"):
+        whole = model(ids_BS, use_cache=False).logits
+        past = model(ids_BS[:, :4], use_cache=True).past_key_values
+    assert isinstance(past, CountedTuple) and past.counted_B.numpy().tolist() == [2, 4]
+    second = model(ids_BS[:, 4:], past_key_values=past, use_cache=True)
+    assert_close(second.logits, whole[:, 4:])
+    assert second.past_key_values.counted_B.numpy().tolist() == [5, 7]
+    turned = model._reorder_cache(past, tf.constant([1, 0]))
+    assert_close(model(ids_BS[::-1, 4:], past_key_values=turned).logits, whole[::-1, 4:])
 
 
 def test_embeddings_go_on(model):
@@ -235,8 +249,11 @@ def test_a_graph_of_any_length(model):
         (np.zeros(3), "must be a tuple of 2 layers or a StaticCache, received"),
         (((np.zeros(1),),), "must be a tuple of 2 layers or a StaticCache, received 1 of them"),
         (((np.zeros(1),),) * 2, r"must hold for each layer \(keys, values\).*received \(1,\)"),
-        (((np.zeros((2, 2, 3, 5)),) * 2,) * 2, r"of shape \(batch, heads, tokens, 8\), received \(2, 2, 3, 5\)"),
-        (((np.zeros((3, 2, 3, 8)),) * 2,) * 2, "holds 3 rows, received input of 2 rows"),
+        (((np.zeros((2, 2, 3, 5)),) * 2,) * 2, r"of shape \(2, 2, 3, 5\), expected \(batch, 2, tokens, 8\)"),
+        (((np.zeros((2, 3, 3, 8)),) * 2,) * 2, r"of shape \(2, 3, 3, 8\), expected \(batch, 2, tokens, 8\)"),
+        (((np.zeros((2, 2, 3, 8), np.int32),) * 2,) * 2, "keys of layer 0 in int32, expected float32"),
+        (((np.zeros((2, 2, 3, 8)),) * 4,) * 2, "received 4 for layer 0 of a model with add_cross_attention=False"),
+        (((np.zeros((3, 2, 3, 8), np.float32),) * 2,) * 2, "holds 3 rows, received input of 2 rows"),
     ],
 )
 def test_what_is_no_cache(model, past, message):

@@ -478,11 +478,25 @@ def test_options_of_the_model_and_of_its_files(tmp_path: Path):
         ({"seed": 1.5, "do_sample": True}, InputError, "seed must be an integer, or two of them, received 1.5"),
         ({"attention_mask": np.ones((3, 4))}, InputError, "attention_mask must have the shape"),
         ({"encoder_hidden_states": np.zeros((3, 2, 16), np.float32)}, InputError, "a decoder with cross-attention"),
+        ({"attention_mask": [[1] * 5] * 3}, InputError, "attention_mask must be a tf.Tensor, received"),
     ],
 )
 def test_refused(model, options, kind, message):
     with pytest.raises(kind, match=message):
         model.generate(prompts(), **options)
+
+
+@pytest.mark.parametrize(("shape", "of_mask"), [((3, 4, 15), (3, 4)), ((3, 4, 16), (3, 5))])
+def test_a_memory_that_does_not_fit(compiled, shape, of_mask):
+    crossing = writer(add_cross_attention=True)
+    states, mask = np.zeros(shape, np.float32), np.ones(of_mask, np.int32)
+    with pytest.raises(InputError, match=r"shape \(3, (source length, 16|4)\), received \(3, (4, 15|5)\)"):
+        crossing.generate(prompts(), encoder_hidden_states=states, encoder_attention_mask=mask, **NEW)
+
+
+def test_a_list_is_no_tensor(model):
+    with pytest.raises(InputError, match="input_ids must be a tf.Tensor, received"):
+        model.generate([[0, 5, 6]])
 
 
 def test_the_longest_texts(model):
