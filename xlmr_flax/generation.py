@@ -32,11 +32,12 @@ from xlmr_core.generation import (
     start_ids,
     transition_scores,
 )
+from xlmr_core.generation.config import taken
 from xlmr_core.generation.outputs import GENERATION_OUTPUTS
 from xlmr_core.outputs import MaybeNone, ModelOutput
 from xlmr_core.positions import max_tokens
 from xlmr_flax.decoding import decode
-from xlmr_flax.inputs import has_values, see
+from xlmr_flax.inputs import check_key, has_values, see
 from xlmr_flax.tensors import register_outputs
 
 __all__ = [
@@ -126,7 +127,7 @@ class GenerationMixin:
 
     @generation_config.setter
     def generation_config(self, value: GenerationConfig | None) -> None:
-        self._config.generation_config = value
+        self._config.generation_config = None if value is None else taken(value)
 
     @ends_streamer
     def generate(
@@ -177,6 +178,8 @@ class GenerationMixin:
             ConfigError: for a value that no option can have.
             TypeError: for an argument that is not known, with the nearest name.
         """
+        if prng_key is not None:
+            check_key("prng_key", prng_key)
         model, _ = self.prepare(params, None, False)
         request = read_request(
             self.config,

@@ -123,6 +123,28 @@ def test_it_learns_and_writes_what_it_learnt() -> None:
     assert float(dropped) != float(model(**TEXTS, labels=LABELS).loss)
 
 
+def test_padding_is_seen_without_a_mask_and_texts_are_checked() -> None:
+    model = built()
+    bare = {"input_ids": np.where(MASK == 1, IDS, 1)}
+    asked = {"max_new_tokens": 3, "return_dict_in_generate": True, "output_logits": True}
+    found, expected = (model.generate(**texts, **asked) for texts in (bare, {**TEXTS, **bare}))
+    assert (MASK == 0).any() and np.array_equal(found.sequences, expected.sequences)
+    assert np.allclose(found.logits[0], expected.logits[0])
+    in_program = jax.jit(lambda ids: model.generate(ids, max_new_tokens=3).sequences)(bare["input_ids"])
+    assert in_program.tolist() == model.generate(**bare, max_new_tokens=3).sequences.tolist()
+    for texts in ({"attention_mask": 0 * MASK}, {"input_ids": np.ones_like(IDS)}):
+        with pytest.raises(InputError, match="in the encoder: .*expected a token in every row"):
+            model.generate(**{**bare, **texts})
+    with pytest.raises(InputError, match=r"must have the shape \(2, 5\), received \(2, 3\)"):
+        model.generate(**bare, attention_mask=MASK[:, :3])
+    with pytest.raises(InputError, match=r"with a token at least, received \(2, 0\)"):
+        model.generate(IDS[:, :0])
+    with pytest.raises(InputError, match="input_ids must be an array of JAX or NumPy, received"):
+        model.generate(IDS.tolist())
+    with pytest.raises(InputError, match="generation_config must be a GenerationConfig, received a dict"):
+        model.generation_config = {"num_beams": 2}
+
+
 def test_what_is_refused() -> None:
     model = built()
     assert model.prepare_decoder_input_ids_from_labels(LABELS).tolist() == SHIFTED.tolist()
