@@ -27,6 +27,7 @@ from xlmr_core.generation import (
     start_ids,
     transition_scores,
 )
+from xlmr_core.generation.config import taken
 from xlmr_core.wording import an
 from xlmr_torch.cache import see_cache_of_model
 from xlmr_torch.decoding import check_cache_of_prompt, decode
@@ -96,7 +97,7 @@ class GenerationMixin(nn.Module):
 
     @generation_config.setter
     def generation_config(self, value: GenerationConfig | None) -> None:
-        self._generation_config = value
+        self._generation_config = None if value is None else taken(value)
 
     @ends_streamer
     def generate(
