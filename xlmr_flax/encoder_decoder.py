@@ -343,9 +343,9 @@ class FlaxEncoderDecoderModel(GenerationMixin, PreTrainedModel):
         given, options = dict(request.inputs), request.options
         encoded = given.get("encoder_outputs")
         with on_side("encoder"):
-            mask = self._source_mask(given)
-            if mask is not None:
-                given["attention_mask"] = mask
+            attended = self._source_mask(given)
+            if attended is not None:
+                given["attention_mask"] = attended
         if encoded is None:
             wanted = options.return_dict_in_generate
             if not (wanted and (options.output_attentions or options.output_hidden_states)):

@@ -254,9 +254,9 @@ class EncoderDecoderModel(GenerationMixin, PreTrainedModel):
         given, options = dict(request.inputs), request.options
         encoded = given.get("encoder_outputs")
         with _on("encoder"):
-            mask = self._source_mask(given)
-            if mask is not None:
-                given["attention_mask"] = mask
+            attended = self._source_mask(given)
+            if attended is not None:
+                given["attention_mask"] = attended
         if encoded is None:
             inputs = {name: x for name, x in given.items() if name in ENCODER_INPUTS}
             wanted = options.return_dict_in_generate
