@@ -139,7 +139,9 @@ def check_layers(config: XLMRobertaConfig, layers: Sequence[Sequence[Seen]], dty
             f"{_FROM_THIS_MODEL}"
         )
     allowed = (2, 4) if config.add_cross_attention else (2,)
+    size, every_head = config.head_size, config.num_attention_heads
     for number, layer in enumerate(layers):
+        own_heads = config.heads_in_layer(number)
         if len(layer) not in allowed or len(layer) != len(layers[0]):
             raise InputError(
                 f"past_key_values must have (keys, values) for each layer, and with cross-attention four, those of the "
@@ -147,14 +149,14 @@ def check_layers(config: XLMRobertaConfig, layers: Sequence[Sequence[Seen]], dty
                 f"add_cross_attention={config.add_cross_attention}; {_FROM_THIS_MODEL}"
             )
         for place, x in enumerate(layer):
-            heads = config.heads_in_layer(number) if place < 2 else config.num_attention_heads
+            heads = own_heads if place < 2 else every_head
             # All layers have the batch and the tokens of the first.
             first = layers[0][place // 2 * 2]
-            if len(x.shape) != 4 or x.shape != (first.shape[0], heads, first.shape[2], config.head_size):
+            if len(x.shape) != 4 or x.shape != (first.shape[0], heads, first.shape[2], size):
                 batch, tokens = ("batch", "tokens") if x is first else (first.shape[0], first.shape[2])
                 raise InputError(
                     f"past_key_values has {_PARTS[place]} of layer {number} of shape {tuple(x.shape)}, expected "
-                    f"({batch}, {heads}, {tokens}, {config.head_size}), which are batch, heads, tokens and size of a "
+                    f"({batch}, {heads}, {tokens}, {size}), which are batch, heads, tokens and size of a "
                     f"head; {_FROM_THIS_MODEL}"
                 )
             check_dtype_of_layer(number, x.dtype, layers[0][0].dtype if dtype is None else dtype, _PARTS[place])

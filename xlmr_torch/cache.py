@@ -507,19 +507,30 @@ def see_cache_of_model(config: XLMRobertaConfig, given: Any) -> tuple[Any, SeenC
     if cache is given and held and not is_traced():
         has_memory = hasattr(cache, "cross_attention_cache")
         memory = [of_memory(cache, number) if has_memory else None for number in range(len(held))]
-        check_layers(config, [_seen((*own, *(other or ()))) for own, other in zip(held, memory, strict=True)])
+        pairs = zip(held, memory, strict=True)
+        check_layers(config, [[*_seen(own, past.length), *_seen(other or ())] for own, other in pairs])
     return cache, past
 
 
 def _held(cache: Any, most: int | None = None) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values of the first layers that have some; where another library keeps them otherwise, none."""
-    layers = list(getattr(of_tokens(cache), "layers", ()))[:most]
-    pairs = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers]
+    """Keys and values of the first layers that have some, with room behind them where the layers are ours, as this runs
+    in every call; where another library keeps them otherwise, none.
+    """
+    pairs = [
+        (layer._keys, layer._values)
+        if isinstance(layer, DynamicLayer)
+        else (getattr(layer, "keys", None), getattr(layer, "values", None))
+        for layer in list(getattr(of_tokens(cache), "layers", ()))[:most]
+    ]
     return [pair for pair in pairs if all(isinstance(x, Tensor) and x.dim() == 4 for x in pair)]
 
 
-def _seen(layer: Any) -> list[Seen]:
+def _seen(layer: Any, length: int | None = None) -> list[Seen]:
     """What the core's checks look at of a layer.
+
+    Args:
+        layer: its tensors.
+        length: tokens in them, if there may be room behind those.
 
     Raises:
         InputError: for something that is no tensor.
@@ -531,7 +542,10 @@ def _seen(layer: Any) -> list[Seen]:
                 f"past_key_values as a tuple must hold tensors, received {type(x).__name__}; pass what a call with "
                 "use_cache=True returned"
             )
-    return [Seen("past_key_values", tuple(x.shape), Kind.FLOATING, x.dtype) for x in parts]
+    shapes = [x.shape if length is None else (*x.shape[:2], length, x.shape[3]) for x in parts]
+    return [
+        Seen("past_key_values", tuple(shape), Kind.FLOATING, x.dtype) for x, shape in zip(parts, shapes, strict=True)
+    ]
 
 
 def _capacity(cache: Any) -> int | None:

@@ -353,6 +353,16 @@ def test_autocast_goes_on_from_a_cache_in_float32() -> None:
     assert_close(second.logits.float(), whole[:, 4:], tolerance=0.05)
 
 
+def test_layers_of_which_some_are_trained_have_one_cache() -> None:
+    """Where gradients flow there is no room behind the tokens."""
+    model, ids = decoder().requires_grad_(False), full()
+    whole = model(ids).logits
+    model.roberta.encoder.layer[1].requires_grad_(True)
+    found = in_pieces(model, ids, torch.ones_like(ids), [1, 2, 3, 4, 5])
+    assert found.requires_grad
+    assert_close(found, whole)
+
+
 def test_heads_that_were_pruned_after_the_cache_was_made() -> None:
     model, ids = decoder(), full()
     cache = model(ids[:, :4]).past_key_values
