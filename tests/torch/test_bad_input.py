@@ -138,7 +138,7 @@ OWN = [
                 {"encoder_hidden_states": [[[0.0] * 16]] * 2, "encoder_attention_mask": [[2], [1]]},
                 r"encoder_attention_mask must lie between 0 and 1",
             ),
-            ({"is_decoder": True}, {"past_key_values": ((),)}, r"past_key_values as a tuple must have"),
+            ({"is_decoder": True}, {"past_key_values": ((),)}, "past_key_values has 1 layer, expected"),
             ({"is_decoder": True}, {"cache_position": [1]}, r"cache_position must be the places 0 to"),
         )
     ),
