@@ -364,6 +364,8 @@ def _keeping(output: weakref.ref[Any]) -> Callable[[Any], None]:
             waiting.keep()
 
     def before(gradients: Any) -> None:
+        if torch.compiler.is_compiling():  # a compiled backward pass cannot keep anything
+            return
         waiting = source()
         if waiting is not None and waiting.steps_inside_backward():
             waiting.keep()

@@ -500,6 +500,18 @@ def test_data_parallel_processes(walks: bool) -> None:
     assert torch.equal(output.logits, logits)
 
 
+def test_graphs_have_all_logits() -> None:
+    model, given = MASKED.build().set_packing("never"), inputs()
+    expected = at_once(model, **given)
+    found = torch.compile(model, backend="eager", fullgraph=True)(**given)
+    assert type(found) is MaskedLMOutput and list(found) == ["loss", "logits"]
+    assert_close(found.logits, expected.logits)
+    model.roberta.encoder.compile(backend="eager")
+    output = model(**given)
+    assert waits(output), "a compiled encoder alone is below the head"
+    assert_close(output.logits, expected.logits)
+
+
 def test_hooks_on_the_model_see_an_output() -> None:
     model, seen = MASKED.build(), []
     model.register_forward_hook(lambda module, args, output: seen.append(output.logits.shape))
