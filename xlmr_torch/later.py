@@ -126,6 +126,11 @@ class Weights:
         same = [id(watched.tensor) for watched in self.watched] == [id(tensor) for tensor in parameters]
         return same and all(watched.is_as_it_was() for watched in self.watched)
 
+    def are_whole(self, watched: list[Watched]) -> bool:
+        """Whether what was not copied is as it was."""
+        pairs = zip(self.values, watched, strict=True)
+        return all(value is not each.tensor or each.is_as_it_was() for value, each in pairs)
+
 
 # The copy that was made last of each head's weights, while somebody has it: outputs of the same weights share it.
 _copies: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Weights]] = weakref.WeakKeyDictionary()
@@ -170,6 +175,10 @@ class Surroundings:
             yield
 
 
+def _layers(head: nn.Module) -> list[type[nn.Module]]:
+    return [type(part) for part in head.modules()]
+
+
 class Source:
     """What logits are computed from.
 
@@ -182,6 +191,7 @@ class Source:
     def __init__(self, head: nn.Module, states: Tensor, unpack: Callable[[Tensor], Tensor]) -> None:
         self.head, self.states, self.unpack = head, states, unpack
         self.parameters = list(head.parameters())
+        self.layers = _layers(head)
         self.watched_states = Watched(states)
         self.watched = [Watched(tensor) for tensor in self.parameters]
         self.surroundings = Surroundings.now(states.device.type)
@@ -193,21 +203,24 @@ class Source:
         Raises:
             InputError: if what they are computed from changed in another way.
         """
-        if self.watched_states.is_as_it_was():
-            if all(watched.is_as_it_was() for watched in self.watched):
-                return self._compute(self.parameters)
-            if isinstance(self.kept, Weights) and all(
-                value is not watched.tensor or watched.is_as_it_was()
-                for value, watched in zip(self.kept.values, self.watched, strict=True)
-            ):
-                return self._compute(self.kept.values, grad=False)
+        is_there = self.watched_states.is_as_it_was() and self.layers == _layers(self.head)
+        if is_there and all(watched.is_as_it_was() for watched in self.watched) and self._are_as_kept():
+            return self._compute(self.parameters)
         if isinstance(self.kept, Tensor):
             return self.kept
+        if self.kept is not None and is_there and self.kept.are_whole(self.watched):
+            return self._compute(self.kept.values, grad=False)
         raise InputError(
             "the logits of this output are computed when they are read, and what they are computed from has changed "
-            "since the call: the weights of the head, or the states; read output.logits before they change (an "
-            "optimizer's step after backward is no change, if the output existed when backward ran)"
+            "since the call: the weights of the head, its layers, or the states; read output.logits before they change "
+            "(an optimizer's step after backward is no change, if the output existed when backward ran)"
         )
+
+    def _are_as_kept(self) -> bool:
+        """Whether no weight changed since something was kept, to the last value."""
+        if isinstance(self.kept, Tensor):
+            return torch.equal(self.kept, self._compute(self.parameters, grad=False))
+        return self.kept is None or all(map(torch.equal, self.kept.values, self.parameters))
 
     def keep(self) -> None:
         """Keep what is needed to compute the logits after an optimizer's step."""

@@ -148,7 +148,8 @@ class MaskedLM(MaskPredictMixin, VocabularyModel):
 
         Returns:
             :class:`~xlmr_core.outputs.MaskedLMOutput`; logits (B, S, V), or (B, P, V) with zeros at -1, or (number
-            labelled, V) in row-major order.
+            labelled, V) in row-major order. With ``labels`` alone they are computed when they are read, see
+            ``later.py``.
 
         Raises:
             InputError: for inputs of a wrong shape, dtype or range.
@@ -269,6 +270,7 @@ class CausalLM(GenerationMixin, VocabularyModel):
 
         Returns:
             :class:`~xlmr_core.outputs.CausalLMOutputWithCrossAttentions`; logits (B, S, V), or (B, kept, V).
+            With few ``labels`` they are computed when they are read, see ``later.py``.
 
         Raises:
             InputError: for inputs of a wrong shape, dtype or range; for labels with ``logits_to_keep``.
