@@ -33,7 +33,7 @@ FOLDERS: dict[str, tuple[int, list[int]]] = {
     "multiple_choice": (10, [1]),
     "token_classification": (46, [20]),
     "question_answering": (56, [30]),
-    "text_generation": (37, [22, 26]),
+    "text_generation": (37, [26]),
 }
 EVERY = [(name, number) for name, (count, _) in FOLDERS.items() for number in range(count)]
 FEW = [(name, number) for name, (_, numbers) in FOLDERS.items() for number in numbers]

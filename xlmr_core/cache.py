@@ -13,17 +13,27 @@ for any other the mask tells: its columns of what is in the cache are counted, o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xlmr_core.errors import InputError
 from xlmr_core.positions import max_tokens
-from xlmr_core.wording import counted
+from xlmr_core.wording import counted, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from xlmr_core.checks import Seen
     from xlmr_core.config import XLMRobertaConfig
 
-__all__ = ["SeenCache", "check_cache", "check_cache_position", "check_mask_of_cache", "keeps_cache"]
+__all__ = [
+    "SeenCache",
+    "check_cache",
+    "check_cache_position",
+    "check_dtype_of_layer",
+    "check_layers",
+    "check_mask_of_cache",
+    "keeps_cache",
+]
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,14 @@ def keeps_cache(config: XLMRobertaConfig, use_cache: bool | None, *, recomputes:
         config: of the model.
         use_cache: what was passed.
         recomputes: whether layers are computed once more in the backward pass.
+
+    Raises:
+        InputError: for what is neither ``None`` nor a boolean.
     """
+    if use_cache is not None and not isinstance(use_cache, bool):
+        raise InputError(
+            f"use_cache must be True, False or None, received {shown(use_cache)}; None: as config.use_cache"
+        )
     if not config.is_decoder or recomputes:
         return False
     return bool(config.use_cache if use_cache is None else use_cache)
@@ -97,6 +114,70 @@ def check_cache(config: XLMRobertaConfig, cache: SeenCache, batch: int, length: 
         raise InputError(
             f"past_key_values holds {counted(cache.length, 'token')} and {length} more came, relative positions reach "
             f"{config.max_position_embeddings}; shorten the text"
+        )
+
+
+# What a layer has, in the order of the published tuple.
+_PARTS = ("keys", "values", "keys of the memory", "values of the memory")
+_FROM_THIS_MODEL = "pass what a call of this model gave as past_key_values"
+
+
+def check_layers(config: XLMRobertaConfig, layers: Sequence[Sequence[Seen]], dtype: Any = None) -> None:
+    """Refuse keys and values that are not of this model.
+
+    Args:
+        config: of the model.
+        layers: of each layer keys and values (B, N, tokens, H), and behind them those of the memory, if they are there.
+        dtype: the framework's own, in which the model computes; ``None``: whichever, if all have the same.
+
+    Raises:
+        InputError: for another number of layers, a memory where the model attends to none, and another shape or dtype.
+    """
+    if len(layers) != config.num_hidden_layers:
+        raise InputError(
+            f"past_key_values has {counted(len(layers), 'layer')}, expected {config.num_hidden_layers}; "
+            f"{_FROM_THIS_MODEL}"
+        )
+    allowed = (2, 4) if config.add_cross_attention else (2,)
+    size, every_head = config.head_size, config.num_attention_heads
+    for number, layer in enumerate(layers):
+        own_heads = config.heads_in_layer(number)
+        if len(layer) not in allowed or len(layer) != len(layers[0]):
+            raise InputError(
+                f"past_key_values must have (keys, values) for each layer, and with cross-attention four, those of the "
+                f"memory too, received {len(layer)} for layer {number} of a model with "
+                f"add_cross_attention={config.add_cross_attention}; {_FROM_THIS_MODEL}"
+            )
+        for place, x in enumerate(layer):
+            heads = own_heads if place < 2 else every_head
+            # All layers have the batch and the tokens of the first.
+            first = layers[0][place // 2 * 2]
+            if len(x.shape) != 4 or x.shape != (first.shape[0], heads, first.shape[2], size):
+                batch, tokens = ("batch", "tokens") if x is first else (first.shape[0], first.shape[2])
+                raise InputError(
+                    f"past_key_values has {_PARTS[place]} of layer {number} of shape {tuple(x.shape)}, expected "
+                    f"({batch}, {heads}, {tokens}, {size}), which are batch, heads, tokens and size of a "
+                    f"head; {_FROM_THIS_MODEL}"
+                )
+            check_dtype_of_layer(number, x.dtype, layers[0][0].dtype if dtype is None else dtype, _PARTS[place])
+
+
+def check_dtype_of_layer(number: int, dtype: Any, expected: Any, part: str = "keys") -> None:
+    """Refuse keys or values of a layer in another dtype than that in which the model computes.
+
+    Args:
+        number: of the layer.
+        dtype, expected: the framework's own.
+        part: what they are.
+
+    Raises:
+        InputError: if the two differ.
+    """
+    if dtype != expected:
+        came, computes = (getattr(x, "name", x) for x in (dtype, expected))
+        raise InputError(
+            f"past_key_values has {part} of layer {number} in {came}, expected {computes}, in which the model "
+            f"computes; {_FROM_THIS_MODEL}"
         )
 
 

@@ -8,10 +8,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from xlmr_core.checks import Seen
+import numpy as np
+from numpy.typing import NDArray
+
+from xlmr_core.checks import Seen, Shape, check_mask, check_shape, see_array
 from xlmr_core.config import EncoderDecoderConfig, XLMRobertaConfig
 from xlmr_core.config_encoder_decoder import SHAPES
 from xlmr_core.errors import ConfigError, InputError
+from xlmr_core.generation.prompt import check_prompt, infer_mask
 from xlmr_core.head_checks import check_class_labels
 from xlmr_core.outputs import BaseModelOutput
 
@@ -22,6 +26,7 @@ __all__ = [
     "on_side",
     "pad_token",
     "refuse_resizing",
+    "source_mask",
     "start_token",
     "states_of",
     "wanted_outputs",
@@ -163,6 +168,51 @@ def states_of(encoder_outputs: Any) -> BaseModelOutput[Any]:
             f"{type(encoder_outputs).__name__}; pass model.encoder(...)"
         )
     return BaseModelOutput(**found)
+
+
+# ---- Generating
+
+
+def source_mask(
+    config: XLMRobertaConfig,
+    ids: NDArray[Any] | None,
+    mask: NDArray[Any] | None,
+    token_type_ids: NDArray[Any] | None = None,
+    *,
+    shape: Shape | None = None,
+) -> NDArray[Any] | None:
+    """What is attended to of the texts that a generation begins with; all of it is checked before anything is computed.
+
+    Args:
+        config: of the encoder.
+        ids: integers (B, S), padded on either side; ``None`` where something else came in their place.
+        mask: (B, S) of 0 and 1; without it, padding is what has the padding id, at either end.
+        token_type_ids: (B, S).
+        shape: (B, S, ...) of what came in the place of ids: embeddings, or the states of an encoder that has run.
+
+    Returns:
+        (B, S), or ``None`` for all of it.
+
+    Raises:
+        InputError: for ids or a mask of a wrong shape, kind or range, or a text without a token.
+    """
+    if ids is not None:
+        check_prompt(config, ids, mask, token_type_ids)
+        mask = infer_mask(config, ids) if mask is None else mask
+    elif mask is not None and shape is not None:
+        check_shape("attention_mask", mask.shape, shape[:2])
+        check_mask(see_array("attention_mask", mask))
+    if mask is not None and mask.ndim == 2:
+        empty = np.flatnonzero(mask.sum(axis=1) == 0)
+        if empty.size:
+            raise InputError(
+                f"a decoder attends to the encoder's text, expected a token in every row of attention_mask, row "
+                f"{empty[0]} has none; leave the row out"
+            )
+    return mask
+
+
+# ---- Both sides
 
 
 def refuse_resizing(model: str) -> None:

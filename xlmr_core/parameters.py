@@ -311,10 +311,9 @@ def with_both_sides(tensors: Mapping[str, T], config: ModelConfig) -> dict[str, 
     """
     if not isinstance(config, EncoderDecoderConfig):
         return dict(tensors)
-    across = [
-        row for row in _of_both(config, None).values() if row.tied_to is not None and row.name.startswith("encoder.")
-    ]
-    return {**{row.name: tensors[row.tied_to] for row in across if row.tied_to in tensors}, **tensors}
+    sides = _of_both(config, None).values()
+    across = {row.name: row.tied_to for row in sides if row.tied_to is not None and row.name.startswith("encoder.")}
+    return {**{name: tensors[target] for name, target in across.items() if target in tensors}, **tensors}
 
 
 def parts_of(weight: str, rows: Mapping[str, Parameter]) -> dict[str, Parameter]:

@@ -21,6 +21,7 @@ from xlmr_flax.auto import (
     FlaxAutoModelForSequenceClassification,
     FlaxAutoModelForTokenClassification,
 )
+from xlmr_flax.cache import Cache
 from xlmr_flax.encoder_decoder import FlaxEncoderDecoderModel
 from xlmr_flax.modeling_xlm_roberta import (
     FlaxXLMRobertaForCausalLM,
@@ -80,6 +81,7 @@ __all__ = [
     "AutoConfig",
     "AutoTokenizer",
     "BGEM3FlagModel",
+    "Cache",
     "CrossEncoder",
     "EncoderDecoderConfig",
     "FeatureExtractionPipeline",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, NoReturn, Self
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import Array
+from jax import Array, lax
 
 from xlmr_core.checks import IGNORE_INDEX
 from xlmr_core.config import EncoderDecoderConfig, XLMRobertaConfig
@@ -21,11 +22,12 @@ from xlmr_core.encoder_decoder import (
     on_side,
     pad_token,
     refuse_resizing,
+    source_mask,
     start_token,
     states_of,
     wanted_outputs,
 )
-from xlmr_core.generation import ENCODER_DECODER_INPUTS, Request, decoder_prompt
+from xlmr_core.generation import ENCODER_DECODER_INPUTS, Request, bucket, decoder_prompt
 from xlmr_core.head_checks import check_kept_columns
 from xlmr_core.heads import ENCODER_DECODER, model_class_name
 from xlmr_core.loading import SideToLoad, sides_to_load
@@ -39,7 +41,7 @@ from xlmr_flax import modeling_xlm_roberta, modeling_xlm_roberta_xl
 from xlmr_flax.functional import compiled, path_of
 from xlmr_flax.generation import Beginning, GenerationMixin, prompt_of
 from xlmr_flax.heads import class_labels
-from xlmr_flax.inputs import is_concrete, see
+from xlmr_flax.inputs import has_values, is_concrete, see
 from xlmr_flax.linear import Linear
 from xlmr_flax.losses import cross_entropy
 from xlmr_flax.pretrained import PreTrainedModel
@@ -340,9 +342,15 @@ class FlaxEncoderDecoderModel(GenerationMixin, PreTrainedModel):
         """What the loops start with: the encoder has run, once."""
         given, options = dict(request.inputs), request.options
         encoded = given.get("encoder_outputs")
+        with on_side("encoder"):
+            attended = self._source_mask(given)
+            if attended is not None:
+                given["attention_mask"] = attended
         if encoded is None:
-            inputs = {name: x for name, x in given.items() if name in ENCODER_INPUTS}
             wanted = options.return_dict_in_generate
+            if not (wanted and (options.output_attentions or options.output_hidden_states)):
+                given.update(_rounded(self.config.encoder, given))
+            inputs = {name: x for name, x in given.items() if name in ENCODER_INPUTS}
             with on_side("encoder"):
                 encoded = self.encoder(
                     **inputs,
@@ -365,6 +373,25 @@ class FlaxEncoderDecoderModel(GenerationMixin, PreTrainedModel):
         prompt = prompt_of(self.config.decoder, request, first, first_mask, None)
         fields = {"encoder_attentions": states.attentions, "encoder_hidden_states": states.hidden_states}
         return Beginning(self.decoder, prompt, memory, encoder_ids=given.get("input_ids"), fields=fields)
+
+    def _source_mask(self, given: Mapping[str, Any]) -> Any:
+        """(B, S): what is attended to of the encoder's texts; ``None`` for all of it."""
+        config, source, encoded = self.config.encoder, given.get("inputs_embeds"), given.get("encoder_outputs")
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        texts = [given.get(name) for name in names]
+        for name, x in zip(names, texts, strict=True):
+            see(name, x)
+        if encoded is not None:
+            texts[0], source = None, states_of(encoded).last_hidden_state
+        if all(x is None or has_values(x) for x in texts):
+            seen = (None if x is None else np.asarray(x) for x in texts)
+            return source_mask(config, *seen, shape=getattr(source, "shape", None))
+        ids, mask, _ = texts
+        if mask is not None or ids is None:
+            return mask
+        # Inside jax.jit there is nothing to be checked.
+        is_token = (ids != config.pad_token_id).astype(jnp.int32)
+        return (jnp.cumsum(is_token, 1) * lax.cumsum(is_token, 1, reverse=True) > 0).astype(jnp.int32)
 
     def prepare_inputs_for_generation(
         self,
@@ -547,6 +574,22 @@ class FlaxEncoderDecoderModel(GenerationMixin, PreTrainedModel):
             if row.tied_to is not None and row.name.startswith("encoder."):
                 _share(model, row)
         return model
+
+
+def _rounded(config: XLMRobertaConfig, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Texts of an encoder with a length that is rounded up, so that compiled programs serve many; what is added is
+    masked. Embeddings, and what has no values, stay as they are.
+    """
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    here = {name: given[name] for name in names if name in given}
+    if "input_ids" not in here or not all(has_values(x) and len(x.shape) == 2 for x in here.values()):
+        return {}
+    length = here["input_ids"].shape[1]
+    fill = {"input_ids": config.pad_token_id}
+    more = (
+        ((0, 0), (0, bucket(length, config.max_tokens) - length)) if length <= config.max_tokens else ((0, 0), (0, 0))
+    )
+    return {name: np.pad(np.asarray(x), more, constant_values=fill.get(name, 0)) for name, x in here.items()}
 
 
 def _built(config: XLMRobertaConfig, head: str) -> Any:

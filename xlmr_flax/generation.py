@@ -25,17 +25,19 @@ from xlmr_core.generation import (
     Request,
     arrange_prompt,
     bucket,
+    ends_streamer,
     generation_output,
     plan_generation,
     read_request,
     start_ids,
     transition_scores,
 )
+from xlmr_core.generation.config import taken
 from xlmr_core.generation.outputs import GENERATION_OUTPUTS
 from xlmr_core.outputs import MaybeNone, ModelOutput
 from xlmr_core.positions import max_tokens
 from xlmr_flax.decoding import decode
-from xlmr_flax.inputs import has_values, see
+from xlmr_flax.inputs import check_key, has_values, see
 from xlmr_flax.tensors import register_outputs
 
 __all__ = [
@@ -125,8 +127,9 @@ class GenerationMixin:
 
     @generation_config.setter
     def generation_config(self, value: GenerationConfig | None) -> None:
-        self._config.generation_config = value
+        self._config.generation_config = None if value is None else taken(value)
 
+    @ends_streamer
     def generate(
         self,
         input_ids: Any = None,
@@ -175,6 +178,8 @@ class GenerationMixin:
             ConfigError: for a value that no option can have.
             TypeError: for an argument that is not known, with the nearest name.
         """
+        if prng_key is not None:
+            check_key("prng_key", prng_key)
         model, _ = self.prepare(params, None, False)
         request = read_request(
             self.config,
@@ -185,6 +190,7 @@ class GenerationMixin:
             hooks=Hooks.of(logits_processor, stopping_criteria, prefix_allowed_tokens_fn, streamer),
             kwargs=kwargs,
             takes=self._generation_inputs,
+            draws_from="prng_key",
         )
         beginning = model._begin(request)
         prompt, memory = beginning.prompt, beginning.memory

@@ -12,12 +12,13 @@ import numpy as np
 from xlmr_core.cache import SeenCache
 from xlmr_core.calls import Call, read_call
 from xlmr_core.checks import Kind, Seen, refuse_layout, refuse_type
+from xlmr_core.errors import InputError
 from xlmr_flax.placement import refuse_explicit_axes
 
 if TYPE_CHECKING:
     from xlmr_flax.encoder import EncoderModel
 
-__all__ = ["has_values", "is_concrete", "is_integer", "narrow", "read", "see"]
+__all__ = ["check_key", "has_values", "is_concrete", "is_integer", "narrow", "read", "see"]
 
 # The dtypes of JAX and of NumPy, bfloat16 among them.
 KINDS = {
@@ -49,6 +50,21 @@ def is_integer(x: Any) -> bool:
 def narrow(x: Any) -> Any:
     """Integers as int32: NumPy's default is wider than JAX's, and a look-up takes none that is narrower."""
     return x.astype(np.int32) if x is not None and is_integer(x) else x
+
+
+def check_key(name: str, key: Any) -> None:
+    """Refuse what is no random key: neither one of ``jax.random.key`` nor one of ``jax.random.PRNGKey``.
+
+    Raises:
+        InputError: for anything else.
+    """
+    is_array = isinstance(key, jax.Array | np.ndarray)
+    if is_array and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+        return
+    if is_array and key.dtype == np.uint32 and len(key.shape) == 1:
+        return
+    received = f"{key.dtype} of shape {key.shape}" if is_array else type(key).__name__
+    raise InputError(f"{name} must be a random key, received {received}; pass jax.random.key(...)")
 
 
 def see(name: str, array: Any) -> Seen | None:

@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
-from xlmr_core.generation import MaskPredict, MaskPredictInputs, plan_mask_predict
+from xlmr_core.generation import MaskPredict, MaskPredictInputs, ends_streamer, one_prompt, plan_mask_predict
 from xlmr_flax.generation import FlaxGreedySearchOutput
 from xlmr_flax.inputs import has_values, see
 
@@ -26,6 +26,7 @@ class MaskPredictMixin:
     config: XLMRobertaConfig
     prepare: Any
 
+    @ends_streamer
     def generate(
         self,
         input_ids: Any = None,
@@ -35,6 +36,9 @@ class MaskPredictMixin:
         params: Any = None,
         logits_processor: Any = None,
         *,
+        stopping_criteria: Any = None,
+        prefix_allowed_tokens_fn: Any = None,
+        streamer: Any = None,
         attention_mask: Any = None,
         token_type_ids: Any = None,
         **kwargs: Any,
@@ -48,8 +52,8 @@ class MaskPredictMixin:
         Args:
             input_ids: integers (B, P), the prompts, padded on either side. What a prompt ends with, ``</s>``, the model
                 sees after the new tokens.
-            generation_config, prng_key, logits_processor: of the published signature, for models that continue texts;
-                must be ``None``.
+            generation_config, prng_key, logits_processor, stopping_criteria, prefix_allowed_tokens_fn, streamer: for
+                models that continue texts; must be ``None``.
             trace: of the published signature.
             params: parameters in place of the model's own.
             attention_mask: (B, P) of 0 and 1.
@@ -65,8 +69,10 @@ class MaskPredictMixin:
                 positions for, and inside ``jax.jit``.
             TypeError: for an argument that is not known, with the nearest name.
         """
+        caller = f"{type(self).__name__}.generate()"
+        prompt = one_prompt(caller, None, input_ids)
         model, _ = self.prepare(params, None, False)
-        given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        given = {"input_ids": prompt, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         for name, x in given.items():
             see(name, x)
             if x is not None and not has_values(x):
@@ -75,10 +81,17 @@ class MaskPredictMixin:
                     "of a masked model outside"
                 )
         ids, mask, types = (None if x is None else np.asarray(x) for x in given.values())
-        hooks = {"generation_config": generation_config, "prng_key": prng_key, "logits_processor": logits_processor}
+        hooks = {
+            "generation_config": generation_config,
+            "prng_key": prng_key,
+            "logits_processor": logits_processor,
+            "stopping_criteria": stopping_criteria,
+            "prefix_allowed_tokens_fn": prefix_allowed_tokens_fn,
+            "streamer": streamer,
+        }
         plan, inputs = plan_mask_predict(
             self.config,
-            caller=f"{type(self).__name__}.generate()",
+            caller=caller,
             ids=ids,
             mask=mask,
             token_type_ids=types,

@@ -23,6 +23,7 @@ from xlmr_core.packing import check_packing_mode
 from xlmr_core.pretrained import check_config, refuse_projection
 from xlmr_core.uploads import PushToHub, upload_after
 from xlmr_flax.functional import StaticConfig, flatten, read_params, unflatten, with_params, write_params
+from xlmr_flax.inputs import check_key
 from xlmr_flax.kernels import check_attn_implementation
 from xlmr_flax.linear import is_loading
 from xlmr_flax.loading import from_pretrained, save_pretrained
@@ -229,10 +230,7 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn
                 "train=True drops values at random and needs a key; "
                 "pass dropout_rng=jax.random.key(...), or train=False"
             )
-        if not isinstance(dropout_rng, Array):
-            raise InputError(
-                f"dropout_rng must be a random key, received {type(dropout_rng).__name__}; pass jax.random.key(...)"
-            )
+        check_key("dropout_rng", dropout_rng)
         return model, dropout_rng
 
     def _refuse_abstract(self, params: Any) -> None:

@@ -24,6 +24,7 @@ from xlmr_tf.auto import (
     TFAutoModelForTokenClassification,
     TFAutoModelWithLMHead,
 )
+from xlmr_tf.cache import StaticCache
 from xlmr_tf.encoder_decoder import TFEncoderDecoderModel
 from xlmr_tf.modeling_xlm_roberta import (
     TFXLMRobertaForCausalLM,
@@ -87,6 +88,7 @@ __all__ = [
     "EncoderDecoderConfig",
     "PretrainedConfig",
     "SentenceTransformer",
+    "StaticCache",
     "FeatureExtractionPipeline",
     "FillMaskPipeline",
     "MultipleChoicePipeline",

@@ -2,28 +2,48 @@
 
 One object for all layers, asked by a layer's number, and a value as everything of TensorFlow: a call leaves the cache
 that it got as it is, and gives another one. What a call takes and gives as ``past_key_values`` is the published tuple,
-of each layer ``(keys, values)``, with cross-attention ``(keys, values, keys of the memory, values of the memory)``; or
-a :class:`StaticCache`, whose sizes stay as they are, so that a graph is traced once for all steps, and XLA takes it.
+of each layer ``(keys, values)``, with cross-attention ``(keys, values, keys of the memory, values of the memory)``
+(outside of graphs a :class:`CountedTuple`); or a :class:`StaticCache`, whose sizes stay as they are, so that a graph is
+traced once for all steps, and XLA takes it.
 
 Keys and values are (B, N, M, H), M tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import tensorflow as tf
 
-from xlmr_core.cache import SeenCache
+from xlmr_core.cache import SeenCache, check_layers
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
-from xlmr_tf.inputs import is_concrete, is_xla
+from xlmr_tf.inputs import is_concrete, is_traced, is_xla, see
 from xlmr_tf.linear import dims
 
-__all__ = ["Cache", "StaticCache", "see_cache"]
+__all__ = ["Cache", "CountedTuple", "StaticCache", "see_cache"]
 
 Pair = tuple[tf.Tensor, tf.Tensor]
+
+
+class CountedTuple(tuple[tuple[tf.Tensor, ...], ...]):
+    """The published tuple, which knows too how many tokens of each row are no padding: the positions of what comes next
+    go on from there. A graph takes and gives it as a plain tuple, where the attention mask has to tell.
+
+    Attributes:
+        counted_B: integers; ``None``: nobody has counted.
+    """
+
+    counted_B: tf.Tensor | None = None
+
+    @classmethod
+    def of(cls, layers: Iterable[tuple[tf.Tensor, ...]], counted_B: tf.Tensor | None) -> Self:
+        """Of the tuples of layers, and what was counted."""
+        found = cls(layers)
+        found.counted_B = counted_B
+        return found
 
 
 @dataclass(eq=False)
@@ -66,6 +86,10 @@ class Cache:
             self.layers[number] = tf.concat([old[0], key_BNSH], 2), tf.concat([old[1], value_BNSH], 2)
         return self.layers[number]
 
+    def get_seq_length(self) -> Any:
+        """How many tokens are in it: an integer or a scalar."""
+        return self.length
+
     def advance(self, length: Any, counted_B: tf.Tensor) -> None:
         """Say, when all layers have them, how many tokens came, and how many of each row are no padding."""
         self.length = self.length + length
@@ -95,10 +119,6 @@ class Cache:
 
     # ---- Outside
 
-    def get_seq_length(self) -> Any:
-        """How many tokens are in it: an integer or a scalar."""
-        return self.length
-
     def seen(self) -> SeenCache:
         """What the core's checks look at."""
         size = self.layers[0][0].shape if self.layers else (None, None, 0)
@@ -107,7 +127,8 @@ class Cache:
     def to_legacy_cache(self) -> tuple[tuple[tf.Tensor, ...], ...]:
         """The published tuple."""
         memory: list[Any] = self.memory or [()] * len(self.layers)
-        return tuple((*own, *other) for own, other in zip(self.layers, memory, strict=True))
+        layers = tuple((*own, *other) for own, other in zip(self.layers, memory, strict=True))
+        return layers if self.counted_B is None or is_traced() else CountedTuple.of(layers, self.counted_B)
 
     @classmethod
     def from_legacy_cache(cls, past_key_values: Any) -> Self:
@@ -115,6 +136,7 @@ class Cache:
         cache = cls([tuple(layer[:2]) for layer in past_key_values])
         cache.memory = [tuple(layer[2:4]) for layer in past_key_values if len(layer) == 4]
         cache.length = dims(cache.layers[0][0])[2]
+        cache.counted_B = getattr(past_key_values, "counted_B", None)
         return cache
 
     def published(self) -> Any:
@@ -188,7 +210,7 @@ class StaticCache(Cache):
     def to_legacy_cache(self) -> tuple[tuple[tf.Tensor, ...], ...]:
         """The published tuple, of the places that are taken."""
         taken = [(key[:, :, : self.length], value[:, :, : self.length]) for key, value in self.layers]
-        return Cache(taken, self.memory).to_legacy_cache()
+        return Cache(taken, self.memory, counted_B=self.counted_B).to_legacy_cache()
 
     def published(self) -> Any:
         """Itself."""
@@ -214,20 +236,25 @@ def _dynamic_update_slice(places: tf.Tensor, new: tf.Tensor, start: tf.Tensor) -
 # ---- What came with a call
 
 
-def see_cache(config: XLMRobertaConfig, past_key_values: Any) -> tuple[Cache, SeenCache]:
+def see_cache(config: XLMRobertaConfig, past_key_values: Any, dtype: Any = None) -> tuple[Cache, SeenCache]:
     """The cache that came with a call, and what the core's checks look at of it.
+
+    Args:
+        config: of the model.
+        past_key_values: what came.
+        dtype: in which the model computes; ``None``: whichever.
 
     Raises:
         InputError: for anything but a :class:`StaticCache` and the published tuple of a model of this configuration.
     """
     cache = past_key_values
     if not isinstance(cache, Cache):
-        _check_tuple(config, cache)
+        _check_tuple(config, cache, dtype)
         cache = Cache.from_legacy_cache(cache)
     return cache, cache.seen()
 
 
-def _check_tuple(config: XLMRobertaConfig, past: Any) -> None:
+def _check_tuple(config: XLMRobertaConfig, past: Any, dtype: Any) -> None:
     layers = config.num_hidden_layers
     if not isinstance(past, tuple | list) or len(past) != layers:
         came = f"{len(past)} of them" if isinstance(past, tuple | list) else type(past).__name__
@@ -241,11 +268,8 @@ def _check_tuple(config: XLMRobertaConfig, past: Any) -> None:
                 "past_key_values must hold for each layer (keys, values), and with cross-attention (keys, values, keys "
                 f"of the memory, values of the memory), received {_in_words(layer)}; pass what the call before gave"
             )
-        if any(x.shape.rank != 4 or x.shape[3] not in (None, config.head_size) for x in layer):
-            raise InputError(
-                f"past_key_values must hold tensors of shape (batch, heads, tokens, {config.head_size}), received "
-                f"{_in_words(layer)}; pass what the call before gave"
-            )
+    seen = [[one for x in layer if (one := see("past_key_values", x)) is not None] for layer in past]
+    check_layers(config, seen, None if dtype is None else tf.as_dtype(dtype))
 
 
 def _in_words(layer: Any) -> str:

@@ -21,6 +21,7 @@ from xlmr_core.encoder_decoder import (
     on_side,
     pad_token,
     refuse_resizing,
+    source_mask,
     start_token,
     states_of,
     wanted_outputs,
@@ -260,8 +261,9 @@ class TFEncoderDecoderModel(GenerationMixin, PreTrainedModel):
         Raises:
             ConfigError: if ``config.decoder_start_token_id`` is not set.
         """
+        labels = tf.convert_to_tensor(labels) if isinstance(labels, np.ndarray) else labels
         check_target_labels(self.config, see("labels", labels))
-        return shift_tokens_right(tf.convert_to_tensor(labels), pad_token(self.config), start_token(self.config))
+        return shift_tokens_right(labels, pad_token(self.config), start_token(self.config))
 
     def project(self, states_BSD: tf.Tensor) -> tf.Tensor:
         """The encoder's states in the width of the decoder."""
@@ -273,6 +275,8 @@ class TFEncoderDecoderModel(GenerationMixin, PreTrainedModel):
         """What the loops start with: the encoder has run, once."""
         given, options = dict(request.inputs), request.options
         encoded = given.get("encoder_outputs")
+        with on_side("encoder"):
+            given["attention_mask"] = self._source_mask(given)
         if encoded is None:
             inputs = {name: x for name, x in given.items() if name in ENCODER_INPUTS}
             wanted = options.return_dict_in_generate
@@ -286,7 +290,7 @@ class TFEncoderDecoderModel(GenerationMixin, PreTrainedModel):
         states = states_of(encoded)
         memory = {
             "encoder_hidden_states": self.project(tf.convert_to_tensor(states.last_hidden_state)),
-            "encoder_attention_mask": given.get("attention_mask"),
+            "encoder_attention_mask": given["attention_mask"],
         }
         ids, mask = (on_host(name, given.get(name)) for name in ("decoder_input_ids", "decoder_attention_mask"))
         first, first_mask = decoder_prompt(request, len(states.last_hidden_state), ids, mask)
@@ -299,6 +303,16 @@ class TFEncoderDecoderModel(GenerationMixin, PreTrainedModel):
         )
         fields = {"encoder_attentions": states.attentions, "encoder_hidden_states": states.hidden_states}
         return Beginning(self.decoder, prompt, memory, encoder_ids=given.get("input_ids"), fields=fields)
+
+    def _source_mask(self, given: Mapping[str, Any]) -> Any:
+        """(B, S): what is attended to of the encoder's texts; ``None`` for all of it."""
+        source, encoded = given.get("inputs_embeds"), given.get("encoder_outputs")
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        ids, mask, types = (on_host(name, given.get(name)) for name in names)
+        if encoded is not None:
+            ids, source = None, states_of(encoded).last_hidden_state
+        found = source_mask(self.config.encoder, ids, mask, types, shape=getattr(source, "shape", None))
+        return None if found is None else tf.constant(found, tf.int32)
 
     def _generate_in_graph(self, request: Request, given: Mapping[str, Any], seed: Any) -> NoReturn:
         """Refused.

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from xlmr_core.checks import check_memory
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.generation import (
@@ -20,14 +21,18 @@ from xlmr_core.generation import (
     Request,
     arrange_prompt,
     bucket,
+    ends_streamer,
     generation_output,
     plan_generation,
     read_request,
     start_ids,
     transition_scores,
 )
-from xlmr_tf.decoding import Given, Programs, decode, search, wants_steps
+from xlmr_core.generation.config import taken
+from xlmr_tf.cache import Cache
+from xlmr_tf.decoding import Programs, decode, search, wants_steps
 from xlmr_tf.inputs import is_traced, see
+from xlmr_tf.steps import Given
 
 __all__ = ["Beginning", "GenerationMixin", "draw_seed", "given_of", "on_host", "width_of"]
 
@@ -42,7 +47,7 @@ def on_host(name: str, x: Any) -> NDArray[Any] | None:
     """
     if x is None:
         return None
-    tensor = tf.convert_to_tensor(x) if isinstance(x, np.ndarray | list | tuple) else x
+    tensor = tf.convert_to_tensor(x) if isinstance(x, np.ndarray) else x
     see(name, tensor)
     return np.asarray(tensor)
 
@@ -162,7 +167,8 @@ class GenerationMixin:
 
     @generation_config.setter
     def generation_config(self, value: GenerationConfig | None) -> None:
-        self._generation_config = value
+        value = dict(value) if isinstance(value, dict) else value  # Keras puts its own in the place of one
+        self._generation_config = None if value is None else taken(value)
 
     @property
     def generation_programs(self) -> Programs:
@@ -171,6 +177,7 @@ class GenerationMixin:
             self._programs = Programs()
         return self._programs
 
+    @ends_streamer
     def generate(
         self,
         inputs: Any = None,
@@ -232,6 +239,7 @@ class GenerationMixin:
         """What the loops start with."""
         given = request.inputs
         memory = {name: given.get(name) for name in MEMORY}
+        memory = {name: tf.convert_to_tensor(x) if isinstance(x, np.ndarray) else x for name, x in memory.items()}
         ids = on_host("input_ids", given.get("input_ids"))
         if ids is None or 0 in ids.shape[1:]:
             states = memory["encoder_hidden_states"]
@@ -244,6 +252,9 @@ class GenerationMixin:
             position_numbering=request.options.position_numbering,
             width=width_of(self.config, request),
         )
+        # Before the memory's length is rounded up, which a message would show.
+        states, mask = (see(name, memory[name]) for name in MEMORY)
+        check_memory(self.config, prompt.batch, states, mask, has_cross_attention=self.config.add_cross_attention)
         return Beginning(self, prompt, memory)
 
     def _generate_in_graph(self, request: Request, given: Mapping[str, Any], seed: Any) -> Any:
@@ -294,6 +305,7 @@ class GenerationMixin:
             hooks=hooks,
             kwargs=kwargs,
             takes=self._generation_inputs,
+            draws_from="seed",
         )
 
     def compute_transition_scores(
@@ -340,4 +352,4 @@ class GenerationMixin:
     @staticmethod
     def _reorder_cache(past_key_values: Any, beam_idx: tf.Tensor) -> Any:
         """A published tuple whose rows go on from others."""
-        return tuple((*(tf.gather(x, beam_idx) for x in layer[:2]), *layer[2:]) for layer in past_key_values)
+        return Cache.from_legacy_cache(past_key_values).reorder_cache(beam_idx).to_legacy_cache()

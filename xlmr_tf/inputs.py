@@ -149,7 +149,7 @@ def read(
         see,
         inputs,
         has_cross_attention=encoder.has_cross_attention,
-        see_cache=None if see_cache is None else partial(see_cache, encoder.config),
+        see_cache=None if see_cache is None else partial(see_cache, encoder.config, dtype=encoder.compute_dtype),
         recomputes=recomputes,
     )
     return _fitted_call(encoder.config, call) if _sees_late() else call

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.generation import MaskPredict, MaskPredictInputs, one_prompt, plan_mask_predict
+from xlmr_core.generation import MaskPredict, MaskPredictInputs, ends_streamer, one_prompt, plan_mask_predict
 from xlmr_tf.generation import dtype_of, on_host
 from xlmr_tf.linear import dims
 
@@ -22,6 +22,7 @@ class MaskPredictMixin:
     config: XLMRobertaConfig
     _pass: Any = None
 
+    @ends_streamer
     def generate(
         self,
         inputs: Any = None,

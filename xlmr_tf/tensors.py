@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from xlmr_core.errors import XLMRError
 from xlmr_core.outputs import OUTPUT_TYPES, ModelOutput
+from xlmr_tf.cache import CountedTuple
 
 __all__ = ["register_errors", "register_outputs", "to_tensor"]
 
@@ -29,9 +30,15 @@ def _unflatten(output_type: type[ModelOutput[Any]], names: tuple[str, ...], valu
 
 
 def register_outputs() -> None:
-    """Make the output types containers that ``fit``, ``predict`` and symbolic calls see through."""
+    """Make output types, and caches in them, containers that ``fit``, ``predict`` and symbolic calls see through."""
     for output_type in OUTPUT_TYPES:
         optree.register_pytree_node(output_type, _flatten, partial(_unflatten, output_type), namespace="keras")
+    optree.register_pytree_node(
+        CountedTuple,
+        lambda past: ((tuple(past), past.counted_B), None),
+        lambda _, parts: CountedTuple.of(*parts),
+        namespace="keras",
+    )
 
 
 def register_errors() -> None:

@@ -23,6 +23,7 @@ from xlmr_torch.auto import (
     AutoModelForTokenClassification,
     AutoModelWithLMHead,
 )
+from xlmr_torch.cache import Cache, DynamicCache, EncoderDecoderCache, StaticCache
 from xlmr_torch.encoder_decoder import EncoderDecoderModel
 from xlmr_torch.modeling_xlm_roberta import (
     XLMRobertaForCausalLM,
@@ -97,11 +98,15 @@ __all__ = [
     "AutoTokenizer",
     "BGEM3FlagModel",
     "BitsAndBytesConfig",
+    "Cache",
     "CrossEncoder",
+    "DynamicCache",
+    "EncoderDecoderCache",
     "EncoderDecoderConfig",
     "EncoderDecoderModel",
     "PretrainedConfig",
     "SentenceTransformer",
+    "StaticCache",
     "FeatureExtractionPipeline",
     "FillMaskPipeline",
     "MultipleChoicePipeline",

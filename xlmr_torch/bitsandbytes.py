@@ -79,7 +79,7 @@ class Linear4bit(WidenedLinear):
         self, shape: tuple[int, ...], bias: Tensor, tensors: Mapping[str, Tensor], compute_dtype: torch.dtype
     ) -> None:
         super().__init__(shape[0], shape[1], bias)
-        self._compute_dtype, self.state = compute_dtype, None
+        self.compute_dtype, self.state = compute_dtype, None
         for suffix, tensor in tensors.items():
             stored = f"weight{suffix}"
             name = "weight_quant_state" if suffix.startswith(STATE) else stored.replace(".", "_")
@@ -99,8 +99,8 @@ class Linear4bit(WidenedLinear):
         self.state: State | None = state_of(text, "the weight", _TAG.get(self.weight.dtype, "U8"))
         self.pairs = pairs_of(self.weight_quant_map.data)
 
-    def compute_dtype(self, x: Tensor) -> torch.dtype:
-        return self._compute_dtype
+    def product_dtype(self, x: Tensor) -> torch.dtype:
+        return self.compute_dtype
 
     def rows(self, begin: int, end: int) -> Tensor:
         state = self.state
@@ -139,7 +139,7 @@ class Linear8bitLt(WidenedLinear):
         self.weight, self.SCB, self.weight_format = frozen(weight), frozen(scales), frozen(format)
         self.kept = ("weight", "SCB", "weight_format")
 
-    def compute_dtype(self, x: Tensor) -> torch.dtype:
+    def product_dtype(self, x: Tensor) -> torch.dtype:
         return x.dtype
 
     def rows(self, begin: int, end: int) -> Tensor:

@@ -23,11 +23,13 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from xlmr_core.cache import SeenCache
+from xlmr_core.cache import SeenCache, check_dtype_of_layer, check_layers
 from xlmr_core.calls import Call
+from xlmr_core.checks import Kind, Seen
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.wording import counted
+from xlmr_torch.cache_layers import DynamicLayer, StaticLayer
 from xlmr_torch.inputs import is_concrete, is_traced
 from xlmr_torch.packing import Packing
 
@@ -44,148 +46,11 @@ __all__ = [
     "of_tokens",
     "places_of",
     "see_cache",
+    "see_cache_of_model",
     "tokens_counted",
 ]
 
-CHUNK = 64  # columns of room beyond what is needed, at least
-
 Legacy = tuple[tuple[Tensor, ...], ...]
-
-
-# ---- One layer
-
-
-class DynamicLayer:
-    """Keys and values of one layer, which grow.
-
-    What came first is kept as it came. From the second time on there is room beyond what is held, and new columns are
-    written into it. Where gradients flow through them, or a compiler is looking on, they are joined instead.
-    """
-
-    capacity: int | None = None
-
-    def __init__(self) -> None:
-        self._keys: Tensor | None = None
-        self._values: Tensor | None = None
-        self._is_own = False  # whether the memory was made here, so that it may be written to
-        self.length = 0
-
-    @property
-    def keys(self) -> Tensor | None:
-        """(B, N, M, H), of all tokens so far; ``None`` before the first."""
-        return None if self._keys is None else self._keys[:, :, : self.length]
-
-    @property
-    def values(self) -> Tensor | None:
-        """(B, N, M, H)."""
-        return None if self._values is None else self._values[:, :, : self.length]
-
-    def update(self, key: Tensor, value: Tensor, places_S: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Add columns (B, N, S, H); returns all of them, (B, N, M, H)."""
-        total = self.length + key.shape[2]
-        if self._keys is None or self._values is None:
-            self._keys, self._values = key, value
-        elif is_traced() or (torch.is_grad_enabled() and (key.requires_grad or self._keys.requires_grad)):
-            self._keys = torch.cat([self._keys[:, :, : self.length], key], 2)
-            self._values = torch.cat([self._values[:, :, : self.length], value], 2)
-            self._is_own = False
-        else:
-            keys, values = self.memory(total)
-            keys[:, :, self.length : total] = key
-            values[:, :, self.length : total] = value
-        self.length = total
-        return self._keys[:, :, :total], self._values[:, :, :total]
-
-    def memory(self, total: int) -> tuple[Tensor, Tensor]:
-        """Memory with room for so many columns, (B, N, more, H); what is behind the columns held is finite."""
-        keys, values = self._keys, self._values
-        assert keys is not None and values is not None
-        locked = keys.is_inference() and not torch.is_inference_mode_enabled()
-        if total > keys.shape[2] or not self._is_own or locked:
-            room = max(total + CHUNK, 2 * self.length)
-            self._keys, self._values = (self._moved(x, room) for x in (keys, values))
-            self._is_own = True
-        assert self._keys is not None and self._values is not None
-        return self._keys, self._values
-
-    def _moved(self, x: Tensor, room: int) -> Tensor:
-        moved = x.new_zeros((*x.shape[:2], room, x.shape[3]))
-        moved[:, :, : self.length] = x[:, :, : self.length]
-        return moved
-
-    def get_seq_length(self) -> int:
-        """How many tokens are held."""
-        return self.length
-
-    def change(self, change: Any) -> None:
-        """Put what a function makes of the rows in their place."""
-        if self._keys is not None and self._values is not None:
-            self._keys, self._values, self._is_own = change(self._keys), change(self._values), True
-
-    def crop(self, length: int) -> None:
-        """Forget all but the first so many tokens."""
-        self.length = min(self.length, length)
-
-    def reset(self) -> None:
-        """Forget all tokens."""
-        self._keys = self._values = None
-        self.length = 0
-
-
-class StaticLayer(DynamicLayer):
-    """Keys and values of one layer in memory of a fixed size.
-
-    Args:
-        capacity: how many tokens there is room for.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        # A tensor, because a number that grows would have a graph compiled again and again.
-        self.seen = torch.zeros((), dtype=torch.int64)
-        super().__init__()
-        self.capacity: int = capacity
-        self._is_own = True
-
-    @property
-    def length(self) -> int:
-        """How many tokens are held."""
-        return int(self.seen)
-
-    @length.setter
-    def length(self, value: int) -> None:
-        self.seen.fill_(value)
-
-    @property
-    def keys(self) -> Tensor | None:
-        """(B, N, capacity, H); ``None`` before the first token."""
-        return self._keys
-
-    @property
-    def values(self) -> Tensor | None:
-        """(B, N, capacity, H)."""
-        return self._values
-
-    def update(self, key: Tensor, value: Tensor, places_S: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Fill columns; returns the whole memory, (B, N, capacity, H).
-
-        Args:
-            key, value: (B, N, S, H).
-            places_S: which columns; by default the next ones.
-        """
-        if self._keys is None:
-            self.seen = self.seen.to(key.device)
-            self._keys, self._values = (x.new_zeros((*x.shape[:2], self.capacity, x.shape[3])) for x in (key, value))
-        assert self._keys is not None and self._values is not None
-        # A compiler sees no inference mode; whoever has their model compiled stays in the one or the other.
-        keys, values = (self._keys, self._values) if is_traced() else self.memory(self.capacity)
-        if places_S is None:
-            places_S = torch.arange(key.shape[2], device=key.device) + self.seen
-        self._keys, self._values = keys.index_copy_(2, places_S, key), values.index_copy_(2, places_S, value)
-        self.seen.add_(key.shape[2])
-        return self._keys, self._values
-
-    def _moved(self, x: Tensor, room: int) -> Tensor:
-        return x.clone()
 
 
 # ---- All layers
@@ -481,6 +346,8 @@ def keys_and_values(
         The same layout, (B, M, N, H) or (T, N, H).
     """
     cache = of_tokens(cache)
+    if number == 0:  # all layers are alike
+        _check_dtype(cache, key)
     if packing is not None:
         if isinstance(cache, Slots):
             cache.begin(number, key, value)
@@ -489,6 +356,13 @@ def keys_and_values(
         return key, value
     keys, values = cache.update(key.transpose(1, 2), value.transpose(1, 2), number, _at(places_S))
     return keys.transpose(1, 2), values.transpose(1, 2)
+
+
+def _check_dtype(cache: Any, key: Tensor) -> None:
+    """Refuse to add to a cache of another dtype; autocast makes both alike."""
+    held = cache.keys[:1] if isinstance(cache, Slots) else [keys for keys, _ in _held(cache, 1)]
+    if held and not torch.is_autocast_enabled(key.device.type):
+        check_dtype_of_layer(0, held[0].dtype, key.dtype)
 
 
 def _at(places_S: Tensor | None) -> dict[str, Any]:
@@ -604,10 +478,10 @@ def see_cache(config: XLMRobertaConfig, given: Any, number: int = 0) -> tuple[An
         number: of the layer that is asked how much it holds.
 
     Raises:
-        InputError: for anything else, and a cache of another model.
+        InputError: for anything else, and a tuple of another model.
     """
     if isinstance(given, tuple | list):
-        _check_legacy(given)
+        check_layers(config, [_seen(layer) for layer in given])
         cache: Any = (DynamicCache if len(given[0]) == 2 else EncoderDecoderCache).from_legacy_cache(given)
     elif callable(getattr(given, "update", None)) and callable(getattr(given, "get_seq_length", None)):
         cache = given
@@ -616,39 +490,62 @@ def see_cache(config: XLMRobertaConfig, given: Any, number: int = 0) -> tuple[An
             f"past_key_values must be a cache (DynamicCache, StaticCache, EncoderDecoderCache) or a tuple of (keys, "
             f"values) a layer, received {type(given).__name__}; pass what a call with use_cache=True returned"
         )
-    layers = list(getattr(of_tokens(cache), "layers", ()))
-    if len(layers) > config.num_hidden_layers:
-        raise InputError(
-            f"past_key_values has {counted(len(layers), 'layer')}, this model {config.num_hidden_layers}; pass the "
-            "cache that came from this model"
-        )
-    keys = getattr(layers[0], "keys", None) if layers else None
-    keys = keys if isinstance(keys, Tensor) and keys.dim() == 4 else None
-    if keys is not None and keys.shape[3] != config.head_size:
-        raise InputError(
-            f"past_key_values has heads of {keys.shape[3]}, this model of {config.head_size}; pass the cache that came "
-            "from this model"
-        )
-    fixed = _capacity(cache)
+    held, fixed = _held(cache, 1), _capacity(cache)
     # Of a fixed size under a compiler: a number that grows would have it compiled again and again.
     length = None if fixed is not None and is_traced() else _number(cache.get_seq_length(number))
-    return cache, SeenCache(length, fixed, None if keys is None else keys.shape[0])
+    return cache, SeenCache(length, fixed, held[0][0].shape[0] if held else None)
 
 
-def _check_legacy(given: Any) -> None:
-    """Refuse a tuple that is none of keys and values a layer."""
-    right = bool(given) and all(
-        isinstance(layer, tuple | list)
-        and len(layer) == len(given[0])
-        and len(layer) in (2, 4)
-        and all(isinstance(x, Tensor) and x.dim() == 4 for x in layer)
-        for layer in given
-    )
-    if not right:
-        raise InputError(
-            "past_key_values as a tuple must have (keys, values) for each layer, or four tensors with those of the "
-            "memory, each (batch, heads, tokens, head size); pass what a call with use_cache=True returned"
-        )
+def see_cache_of_model(config: XLMRobertaConfig, given: Any) -> tuple[Any, SeenCache]:
+    """As :func:`see_cache`, of a cache that all layers of a model have added to.
+
+    Raises:
+        InputError: for a cache of another model too.
+    """
+    cache, past = see_cache(config, given)
+    held = _held(cache)
+    if cache is given and held and not is_traced():
+        has_memory = hasattr(cache, "cross_attention_cache")
+        memory = [of_memory(cache, number) if has_memory else None for number in range(len(held))]
+        pairs = zip(held, memory, strict=True)
+        check_layers(config, [[*_seen(own, past.length), *_seen(other or ())] for own, other in pairs])
+    return cache, past
+
+
+def _held(cache: Any, most: int | None = None) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of the first layers that have some, with room behind them where the layers are ours, as this runs
+    in every call; where another library keeps them otherwise, none.
+    """
+    pairs = [
+        (layer._keys, layer._values)
+        if isinstance(layer, DynamicLayer)
+        else (getattr(layer, "keys", None), getattr(layer, "values", None))
+        for layer in list(getattr(of_tokens(cache), "layers", ()))[:most]
+    ]
+    return [pair for pair in pairs if all(isinstance(x, Tensor) and x.dim() == 4 for x in pair)]
+
+
+def _seen(layer: Any, length: int | None = None) -> list[Seen]:
+    """What the core's checks look at of a layer.
+
+    Args:
+        layer: its tensors.
+        length: tokens in them, if there may be room behind those.
+
+    Raises:
+        InputError: for something that is no tensor.
+    """
+    parts = layer if isinstance(layer, tuple | list) else ()
+    for x in parts:
+        if not isinstance(x, Tensor):
+            raise InputError(
+                f"past_key_values as a tuple must hold tensors, received {type(x).__name__}; pass what a call with "
+                "use_cache=True returned"
+            )
+    shapes = [x.shape if length is None else (*x.shape[:2], length, x.shape[3]) for x in parts]
+    return [
+        Seen("past_key_values", tuple(shape), Kind.FLOATING, x.dtype) for x, shape in zip(parts, shapes, strict=True)
+    ]
 
 
 def _capacity(cache: Any) -> int | None:

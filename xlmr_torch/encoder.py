@@ -19,7 +19,7 @@ from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from xlmr_core.packing import Needs
 from xlmr_core.pretrained import recomputes_layers
 from xlmr_core.resizing import heads_to_prune_now
-from xlmr_torch.cache import Cache, Slots, Unchanged, new_cache, of_tokens, see_cache, tokens_counted
+from xlmr_torch.cache import Cache, Slots, Unchanged, new_cache, of_tokens, see_cache_of_model, tokens_counted
 from xlmr_torch.embeddings import Embeddings
 from xlmr_torch.inputs import is_traced, read
 from xlmr_torch.kernels import check_attn_implementation
@@ -322,7 +322,7 @@ class EncoderModel(PreTrainedModel):
         return encoded
 
     def _see_cache(self, given: Any) -> tuple[Any, SeenCache]:
-        return see_cache(self.config, given)
+        return see_cache_of_model(self.config, given)
 
     @property
     def _states_dtype(self) -> torch.dtype:

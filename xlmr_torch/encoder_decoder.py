@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
@@ -20,6 +21,7 @@ from xlmr_core.encoder_decoder import (
     on_side,
     pad_token,
     refuse_resizing,
+    source_mask,
     start_token,
     states_of,
     wanted_outputs,
@@ -251,6 +253,10 @@ class EncoderDecoderModel(GenerationMixin, PreTrainedModel):
         """What the loops start with: the encoder has run, once."""
         given, options = dict(request.inputs), request.options
         encoded = given.get("encoder_outputs")
+        with _on("encoder"):
+            attended = self._source_mask(given)
+            if attended is not None:
+                given["attention_mask"] = attended
         if encoded is None:
             inputs = {name: x for name, x in given.items() if name in ENCODER_INPUTS}
             wanted = options.return_dict_in_generate
@@ -275,6 +281,18 @@ class EncoderDecoderModel(GenerationMixin, PreTrainedModel):
         )
         fields = {"encoder_attentions": states.attentions, "encoder_hidden_states": states.hidden_states}
         return Beginning(self.decoder, prompt, memory, encoder_ids=given.get("input_ids"), fields=fields)
+
+    def _source_mask(self, given: Mapping[str, Any]) -> Tensor | None:
+        """(B, S): what is attended to of the encoder's texts."""
+        source, encoded = given.get("inputs_embeds"), given.get("encoder_outputs")
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        ids, mask, types = (on_host(name, given.get(name)) for name in names)
+        if encoded is not None:
+            ids, source = None, states_of(encoded).last_hidden_state
+        found = source_mask(self.config.encoder, ids, mask, types, shape=getattr(source, "shape", None))
+        if mask is not None or found is None:
+            return given.get("attention_mask")
+        return torch.from_numpy(found).to(given["input_ids"].device)
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self,

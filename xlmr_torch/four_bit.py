@@ -33,6 +33,8 @@ __all__ = ["FEW", "FourBitEmbedding", "FourBitLinear", "encoded", "layer"]
 FEW = 64  # tokens
 # PyTorch's kernel takes groups of these sizes, and outputs in sixteens.
 _KERNEL_GROUPS, _SIXTEEN = (32, 64, 128, 256), 16
+# So many rows lie together in its order, whatever the machine.
+_KERNEL_ROWS = 64
 _STEPS = [float(code - 8) for code in range(16)]
 # An operator of our own, in which the compiler sees neither the kernel nor how many tokens there are.
 _LIBRARY = torch.library.Library("xlmr", "FRAGMENT")
@@ -174,7 +176,7 @@ class FourBitLinear(_FourBitLayer, WidenedLinear):
         super().settle()
         self._in_order: tuple[Tensor, Tensor] | None = None  # what PyTorch's kernel reads
 
-    def compute_dtype(self, x: Tensor) -> torch.dtype:
+    def product_dtype(self, x: Tensor) -> torch.dtype:
         if x.device.type != "cpu":
             return x.dtype if x.dtype is not torch.float32 else torch.float32
         return torch.bfloat16 if HAS_FAST_BFLOAT16 and x.dtype is torch.float32 else x.dtype
@@ -192,7 +194,7 @@ class FourBitLinear(_FourBitLayer, WidenedLinear):
         if self._in_order is None and (compiling or input.numel() > FEW * self.in_features):
             return super().forward(input)
         ordered, zeros = self.in_order()
-        x = input.to(self.compute_dtype(input))
+        x = input.to(self.product_dtype(input))
         y = torch.ops.xlmr.int4_linear(
             x, self.weight, self.weight_scale, middle, self.pairs, ordered, zeros, self.scheme.group_size
         )
@@ -213,12 +215,18 @@ class FourBitLinear(_FourBitLayer, WidenedLinear):
         """
         if self._in_order is None:
             assert self.weight_middle is not None
-            codes = torch.stack([self.weight >> 4, self.weight & 15], -1).view(self.out_features, self.in_features)
+            more = -self.out_features % _SIXTEEN
             scale = self.weight_scale.float()
             pair = torch.stack([scale, scale * self.weight_middle.float() / 16], -1)
-            more = -self.out_features % _SIXTEEN
-            ordered = torch.ops.aten._convert_weight_to_int4pack_for_cpu(F.pad(codes, (0, 0, 0, more)).int(), 1)
             scales = F.pad(pair, (0, 0, 0, 0, 0, more)).transpose(0, 1).to(torch.bfloat16).contiguous()
+            ordered = torch.empty(self.out_features + more, self.in_features // 2, dtype=torch.uint8)
+            step = max(1, _PIECE // self.in_features // _KERNEL_ROWS) * _KERNEL_ROWS
+            for begin in range(0, self.out_features, step):
+                rows = self.weight[begin : begin + step]
+                codes = torch.stack([rows >> 4, rows & 15], -1).view(rows.shape[0], self.in_features)
+                codes = F.pad(codes, (0, 0, 0, -rows.shape[0] % _SIXTEEN)).int()
+                done = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
+                ordered[begin : begin + step] = done
             self._in_order = ordered, scales
         return self._in_order
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import InputError
 from xlmr_core.generation import (
     DECODER_INPUTS,
     GenerationConfig,
@@ -19,14 +20,19 @@ from xlmr_core.generation import (
     Prompt,
     Request,
     arrange_prompt,
+    ends_streamer,
     generation_output,
     plan_generation,
     read_request,
     start_ids,
     transition_scores,
 )
-from xlmr_torch.decoding import Steps, check_cache_of_prompt, decode
+from xlmr_core.generation.config import taken
+from xlmr_core.wording import an
+from xlmr_torch.cache import see_cache_of_model
+from xlmr_torch.decoding import check_cache_of_prompt, decode
 from xlmr_torch.inputs import see
+from xlmr_torch.steps import Steps
 
 __all__ = ["Beginning", "GenerationMixin", "on_host"]
 
@@ -91,8 +97,9 @@ class GenerationMixin(nn.Module):
 
     @generation_config.setter
     def generation_config(self, value: GenerationConfig | None) -> None:
-        self._generation_config = value
+        self._generation_config = None if value is None else taken(value)
 
+    @ends_streamer
     def generate(
         self,
         inputs: Tensor | None = None,
@@ -153,6 +160,11 @@ class GenerationMixin(nn.Module):
                 **kwargs,
             },
         )
+        if not isinstance(generator, torch.Generator | None):
+            raise InputError(
+                f"generator must be a torch.Generator, received {an(type(generator).__name__)}; make one by "
+                "torch.Generator().manual_seed(5)"
+            )
         beginning = self._begin(request)
         plan = plan_generation(self.config, request, beginning.prompt)
         steps = Steps(beginning.decoder, plan, beginning.prompt, beginning.memory, beginning.cache)
@@ -178,7 +190,8 @@ class GenerationMixin(nn.Module):
             position_numbering=request.options.position_numbering,
         )
         if cache is not None:
-            check_cache_of_prompt(prompt)
+            cache, past = see_cache_of_model(self.config, cache)
+            check_cache_of_prompt(prompt, past.length or 0)
         return Beginning(self, prompt, memory, cache)
 
     def _read_request(self, inputs: Any, options: Any, hooks: Hooks, kwargs: Mapping[str, Any]) -> Request:
@@ -191,6 +204,7 @@ class GenerationMixin(nn.Module):
             hooks=hooks,
             kwargs=kwargs,
             takes=self._generation_inputs,
+            draws_from="generator",
         )
 
     def compute_transition_scores(

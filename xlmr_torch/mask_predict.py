@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.generation import MaskPredict, MaskPredictInputs, one_prompt, plan_mask_predict
+from xlmr_core.generation import MaskPredict, MaskPredictInputs, ends_streamer, one_prompt, plan_mask_predict
 from xlmr_torch.generation import on_host
 
 __all__ = ["MaskPredictMixin"]
@@ -20,6 +20,7 @@ class MaskPredictMixin(nn.Module):
     config: XLMRobertaConfig
     get_input_embeddings: Any
 
+    @ends_streamer
     def generate(
         self,
         inputs: Tensor | None = None,

@@ -80,7 +80,8 @@ def quantize(model: ModelT, scheme: str | Scheme | BitsAndBytesConfig = INT8) ->
     for row in taken:
         layer = model.get_submodule(_path(row))
         bias = None if row.role is Role.EMBEDDING else layer.bias
-        made = file.layer(scheme, row, _tensors(model, scheme, row, layer.weight, file), bias)
+        of_weight = scheme.for_weight(row)
+        made = file.layer(of_weight, row, _tensors(model, of_weight, row, layer.weight, file), bias)
         model.set_submodule(_path(row), made.train(layer.training))
         if isinstance(scheme, BitsAndBytes) and scheme.found is None:
             states[row.name] = file.state_in(made)

@@ -1,6 +1,6 @@
 """Linear layers that hold codes and widen them while they are used: what they have in common, whoever's codes they are.
 
-A weight (N, K) is widened once a call, and if it would take more than 256 MB, a block of rows after the other is
+A weight (N, K) is widened once a call, and if it would take more than 64 MB, a block of rows after the other is
 widened and multiplied. Nothing wide is kept for the backward pass, which widens once more: gradients flow to inputs,
 and so to adapters, never to codes.
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 __all__ = ["QuantizedLayer", "WidenedLinear", "frozen", "from_codes", "pairs_of", "spans"]
 
 # Bytes of a weight in float32 that is widened as a whole, and of a block of one that is not.
-WHOLE, BLOCK = 256 << 20, 64 << 20
+WHOLE, BLOCK = 64 << 20, 32 << 20
 
 # Integers of the same width, which nothing casts.
 _BITS = {torch.float16: torch.int16, torch.bfloat16: torch.int16, torch.float32: torch.int32}
@@ -135,7 +135,7 @@ class WidenedLinear(QuantizedLayer, nn.Linear):
         """Some rows of the weight, widened."""
 
     @abstractmethod
-    def compute_dtype(self, x: Tensor) -> torch.dtype:
+    def product_dtype(self, x: Tensor) -> torch.dtype:
         """The dtype in which inputs are multiplied."""
 
     def prepare(self) -> None:
@@ -148,7 +148,7 @@ class WidenedLinear(QuantizedLayer, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., K) to (..., N), of the same dtype."""
-        x = input.to(self.compute_dtype(input))
+        x = input.to(self.product_dtype(input))
         if x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             y: Tensor = _Product.apply(x, self)
         else:

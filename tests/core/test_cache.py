@@ -7,9 +7,16 @@ import re
 import numpy as np
 import pytest
 
-from xlmr_core.cache import SeenCache, check_cache, check_cache_position, check_mask_of_cache, keeps_cache
+from xlmr_core.cache import (
+    SeenCache,
+    check_cache,
+    check_cache_position,
+    check_layers,
+    check_mask_of_cache,
+    keeps_cache,
+)
 from xlmr_core.calls import Call, read_call
-from xlmr_core.checks import see_array
+from xlmr_core.checks import Seen, see_array
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
 from xlmr_core.packing import Needs, may_pack
@@ -36,6 +43,12 @@ def test_who_gives_a_cache(values, use_cache, recomputes, kept):
     assert keeps_cache(config(**values), use_cache, recomputes=recomputes) is kept
 
 
+@pytest.mark.parametrize("use_cache", ["yes", "", 1, 0, np.ones(2)])
+def test_what_does_not_say_whether_to_give_a_cache(use_cache):
+    with pytest.raises(InputError, match=r"use_cache must be True, False or None, received "):
+        keeps_cache(config(), use_cache)
+
+
 @pytest.mark.parametrize(
     ("values", "cache", "words"),
     [
@@ -58,6 +71,82 @@ def test_a_cache_that_fits(cache):
 
 def test_positions_of_the_callers_own_may_go_further():
     check_cache(config(), SeenCache(9, None, 2), 2, 2, has_positions=True)
+
+
+MEMORY = {"add_cross_attention": True}
+TWO = {"num_hidden_layers": 2}
+HALF = [[(3, 2, 4, 2)] * 2, [(3, 1, 4, 2)] * 2]  # shapes of two layers, of which the second has one of two heads
+
+
+def layers(shapes: list[list[tuple[int, ...]]], dtypes: object = np.float32) -> list[list[Seen]]:
+    """What is seen of arrays of these shapes; ``dtypes`` is one, or of the parts of the last layer one each."""
+
+    def seen(shape: tuple[int, ...], dtype: object) -> Seen:
+        found = see_array("past_key_values", np.ones(shape, dtype))
+        assert found is not None
+        return found
+
+    last = dtypes if isinstance(dtypes, list) else [dtypes] * len(shapes[-1]) if shapes else []
+    first = [[seen(shape, last[0]) for shape in layer] for layer in shapes[:-1]]
+    return [*first, *([seen(*pair) for pair in zip(layer, last, strict=True)] for layer in shapes[-1:])]
+
+
+@pytest.mark.parametrize(
+    ("values", "shapes"),
+    [
+        ({}, [[(3, 2, 4, 2)] * 2]),
+        (TWO, [[(3, 2, 4, 2)] * 2] * 2),
+        ({**TWO, "pruned_heads": {1: [0]}}, HALF),
+        (MEMORY, [[(3, 2, 4, 2)] * 2]),
+        (MEMORY, [[(3, 2, 4, 2)] * 2 + [(3, 2, 7, 2)] * 2]),
+        ({**MEMORY, "pruned_heads": {0: [1]}}, [[(3, 1, 4, 2)] * 2 + [(3, 2, 7, 2)] * 2]),
+    ],
+)
+def test_layers_of_this_model(values, shapes):
+    check_layers(config(**values), layers(shapes))
+    check_layers(config(**values), layers(shapes), np.dtype("float32"))
+
+
+@pytest.mark.parametrize(
+    ("values", "shapes", "words"),
+    [
+        ({}, [], "has 0 layers, expected 1;"),
+        (TWO, [[(3, 2, 4, 2)] * 2], "has 1 layer, expected 2;"),
+        ({}, [[(3, 2, 4, 2)] * 4], "received 4 for layer 0 of a model with add_cross_attention=False;"),
+        (MEMORY, [[(3, 2, 4, 2)] * 3], "received 3 for layer 0 of a model with add_cross_attention=True;"),
+        ({**TWO, **MEMORY}, [[(3, 2, 4, 2)] * 4, [(3, 2, 4, 2)] * 2], "received 2 for layer 1"),
+        ({}, [[(2, 4, 2)] * 2], r"keys of layer 0 of shape \(2, 4, 2\), expected \(batch, 2, tokens, 2\)"),
+        ({}, [[(3, 4, 4, 2)] * 2], r"keys of layer 0 of shape \(3, 4, 4, 2\), expected \(batch, 2, tokens, 2\)"),
+        ({}, [[(3, 2, 4, 1)] * 2], r"keys of layer 0 of shape .* expected \(batch, 2, tokens, 2\)"),
+        ({}, [[(3, 2, 4, 2), (3, 2, 5, 2)]], r"values of layer 0 of shape .* expected \(3, 2, 4, 2\)"),
+        (TWO, HALF, r"keys of layer 1 of shape \(3, 1, 4, 2\), expected \(3, 2, 4, 2\)"),
+        (TWO, [[(3, 2, 4, 2)] * 2, [(2, 2, 4, 2)] * 2], r"keys of layer 1 .* expected \(3, 2, 4, 2\)"),
+        (
+            MEMORY,
+            [[(3, 2, 4, 2)] * 2 + [(3, 1, 7, 2)] * 2],
+            r"keys of the memory of layer 0 .* \(batch, 2, tokens, 2\)",
+        ),
+    ],
+)
+def test_layers_of_another_model(values, shapes, words):
+    with pytest.raises(InputError, match=rf"past_key_values .*{words}.* of this model gave"):
+        check_layers(config(**values), layers(shapes))
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "dtype", "words"),
+    [
+        (np.float64, np.dtype("float32"), "keys of layer 0 in float64, expected float32, in which the model computes;"),
+        (
+            [np.float32, np.float64],
+            None,
+            "values of layer 0 in float64, expected float32, in which the model computes;",
+        ),
+    ],
+)
+def test_layers_of_another_dtype(dtypes, dtype, words):
+    with pytest.raises(InputError, match=words):
+        check_layers(config(), layers([[(3, 2, 4, 2)] * 2], dtypes), dtype)
 
 
 @pytest.mark.parametrize(

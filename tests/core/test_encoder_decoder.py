@@ -16,7 +16,7 @@ from xlmr_core.checkpoints.model_files import open_model
 from xlmr_core.config import AutoConfig, EncoderDecoderConfig, XLMRobertaConfig, XLMRobertaXLConfig
 from xlmr_core.conversion import convert
 from xlmr_core.diagnosis import diagnose
-from xlmr_core.encoder_decoder import states_of
+from xlmr_core.encoder_decoder import source_mask, states_of
 from xlmr_core.errors import CheckpointError, ConfigError, InputError, MismatchError
 from xlmr_core.formats import FORMATS
 from xlmr_core.heads import head_of_class
@@ -461,3 +461,28 @@ def test_states_of_an_encoder_come_in_several_forms(given: Any) -> None:
 def test_states_that_are_none_are_refused() -> None:
     with pytest.raises(InputError, match="encoder_outputs must be what the encoder returns, .* received str"):
         states_of("states")
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "shape", "message"),
+    [
+        ([[], []], None, None, "with a token at least, received"),
+        ([[0, 5], [1, 1]], None, None, "expected a token in every row of attention_mask, row 1 has none"),
+        ([[0, 5], [6, 7]], [[0, 0], [1, 1]], None, "row 0 has none; leave the row out"),
+        ([[0, 5], [6, 7]], [[1, 1, 1], [1, 1, 1]], None, r"must have the shape \(2, 2\), received \(2, 3\)"),
+        (None, [[1, 1]], (2, 2, 16), r"must have the shape \(2, 2\), received \(1, 2\)"),
+        (None, [[1, 2], [1, 1]], (2, 2, 16), "attention_mask must lie between 0 and 1"),
+        (None, [[0, 0], [1, 1]], (2, 2, 16), "row 0 has none"),
+    ],
+)
+def test_texts_that_no_encoder_reads_for_a_generation(ids: Any, mask: Any, shape: Any, message: str) -> None:
+    texts = (None if x is None else np.array(x, np.int64) for x in (ids, mask))
+    with pytest.raises(InputError, match=message):
+        source_mask(config_of("base", "base").encoder, *texts, shape=shape)
+
+
+def test_the_mask_of_an_encoders_texts_is_seen_in_their_ids() -> None:
+    config = config_of("base", "base").encoder
+    found = source_mask(config, np.array([[0, 1, 5, 1], [1, 0, 5, 6]]), None)
+    assert found is not None and found.tolist() == [[1, 1, 1, 0], [0, 1, 1, 1]]
+    assert source_mask(config, None, None, shape=(2, 3, 16)) is None

@@ -183,6 +183,14 @@ def test_the_size_of_base(name: str, most: float, head: str) -> None:
     assert size < most * 4 * num_parameters(XLMRobertaConfig.base(), head)
 
 
+def test_the_table_of_words_is_int4_in_every_scheme_of_four_bits() -> None:
+    config = config_of("base", "ForMaskedLM", tie_word_embeddings=False)
+    rows = parameters(config, "ForMaskedLM", scheme=Nf4(group_size=8))
+    found = {row.quantized.weight: row.quantized.scheme for row in rows.values() if row.quantized}
+    assert found[WORDS] == found["lm_head.decoder.weight"] == Int4(group_size=8) and found[DENSE] == Nf4(group_size=8)
+    assert NF4.for_weight(rows[WORDS]) == INT4 and INT4.for_weight(rows[WORDS]) is INT4
+
+
 @pytest.mark.parametrize(
     ("skip", "wide"),
     [
@@ -205,7 +213,7 @@ def test_weights_that_are_skipped_stay_as_they_are(skip: tuple[str, ...], wide: 
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda rows: NF4.planned(rows), "groups of 64 needs weights whose rows .*choose a group_size that divides 16"),
+        (lambda rows: NF4.planned(rows), "groups of 32 needs weights whose rows .*choose a group_size that divides 16"),
         (lambda rows: Nf4(("qery",), 8).planned(rows), "skip must name modules .*such as 'lm_head.decoder'.*'qery'"),
         (lambda rows: Nf4(("dens",), 8).planned(rows), "received 'dens'"),
         (lambda rows: Int4(group_size=7), "even number of at least 2, received 7"),

@@ -102,7 +102,7 @@ def test_codes_that_lie_in_a_float_dtype_are_no_values(shared: Path) -> None:
     ("arguments", "error", "match"),
     [
         ({"scheme": "int3"}, ConfigError, "scheme must be one of int8, int4, .*received 'int3'"),
-        ({"scheme": "nf4"}, ConfigError, "groups of 64 .*choose a group_size that divides 16, or skip it"),
+        ({"scheme": "nf4"}, ConfigError, "groups of 32 .*choose a group_size that divides 16, or skip it"),
         ({"scheme": "int8", "dequantize": True}, CheckpointError, "ask for opposites"),
         ({"scheme": "int8", "verify": True}, CheckpointError, "leave it out"),
         ({"scheme": "int8", "to": "torch"}, CheckpointError, "in safetensors only, received 'torch'"),

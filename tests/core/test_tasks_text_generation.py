@@ -168,8 +168,49 @@ def test_a_configuration_takes_the_place_of_what_the_task_does(given):
     own = GenerationConfig(max_new_tokens=4, num_beams=2)
     pipeline("a", generation_config=own, length_penalty=2.0)
     assert pipeline.runner.asked == [{"generation_config": own, "length_penalty": 2.0, "max_new_tokens": 4}]
-    with pytest.raises(InputError, match="generation_config must be a GenerationConfig, received dict"):
+    with pytest.raises(InputError, match="generation_config must be a GenerationConfig, received a dict"):
         pipeline("a", generation_config={"num_beams": 2})
+
+
+def test_a_configuration_of_another_library_is_taken(given):
+    theirs = SimpleNamespace(to_dict=lambda: {"max_new_tokens": 4, "num_beams": 2})
+    pipeline = given()
+    pipeline("a", generation_config=theirs)
+    own = GenerationConfig(max_new_tokens=4, num_beams=2)
+    assert pipeline.runner.asked == [{"generation_config": own, "max_new_tokens": 4}]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_new_tokens": 4, "generate_kwargs": {"max_new_tokens": 2}}, "max_new_tokens=4 and generate_kwargs={'max"),
+        (
+            {"typical_p": 0.9, "generate_kwargs": {"typical_p": 0.8}},
+            "typical_p=0.9 and generate_kwargs={'typ.*leave one",
+        ),
+        ({"generate_kwargs": 3}, "generate_kwargs must be a dictionary, received an int"),
+    ],
+)
+def test_one_thing_is_said_once(given, options, message):
+    with pytest.raises(InputError, match=message):
+        given()("a", **options)
+    with pytest.raises(InputError, match=message):
+        given(options=options)
+
+
+def test_a_call_goes_before_what_the_pipeline_says_otherwise(given):
+    pipeline = given(options={"generate_kwargs": {"max_new_tokens": 2, "num_beams": 3}, "do_sample": False})
+    pipeline("a", max_new_tokens=4)
+    pipeline("a", max_new_tokens=4, generate_kwargs={"max_new_tokens": 4})
+    pipeline("a", max_new_tokens=4, generate_kwargs={"max_new_tokens": None})
+    assert [one["max_new_tokens"] for one in pipeline.runner.asked] == [4, 4, 4]
+    assert [one.get("num_beams") for one in pipeline.runner.asked] == [3, None, None]
+
+
+def test_a_least_length_of_a_call_goes_before_new_tokens_of_the_model(given):
+    pipeline = given(min_new_tokens=2)
+    pipeline("The river", min_length=8, max_new_tokens=4, do_sample=False)
+    assert pipeline.runner.asked == [{"do_sample": False, "min_length": 8, "max_new_tokens": 4}]
 
 
 def test_a_text_at_which_an_answer_ends(given):
@@ -222,6 +263,12 @@ def test_options_that_make_no_sense(given, options, error, message):
 def test_options_are_checked_before_there_is_a_text(given):
     with pytest.raises(ConfigError, match="num_beams must be"):
         given(options={"generate_kwargs": {"num_beams": 0}}).check_options()
+
+
+def test_what_failed_before_it_began_shows_nothing():
+    pieces = []
+    AnswerStreamer(str, pieces.append).end()
+    assert pieces == []
 
 
 # ---- How long

@@ -287,6 +287,21 @@ ASKED: list[tuple[str, tuple[Any, ...]]] = [
 ]
 
 
+@pytest.mark.parametrize("key", [5, np.zeros(2, np.float32), jnp.int32(3)])
+def test_what_is_no_random_key(key: Any) -> None:
+    with pytest.raises(InputError, match=r"prng_key must be a random key, received .*; pass jax\.random\.key"):
+        model().generate(IDS, do_sample=True, prng_key=key)
+
+
+def test_a_masked_model_refuses_what_runs_between_steps() -> None:
+    masked = models.model("ForMaskedLM", num_hidden_layers=1)
+    for name in ("streamer", "stopping_criteria", "prefix_allowed_tokens_fn"):
+        with pytest.raises(InputError, match=f"has no {name}, which is an option of decoders"):
+            masked.generate(IDS, **{name: object()})
+    with pytest.raises(InputError, match="expected the prompt .* received neither"):
+        masked.generate()
+
+
 def test_processors_equal_the_reference() -> None:
     """All of them in one program, of scores with equal ones and with infinities among them."""
     assert {name for name, _ in ASKED} == set(FUNCTIONS) == set(judges.REFERENCE_PROCESSORS)

@@ -42,6 +42,7 @@ DOCUMENTED = {
         *("ModelNotFoundError", "TokenizerError", "UploadError", "ConfigWarning", "LoadWarning"),
     ),
     "xlmr_core.inspection": ("Inspection", "inspect_model"),
+    "xlmr_core.quantization": ("scheme_with",),
     "xlmr_core.tokenization": ("AutoTokenizer", "BatchEncoding", "XLMRobertaTokenizer", "XLMRobertaTokenizerFast"),
     "xlmr_core.verification": ("Comparison", "compare"),
     "xlmr_flax.batching": ("pad_batch",),

@@ -5,7 +5,7 @@ from __future__ import annotations
 TREE = "parameters are also a plain nested dictionary here, which published scripts hold outside the model"
 LAYERS = "PyTorch brings these layers; NNX's own would draw values, and would not accumulate half precision in float32"
 TIED = "a shared parameter stands in the tree once, so that nothing has to be tied again"
-INT8 = "only PyTorch has kernels of int8 on the CPU; this backend refuses such checkpoints"
+INT8 = "only PyTorch computes with quantized weights yet; this backend refuses such checkpoints"
 ROWS = "packed rows are padded rows to every layer, so that no kernel, and no packing without padding, is needed"
 PARTS = "research code imports the parts of the published modeling files of PyTorch and calls them by themselves"
 LOOKS = "hooks, replicas and offloading, which look into a model or empty it, are PyTorch's"
@@ -15,18 +15,11 @@ GIVEN = "published for Flax: who writes a loop makes the cache, and asks for the
 
 DIFFERENCES = {
     # A decoder's cache, and generation
+    "-cache_layers.py": SIZES,
     **{
         f"-cache.py:{name}": SIZES
         for name in (
-            *(
-                "DynamicLayer",
-                "StaticLayer",
-                "DynamicCache",
-                "StaticCache",
-                "EncoderDecoderCache",
-                "Unchanged",
-                "Slots",
-            ),
+            *("DynamicCache", "StaticCache", "EncoderDecoderCache", "Unchanged", "Slots"),
             *("new_cache", "of_tokens", "of_memory", "keys_and_values", "tokens_counted", "places_of"),
             *(
                 "Cache.update",
@@ -38,6 +31,7 @@ DIFFERENCES = {
             *("Cache.crop", "Cache.batch_select_indices"),
         )
     },
+    "-cache.py:see_cache_of_model": "no layer is called by itself with a cache that others have not added to yet",
     "-cache.py:register_caches": "a cache is a data class, which JAX sees through by a decorator",
     "-cache.py:_Unflatten": "a cache is a data class, which JAX sees through by a decorator",
     **{
@@ -61,17 +55,15 @@ DIFFERENCES = {
     "+generation.py:prompt_of": "inside a caller's program there is nothing to be seen of a prompt",
     "+generation.py:runs_on_host": LOOPS,
     "+generation.py:answer": LOOPS,
+    **{f"-steps.py:{name}": LOOPS for name in ("Steps", "Judged", "Loop")},
     **{
-        f"-decoding.py:{name}": LOOPS
-        for name in ("Steps", "Loop", "token_by_token", "beam_search", "goes_on", "check_cache_of_prompt")
+        f"+steps.py:{name}": LOOPS
+        for name in ("Context", "prefill", "advance", "processed", "best", "is_end", "Between")
     },
-    **{
-        f"+decoding.py:{name}": LOOPS
-        for name in (
-            *("Context", "prefill", "advance", "processed", "best", "is_end", "Rows", "Candidates", "BeamSearch"),
-            *("search", "Between", "search_on_host"),
-        )
-    },
+    **{f"-beams.py:{name}": LOOPS for name in ("beam_search", "goes_on")},
+    **{f"+beams.py:{name}": LOOPS for name in ("Candidates", "BeamSearch")},
+    **{f"-decoding.py:{name}": LOOPS for name in ("token_by_token", "check_cache_of_prompt")},
+    **{f"+decoding.py:{name}": LOOPS for name in ("Rows", "search", "search_on_host")},
     "+mask_predict.py:one_pass": "a pass is one compiled program",
     "+linear.py:by_rows": "the published tree holds the table of a tied projection once, by rows",
     # Published parts, and tools that look into a model
@@ -108,6 +100,12 @@ DIFFERENCES = {
     "-pretrained.py:PreTrainedModel.is_quantized": INT8,
     "-pretrained.py:PreTrainedModel.quantization_scheme": INT8,
     "-quantized.py": INT8,
+    "-bitsandbytes.py": INT8,
+    "-four_bit.py": INT8,
+    "-widening.py": INT8,
+    "-pretrained.py:PreTrainedModel.is_loaded_in_4bit": INT8,
+    "-pretrained.py:PreTrainedModel.is_loaded_in_8bit": INT8,
+    "-kernels.py:kernel_called": "published names of kernels of PyTorch mean the packed kernel there",
     "-packed_attention.py": ROWS,
     "-packing.py:Packing.full": ROWS,
     "+packing.py:bucket": "shapes are static under jax.jit, so that numbers of rows come from a short list",
@@ -181,6 +179,7 @@ DIFFERENCES = {
     ),
     # Values and places
     "-inputs.py:is_traced": "a traced array shows that it is one",
+    "+inputs.py:check_key": "random keys are JAX's",
     "+inputs.py:is_integer": "dtypes of NumPy and JAX are asked in one way",
     "+inputs.py:narrow": "NumPy's integers are wider than JAX's, and inputs of both kinds come",
     "+heads.py:class_labels": "labels come from NumPy as well, and stay there as long as they can",
@@ -192,4 +191,10 @@ DIFFERENCES = {
     "+values.py:Spot": "a variable of NNX has a path in the tree and a published name, and they differ",
     "+values.py:lost": "in PyTorch plain tensors are no part of the state, and every parameter has a path",
     "+values.py:spots": "a variable of NNX has a path in the tree and a published name, and they differ",
+    "-encoder_decoder.py:EncoderDecoderModel.dummy_inputs": "no Flax model has it; parameters depend on no input",
+    "+encoder_decoder.py:EncoderDecoderModel.encode": "published in Flax: the two sides in two calls",
+    "+encoder_decoder.py:EncoderDecoderModel.decode": "published in Flax: the two sides in two calls",
+    "+encoder_decoder.py:EncoderDecoderModel.init_cache": "published in Flax: a cache of a fixed size is made first",
+    "+encoder_decoder.py:EncoderDecoderModel.dtype": "in which is computed; both sides are told",
+    "+encoder_decoder.py:EncoderDecoderModel.set_scan_layers": "one layer is compiled for all, of both sides",
 }

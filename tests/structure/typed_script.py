@@ -3,6 +3,7 @@
 A line with ``type: ignore`` is a mistake that has to be seen.
 """
 
+from collections.abc import Iterator
 from typing import Any, assert_type
 
 import jax
@@ -25,6 +26,7 @@ from xlmr_core.outputs import (
 from xlmr_core.tasks.fill_mask import Candidate
 from xlmr_core.tasks.multiple_choice import Choice
 from xlmr_core.tasks.pipeline import Pipeline
+from xlmr_core.tasks.text_generation import Generated
 from xlmr_core.tasks.zero_shot import ZeroShotAnswer
 from xlmr_core.tokenization import AutoTokenizer, BatchEncoding, XLMRobertaTokenizer, XLMRobertaTokenizerFast
 from xlmr_flax.pipelines import FillMaskPipeline as FlaxFillMask
@@ -91,6 +93,9 @@ assert_type(xlmr_torch.pipeline("zero-shot-classification", model="m")("a", ["b"
 assert_type(xlmr_torch.pipeline("multiple-choice", model="m")("a", ["b", "c"]), list[Choice])
 assert_type(xlmr_torch.pipeline("text-classification", model="m")("a", text_pair="b", top_k=2), list[Any])
 xlmr_torch.pipeline("text-classification", model="m")("a", tpo_k=2)  # type: ignore
+assert_type(xlmr_torch.pipeline("text-generation", model="m")("a", typical_p=0.9), list[Generated])
+assert_type(xlmr_torch.pipeline("translation", model="m")(iter("ab"), num_beams=2), Iterator[list[Any]])
+xlmr_torch.pipeline("summarization", model="m")("a", return_full_text=True)  # type: ignore
 
 
 class Embedder(xlmr_torch.XLMRobertaPreTrainedModel):

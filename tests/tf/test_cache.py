@@ -9,7 +9,7 @@ tf = pytest.importorskip("tensorflow", reason="needs the extra tf: pip install '
 
 from tests.tf.models import VOCABULARY, Case, assert_close, each_family, packed_calls  # noqa: E402
 from xlmr_core.errors import InputError  # noqa: E402
-from xlmr_tf.cache import StaticCache  # noqa: E402
+from xlmr_tf.cache import CountedTuple, StaticCache  # noqa: E402
 from xlmr_tf.modeling_xlm_roberta import TFXLMRobertaEncoder, TFXLMRobertaLayer  # noqa: E402
 
 BASE = "XLMRoberta"
@@ -23,16 +23,15 @@ MASKS = {
 CHUNKS = [4, 1, 2]
 each_mask = pytest.mark.parametrize("mask", MASKS)
 KINDS = {"tuple": lambda: None, "static": lambda: StaticCache.empty(LENGTH + 3)}
-each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def decoder(family=BASE, head="ForCausalLM", **changes):
-    return Case(family, head).build(**{"is_decoder": True, "use_cache": True, **changes})
+    return Case(family, head).build(**{"is_decoder": True, "use_cache": True, "num_hidden_layers": 1, **changes})
 
 
 @pytest.fixture(scope="module")
 def model():
-    return decoder()
+    return decoder(num_hidden_layers=2)
 
 
 def batch(mask="left", length=LENGTH):
@@ -59,8 +58,7 @@ def same(actual, ids, mask, model, **others):
 
 
 @each_mask
-@each_kind
-@pytest.mark.parametrize("packing", ["never", "always"])
+@pytest.mark.parametrize(("kind", "packing"), [("tuple", "always"), ("static", "never")])
 def test_chunks_are_the_whole(model, mask, kind, packing):
     ids_BS, mask_BS = batch(mask)
     model.set_packing(packing)
@@ -75,10 +73,10 @@ def test_chunks_are_the_whole(model, mask, kind, packing):
 @each_family
 @pytest.mark.parametrize("positions", ["absolute", "relative_key", "relative_key_query"])
 def test_all_positions_go_on(family, positions):
-    model = decoder(family, position_embedding_type=positions, num_hidden_layers=1)
+    model = decoder(family, position_embedding_type=positions)
     ids_BS, mask_BS = batch("inside")
     for kind in KINDS.values():
-        actual, _ = in_chunks(model, ids_BS, mask_BS, [3, 1, 1, 2], kind())
+        actual, _ = in_chunks(model, ids_BS, mask_BS, [3, 1, 3], kind())
         same(actual, ids_BS, mask_BS, model)
 
 
@@ -99,7 +97,7 @@ def test_the_memory_is_computed_once(family, kind):
     rest = model(ids_BS[:, 4:], attention_mask=mask_BS, past_key_values=first.past_key_values, **other)
     assert_close(rest.logits[mask_BS[:, 4:] == 1], actual[:, 4:][mask_BS[:, 4:] == 1])
     if kind == "tuple":
-        assert [len(layer) for layer in past] == [4, 4]
+        assert [len(layer) for layer in past] == [4]
         assert past[0][0].shape == (2, 2, LENGTH, 8) and past[0][2].shape == (2, 2, 3, 8)
 
 
@@ -115,6 +113,20 @@ def test_a_tuple_of_elsewhere_counts_by_the_mask(model):
     output = model(ids_BS[:, 5:], attention_mask=mask_BS, past_key_values=past)
     whole = model(ids_BS, attention_mask=mask_BS, use_cache=False).logits[:, 5:]
     assert_close(output.logits, whole)
+
+
+def test_chunks_without_a_mask_count_their_padding(model):
+    """What a call gives outside of graphs has counted, and other beams take their numbers with them."""
+    ids_BS, _ = batch("left")
+    with pytest.warns(UserWarning, match="padding"):
+        whole = model(ids_BS, use_cache=False).logits
+        past = model(ids_BS[:, :4], use_cache=True).past_key_values
+    assert isinstance(past, CountedTuple) and past.counted_B.numpy().tolist() == [2, 4]
+    second = model(ids_BS[:, 4:], past_key_values=past, use_cache=True)
+    assert_close(second.logits, whole[:, 4:])
+    assert second.past_key_values.counted_B.numpy().tolist() == [5, 7]
+    turned = model._reorder_cache(past, tf.constant([1, 0]))
+    assert_close(model(ids_BS[::-1, 4:], past_key_values=turned).logits, whole[::-1, 4:])
 
 
 def test_embeddings_go_on(model):
@@ -156,7 +168,7 @@ def test_when_a_cache_is_given(model):
     assert "past_key_values" not in decoder(use_cache=False)(ids_BS)
     assert "past_key_values" not in decoder(is_decoder=False)(ids_BS, use_cache=True)
     bare = decoder(head="Model")
-    assert len(bare(ids_BS).past_key_values) == 2 and len(bare(ids_BS, return_dict=False)) == 3
+    assert len(bare(ids_BS).past_key_values) == 1 and len(bare(ids_BS, return_dict=False)) == 3
     bare.gradient_checkpointing_enable()
     assert "past_key_values" not in bare(ids_BS, training=True) and "past_key_values" in bare(ids_BS)
 
@@ -237,8 +249,11 @@ def test_a_graph_of_any_length(model):
         (np.zeros(3), "must be a tuple of 2 layers or a StaticCache, received"),
         (((np.zeros(1),),), "must be a tuple of 2 layers or a StaticCache, received 1 of them"),
         (((np.zeros(1),),) * 2, r"must hold for each layer \(keys, values\).*received \(1,\)"),
-        (((np.zeros((2, 2, 3, 5)),) * 2,) * 2, r"of shape \(batch, heads, tokens, 8\), received \(2, 2, 3, 5\)"),
-        (((np.zeros((3, 2, 3, 8)),) * 2,) * 2, "holds 3 rows, received input of 2 rows"),
+        (((np.zeros((2, 2, 3, 5)),) * 2,) * 2, r"of shape \(2, 2, 3, 5\), expected \(batch, 2, tokens, 8\)"),
+        (((np.zeros((2, 3, 3, 8)),) * 2,) * 2, r"of shape \(2, 3, 3, 8\), expected \(batch, 2, tokens, 8\)"),
+        (((np.zeros((2, 2, 3, 8), np.int32),) * 2,) * 2, "keys of layer 0 in int32, expected float32"),
+        (((np.zeros((2, 2, 3, 8)),) * 4,) * 2, "received 4 for layer 0 of a model with add_cross_attention=False"),
+        (((np.zeros((3, 2, 3, 8), np.float32),) * 2,) * 2, "holds 3 rows, received input of 2 rows"),
     ],
 )
 def test_what_is_no_cache(model, past, message):
@@ -255,7 +270,7 @@ def test_a_mask_of_the_new_tokens_alone(model):
     with pytest.raises(InputError, match="has room for 7 tokens and holds 7, received 1 more"):
         model(ids_BS[:, :1], past_key_values=full)
     with pytest.raises(InputError, match="past_key_values is for a decoder"):
-        decoder(is_decoder=False)(ids_BS[:, 4:], past_key_values=past)
+        decoder(is_decoder=False, num_hidden_layers=2)(ids_BS[:, 4:], past_key_values=past)
     with pytest.raises(InputError, match="max_cache_len must be the number of tokens"):
         StaticCache.empty(0)
 

@@ -13,8 +13,6 @@ import pytest
 
 tf = pytest.importorskip("tensorflow", reason="needs the extra tf: pip install 'xlmr[tf]'")
 
-import xlmr_tf  # noqa: E402
-from tests.parity.generation_cases import GENERATIONS, expected_of, made_of  # noqa: E402
 from tests.tf.models import VOCABULARY, Case, assert_close  # noqa: E402
 from xlmr_core.errors import ConfigError, InputError  # noqa: E402
 from xlmr_core.generation import (  # noqa: E402
@@ -142,49 +140,46 @@ def test_xla_takes_every_processor(compiled):
 # ---- Programs
 
 
-def test_a_program_equals_the_reference(compiled):
-    expected, made = expected_of("groups"), made_of(GENERATIONS["groups"])
-    model = xlmr_tf.TFXLMRobertaForCausalLM.from_pretrained(None, config=made.config, state_dict=made.params)
-    found = model.generate(**made.inputs, **made.options, return_dict_in_generate=True)
-    same(found["sequences"], expected["sequences"])
-    np.testing.assert_allclose(found["sequences_scores"], expected["sequences_scores"], atol=2e-5)
-    assert np.array_equal(found["beam_indices"], expected["beam_indices"])
-    shorter = {name: x[:, 2:] if x.shape[1] == 8 else x for name, x in made.inputs.items()}
-    model.generate(**shorter, **{**made.options, "max_new_tokens": 5}, return_dict_in_generate=True)
-    assert model.generation_programs.traced == 1
+def test_a_program_of_beams_says_the_same(compiled, model):
+    """As the functions uncompiled, which tests/parity compares with the reference; one for prompts of a bucket."""
+    groups = {**NEW, "num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 2.0, "num_return_sequences": 3}
+    options = {**groups, "eos_token_id": [*range(2, 20)], "no_repeat_ngram_size": 2, "return_dict_in_generate": True}
+    before = model.generation_programs.traced
+    for length, new in ((3, 4), (6, 7)):
+        ids = prompts(2, length).numpy()
+        ids[1, :2] = 1
+        found = model.generate(ids, **{**options, "max_new_tokens": new})
+        assert model.generation_programs.traced == before + 1
+        tf.config.run_functions_eagerly(True)
+        expected = model.generate(ids, **{**options, "max_new_tokens": new})
+        tf.config.run_functions_eagerly(False)
+        same(found.sequences, expected.sequences)
+        same(found.beam_indices, expected.beam_indices)
+        assert_close(found.sequences_scores, expected.sequences_scores)
 
 
 def test_nothing_is_compiled_while_lengths_grow(compiled):
     """One program for prompts and answers of any length within a bucket, and for a memory of any length; the cache that
-    comes back has the columns of the tokens, without what is rounded up.
+    comes back has the columns of the tokens, without what is rounded up. Where Python sees each step there are three
+    programs, of the prompt, of a step of the model, and of what takes a token; the tokens are the same.
     """
     model = writer(max_position_embeddings=60, add_cross_attention=True)
-    for length, new, reach in ((5, 9, 3), (7, 12, 6)):
+    for number, (length, new, reach) in enumerate(((5, 3, 3), (7, 7, 6))):
         ids, mask = prompts(2, length).numpy(), np.ones((2, length + new), np.int64)
         ids[1, :2], mask[1, :2] = 1, 0
-        memory = {"encoder_hidden_states": tf.random.normal((2, reach, 16))}
-        asked = {"max_new_tokens": new, "suppress_tokens": [1], **memory}
+        memory, kept = {"encoder_hidden_states": tf.random.normal((2, reach, 16))}, Kept()
+        asked = {"max_new_tokens": new, **memory}
         output = model.generate(ids, return_dict_in_generate=True, **asked)
-        assert model.generation_programs.traced == 1
+        assert model.generation_programs.traced == (4 if number else 1)
         past = output.past_key_values
         last = model(output.sequences[:, -1:], attention_mask=mask, past_key_values=past, **memory).logits
         assert_close(last, model(output.sequences, attention_mask=mask, **memory).logits[:, -1:])
+        same(output.sequences, model.generate(ids, streamer=kept, **asked))
+        assert np.array_equal(np.stack(kept.given[1:], 1), output.sequences[:, length:])
+        assert model.generation_programs.traced == 4
         tf.config.run_functions_eagerly(True)
         same(output.sequences, model.generate(ids, **asked))
         tf.config.run_functions_eagerly(False)
-
-
-def test_steps_from_python_are_compiled_and_say_the_same(compiled):
-    """A program for the prompt, one for a step of the model, and one that takes a token."""
-    model = writer(max_position_embeddings=60)
-    draws = {"do_sample": True, "seed": 5, "num_return_sequences": 2, "suppress_tokens": [1]}
-    for length, new in ((5, 9), (7, 12)):
-        ids, kept = prompts(2, length), Kept()
-        found = model.generate(ids, streamer=kept, max_new_tokens=new, **draws)
-        # One more for the options of draws, and from the second time on the loop.
-        assert model.generation_programs.traced == 4 + (length == 7)
-        assert np.array_equal(np.stack(kept.given[1:], 1), found[:, length:])
-        same(found, model.generate(ids, max_new_tokens=new, **draws))
 
 
 def test_other_values_and_other_variables(compiled):
@@ -483,11 +478,25 @@ def test_options_of_the_model_and_of_its_files(tmp_path: Path):
         ({"seed": 1.5, "do_sample": True}, InputError, "seed must be an integer, or two of them, received 1.5"),
         ({"attention_mask": np.ones((3, 4))}, InputError, "attention_mask must have the shape"),
         ({"encoder_hidden_states": np.zeros((3, 2, 16), np.float32)}, InputError, "a decoder with cross-attention"),
+        ({"attention_mask": [[1] * 5] * 3}, InputError, "attention_mask must be a tf.Tensor, received"),
     ],
 )
 def test_refused(model, options, kind, message):
     with pytest.raises(kind, match=message):
         model.generate(prompts(), **options)
+
+
+@pytest.mark.parametrize(("shape", "of_mask"), [((3, 4, 15), (3, 4)), ((3, 4, 16), (3, 5))])
+def test_a_memory_that_does_not_fit(compiled, shape, of_mask):
+    crossing = writer(add_cross_attention=True)
+    states, mask = np.zeros(shape, np.float32), np.ones(of_mask, np.int32)
+    with pytest.raises(InputError, match=r"shape \(3, (source length, 16|4)\), received \(3, (4, 15|5)\)"):
+        crossing.generate(prompts(), encoder_hidden_states=states, encoder_attention_mask=mask, **NEW)
+
+
+def test_a_list_is_no_tensor(model):
+    with pytest.raises(InputError, match="input_ids must be a tf.Tensor, received"):
+        model.generate([[0, 5, 6]])
 
 
 def test_the_longest_texts(model):

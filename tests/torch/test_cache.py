@@ -337,14 +337,61 @@ def test_a_cache_of_others(packing: str) -> None:
 # ---- What is refused
 
 
+def held(
+    layers: int = 2, parts: int = 2, heads: int = 2, size: int = 8, dtype: torch.dtype = torch.float32
+) -> tuple[tuple[Tensor, ...], ...]:
+    """A tuple of keys and values of four tokens."""
+    return ((torch.zeros(4, heads, 4, size, dtype=dtype),) * parts,) * layers
+
+
+def test_autocast_goes_on_from_a_cache_in_float32() -> None:
+    model, ids = decoder().eval(), full()
+    with torch.no_grad():
+        first, whole = model(ids[:, :4]), model(ids).logits
+        with torch.autocast("cpu", torch.bfloat16):
+            second = model(ids[:, 4:], past_key_values=first.past_key_values)
+    assert_close(second.logits.float(), whole[:, 4:], tolerance=0.05)
+
+
+def test_layers_of_which_some_are_trained_have_one_cache() -> None:
+    """Where gradients flow there is no room behind the tokens."""
+    model, ids = decoder().requires_grad_(False), full()
+    whole = model(ids).logits
+    model.roberta.encoder.layer[1].requires_grad_(True)
+    found = in_pieces(model, ids, torch.ones_like(ids), [1, 2, 3, 4, 5])
+    assert found.requires_grad
+    assert_close(found, whole)
+
+
+def test_heads_that_were_pruned_after_the_cache_was_made() -> None:
+    model, ids = decoder(), full()
+    cache = model(ids[:, :4]).past_key_values
+    model.prune_heads({1: [0]})
+    with pytest.raises(InputError, match=r"keys of layer 1 of shape \(4, 2, 4, 8\), expected \(4, 1, 4, 8\)"):
+        model(ids[:, 4:], past_key_values=cache)
+    cache = model(ids[:, :4]).past_key_values
+    assert model(ids[:, 4:], past_key_values=cache).past_key_values.get_seq_length() == LENGTH
+
+
 @pytest.mark.parametrize(
     ("changes", "wrong", "message"),
     [
-        ({}, {"past_key_values": ((),)}, r"as a tuple must have \(keys, values\) for each layer"),
+        ({}, {"past_key_values": ()}, "has 0 layers, expected 2"),
+        ({}, {"past_key_values": ((), ())}, r"must have \(keys, values\) for each layer"),
+        ({}, {"past_key_values": ((None, None),) * 2}, "as a tuple must hold tensors, received NoneType"),
         ({}, {"past_key_values": 3}, r"must be a cache \(DynamicCache.*received int"),
         ({"is_decoder": False}, {"past_key_values": DynamicCache()}, "is for a decoder"),
-        ({}, {"past_key_values": [(torch.zeros(4, 2, 3, 8),) * 2] * 3}, "has 3 layers, this model 2"),
-        ({}, {"past_key_values": [(torch.zeros(4, 2, 3, 5),) * 2] * 2}, "has heads of 5, this model of 8"),
+        ({}, {"past_key_values": held(layers=3)}, "has 3 layers, expected 2"),
+        ({}, {"past_key_values": held(layers=1)}, "has 1 layer, expected 2"),
+        ({}, {"past_key_values": DynamicCache(held(layers=1))}, "has 1 layer, expected 2"),
+        ({}, {"past_key_values": held(size=5)}, r"expected \(batch, 2, tokens, 8\)"),
+        ({}, {"past_key_values": held(heads=3)}, r"of shape \(4, 3, 4, 8\), expected \(batch, 2, tokens, 8\)"),
+        ({}, {"past_key_values": DynamicCache(held(heads=3))}, r"expected \(batch, 2, tokens, 8\)"),
+        ({}, {"past_key_values": held(dtype=torch.float64)}, "in torch.float64, expected torch.float32"),
+        ({}, {"past_key_values": DynamicCache(held(dtype=torch.float16))}, "in torch.float16, expected torch.float32"),
+        ({}, {"past_key_values": held(parts=4)}, "received 4 for layer 0 of a model with add_cross_attention=False"),
+        ({}, {"past_key_values": EncoderDecoderCache(held(parts=4))}, "received 4 for layer 0"),
+        ({}, {"use_cache": "yes"}, "use_cache must be True, False or None, received 'yes'"),
         ({}, {"past_key_values": [(torch.zeros(2, 2, 3, 8),) * 2] * 2}, "holds 2 rows, received input of 4 rows"),
         ({}, {"attention_mask": torch.ones(4, 6)}, "a column for each token, those of the 4"),
         ({}, {"cache_position": torch.tensor([1, 2])}, "must be the places 4 to 5"),

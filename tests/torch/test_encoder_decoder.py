@@ -322,6 +322,22 @@ def test_the_encoder_runs_once_for_a_generation() -> None:
     assert len(calls) == 3
 
 
+def test_padding_is_seen_without_a_mask_and_texts_are_checked() -> None:
+    model = built()
+    bare = {"input_ids": TENSORS["input_ids"].masked_fill(TENSORS["attention_mask"] == 0, 1)}
+    asked = {"max_new_tokens": 3, "return_dict_in_generate": True, "output_logits": True}
+    found, expected = (model.generate(**texts, **asked) for texts in (bare, {**TENSORS, **bare}))
+    assert (TENSORS["attention_mask"] == 0).any() and torch.equal(found.sequences, expected.sequences)
+    assert torch.equal(found.logits[0], expected.logits[0])
+    for texts in ({"attention_mask": 0 * TENSORS["attention_mask"]}, {"input_ids": bare["input_ids"] * 0 + 1}):
+        with pytest.raises(InputError, match="in the encoder: .*expected a token in every row"):
+            model.generate(**{**bare, **texts})
+    with pytest.raises(InputError, match="generation_config must be a GenerationConfig, received a dict"):
+        model.generation_config = {"num_beams": 2}
+    model.generation_config = None
+    assert model.generation_config.num_beams == 1
+
+
 def test_options_come_from_both_configurations(tmp_path: Path) -> None:
     model = built()
     model.config.decoder.eos_token_id = 116

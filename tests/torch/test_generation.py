@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,14 @@ def test_a_prompt_may_begin_in_a_cache() -> None:
     with torch.no_grad():
         for cache in (model(ids[:, :3]).past_key_values, StaticCache(model.config, 16)):
             assert torch.equal(model.generate(ids, past_key_values=cache, **NEW), expected)
+        legacy = model(ids[:, :3]).past_key_values.to_legacy_cache()
+        for options in (NEW, BEAMS):
+            assert torch.equal(model.generate(ids, past_key_values=legacy, **options), model.generate(ids, **options))
+        for wrong, message in (((), "has 0 layers, expected 2"), (legacy[:1], "has 1 layer, expected 2")):
+            with pytest.raises(InputError, match=message):
+                model.generate(ids, past_key_values=wrong, **NEW)
+        with pytest.raises(InputError, match=r"hold less than the prompts, of 3 tokens, received a cache of 3;"):
+            model.generate(ids[:, :3], past_key_values=legacy, **NEW)
         padded = torch.nn.functional.pad(ids, (0, 2), value=1)
         with pytest.raises(InputError, match="padded on the left"):
             model.generate(padded, past_key_values=cache, **NEW)
@@ -200,6 +209,9 @@ def test_rows_that_ended_are_filled() -> None:
         stop = expected.index(end, 5) + 1 if end in expected[5:] else len(expected)
         assert row == (expected[:stop] + [1] * len(row))[: len(row)]
     assert found.shape[1] <= free.shape[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what fills them is no padding of the caller's
+        assert torch.equal(model.generate(ids, eos_token_id=end, pad_token_id=1, use_cache=False, **NEW), found)
 
 
 # ---- What a step computes
@@ -479,6 +491,7 @@ def test_options_of_the_model_and_of_its_files(tmp_path: Path) -> None:
         ({"max_new_tokens": 30}, InputError, "ask for at most 18"),
         ({"num_beams": 0}, ConfigError, "num_beams must be a positive integer"),
         ({"assistant_model": 1}, InputError, "assistant_model"),
+        ({"generator": 5}, InputError, r"generator must be a torch\.Generator, received an int; make one by"),
         ({"inputs_embeds": torch.zeros(1, 2, 16)}, InputError, "inputs_embeds"),
         ({"logits_processor": 3}, InputError, "logits_processor must be a list of callables"),
         ({"attention_mask": torch.ones(3, 4)}, InputError, "attention_mask must have the shape"),

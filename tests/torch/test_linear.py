@@ -52,13 +52,13 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         return product
 
     monkeypatch.setattr(linear_file, "project", projected)
+    monkeypatch.setattr(linear_file, "FEWEST", 1)  # whatever the processor is
     return went
 
 
 INPUTS = {
     "a row": lambda: torch.randn(6),
     "some": lambda: torch.randn(2, 3, 6),
-    "none": lambda: torch.randn(0, 6),
     "many": lambda: torch.randn(300, 6),
     "every second column": lambda: torch.randn(3, 12)[:, ::2],
     "transposed": lambda: torch.randn(6, 4).t(),
@@ -75,6 +75,27 @@ def test_rows_without_gradients(layer: Linear, fast: list[bool], make: Callable[
         layer(x), F.linear(x, layer.weight, layer.bias), rtol=1e-5, atol=1e-5, equal_nan=True, check_stride=True
     )
     assert fast == [True]
+
+
+@pytest.mark.parametrize(("rows", "fewest", "went"), [(0, 1, []), (1, 1, [True]), (1, 2, []), (2, 2, [True])])
+@torch.no_grad()
+def test_a_single_row_is_left_to_pytorch_where_that_is_faster(
+    layer: Linear, fast: list[bool], monkeypatch: pytest.MonkeyPatch, rows: int, fewest: int, went: list[bool]
+) -> None:
+    monkeypatch.setattr(linear_file, "FEWEST", fewest)
+    x = torch.randn(rows, 6)
+    torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+    assert fast == went
+
+
+def test_whose_processor_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for text, found in ((b"vendor_id\t: GenuineIntel", True), (b"vendor_id\t: AuthenticAMD", False)):
+        (tmp_path / "cpuinfo").write_bytes(b"processor\t: 0\n" + text)
+        monkeypatch.setattr(linear_file, "Path", lambda _: tmp_path / "cpuinfo")
+        assert linear_file._is_of_intel() is found
+    monkeypatch.setattr(linear_file, "Path", lambda _: tmp_path / "missing")
+    monkeypatch.setattr(linear_file, "processor", lambda: "Intel64 Family 6, GenuineIntel")
+    assert linear_file._is_of_intel()
 
 
 OTHERS: dict[str, Callable[[], AbstractContextManager[object]]] = {
@@ -245,6 +266,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return project(x, weight, bias, kernel, algorithm)
 
     monkeypatch.setattr(linear_file, "project", projected)
+    monkeypatch.setattr(linear_file, "FEWEST", 1)
     return asked
 
 

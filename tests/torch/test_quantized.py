@@ -323,6 +323,7 @@ def test_the_published_example(tmp_path: Path) -> None:
     )
     assert model.dtype is torch.float16 and model.is_loaded_in_4bit and model.packing == "always"
     assert type(model.get_submodule(DENSE)) is Linear4bit and type(model.get_submodule(DENSE).weight) is Params4bit
+    assert model.get_submodule(DENSE).compute_dtype is torch.bfloat16  # PEFT reads it
     assert model.config.quantization_config["llm_int8_skip_modules"] == ["lm_head.decoder"]
     with torch.no_grad():
         assert model(**MASKED_LM.inputs("right")).logits.isfinite().all()

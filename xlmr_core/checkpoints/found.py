@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 # Of a model on the hub, beside its weights; sentence-transformers keep them one folder down.
-CONFIG_FILES = ("config.json", "modules.json", "0_Transformer/config.json")
+CONFIG_FILES = ("config.json", "generation_config.json", "modules.json", "0_Transformer/config.json")
 # How names of files with weights end, whoever wrote them.
 FILE_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".keras", ".msgpack")
 # One of several files of a model, which only their index makes whole.

@@ -39,7 +39,7 @@ def quantized(scheme: Scheme, row: Parameter, source: LazyTensor) -> dict[str, L
             f"{row.name} holds {source.dtype}, expected {' or '.join(FLOAT_TAGS)} to quantize; convert the checkpoint "
             "it was made from"
         )
-    scheme = scheme.of_dtype(source.dtype)
+    scheme = scheme.for_weight(row).of_dtype(source.dtype)
     streams = _by_rows(scheme, row, source) if scheme.by_rows else _as_a_whole(scheme, row, source)
     return {scheme.part_name(row.name, suffix): stream for suffix, stream in streams.items()}
 

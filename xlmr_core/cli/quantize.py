@@ -20,7 +20,7 @@ weight is in memory at a time. The schemes int8, int4, nf4 and fp4 are this libr
 the table of words too; those that begin with bitsandbytes are read by transformers.
 
   xlmr quantize xlm-roberta-xl/ smaller/ --scheme nf4
-  xlmr quantize my-model/ smaller/ --scheme int4 --skip query --skip encoder.layer.0
+  xlmr quantize my-model/ smaller/ --scheme int4 --skip encoder.layer.0
 """
 
 # The words that the core knows for these; they stand here because nothing heavy is imported before the arguments are

@@ -9,7 +9,12 @@ them.
 from __future__ import annotations
 
 from xlmr_core.generation.config import GenerationConfig, read_generation_config
-from xlmr_core.generation.logits_processing import LogitsProcessor, LogitsProcessorList, allowed_tokens
+from xlmr_core.generation.logits_processing import (
+    NOTHING_LEFT,
+    LogitsProcessor,
+    LogitsProcessorList,
+    allowed_tokens,
+)
 from xlmr_core.generation.mask_predict import MaskPredict, MaskPredictInputs, least_certain, plan_mask_predict
 from xlmr_core.generation.outputs import (
     GenerateBeamDecoderOnlyOutput,
@@ -46,11 +51,13 @@ from xlmr_core.generation.streamers import (
     BaseStreamer,
     TextIteratorStreamer,
     TextStreamer,
+    ends_streamer,
 )
 
 __all__ = [
     "DECODER_INPUTS",
     "ENCODER_DECODER_INPUTS",
+    "NOTHING_LEFT",
     "OF_ENCODER",
     "PROCESSORS",
     "RENORMALIZE",
@@ -83,6 +90,7 @@ __all__ = [
     "arrange_prompt",
     "bucket",
     "decoder_prompt",
+    "ends_streamer",
     "generation_output",
     "least_certain",
     "next_position",

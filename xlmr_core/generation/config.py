@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from xlmr_core.arguments import HUB_ARGUMENTS, misspelt_keys, refuse_unknown, without_published
 from xlmr_core.atomic_files import saving_to, write_atomically
 from xlmr_core.config_base import check_name, read_config_json
-from xlmr_core.errors import CheckpointError, ConfigError, ConfigWarning, warn_caller
+from xlmr_core.errors import CheckpointError, ConfigError, ConfigWarning, InputError, warn_caller
 from xlmr_core.generation.options import OPTIONS, SAMPLING_ONLY, as_plain
 from xlmr_core.hub import resolve
 from xlmr_core.uploads import PushToHub, upload_after
 from xlmr_core.wording import an, shown
 
-__all__ = ["GENERATION_CONFIG_NAME", "GenerationConfig", "read_generation_config"]
+__all__ = ["GENERATION_CONFIG_NAME", "GenerationConfig", "read_generation_config", "taken"]
 
 GENERATION_CONFIG_NAME = "generation_config.json"
 
@@ -345,6 +345,29 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"expected the options of generation at {path}, found no such file; check the folder")
     return read_config_json(path)
+
+
+def taken(passed: Any, what: str = "generation_config") -> GenerationConfig:
+    """Options that somebody passes: ours as they are, those of another library by its ``to_dict()``.
+
+    Args:
+        passed: the options.
+        what: what to call them in messages.
+
+    Raises:
+        InputError: for what is no ``GenerationConfig``.
+        ConfigError: for a value that no generation can be made with.
+    """
+    if isinstance(passed, GenerationConfig):
+        return passed
+    has_values = not isinstance(passed, Mapping | type) and callable(getattr(passed, "to_dict", None))
+    values = passed.to_dict() if has_values else None
+    if not isinstance(values, Mapping):
+        raise InputError(
+            f"{what} must be a GenerationConfig, received {an(type(passed).__name__)}; make one with "
+            "GenerationConfig(...)"
+        )
+    return GenerationConfig(**values)
 
 
 def _said_by(model_config: Any) -> dict[str, Any]:

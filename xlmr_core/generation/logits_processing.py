@@ -11,8 +11,15 @@ from numpy.typing import NDArray
 
 from xlmr_core.errors import InputError
 from xlmr_core.generation.rows import as_list
+from xlmr_core.wording import an
 
-__all__ = ["LogitsProcessor", "LogitsProcessorList", "allowed_tokens"]
+__all__ = ["NOTHING_LEFT", "LogitsProcessor", "LogitsProcessorList", "allowed_tokens"]
+
+# What a loop says, as an InputError, that sees no score from which a token can be drawn.
+NOTHING_LEFT = (
+    "expected a token that may follow, received scores that are all minus infinity, or not a number; let a "
+    "logits_processor leave at least one, pass remove_invalid_values=True, or check the weights of the model"
+)
 
 
 class LogitsProcessor:
@@ -35,12 +42,42 @@ class LogitsProcessorList(list[Any]):
     """Several processors, one after the other."""
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        """Scores (R, V) after all of them. A processor that takes more than two arguments gets those it names."""
+        """Scores (R, V) after all of them. A processor that takes more than two arguments gets those it names.
+
+        Raises:
+            InputError: for a processor that gives no scores of the same shape and framework.
+        """
         for processor in self:
             names = list(inspect.signature(processor).parameters)
             more = {name: kwargs[name] for name in names[2:] if name in kwargs}
-            scores = processor(input_ids, scores, **more)
+            scores = _checked(processor, processor(input_ids, scores, **more), scores)
         return scores
+
+
+def _checked(processor: Any, found: Any, scores: Any) -> Any:
+    """What a processor gave for some scores, if it is scores again."""
+    shape = tuple(scores.shape)
+    if not _packages(found) & _packages(scores):
+        received = "None; does it return them?" if found is None else f"{an(type(found).__name__)}; convert it"
+        expected = f"scores {shape} as {an(type(scores).__name__)}"
+    elif tuple(found.shape) != shape:
+        received, expected = f"{tuple(found.shape)}; change values, and not the shape", f"scores of the shape {shape}"
+    elif "float" not in str(found.dtype):
+        received, expected = f"{found.dtype}; convert it", f"scores of {scores.dtype}"
+    else:
+        return found
+    raise InputError(f"a logits_processor must return {expected}, {_name(processor)} returned {received}")
+
+
+def _packages(x: Any) -> set[str]:
+    """The packages that the classes of an array are of."""
+    if not (hasattr(x, "shape") and hasattr(x, "dtype")):
+        return set()
+    return {base.__module__.partition(".")[0] for base in type(x).__mro__} - {"builtins", "abc", "typing"}
+
+
+def _name(processor: Any) -> str:
+    return str(getattr(processor, "__name__", type(processor).__name__))
 
 
 def allowed_tokens(

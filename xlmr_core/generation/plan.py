@@ -8,6 +8,7 @@ kept by it.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -18,7 +19,8 @@ from xlmr_core.generation.config import GenerationConfig
 from xlmr_core.generation.options import OPTIONS, SAMPLING_ONLY
 from xlmr_core.generation.processors import FORCED, RENORMALIZE, Processor, planned_processors, planned_warpers
 from xlmr_core.generation.prompt import Prompt, bucket
-from xlmr_core.generation.request import Request
+from xlmr_core.generation.request import Request, check_tokens
+from xlmr_core.generation.stopping import check_tokenizer
 from xlmr_core.positions import max_tokens
 from xlmr_core.wording import counted, number
 
@@ -163,6 +165,9 @@ def plan_generation(model_config: Any, request: Request, prompt: Prompt) -> Gene
     )
     # What is forced comes even where prefix_allowed_tokens_fn would not let it.
     forced = tuple(one for one in processors if one.name in FORCED and hooks.prefix_allowed_tokens_fn is not None)
+    processors = tuple(one for one in processors if one not in forced)
+    if not hooks.logits_processor:  # which may let others follow
+        _check_leaves_some((*processors, *forced), decoder.vocab_size, prompt.width, max_length)
     return Generation(
         prompt_length=prompt.width,
         max_length=max_length,
@@ -176,7 +181,7 @@ def plan_generation(model_config: Any, request: Request, prompt: Prompt) -> Gene
         num_return_sequences=options.num_return_sequences,
         length_penalty=float(options.length_penalty),
         early_stopping=options.early_stopping,
-        processors=tuple(one for one in processors if one not in forced),
+        processors=processors,
         warpers=(*forced, *planned_warpers(options, ends)),
         renormalize=options.renormalize_logits,
         position_numbering=options.position_numbering,
@@ -302,12 +307,15 @@ def _check_together(request: Request) -> None:
     for holds, message in checks:
         if not holds:
             raise InputError(message)
+    if options.stop_strings is not None:
+        check_tokenizer(hooks.tokenizer)
 
 
 def _check_ids(decoder: XLMRobertaConfig, options: GenerationConfig) -> None:
     """Refuse ids that are no tokens of the model."""
     bias = options.sequence_bias
     words: dict[str, list[Any]] = {
+        "pad_token_id": [options.pad_token_id],
         "eos_token_id": [options.eos_token_id],
         "forced_bos_token_id": [options.forced_bos_token_id],
         "forced_eos_token_id": [options.forced_eos_token_id],
@@ -317,10 +325,56 @@ def _check_ids(decoder: XLMRobertaConfig, options: GenerationConfig) -> None:
         "sequence_bias": list(bias) if isinstance(bias, Mapping) else [ids for ids, _ in bias or ()],
     }
     for name, several in words.items():
-        found = [token for ids in several for token in ((ids,) if isinstance(ids, int) else ids or ())]
-        if found and max(found) >= decoder.vocab_size:
+        check_tokens(name, several, decoder.vocab_size)
+
+
+# The options that forbid tokens, by the processor that does.
+_FORBIDDING = {
+    "sequence_bias": "sequence_bias",
+    "bad_words": "bad_words_ids",
+    "min_length": "min_new_tokens",
+    "suppress": "suppress_tokens",
+    "begin_suppress": "begin_suppress_tokens",
+}
+
+
+def _forbidden(processor: Processor, length: int) -> set[int]:
+    """The tokens that a processor forbids behind so many tokens, whatever these are."""
+    name, arguments = processor.name, processor.arguments
+    if name == "suppress":
+        return set(arguments[0])
+    if name == "begin_suppress":
+        return set(arguments[1]) if length == arguments[0] else set()
+    if name == "min_length":
+        return set(arguments[1]) if length < arguments[0] else set()
+    if name == "bad_words":
+        return {word[0] for word in arguments[0] if len(word) == 1}
+    if name == "sequence_bias":
+        return {word[0] for word, bias in zip(*arguments, strict=True) if len(word) == 1 and bias == -math.inf}
+    return set()
+
+
+def _check_leaves_some(processors: tuple[Processor, ...], vocab_size: int, prompt_length: int, max_length: int) -> None:
+    """Refuse options that together leave no token that may follow."""
+    # At other lengths no option forbids more.
+    for length in sorted({prompt_length, min(prompt_length + 1, max_length - 1), max_length - 1}):
+        only: set[int] | None = None  # all
+        forbidden, by = set[int](), list[str]()
+        for one in processors:
+            if one.name in FORCED and one.arguments[0] == length:
+                forced = one.arguments[1]
+                only = {forced} if isinstance(forced, int) else set(forced)
+                forbidden, by = set(), [f"{one.name}_token_id"]
+            elif one.name == "remove_invalid":
+                forbidden = set()
+            elif found := _forbidden(one, length):
+                forbidden |= found if only is None else found & only
+                by.append(_FORBIDDING[one.name])
+        candidates = vocab_size if only is None else len(only)
+        if len(forbidden) >= candidates:
             raise InputError(
-                f"{name} must hold ids below {decoder.vocab_size}, the vocabulary of this model; received {max(found)}"
+                f"{' and '.join(by)} must leave a token that may follow, received {counted(candidates, 'token')} that "
+                "might and none that may; forbid fewer"
             )
 
 
@@ -333,6 +387,8 @@ def _warn_of_idle(request: Request) -> None:
         (not options.return_dict_in_generate, "return_dict_in_generate is False", _OUTPUT_FLAGS),
     )
     for is_idle, why, names in idle:
-        asking = [name for name in names if name in said and getattr(options, name) != OPTIONS[name].default]
+        asking = [
+            name for name in names if name in said and getattr(options, name) not in (None, OPTIONS[name].default)
+        ]
         if is_idle and asking:
             warn_caller(f"{why}, so {', '.join(asking)} {number(asking, 'does', 'do')} nothing here", UserWarning)

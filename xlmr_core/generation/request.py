@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from xlmr_core.arguments import Served, refuse_unknown, without_published
 from xlmr_core.errors import InputError
-from xlmr_core.generation.config import GenerationConfig, as_the_model_says
+from xlmr_core.generation.config import GenerationConfig, as_the_model_says, taken
 from xlmr_core.generation.options import CACHE_IMPLEMENTATIONS, NOT_SERVED, OPTIONS, SPECIAL_TOKENS
 from xlmr_core.wording import an, counted, shown
 
 __all__ = [
     *("DECODER_INPUTS", "ENCODER_DECODER_INPUTS", "Hooks", "Request"),
-    *("decoder_prompt", "one_prompt", "read_request", "start_ids"),
+    *("check_tokens", "decoder_prompt", "one_prompt", "read_request", "start_ids"),
 ]
 
 # Inputs of the model that generate takes beside its options: of a decoder, and of an encoder and a decoder.
@@ -53,6 +53,14 @@ _ONLY: Served = {
     "custom_generate": ((None,), "no code is fetched; call a function of your own"),
     "trust_remote_code": ((None, False), "no code is fetched"),
 }
+# What draws follow from: the word of each backend, with what it may be.
+_DRAWS_FROM = {
+    "generator": "generator=torch.Generator().manual_seed(5)",
+    "seed": "seed=5",
+    "prng_key": "prng_key=jax.random.key(5)",
+}
+# Two ways to say one length; the second counts new tokens only.
+LENGTHS = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +114,7 @@ class Request:
         said: the names of the options that the call itself says.
         inputs: inputs of the model by their published names, none of them ``None``.
         hooks: what runs on the host.
+        vocab_size: tokens that the model can write.
         more: arguments of the backend's own, such as ``seed``.
     """
 
@@ -114,6 +123,7 @@ class Request:
     said: frozenset[str]
     inputs: Mapping[str, Any]
     hooks: Hooks
+    vocab_size: int
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -128,6 +138,7 @@ def read_request(
     kwargs: Mapping[str, Any],
     takes: Iterable[str] = DECODER_INPUTS,
     own: Iterable[str] = (),
+    draws_from: str = "",
 ) -> Request:
     """Take the arguments of a call apart.
 
@@ -141,6 +152,7 @@ def read_request(
         kwargs: all other arguments: options, which win over everything, and inputs of the model.
         takes: inputs of the model that can be served.
         own: names of further arguments, of the backend's own.
+        draws_from: the backend's own word for what draws follow from.
 
     Raises:
         InputError: for options or inputs that cannot be served.
@@ -159,13 +171,19 @@ def read_request(
     said = {name: x for name, x in kwargs.items() if name not in takes and name not in _MADE_HERE}
     # None asks for nothing, where it is no value.
     said = {name: x for name, x in said.items() if x is not None or name not in OPTIONS or OPTIONS[name].kind[1](None)}
+    _refuse_other_draws(said, draws_from, caller)
     refuse_unknown(said, OPTIONS, caller, (*takes, *own, *_HOOK_NAMES))
     if inputs is not None:
         if given.get("input_ids") is not None:
             raise InputError(f"{caller} received the prompt twice, as inputs and as input_ids; pass one of them")
         given["input_ids"] = inputs
-    options = _merged(as_the_model_says(defaults, model_config), generation_config, use_model_defaults, caller)
-    options.update(**said)
+    if given.get("encoder_attention_mask") is not None and given.get("encoder_hidden_states") is None:
+        raise InputError(
+            f"{caller} received encoder_attention_mask without encoder_hidden_states, which it is a mask of; pass both"
+        )
+    defaults = as_the_model_says(taken(defaults, "the model's generation_config"), model_config)
+    options = _merged(defaults, generation_config, use_model_defaults)
+    options.update(**{**dict.fromkeys(_other_lengths(said)), **said})
     _refuse_not_served(options)
     hooks = hooks or Hooks()
     return Request(
@@ -174,6 +192,7 @@ def read_request(
         said=frozenset(said),
         inputs={name: x for name, x in given.items() if x is not None},
         hooks=dataclasses.replace(hooks, tokenizer=tokenizer),
+        vocab_size=(getattr(model_config, "decoder", None) or model_config).vocab_size,
         more=more,
     )
 
@@ -185,27 +204,39 @@ _HOOK_NAMES = (
 )
 
 
-def _merged(defaults: GenerationConfig, passed: Any, use_model_defaults: bool | None, caller: str) -> GenerationConfig:
+def _other_lengths(said: Mapping[str, Any]) -> list[str]:
+    """Options of a length in new tokens, where these say it in all tokens: what lower levels say there is replaced."""
+    return [new for total, new in LENGTHS.items() if said.get(total) is not None and said.get(new) is None]
+
+
+def _merged(defaults: GenerationConfig, passed: Any, use_model_defaults: bool | None) -> GenerationConfig:
     """The options of a passed configuration over the model's; what it has at its default is the model's, as published.
 
     ``use_model_defaults=False`` takes only the special tokens from the model.
     """
     if passed is None:
         return defaults
-    if isinstance(passed, Mapping) or not hasattr(passed, "to_dict"):
-        raise InputError(
-            f"generation_config must be a GenerationConfig, received {an(type(passed).__name__)}; make one with "
-            "GenerationConfig(...)"
-        )
-    values = passed.to_dict()
-    merged = copy.deepcopy(passed) if isinstance(passed, GenerationConfig) else GenerationConfig(**values)
+    merged = copy.deepcopy(taken(passed))
+    temperature = merged.temperature
+    said = {name: getattr(merged, name) for name in OPTIONS if getattr(merged, name) != OPTIONS[name].default}
+    settled = _other_lengths(said)
     for name, option in OPTIONS.items():
         from_model = use_model_defaults is not False or name in SPECIAL_TOKENS
-        if from_model and getattr(merged, name) == option.default:
+        if from_model and name not in settled and getattr(merged, name) == option.default:
             setattr(merged, name, copy.deepcopy(getattr(defaults, name)))
-    if passed.temperature == 0:  # of who takes the best; the model's own options may say that it draws
+    if temperature == 0:  # of who takes the best; the model's own options may say that it draws
         merged.do_sample = False
     return merged
+
+
+def _refuse_other_draws(names: Iterable[str], draws_from: str, caller: str) -> None:
+    """Name this backend's word for what draws follow from, to who says another's."""
+    for name in names:
+        if name in _DRAWS_FROM and draws_from in _DRAWS_FROM:
+            raise TypeError(
+                f"{caller} does not know the argument {name!r}; draws follow from {draws_from!r} here, pass "
+                f"{_DRAWS_FROM[draws_from]}"
+            )
 
 
 def _refuse_not_served(options: GenerationConfig) -> None:
@@ -217,6 +248,24 @@ def _refuse_not_served(options: GenerationConfig) -> None:
         raise InputError(
             f"cache_implementation must be one of {', '.join(map(repr, CACHE_IMPLEMENTATIONS))}, received "
             f"{shown(options.cache_implementation)}"
+        )
+
+
+def check_tokens(name: str, several: Iterable[Any], vocab_size: int) -> None:
+    """Refuse ids that are no tokens of the model.
+
+    Args:
+        name: of the option.
+        several: ids, or lists of them; ``None`` is none.
+        vocab_size: tokens that there are.
+
+    Raises:
+        InputError: for the largest that is none of them.
+    """
+    found = [token for ids in several for token in ((ids,) if isinstance(ids, int) else ids or ())]
+    if found and max(found) >= vocab_size:
+        raise InputError(
+            f"{name} must hold ids below {vocab_size}, the vocabulary of this model; received {max(found)}"
         )
 
 
@@ -239,11 +288,12 @@ def start_ids(request: Request, batch: int = 1) -> NDArray[np.int64]:
     """(batch, 1): the prompt of a call of a decoder that brings none: ``bos_token_id``.
 
     Raises:
-        InputError: if there is no such token.
+        InputError: if there is no such token, or it is none of the vocabulary.
     """
     bos = request.options.bos_token_id
     if bos is None:
         raise InputError(f"{request.caller} received no prompt and knows no bos_token_id; pass input_ids")
+    check_tokens("bos_token_id", [bos], request.vocab_size)
     return np.full((batch, 1), bos, dtype=np.int64)
 
 
@@ -259,7 +309,7 @@ def decoder_prompt(
         mask: (batch, C) ``decoder_attention_mask``, or ``None``.
 
     Raises:
-        InputError: if the token is not set, or the numbers of rows do not fit.
+        InputError: if the token is not set or none of the vocabulary, or the numbers of rows do not fit.
     """
     start = request.options.decoder_start_token_id
     if start is None:
@@ -267,6 +317,7 @@ def decoder_prompt(
             f"{request.caller} needs decoder_start_token_id, which is not set; set it in the model's config, such as "
             "model.config.decoder_start_token_id = tokenizer.cls_token_id"
         )
+    check_tokens("decoder_start_token_id", [start], request.vocab_size)
     starts = [start] * batch if isinstance(start, int) else list(start)
     if len(starts) != batch:
         raise InputError(f"decoder_start_token_id has {counted(len(starts), 'id')} for {counted(batch, 'text')}")

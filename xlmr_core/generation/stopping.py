@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from xlmr_core.errors import InputError
 from xlmr_core.generation.rows import as_list, as_rows
+from xlmr_core.wording import counted, shown
 
 __all__ = [
     "EosTokenCriteria",
@@ -23,6 +24,7 @@ __all__ = [
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
+    "check_tokenizer",
 ]
 
 
@@ -99,9 +101,13 @@ class StopStringCriteria(StoppingCriteria):
     Args:
         tokenizer: of the model; its ``convert_ids_to_tokens`` is asked.
         stop_strings: one text, or several.
+
+    Raises:
+        InputError: for what is no tokenizer, or no text.
     """
 
     def __init__(self, tokenizer: Any, stop_strings: str | Sequence[str]) -> None:
+        check_tokenizer(tokenizer)
         self.tokenizer = tokenizer
         self.stop_strings = (stop_strings,) if isinstance(stop_strings, str) else tuple(stop_strings)
         if not all(isinstance(text, str) and text for text in self.stop_strings) or not self.stop_strings:
@@ -123,16 +129,51 @@ class StoppingCriteriaList(list[Any]):
     """Several criteria: a row is done if one says so."""
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> NDArray[np.bool_]:
-        """Truth values (R,) of NumPy, whatever the criteria answer with."""
+        """Truth values (R,) of NumPy, whatever the criteria answer with.
+
+        Raises:
+            InputError: for a criterion that answers with anything else than truth values, one or as many as rows.
+        """
         done = _all_rows(input_ids, False)
         for criterion in self:
-            done = done | np.asarray(as_list(criterion(input_ids, scores, **kwargs)), dtype=bool)
+            done = done | _answer(criterion, criterion(input_ids, scores, **kwargs), len(done))
         return done
 
     @property
     def max_length(self) -> int | None:
         """The length of the first criterion that is about one."""
         return next((one.max_length for one in self if isinstance(one, MaxLengthCriteria)), None)
+
+
+def _answer(criterion: Any, answer: Any, rows: int) -> NDArray[np.bool_]:
+    """What a criterion answered, (R,) or for all rows at once."""
+    answer = [as_list(one) for one in answer] if isinstance(answer, list | tuple) else as_list(answer)
+    found = np.asarray(answer, dtype=object)
+    others = [one for one in found.flat if not isinstance(one, bool | int | np.bool_ | np.integer)]
+    name = getattr(criterion, "__name__", type(criterion).__name__)
+    if found.shape not in ((), (1,), (rows,)):
+        received = f"the shape {found.shape}"
+    elif others:
+        received = shown(others[0])
+    else:
+        return found.astype(bool)
+    raise InputError(
+        f"a criterion of stopping_criteria must return truth values, one for each of {counted(rows, 'row')} or one for "
+        f"all, {name} returned {received}"
+    )
+
+
+def check_tokenizer(tokenizer: Any) -> None:
+    """Refuse what cannot tell the tokens of ids, which ``stop_strings`` are looked for in.
+
+    Raises:
+        InputError: for that.
+    """
+    if not callable(getattr(tokenizer, "convert_ids_to_tokens", None)):
+        raise InputError(
+            "stop_strings needs the tokenizer, an object with convert_ids_to_tokens(ids), received "
+            f"{shown(tokenizer)}; pass tokenizer=AutoTokenizer.from_pretrained(...)"
+        )
 
 
 def own_criteria(

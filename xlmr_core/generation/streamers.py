@@ -2,18 +2,45 @@
 
 ``put`` is called with the ids of the prompt first, then with those of each step; ``end`` when there are no more. A
 streamer that shows text holds back what the next token may still change: half a word, half a character.
+
+A call that fails ends its streamer too (:func:`ends_streamer`): who waits for the next piece waits in another thread,
+and does not see the error.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable
 from queue import Queue
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from xlmr_core.errors import InputError
 from xlmr_core.generation.rows import as_list
 
-__all__ = ["AsyncTextIteratorStreamer", "BaseStreamer", "TextIteratorStreamer", "TextStreamer"]
+__all__ = ["AsyncTextIteratorStreamer", "BaseStreamer", "TextIteratorStreamer", "TextStreamer", "ends_streamer"]
+
+Generate = TypeVar("Generate", bound=Callable[..., Any])
+
+
+def ends_streamer(generate: Generate) -> Generate:
+    """``generate`` that calls ``end`` of its argument ``streamer`` when an error leaves it, whatever the error is."""
+    names = list(inspect.signature(generate).parameters)
+
+    @functools.wraps(generate)
+    def ending(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return generate(*args, **kwargs)
+        except BaseException:
+            streamer: Any = {**dict(zip(names, args, strict=False)), **kwargs}.get("streamer")
+            if hasattr(streamer, "end"):
+                with contextlib.suppress(Exception):  # the first error is what counts
+                    streamer.end()
+            raise
+
+    return cast(Generate, ending)
 
 
 class BaseStreamer:

@@ -84,6 +84,10 @@ class Scheme(ABC):
         """
         return self
 
+    def for_weight(self, row: Parameter) -> Scheme:
+        """The scheme by which one of the weights is stored, where that is not the same for all."""
+        return self
+
     def of_dtype(self, tag: str) -> Self:
         """The scheme for weights of that dtype, where it makes a difference what they were."""
         return self
@@ -112,6 +116,7 @@ class Scheme(ABC):
         """What the parameter table has in place of a row: itself, or the tensors that the weight is stored in."""
         if not self.takes(row):
             return (row,)
+        scheme = self.for_weight(row)
         rows = tuple(
             replace(
                 row,
@@ -121,9 +126,9 @@ class Scheme(ABC):
                 role=Role.BESIDE if stored.suffix else row.role,
                 tied_to=None if row.tied_to is None else self.part_name(row.tied_to, stored.suffix),
                 dtype=stored.dtype,
-                quantized=Quantized(self, row.name, stored.suffix, row.shape),
+                quantized=Quantized(scheme, row.name, stored.suffix, row.shape),
             )
-            for stored in self.stored(row)
+            for stored in scheme.stored(row)
         )
         assert rows[0].name == row.name, "the tensor under the weight's own name comes first"
         return rows

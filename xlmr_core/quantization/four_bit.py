@@ -11,6 +11,10 @@ int4     ``weight_scale`` float16: a step; ``weight_middle`` int8:   ``(code - 8
 
 Two codes lie in a byte, the first in its high half. A range of int4 has zero in it. Every row is stored by itself, so
 that a token is looked up without the rest of the table.
+
+The table of words, and the projection to the vocabulary, are int4 in every scheme of these. All rows of a table are
+large in the same few columns, and where two of these share a scale the far codes of nf4 and fp4, which lie wide apart,
+round one of them alike for every word: hidden states are then off by twice as much.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import numpy as np
 
 from xlmr_core.errors import ConfigError
 from xlmr_core.parameters import Parameter
-from xlmr_core.quantization.base import Array, Parts, Stored
+from xlmr_core.quantization.base import Array, Parts, Scheme, Stored
 from xlmr_core.quantization.codes import CODEBOOKS, nearest_codes, packed, unpacked
 from xlmr_core.quantization.int8 import SCALE
 from xlmr_core.quantization.own import OwnScheme
@@ -89,6 +93,10 @@ class FourBit(OwnScheme):
 
 @dataclass(frozen=True)
 class _ByCodebook(FourBit):
+    def for_weight(self, row: Parameter) -> Scheme:
+        is_table = (row.tied_to or row.name).endswith(("word_embeddings.weight", "lm_head.decoder.weight"))
+        return Int4(self.skip, min(self.group_size, Int4.group_size)) if is_table else self
+
     def _beside(self) -> tuple[tuple[str, str], ...]:
         return ((SCALE, "F16"),)
 

@@ -75,7 +75,7 @@ class OwnScheme(Scheme):
                 )
         for row in rows.values():
             if self.takes(row):
-                self.stored(row)
+                self.for_weight(row).stored(row)
         return self
 
 

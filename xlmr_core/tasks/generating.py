@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlmr_core.errors import InputError
-from xlmr_core.generation.config import GenerationConfig
+from xlmr_core.generation.config import GenerationConfig, taken
 from xlmr_core.generation.options import OPTIONS, POSITION_NUMBERINGS
 from xlmr_core.generation.rows import as_list
 from xlmr_core.generation.streamers import BaseStreamer
 from xlmr_core.tasks.options import TaskOptions, option
 from xlmr_core.tasks.task import Arrays, Task
+from xlmr_core.wording import an
 
 if TYPE_CHECKING:
     from xlmr_core.tasks.runner import Runner
@@ -64,6 +65,8 @@ class GenerationOptions(TaskOptions):
     """
 
     gathers: ClassVar[Collection[str]] = frozenset({*OPTIONS, *HOOKS})
+    # Options that mean what ``generate`` means by the same name.
+    alike: ClassVar[Collection[str]] = (*BY_NAME, "max_length")
 
     max_new_tokens: int | None = option(None, "tokens of an answer at most; else the model says, or 256", least=1)
     min_new_tokens: int | None = option(None, "tokens of an answer at least", least=0)
@@ -90,14 +93,31 @@ class GenerationOptions(TaskOptions):
     generate_kwargs: Mapping[str, Any] | None = option(None, "further arguments of generate", python_only=True)
 
     def gathered(self, said: Mapping[str, Any]) -> dict[str, Any]:
-        """What was said, with arguments of ``generate`` that are no options by name in ``generate_kwargs``."""
+        """What was said, with arguments of ``generate`` that are no options by name in ``generate_kwargs``.
+
+        What a call says by name goes before the ``generate_kwargs`` of the pipeline.
+
+        Raises:
+            InputError: if one thing is said by name and otherwise in ``generate_kwargs``.
+        """
         own = {name for name in said if name in self.gathers and not hasattr(self, name)}
         left = {name: value for name, value in said.items() if name not in own}
         kept = {name: said[name] for name in own if said[name] is not None}
-        if not kept:
-            return left
-        before = {**(self.generate_kwargs or {}), **(left.get("generate_kwargs") or {})}
-        return {**left, "generate_kwargs": before | kept}
+        passed = left.get("generate_kwargs")
+        beside = {} if passed is None else passed
+        if not isinstance(beside, Mapping):
+            raise InputError(f"generate_kwargs must be a dictionary, received {an(type(beside).__name__)}")
+        by_name = kept | {name: left[name] for name in self.alike if left.get(name) is not None}
+        for name in by_name:
+            if beside.get(name) is not None and beside[name] != by_name[name]:
+                raise InputError(
+                    f"{name}={by_name[name]!r} and generate_kwargs={{{name!r}: {beside[name]!r}}} were both passed, "
+                    "and contradict each other; leave one out"
+                )
+        earlier = {name: x for name, x in (self.generate_kwargs or {}).items() if name not in by_name}
+        if kept:
+            return {**left, "generate_kwargs": {**earlier, **beside, **kept}}
+        return left if passed is not None or not self.generate_kwargs else {**left, "generate_kwargs": earlier}
 
 
 @dataclass(frozen=True)
@@ -181,17 +201,15 @@ def ask(
         max_length: tokens at most with those before an answer, where the call says so.
 
     Raises:
+        InputError: for a ``generation_config`` that is none.
         ConfigError: for an option that no generation can be made with.
     """
     said = {name: getattr(options, name) for name in BY_NAME if getattr(options, name) is not None}
-    said |= options.generate_kwargs or {}
+    said |= {name: x for name, x in (options.generate_kwargs or {}).items() if x is not None or name not in said}
     said |= {} if max_length is None else {"max_length": max_length}
     if options.stop_sequence:
         said["stop_strings"] = [*_texts(options.stop_sequence), *_texts(said.get("stop_strings") or ())]
-    given = options.generation_config
-    if not isinstance(given, GenerationConfig | None):
-        received = type(given).__name__
-        raise InputError(f"generation_config must be a GenerationConfig, received {received}; pass options by name")
+    given = None if options.generation_config is None else taken(options.generation_config)
     levels = [said, *(config.to_diff_dict() for config in (given, model_config) if config is not None)]
     if given is None:
         levels.append(_usual(usual, levels))
@@ -209,7 +227,7 @@ def ask(
         new=USUAL_NEW_TOKENS if is_usual else new,
         total=total,
         usual=is_usual,
-        least=int(everything.get("min_length") or 0) if everything.get("min_new_tokens") is None else 0,
+        least=_shortest_answer(levels),
         copies=max(int(everything.get(name) or 1) for name in ("num_beams", "num_return_sequences")),
         fill=int(everything.get("pad_token_id", tokenizer.pad_token_id)),
         numbering=str(everything.get("position_numbering", OPTIONS["position_numbering"].default)),
@@ -233,6 +251,15 @@ def _longest_answer(levels: Sequence[Mapping[str, Any]]) -> tuple[int | None, in
     return None, None
 
 
+def _shortest_answer(levels: Sequence[Mapping[str, Any]]) -> int:
+    """Tokens in all at least, by the first who says it or new ones; 0 where those are said."""
+    for level in levels:
+        new, total = level.get("min_new_tokens"), level.get("min_length")
+        if new is not None or total is not None:
+            return 0 if total is None or new is not None else int(total)
+    return 0
+
+
 def _texts(texts: str | Sequence[str]) -> list[str]:
     return [texts] if isinstance(texts, str) else list(texts)
 
@@ -246,13 +273,9 @@ class Generating(Task):
     key: ClassVar[str] = "generated"
     """What the keys of an answer begin with."""
 
-    def __init__(self, tokenizer: Any, config: Any) -> None:
-        super().__init__(tokenizer, config)
-        self.generation_config: GenerationConfig | None = None
-
     def set_up(self, runner: Runner, beside: Any) -> None:
-        """Take the model's own options."""
-        self.generation_config = getattr(runner.model, "generation_config", None)
+        """Take the runner, whose model has options of its own."""
+        self._runner = runner
 
     def ask(self, options: GenerationOptions, max_length: int | None = None) -> Asked:
         """What a call asks; see :func:`ask`.
@@ -265,7 +288,8 @@ class Generating(Task):
                 "a text that is gone on from is read in one piece; on_overflow must be 'error' or 'truncate', received "
                 "'window'"
             )
-        return ask(options, self.generation_config, self.usual, self.tokenizer, max_length)
+        model_config = getattr(self._runner.model, "generation_config", None)
+        return ask(options, model_config, self.usual, self.tokenizer, max_length)
 
     def prefix(self, options: GenerationOptions) -> str:
         """What stands before each text: as the call says, or else the model's configuration."""
@@ -359,8 +383,9 @@ class AnswerStreamer(BaseStreamer):
             self._tell(text[: max(0, text.rfind(" "))].rstrip())
 
     def end(self) -> None:
-        """Write what was held back."""
-        self._tell(self._decode(self._ids))
+        """Write what was held back; of a call that failed before it began there is nothing."""
+        if self._told is not None:
+            self._tell(self._decode(self._ids))
 
     def _tell(self, text: str) -> None:
         assert self._told is not None, "the prompt comes first"

@@ -10,13 +10,13 @@ by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from xlmr_core.errors import InputError, LoadWarning, warn_caller
-from xlmr_core.tasks.generating import Asked, Generating, GenerationOptions, trimmed
+from xlmr_core.tasks.generating import BY_NAME, Asked, Generating, GenerationOptions, trimmed
 from xlmr_core.tasks.options import option
 from xlmr_core.tasks.task import Arrays, Item, check_texts, shown
 from xlmr_core.tasks.texts import check_arguments, row_of
@@ -57,6 +57,7 @@ class TextGenerationOptions(GenerationOptions):
     """
 
     not_needed: ClassVar[Sequence[str]] = ("padding",)
+    alike: ClassVar[Collection[str]] = BY_NAME  # max_length is about the text
     only: ClassVar[Mapping[str, tuple[tuple[Any, ...], str]]] = {
         "continue_final_message": ((None,), _CHAT),
         "tools": ((None,), _CHAT),
@@ -113,7 +114,7 @@ class TextGeneration(Generating):
     usual: ClassVar[Mapping[str, Any]] = {"do_sample": True, "temperature": 0.7}
 
     def set_up(self, runner: Runner, beside: Any) -> None:
-        """Take the model's own options.
+        """Take the runner.
 
         Warns:
             LoadWarning: of a model that reads in both directions, as encoders do.

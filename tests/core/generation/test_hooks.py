@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import xlmr_core
 from xlmr_core.errors import InputError
 from xlmr_core.generation import (
     AsyncTextIteratorStreamer,
@@ -25,6 +27,7 @@ from xlmr_core.generation import (
     TextIteratorStreamer,
     TextStreamer,
     allowed_tokens,
+    ends_streamer,
     own_criteria,
 )
 
@@ -75,6 +78,33 @@ def test_a_list_says_so_if_one_does() -> None:
     assert StoppingCriteriaList([lambda ids, scores: True])(IDS, SCORES).tolist() == [True, True]
 
 
+@pytest.mark.parametrize(
+    ("answer", "received"),
+    [
+        (None, "None"),
+        ("no", "'no'"),
+        (0.5, "0.5"),
+        (np.array([0.0, 1.0]), "0.0"),
+        ([True, False, True], r"the shape \(3,\)"),
+        (np.array([[True], [False]]), r"the shape \(2, 1\)"),
+    ],
+)
+def test_a_criterion_that_answers_something_else(answer: Any, received: str) -> None:
+    def mine(ids: Any, scores: Any) -> Any:
+        return answer
+
+    message = rf"stopping_criteria must return truth values, one for each of 2 rows or .* mine returned {received}$"
+    with pytest.raises(InputError, match=message):
+        StoppingCriteriaList([mine])(IDS, SCORES)
+
+
+@pytest.mark.parametrize(
+    "answer", [[True], [np.array(True), Ids(np.array(False))], 1, np.bool_(True), np.array([1, 0])]
+)
+def test_ways_to_answer(answer: Any) -> None:
+    assert StoppingCriteriaList([lambda ids, scores: answer])(IDS, SCORES)[0]
+
+
 def test_the_length_of_a_list() -> None:
     assert StoppingCriteriaList([EosTokenCriteria(2), MaxLengthCriteria(9)]).max_length == 9
     assert StoppingCriteriaList().max_length is None
@@ -119,6 +149,12 @@ def test_stop_strings_that_are_none() -> None:
         StopStringCriteria(Pieces(), [])
 
 
+@pytest.mark.parametrize("tokenizer", ["x", None, object()])
+def test_stop_strings_need_a_tokenizer(tokenizer: Any) -> None:
+    with pytest.raises(InputError, match=r"convert_ids_to_tokens\(ids\), received .*; pass tokenizer="):
+        StopStringCriteria(tokenizer, "x")
+
+
 def test_criteria_of_a_call() -> None:
     def mine(ids: Any, scores: Any) -> bool:
         return False
@@ -139,6 +175,39 @@ def test_processors_come_one_after_the_other() -> None:
         return scores + by
 
     assert LogitsProcessorList([double, shifted])(IDS, np.array([1.0, 2.0]), by=1.0, more=3).tolist() == [3.0, 5.0]
+
+
+class Other(np.ndarray):
+    """An array of another framework."""
+
+
+class OtherKind:
+    """An array that is none of NumPy's."""
+
+    shape, dtype = (2, 10), "float32"
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (None, r"must return scores \(2, 10\) as a ndarray, mine returned None; does it return them\?"),
+        ([[0.0] * 10] * 2, ".*as a ndarray, mine returned a list; convert it"),
+        (OtherKind(), ".*as a ndarray, mine returned an OtherKind; convert it"),
+        (np.zeros(10), r"must return scores of the shape \(2, 10\), mine returned \(10,\); change values"),
+        (np.zeros((2, 10), bool), "must return scores of float64, mine returned bool; convert it"),
+    ],
+)
+def test_a_processor_that_gives_no_scores(found: Any, message: str) -> None:
+    def mine(input_ids: Any, scores: Any) -> Any:
+        return found
+
+    with pytest.raises(InputError, match="a logits_processor " + message):
+        LogitsProcessorList([lambda input_ids, scores: scores, mine])(IDS, SCORES)
+
+
+def test_a_class_of_ones_own_is_of_its_framework() -> None:
+    found = LogitsProcessorList([lambda input_ids, scores: scores.view(Other)])(IDS, SCORES)
+    assert type(found) is Other
 
 
 def test_bases_say_what_is_missing() -> None:
@@ -256,6 +325,55 @@ def test_pieces_are_iterated_over() -> None:
     thread.start()
     assert "".join(streamer) == "Hello world"
     thread.join()
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_call_that_fails_ends_its_streamer(by_name: bool) -> None:
+    @ends_streamer
+    def generate(inputs: Any, streamer: Any = None, **kwargs: Any) -> Any:
+        streamer.put(np.array([[1, 2]]))
+        raise InputError("no")
+
+    streamer = TextIteratorStreamer(Words(), timeout=5.0)
+    with pytest.raises(InputError, match="no"):
+        generate(1, streamer=streamer) if by_name else generate(1, streamer)
+    assert "".join(streamer) == "Hello"
+
+
+@pytest.mark.parametrize("backend", ["torch", "tf", "flax"])
+@pytest.mark.parametrize("module", ["generation", "mask_predict"])
+def test_every_generate_ends_its_streamer(backend: str, module: str) -> None:
+    source = (Path(xlmr_core.__file__).parents[1] / f"xlmr_{backend}" / f"{module}.py").read_text(encoding="utf-8")
+    assert source.count("    def generate(\n") == source.count("    @ends_streamer\n    def generate(\n") == 1
+
+
+def test_a_streamer_that_fails_says_why() -> None:
+    class Broken:
+        def end(self) -> None:
+            raise ValueError("no end")
+
+    @ends_streamer
+    def generate(streamer: Any = None, **kwargs: Any) -> Any:
+        raise InputError("the first")
+
+    for streamer in (Broken(), None, "x"):
+        with pytest.raises(InputError, match="the first"):
+            generate(streamer=streamer)
+
+
+def test_a_call_that_works_ends_its_streamer_itself() -> None:
+    ended = []
+
+    class Counts:
+        def end(self) -> None:
+            ended.append(1)
+
+    @ends_streamer
+    def generate(streamer: Any = None) -> int:
+        return 3
+
+    assert generate(Counts()) == 3
+    assert ended == []
 
 
 def test_who_waits_too_long_is_told() -> None:

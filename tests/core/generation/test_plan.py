@@ -25,6 +25,7 @@ from xlmr_core.generation import (
     start_ids,
 )
 
+ALL = list(range(60))
 CONFIG = XLMRobertaConfig(vocab_size=60, max_position_embeddings=22, is_decoder=True)  # takes 20 tokens
 
 
@@ -118,6 +119,13 @@ def test_the_prompt_comes_once() -> None:
         read_request(CONFIG, GenerationConfig(), caller="g()", inputs="ids", kwargs={"input_ids": "ids"})
 
 
+def test_a_mask_of_no_memory_is_refused() -> None:
+    with pytest.raises(InputError, match=r"g\(\) received encoder_attention_mask without encoder_hidden_states"):
+        read_request(CONFIG, GenerationConfig(), caller="g()", kwargs={"encoder_attention_mask": "mask"})
+    memory = {"encoder_attention_mask": "mask", "encoder_hidden_states": "states"}
+    assert read_request(CONFIG, GenerationConfig(), caller="g()", kwargs=memory).inputs == memory
+
+
 def test_the_call_wins_over_what_is_passed_over_the_model() -> None:
     model = GenerationConfig(num_beams=2, length_penalty=0.5, top_k=7, eos_token_id=2)
     passed = GenerationConfig(num_beams=3, length_penalty=2.0)
@@ -143,7 +151,19 @@ def test_a_model_config_that_is_changed_later_counts() -> None:
     assert requested(defaults, config=config).options.decoder_start_token_id is None
 
 
-@pytest.mark.parametrize("passed", [{"num_beams": 3}, "config.json", 3])
+class Theirs:
+    """Options of another library."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"num_beams": 3, "_from_model_config": False, "their_own": 1}
+
+
+def test_options_of_another_library_are_taken() -> None:
+    assert requested(passed=Theirs()).options.num_beams == 3
+    assert read_request(CONFIG, Theirs(), caller="g()", kwargs={}).options.num_beams == 3  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("passed", [{"num_beams": 3}, "config.json", 3, GenerationConfig])
 def test_what_is_no_generation_config_is_refused(passed: Any) -> None:
     with pytest.raises(InputError, match="generation_config must be a GenerationConfig"):
         requested(passed=passed)
@@ -165,7 +185,52 @@ def test_options_by_kwargs_of_a_backend() -> None:
         read_request(CONFIG, GenerationConfig(), caller="g()", kwargs={"seeds": 3}, own=("seed",))
 
 
+@pytest.mark.parametrize(
+    ("word", "own", "message"),
+    [
+        ("seed", "generator", "'seed'; draws follow from 'generator' here, pass generator=torch.Generator"),
+        ("prng_key", "seed", "'prng_key'; draws follow from 'seed' here, pass seed=5"),
+        ("generator", "prng_key", "'generator'; draws follow from 'prng_key' here, pass prng_key=jax.random.key"),
+        ("sed", "generator", "does not know the argument 'sed'"),
+    ],
+)
+def test_what_draws_follow_from_has_a_word_in_each_backend(word: str, own: str, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        read_request(CONFIG, GenerationConfig(), caller="g()", kwargs={word: 5}, draws_from=own)
+
+
 # ---- Lengths
+
+
+@pytest.mark.parametrize(
+    ("model", "passed", "call", "new_tokens"),
+    [
+        ({"max_new_tokens": 2}, {}, {"max_length": 9}, 6),
+        ({"max_new_tokens": 2}, {"max_length": 9}, {}, 6),
+        ({}, {"max_new_tokens": 2}, {"max_length": 9}, 6),
+        ({"max_length": 9}, {"max_new_tokens": 2}, {}, 2),
+        ({"max_length": 9}, {}, {"max_new_tokens": 2}, 2),
+        ({"max_new_tokens": 2}, {"max_length": 9, "max_new_tokens": 4}, {}, 4),
+        ({"max_new_tokens": 2}, {"num_beams": 2}, {}, 2),
+        ({"max_new_tokens": 2}, {}, {"max_length": None}, 2),
+        ({"max_new_tokens": 2}, {}, {"max_length": 9, "max_new_tokens": None}, 6),
+    ],
+)
+def test_the_highest_who_says_a_length_counts(
+    model: dict[str, Any], passed: dict[str, Any], call: dict[str, Any], new_tokens: int
+) -> None:
+    defaults = GenerationConfig(eos_token_id=2, pad_token_id=1, **model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        request = requested(defaults, passed=GenerationConfig(**passed), **call)
+        assert plan_generation(CONFIG, request, prompted(3)).new_tokens == new_tokens
+
+
+def test_the_least_length_too() -> None:
+    defaults = GenerationConfig(eos_token_id=2, pad_token_id=1, min_new_tokens=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert plan_generation(CONFIG, requested(defaults, min_length=8), prompted(3)).min_length == 8
 
 
 @pytest.mark.parametrize(
@@ -278,6 +343,8 @@ def test_without_padding_the_end_fills() -> None:
             "num_beam_groups needs do_sample=False",
         ),
         ({"stop_strings": "."}, "stop_strings needs the tokenizer; pass tokenizer=tokenizer"),
+        ({"stop_strings": ".", "tokenizer": "x"}, r"convert_ids_to_tokens\(ids\), received 'x'"),
+        ({"pad_token_id": 60}, "pad_token_id must hold ids below 60.*received 60"),
         ({"suppress_tokens": [60]}, "suppress_tokens must hold ids below 60.*received 60"),
         ({"eos_token_id": 99}, "eos_token_id must hold ids below 60"),
         ({"bad_words_ids": [[3], [4, 61]]}, "bad_words_ids must hold ids below 60.*received 61"),
@@ -287,6 +354,13 @@ def test_without_padding_the_end_fills() -> None:
 def test_what_does_not_go_together(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         planned(**kwargs)
+
+
+class Pieces:
+    """A tokenizer."""
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        return [str(token) for token in ids]
 
 
 class Shown:
@@ -315,9 +389,48 @@ def test_options_that_do_nothing_are_told(kwargs: dict[str, Any], message: str) 
         planned(**kwargs)
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"suppress_tokens": ALL}, "suppress_tokens must leave a token.*received 60 tokens that might and none"),
+        ({"suppress_tokens": ALL[:30], "begin_suppress_tokens": ALL[30:]}, "suppress_tokens and begin_suppress_tokens"),
+        ({"suppress_tokens": [*ALL[:2], *ALL[3:]], "min_new_tokens": 1}, "min_new_tokens and suppress_tokens must"),
+        ({"bad_words_ids": [[token] for token in ALL], "eos_token_id": None}, "bad_words_ids must leave"),
+        ({"sequence_bias": {(token,): -float("inf") for token in ALL}}, "sequence_bias must leave"),
+        ({"forced_eos_token_id": 2, "suppress_tokens": [2]}, "forced_eos_token_id and suppress_tokens.*1 token that"),
+    ],
+)
+def test_options_that_leave_nothing(kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        planned(max_new_tokens=3, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"suppress_tokens": ALL[:-1]},
+        {"suppress_tokens": ALL[:30] * 2},
+        {"bad_words_ids": [[token] for token in ALL]},  # an end is no bad word
+        {"bad_words_ids": [[token, token] for token in ALL]},
+        {"sequence_bias": {(token,): -9.0 for token in ALL}},
+        {"forced_eos_token_id": [2, 3], "suppress_tokens": [2]},
+        {"hooks": Hooks.of([lambda input_ids, scores: scores], None, None, None), "suppress_tokens": ALL},
+        # What is forced comes behind what a prefix lets follow, and so behind what is suppressed.
+        {
+            "hooks": Hooks.of(None, None, lambda number, ids: [3], None),
+            "forced_eos_token_id": 2,
+            "suppress_tokens": [2],
+        },
+    ],
+)
+def test_options_that_leave_something(kwargs: dict[str, Any]) -> None:
+    planned(max_new_tokens=3, **kwargs)
+
+
 def test_what_is_at_its_default_is_not_told() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        planned(top_k=None, top_p=None, max_new_tokens=3)
         planned(temperature=1.0, early_stopping=False, output_scores=False, max_new_tokens=3)
 
 
@@ -403,7 +516,7 @@ def test_what_needs_the_host() -> None:
 
     assert not planned(max_new_tokens=3).needs_host
     assert planned(max_time=2.0).needs_host
-    assert planned(stop_strings=".", tokenizer=object()).needs_host
+    assert planned(stop_strings=".", tokenizer=Pieces()).needs_host
     for hooks in (
         Hooks.of([nothing], None, None, None),
         Hooks.of(None, [nothing], None, None),
@@ -446,6 +559,10 @@ def test_without_a_prompt_it_begins_with_bos() -> None:
     assert start_ids(requested(), 3).tolist() == [[0], [0], [0]]
     with pytest.raises(InputError, match="received no prompt and knows no bos_token_id"):
         start_ids(requested(GenerationConfig()))
+    with pytest.raises(InputError, match="bos_token_id must hold ids below 60.*received 61"):
+        start_ids(requested(bos_token_id=61))
+    # Where it is not needed, it does not matter.
+    assert plan_generation(CONFIG, requested(bos_token_id=61), prompted()).prompt_length == 3
 
 
 def seq2seq(**kwargs: Any) -> Request:
@@ -468,6 +585,8 @@ def test_a_decoder_begins_with_its_start_token() -> None:
 def test_a_start_token_that_is_not_set_is_refused() -> None:
     with pytest.raises(InputError, match="needs decoder_start_token_id.*tokenizer.cls_token_id"):
         decoder_prompt(seq2seq(bos_token_id=0), 2, None, None)
+    with pytest.raises(InputError, match="decoder_start_token_id must hold ids below 60.*received 60"):
+        decoder_prompt(seq2seq(decoder_start_token_id=[7, 60]), 2, None, None)
     with pytest.raises(InputError, match="has 2 ids for 3 texts"):
         decoder_prompt(seq2seq(decoder_start_token_id=[7, 8]), 3, None, None)
     with pytest.raises(InputError, match=r"decoder_input_ids must have the shape \(3, length\)"):
