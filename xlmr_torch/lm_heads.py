@@ -111,7 +111,7 @@ class VocabularyModel(HeadModel):
         """Whether logits may be computed when they are read."""
         head = self.lm_head
         is_known = getattr(type(head), "forward", None) is LMHead.forward
-        return is_known and self.returns_output(return_dict) and has_values(labels_n) and may_wait(head, states)
+        return is_known and self._returns_output(return_dict) and has_values(labels_n) and may_wait(head, states)
 
 
 class MaskedLM(MaskPredictMixin, VocabularyModel):
