@@ -21,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 from xlmr_core.calls import Call
 from xlmr_core.packing import Needs
 
-__all__ = ["Onlookers"]
+__all__ = ["Onlookers", "is_hooked"]
 
 # Packages, PyTorch's own (FSDP, DDP, checkpointing, pruning, ...) included.
 HANDLERS = ("torch", "accelerate", "peft", "deepspeed", "xlmr_torch")
@@ -68,6 +68,11 @@ class Onlookers:
         children = [part._modules.values() for part in (model, *inside) if part._modules]
         self._clear = (number, children, [*chain.from_iterable(children)])
         return False
+
+
+def is_hooked(*modules: nn.Module) -> bool:
+    """Whether anything is called around the calls of these very modules, or around their gradients."""
+    return next(_hooks(modules), None) is not None
 
 
 def _hooks(modules: Iterable[nn.Module]) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xlmr_core.checks import check_choice
 from xlmr_core.errors import InputError
 from xlmr_core.quantization import SCHEMES
-from xlmr_torch.activations import ACTIVATIONS
+from xlmr_torch.activations import ACTIVATIONS, ONEDNN
 from xlmr_torch.layers import Intermediate
 from xlmr_torch.linear import is_plain
 from xlmr_torch.onednn import project
@@ -22,14 +22,6 @@ __all__ = ["BFloat16Embedding", "FusedLinear", "Int8Head", "optimize_for_inferen
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
-# Names of the config to oneDNN's kernel and its algorithm; "none" is the projection alone.
-ONEDNN = {
-    "none": ("none", ""),
-    "gelu": ("gelu", "none"),
-    "gelu_new": ("gelu", "tanh"),
-    "relu": ("relu", ""),
-    "silu": ("swish", ""),
-}
 PRECISIONS = ("float32", "bfloat16", *SCHEMES)
 HEADS = ("int8",)
 

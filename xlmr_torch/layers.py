@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from xlmr_core.calls import Plan
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_torch.activations import activation
+from xlmr_torch.activations import activation, kernel_of
 from xlmr_torch.attention import Attention
-from xlmr_torch.linear import linear
+from xlmr_torch.hooks import is_hooked
+from xlmr_torch.inputs import is_traced
+from xlmr_torch.linear import Linear, linear
 from xlmr_torch.plan import plan_by_biases
 
 __all__ = ["Intermediate", "Layer", "FeedForwardOutput", "Pooler"]
@@ -28,7 +30,15 @@ class Intermediate(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(..., D) to (..., F)."""
-        return self.intermediate_act_fn(self.dense(hidden_states))
+        fused = None if is_traced() or torch.is_grad_enabled() else self._fused(hidden_states)
+        return self.intermediate_act_fn(self.dense(hidden_states)) if fused is None else fused
+
+    def _fused(self, hidden_states: Tensor) -> Tensor | None:
+        """Both by one kernel of oneDNN, where it has it and nobody looks between them."""
+        dense, kernel = self.dense, kernel_of(self.intermediate_act_fn)
+        if kernel is None or type(dense) is not Linear or "forward" in vars(dense) or is_hooked(dense):
+            return None
+        return dense.by_onednn(hidden_states, *kernel)
 
 
 class FeedForwardOutput(nn.Module):

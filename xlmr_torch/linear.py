@@ -1,5 +1,5 @@
-"""Linear layers: fast for few rows, and in a model their values are left unset, because it fills them by the parameter
-table or loads them.
+"""Linear layers: fast without gradients, and in a model their values are left unset, because it fills them by the
+parameter table or loads them.
 
 PyTorch's own constructor would draw every weight once more, which costs seconds at base size and, on the meta device,
 imports hundreds of modules. A part of a model that is made by itself starts as PyTorch's own layers do.
@@ -43,9 +43,8 @@ def _is_of_intel() -> bool:
         return "GenuineIntel" in processor()
 
 
-# Rows that oneDNN multiplies; see Linear.
+# The least rows that oneDNN multiplies; see Linear.
 FEWEST = 2 if _is_of_intel() else 1
-FEW = 64
 
 LayerT = TypeVar("LayerT", nn.Linear, nn.Embedding)
 
@@ -56,38 +55,46 @@ def unset(*shape: int) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """``nn.Linear``, which multiplies few rows by oneDNN where no gradient is wanted.
+    """``nn.Linear``, which multiplies by oneDNN where no gradient is wanted.
 
     The time of few rows is that of reading the weight. PyTorch multiplies float32 matrices with MKL, which reads that
     of some tens of rows more slowly than oneDNN, half as fast on AMD processors. A single row it reads in one thread
-    there; on Intel's in all of them, and a quarter faster than oneDNN. With many rows the two are closer.
+    there; on Intel's in all of them, and a quarter faster than oneDNN. Many rows take it a sixth longer on AMD's.
     ``torch.backends.mkldnn.enabled = False`` turns it off.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
-        weight, bias = self.weight, self.bias
-        if not torch.is_grad_enabled() and self._is_small(input, weight, bias):
-            product = project(input, weight, bias)
-            if product is not None:
-                return product
-        return F.linear(input, weight, bias)
+        product = None if torch.is_grad_enabled() else self.by_onednn(input)
+        return F.linear(input, self.weight, self.bias) if product is None else product
 
-    def _is_small(self, input: Tensor, *values: Tensor) -> bool:
-        """Whether these are few rows, in surroundings that nobody but PyTorch has to know of.
+    def by_onednn(self, input: Tensor, kernel: str = "none", algorithm: str = "") -> Tensor | None:
+        """(..., in) to (..., out), without a gradient; ``None`` where that is for PyTorch.
 
-        Autocast and all that looks on or steps in get PyTorch's own operator.
+        Args:
+            input: (..., in).
+            kernel, algorithm: what is done to the product, as in :func:`~xlmr_torch.onednn.project`.
         """
-        return (
-            not is_traced()
-            and FEWEST * self.in_features <= input.numel() <= FEW * self.in_features
-            and all(type(x) in (Tensor, nn.Parameter) for x in (input, *values))
-            and input.dtype is torch.float32
-            and torch.backends.mkldnn.enabled
-            and not torch.is_autocast_enabled("cpu")
-            and torch.autograd.forward_ad._current_level < 0
-            and torch._C._len_torch_dispatch_stack() == 0
-        )
+        weight, bias = self.weight, self.bias
+        if not _is_alone(input, weight, bias) or input.numel() < FEWEST * self.in_features:
+            return None
+        return project(input, weight, bias, kernel, algorithm)
+
+
+def _is_alone(input: Tensor, *values: Tensor) -> bool:
+    """Whether a product is in surroundings that nobody but PyTorch has to know of.
+
+    Autocast and all that looks on or steps in get PyTorch's own operator.
+    """
+    return (
+        not is_traced()
+        and all(type(x) in (Tensor, nn.Parameter) for x in (input, *values))
+        and input.dtype is torch.float32
+        and torch.backends.mkldnn.enabled
+        and not torch.is_autocast_enabled("cpu")
+        and torch.autograd.forward_ad._current_level < 0
+        and torch._C._len_torch_dispatch_stack() == 0
+    )
 
 
 def is_plain(layer: nn.Module) -> bool:

@@ -24,6 +24,7 @@ from xlmr_torch.encoder import Encoded
 from xlmr_torch.generation import GenerationMixin
 from xlmr_torch.heads import HeadModel, chosen_positions, labelled_positions
 from xlmr_torch.inputs import has_values, see
+from xlmr_torch.later import Source, later, may_wait
 from xlmr_torch.linear import linear, values_follow
 from xlmr_torch.losses import cross_entropy
 from xlmr_torch.mask_predict import MaskPredictMixin
@@ -82,6 +83,36 @@ class VocabularyModel(HeadModel):
         """Replace the bias of the vocabulary projection."""
         self.lm_head.decoder.bias = self.lm_head.bias = bias
 
+    def _predict(
+        self, encoded: Encoded, labels_BS: Tensor | None, return_dict: bool | None, divisor: int | Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor | None, Source | None]:
+        """The loss, the logits of every position, and in place of these what they can be computed from later: where
+        labels are few, and nobody looks on who would tell the difference.
+
+        Args:
+            encoded: the states.
+            labels_BS: int64, what each position predicts.
+            return_dict: of the call.
+            divisor: of the loss, see :func:`~xlmr_torch.losses.cross_entropy`.
+        """
+        labels_n = None if labels_BS is None else encoded.rows(labels_BS)
+        if labels_n is not None and self._may_wait(encoded.states, labels_n, return_dict):
+            labelled = (labels_n != IGNORE_INDEX).nonzero().squeeze(1)
+            if 2 * len(labelled) <= len(labels_n):
+                logits_nV = self.lm_head(encoded.states.flatten(0, -2).index_select(0, labelled))
+                loss = cross_entropy(logits_nV, labels_n[labelled], divisor)
+                return loss, None, Source(self.lm_head, encoded.states, encoded.unpack)
+        packed = self.lm_head(encoded.states)
+        # Labels lie on real tokens here, so the packed rows are all that counts.
+        loss = None if labels_n is None else cross_entropy(packed.flatten(0, -2), labels_n, divisor)
+        return loss, encoded.unpack(packed), None
+
+    def _may_wait(self, states: Tensor, labels_n: Tensor, return_dict: bool | None) -> bool:
+        """Whether logits may be computed when they are read."""
+        head = self.lm_head
+        is_known = getattr(type(head), "forward", None) is LMHead.forward
+        return is_known and self._returns_output(return_dict) and has_values(labels_n) and may_wait(head, states)
+
 
 class MaskedLM(MaskPredictMixin, VocabularyModel):
     """Masked language modelling."""
@@ -117,7 +148,8 @@ class MaskedLM(MaskPredictMixin, VocabularyModel):
 
         Returns:
             :class:`~xlmr_core.outputs.MaskedLMOutput`; logits (B, S, V), or (B, P, V) with zeros at -1, or (number
-            labelled, V) in row-major order.
+            labelled, V) in row-major order. With ``labels`` alone they are computed when they are read, see
+            ``later.py``.
 
         Raises:
             InputError: for inputs of a wrong shape, dtype or range.
@@ -140,7 +172,7 @@ class MaskedLM(MaskPredictMixin, VocabularyModel):
         else:
             needed_BS = chosen_positions(masked_positions, call.source.shape[1])
         encoded = self._encode(call, Needs(positions_BS=needed_BS))
-        loss = None
+        loss = source = None
         if masked_positions is not None:
             logits = self.logits_at(encoded, masked_positions, call.source.shape[1])
             if labels is not None:
@@ -152,15 +184,11 @@ class MaskedLM(MaskPredictMixin, VocabularyModel):
             logits = self.lm_head(encoded.at(labelled))
             loss = cross_entropy(logits, flat[labelled])
         else:
-            packed = self.lm_head(encoded.states)
-            logits = encoded.unpack(packed)
-            if labels is not None:
-                # Labels lie on real tokens here, so the packed rows are all that counts.
-                loss = cross_entropy(packed.flatten(0, -2), encoded.rows(labels))
+            loss, logits, source = self._predict(encoded, labels, return_dict)
         output = MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
-        return self.finish(output, return_dict)
+        return self.finish(output if source is None else later(output, source), return_dict)
 
     if TYPE_CHECKING:
 
@@ -242,6 +270,7 @@ class CausalLM(GenerationMixin, VocabularyModel):
 
         Returns:
             :class:`~xlmr_core.outputs.CausalLMOutputWithCrossAttentions`; logits (B, S, V), or (B, kept, V).
+            With few ``labels`` they are computed when they are read, see ``later.py``.
 
         Raises:
             InputError: for inputs of a wrong shape, dtype or range; for labels with ``logits_to_keep``.
@@ -275,12 +304,9 @@ class CausalLM(GenerationMixin, VocabularyModel):
             kept = kept_columns(logits_to_keep, length)
             needed_BS = chosen_positions(kept.expand(batch, -1), length)
         encoded = self._encode(call, Needs(positions_BS=needed_BS))
-        loss = None
+        loss = source = None
         if keeps_all:
-            packed = self.lm_head(encoded.states)
-            logits = encoded.unpack(packed)
-            if labels is not None:
-                loss = cross_entropy(packed.flatten(0, -2), encoded.rows(labels), num_items_in_batch)
+            loss, logits, source = self._predict(encoded, labels, return_dict, num_items_in_batch)
         else:
             logits = self.lm_head(encoded.unpack(encoded.states)[:, kept.to(encoded.states.device)])
         output = CausalLMOutputWithCrossAttentions(
@@ -291,7 +317,7 @@ class CausalLM(GenerationMixin, VocabularyModel):
             attentions=encoded.attentions,
             cross_attentions=encoded.cross_attentions,
         )
-        return self.finish(output, return_dict)
+        return self.finish(output if source is None else later(output, source), return_dict)
 
     if TYPE_CHECKING:
 

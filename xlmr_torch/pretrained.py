@@ -153,10 +153,14 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn
                 raise
             raise better from None
 
+    def _returns_output(self, return_dict: bool | None) -> bool:
+        """Whether a call returns an output object, as the call or the config says, and no tuple."""
+        return bool(self.config.use_return_dict if return_dict is None else return_dict)
+
     def finish(self, output: OutputT, return_dict: bool | None) -> OutputT:
         """The output object, or its tuple if the call or the config says so."""
         answer: Any = output
-        if not (self.config.use_return_dict if return_dict is None else return_dict):
+        if not self._returns_output(return_dict):
             answer = output.to_tuple()
         elif torch.jit.is_tracing():  # a trace knows plain dictionaries alone
             answer = dict(output)

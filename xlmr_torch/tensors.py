@@ -10,6 +10,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from xlmr_core.outputs import OUTPUT_TYPES, ModelOutput
+from xlmr_torch.later import LATER
 
 __all__ = ["register_outputs", "to_tensor"]
 
@@ -40,4 +41,8 @@ def register_outputs() -> None:
             partial(_unflatten, output_type),
             serialized_type_name=f"xlmr_core.outputs.{output_type.__name__}",
             flatten_with_keys_fn=_flatten_with_keys,
+        )
+    for output_type, waiting in LATER.items():
+        pytree.register_pytree_node(
+            waiting, _flatten, partial(_unflatten, output_type), flatten_with_keys_fn=_flatten_with_keys
         )

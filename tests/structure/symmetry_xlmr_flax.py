@@ -91,6 +91,9 @@ DIFFERENCES = {
     "-linear.py:values_follow": PARTS,
     # Files
     "-inference.py": "jax.jit and dtype= do what optimize_for_inference does",
+    "-later.py": "an eager output computes its logits when they are read; under jit XLA leaves out what nobody returns",
+    "-activations.py:kernel_of": "as onednn.py",
+    "-linear.py:Linear.by_onednn": "as onednn.py",
     "-onednn.py": "oneDNN by a call of its own is for PyTorch; XLA chooses its kernels by itself",
     "-int8.py": INT8,
     "-pretrained.py:PreTrainedModel.is_quantized": INT8,

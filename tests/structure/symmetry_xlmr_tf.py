@@ -37,6 +37,9 @@ DIFFERENCES = {
     "-inference.py": (
         "int8, bfloat16 tables and oneDNN calls are kernels of PyTorch; a graph of TensorFlow fuses by itself"
     ),
+    "-later.py": "an eager output computes its logits when they are read; in a graph of TensorFlow the graph decides",
+    "-activations.py:kernel_of": "as onednn.py",
+    "-linear.py:Linear.by_onednn": "as onednn.py",
     "-onednn.py": "oneDNN by a call of its own is for PyTorch; TensorFlow chooses its kernels by itself",
     "-int8.py": "int8 on the CPU is a kernel of PyTorch; TensorFlow has none for dynamic activations",
     "-loading.py:to_torch": (

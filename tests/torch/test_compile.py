@@ -77,7 +77,7 @@ def test_one_padded_graph_for_all_masks_and_sizes(case: Case) -> None:
             model.set_packing("never")
             expected = model(**inputs, **labels)
             model.set_packing("auto")
-        assert type(actual) is type(expected) and list(actual) == list(expected)
+        assert isinstance(expected, type(actual)) and list(actual) == list(expected)
         for name in expected:
             assert_close(actual[name], expected[name], what=name)
     assert counter.graphs == 1

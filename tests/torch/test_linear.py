@@ -1,4 +1,4 @@
-"""Projections: few rows go to oneDNN, and nothing else about ``nn.Linear`` changes."""
+"""Projections: without gradients they go to oneDNN, and nothing else about ``nn.Linear`` changes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,11 +18,15 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.torch.models import Case
 from xlmr_torch import XLMRobertaModel
 from xlmr_torch import linear as linear_file
-from xlmr_torch.inference import FusedLinear
-from xlmr_torch.linear import FEW, Linear, is_plain, linear
+from xlmr_torch.inference import FusedLinear, optimize_for_inference
+from xlmr_torch.layers import Intermediate
+from xlmr_torch.linear import Linear, is_plain, linear
 from xlmr_torch.onednn import project
+
+MASKED = Case("XLMRoberta", "ForMaskedLM")
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
 
@@ -51,10 +56,10 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return went
 
 
-SMALL = {
+INPUTS = {
     "a row": lambda: torch.randn(6),
     "some": lambda: torch.randn(2, 3, 6),
-    "as many as that": lambda: torch.randn(FEW, 6),
+    "many": lambda: torch.randn(300, 6),
     "every second column": lambda: torch.randn(3, 12)[:, ::2],
     "transposed": lambda: torch.randn(6, 4).t(),
     "one row many times": lambda: torch.randn(1, 6).expand(5, 6),
@@ -62,9 +67,9 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("make", SMALL.values(), ids=SMALL)
+@pytest.mark.parametrize("make", INPUTS.values(), ids=INPUTS)
 @torch.no_grad()
-def test_few_rows(layer: Linear, fast: list[bool], make: Callable[[], Tensor]) -> None:
+def test_rows_without_gradients(layer: Linear, fast: list[bool], make: Callable[[], Tensor]) -> None:
     x = make()
     torch.testing.assert_close(
         layer(x), F.linear(x, layer.weight, layer.bias), rtol=1e-5, atol=1e-5, equal_nan=True, check_stride=True
@@ -115,7 +120,6 @@ def test_surroundings_that_get_pytorchs_operator(
 
 @torch.no_grad()
 def test_inputs_that_get_pytorchs_operator(layer: Linear, fast: list[bool]) -> None:
-    layer(torch.randn(FEW + 1, 6))
     for wrong in (torch.randn(2, 5), torch.randn(2, 6, device="meta"), torch.randn(2, 6).double()):
         with pytest.raises(RuntimeError, match="cannot be multiplied|expected device|same dtype"):
             layer(wrong)
@@ -232,3 +236,88 @@ def test_it_is_a_linear_layer(layer: Linear) -> None:
 def test_a_model_is_made_of_them() -> None:
     model = XLMRobertaModel.from_pretrained("xlmr-mini", add_pooling_layer=False)
     assert all(type(module) is Linear for module in model.modules() if isinstance(module, nn.Linear))
+
+
+# ---- The activation after a projection
+
+FUSED = {
+    "gelu": True,
+    "gelu_python": True,
+    "gelu_new": True,
+    "gelu_fast": True,
+    "relu": True,
+    "silu": True,
+    "tanh": False,
+}
+
+
+def block(hidden_act: Any = "gelu") -> Intermediate:
+    torch.manual_seed(0)
+    return Intermediate(MASKED.config(hidden_act=hidden_act)).requires_grad_(False)
+
+
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What oneDNN was asked to do after each projection."""
+    asked: list[str] = []
+
+    def projected(x: Tensor, weight: Tensor, bias: Tensor, kernel: str, algorithm: str) -> Tensor | None:
+        asked.append(kernel)
+        return project(x, weight, bias, kernel, algorithm)
+
+    monkeypatch.setattr(linear_file, "project", projected)
+    monkeypatch.setattr(linear_file, "FEWEST", 1)
+    return asked
+
+
+@pytest.mark.parametrize("name", [*FUSED, "a function of one's own"])
+def test_an_activation_goes_along(name: str, kernels: list[str]) -> None:
+    own = name not in FUSED
+    layer, x = block(torch.sin if own else name), torch.randn(2, 3, 16)
+    expected = layer.intermediate_act_fn(F.linear(x, layer.dense.weight, layer.dense.bias))
+    torch.testing.assert_close(layer(x), expected, rtol=0, atol=0)
+    assert not kernels, "a gradient might be wanted"
+    with torch.no_grad():
+        for each in (layer, copy.deepcopy(layer), *([] if own else [pickle.loads(pickle.dumps(layer))])):
+            torch.testing.assert_close(each(x), expected, rtol=1e-5, atol=1e-5)
+            assert (kernels.pop() != "none") == FUSED.get(name, False) and not kernels
+
+
+LOOKS: dict[str, Callable[[Intermediate], Any]] = {
+    "a hook": lambda layer: layer.dense.register_forward_hook(lambda module, args, output: output * 0),
+    "a hook before": lambda layer: layer.dense.register_forward_pre_hook(lambda module, args: (args[0] * 0,)),
+    "a forward of one's own": lambda layer: setattr(layer.dense, "forward", lambda x: torch.zeros(2, 24)),
+    "another layer": lambda layer: setattr(layer, "dense", nn.Sequential(layer.dense, nn.Threshold(1e9, 0.0))),
+    "another function": lambda layer: setattr(layer, "intermediate_act_fn", torch.zeros_like),
+}
+
+
+@pytest.mark.parametrize("change", LOOKS.values(), ids=LOOKS)
+@torch.no_grad()
+def test_who_looks_between_them_sees_both(change: Callable[[Intermediate], Any]) -> None:
+    layer, x = block("relu"), torch.randn(2, 16)
+    assert layer(x).any()
+    nn.init.zeros_(layer.dense.bias)
+    change(layer)
+    assert not layer(x).any()
+
+
+@pytest.mark.parametrize("surroundings", OTHERS.values(), ids=OTHERS)
+@torch.no_grad()
+def test_surroundings_that_get_pytorchs_activation(
+    surroundings: Callable[[], AbstractContextManager[object]], kernels: list[str]
+) -> None:
+    with surroundings():
+        block()(torch.randn(2, 16))
+    assert not kernels
+
+
+@torch.no_grad()
+def test_a_model_as_loaded_multiplies_as_one_for_inference(kernels: list[str]) -> None:
+    model, inputs = MASKED.build(), MASKED.inputs()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    loaded, asked = model(**inputs).logits, kernels.copy()
+    assert asked == ["none", "none", "none", "none", "gelu", "none"] * 2 + ["none", "none"]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    optimized = optimize_for_inference(model, dtype="float32", compile=False)
+    torch.testing.assert_close(loaded, optimized(**inputs).logits, rtol=0, atol=1e-5)
