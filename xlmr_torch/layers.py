@@ -35,8 +35,11 @@ class Intermediate(nn.Module):
 
     def _fused(self, hidden_states: Tensor) -> Tensor | None:
         """Both by one kernel of oneDNN, where it has it and nobody looks between them."""
-        dense, kernel = self.dense, kernel_of(self.intermediate_act_fn)
-        if kernel is None or type(dense) is not Linear or "forward" in vars(dense) or is_hooked(dense):
+        dense = self.dense
+        if type(dense) is not Linear or dense.is_for_pytorch(hidden_states):
+            return None
+        kernel = kernel_of(self.intermediate_act_fn)
+        if kernel is None or "forward" in vars(dense) or is_hooked(dense):
             return None
         return dense.by_onednn(hidden_states, *kernel)
 

@@ -75,10 +75,18 @@ class Linear(nn.Linear):
             input: (..., in).
             kernel, algorithm: what is done to the product, as in :func:`~xlmr_torch.onednn.project`.
         """
+        if is_traced() or self.is_for_pytorch(input):
+            return None
         weight, bias = self.weight, self.bias
-        if not _is_alone(input, weight, bias) or input.numel() < FEWEST * self.in_features:
+        if not _is_alone(input, weight, bias):
             return None
         return project(input, weight, bias, kernel, algorithm)
+
+    def is_for_pytorch(self, input: Tensor) -> bool:
+        """Whether these are fewer rows than oneDNN multiplies: what is known first, because a step of a generation has
+        time for little else.
+        """
+        return input.numel() < FEWEST * self.in_features
 
 
 def _is_alone(input: Tensor, *values: Tensor) -> bool:
@@ -87,8 +95,7 @@ def _is_alone(input: Tensor, *values: Tensor) -> bool:
     Autocast and all that looks on or steps in get PyTorch's own operator.
     """
     return (
-        not is_traced()
-        and all(type(x) in (Tensor, nn.Parameter) for x in (input, *values))
+        all(type(x) in (Tensor, nn.Parameter) for x in (input, *values))
         and input.dtype is torch.float32
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")

@@ -94,6 +94,7 @@ DIFFERENCES = {
     "-later.py": "an eager output computes its logits when they are read; under jit XLA leaves out what nobody returns",
     "-activations.py:kernel_of": "as onednn.py",
     "-linear.py:Linear.by_onednn": "as onednn.py",
+    "-linear.py:Linear.is_for_pytorch": "as onednn.py",
     "-onednn.py": "oneDNN by a call of its own is for PyTorch; XLA chooses its kernels by itself",
     "-int8.py": INT8,
     "-pretrained.py:PreTrainedModel.is_quantized": INT8,

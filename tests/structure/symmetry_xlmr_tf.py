@@ -40,6 +40,7 @@ DIFFERENCES = {
     "-later.py": "an eager output computes its logits when they are read; in a graph of TensorFlow the graph decides",
     "-activations.py:kernel_of": "as onednn.py",
     "-linear.py:Linear.by_onednn": "as onednn.py",
+    "-linear.py:Linear.is_for_pytorch": "as onednn.py",
     "-onednn.py": "oneDNN by a call of its own is for PyTorch; TensorFlow chooses its kernels by itself",
     "-int8.py": "int8 on the CPU is a kernel of PyTorch; TensorFlow has none for dynamic activations",
     "-loading.py:to_torch": (
