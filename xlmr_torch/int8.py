@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from xlmr_core.errors import InputError
 from xlmr_core.parameters import Parameter, Role
 from xlmr_core.quantization import Scheme
+from xlmr_core.quantization.asked import refuse_gradient
 from xlmr_core.quantization.int8 import LARGEST, SCALE
 from xlmr_torch.quantized import quantize
 
@@ -179,9 +180,7 @@ class Int8Linear(_Int8Module):
             InputError: if a gradient with respect to ``x`` is wanted.
         """
         if x.requires_grad and torch.is_grad_enabled():
-            raise InputError(
-                "gradients do not flow through int8 layers; compute under torch.no_grad(), or train the original model"
-            )
+            refuse_gradient("compute under torch.no_grad()")
         return int8_linear(x, self.weight, self.weight_scale, self.bias)
 
     def extra_repr(self) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -21,7 +20,7 @@ from xlmr_core.arguments import Served, model_only
 from xlmr_core.checkpoints.load_plan import LoadPlan, TensorFile, plan_load
 from xlmr_core.checkpoints.saving import save_tensors
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import ConfigWarning, InputError, warn_caller
+from xlmr_core.errors import InputError
 from xlmr_core.formats.base import PUBLISHED
 from xlmr_core.formats.parts import names_of_model, plain_names
 from xlmr_core.formats.tensors import RawTensor
@@ -29,13 +28,15 @@ from xlmr_core.generation.config import GENERATION_CONFIG_NAME, read_generation_
 from xlmr_core.loading import StateDict, config_to_save, dtype_wanted, loading_info, metadata_to_save, read_request
 from xlmr_core.own_classes import check_dtypes, check_ties
 from xlmr_core.parameters import Parameter, stored_names
-from xlmr_core.quantization import BitsAndBytes, BitsAndBytesConfig, Scheme, scheme_of
+from xlmr_core.quantization import scheme_of
+from xlmr_core.quantization.asked import asked_while_loading, loaded_as_asked, refuse_dtype_around
 from xlmr_core.quantization.own import OwnScheme
 from xlmr_torch.generation import GenerationMixin
 from xlmr_torch.linear import loading
 from xlmr_torch.placement import as_device_map, find_dtype, find_one_device, refuse_meta
 from xlmr_torch.quantized import quantize
 from xlmr_torch.values import places, put, share, tensor_at
+from xlmr_torch.widening import QuantizedLayer
 
 if TYPE_CHECKING:
     from xlmr_torch.pretrained import PreTrainedModel
@@ -140,7 +141,7 @@ def from_pretrained(
         dtype = find_dtype(dtype)
     request = read_request(cls, name_or_path, config, state_dict is not None, kwargs, MODEL_ONLY)
     config = request.config
-    asked = _asked_for(quantization_config, load_in_8bit, load_in_4bit)
+    asked = asked_while_loading(quantization_config, load_in_8bit, load_in_4bit)
     source: TensorFile = (
         request.found.open()
         if request.found is not None
@@ -148,7 +149,7 @@ def from_pretrained(
     )
     scheme = scheme_of(config, source)
     if asked is not None and scheme is not None:
-        scheme = _as_asked(asked, scheme)
+        scheme = loaded_as_asked(asked, scheme)
     with loading():
         model = cls(config, *model_args, **request.constructor)
     if scheme is not None:
@@ -170,8 +171,7 @@ def from_pretrained(
         dtype = torch.float32
     wanted = find_dtype(dtype_wanted(dtype, torch.get_default_dtype(), config, source, plan.sources.values()))
     if isinstance(scheme, OwnScheme) and wanted is not torch.float32:
-        around = f"an {scheme.name} model is float32 around its {scheme.name} weights"
-        raise InputError(f"{around}, received dtype={wanted}; leave dtype out")
+        refuse_dtype_around(scheme, wanted)
     # A file's bytes are this model's own, the caller's tensors are not.
     _fill(model, rows, plan, source, target, wanted, copy=state_dict is not None)
     if isinstance(scheme, OwnScheme):
@@ -185,38 +185,6 @@ def from_pretrained(
         model.generation_config = read_generation_config(request.found.folder, config)
     model.eval()
     return (model, loading_info(plan.report)) if output_loading_info else model
-
-
-def _asked_for(value: Any, load_in_8bit: bool, load_in_4bit: bool) -> BitsAndBytesConfig | None:
-    """How a model is to be quantized while it is loaded."""
-    if value is None and not (load_in_8bit or load_in_4bit):
-        return None
-    if value is not None and (load_in_8bit or load_in_4bit):
-        raise InputError("expected quantization_config alone, received load_in_8bit or load_in_4bit too; pass one")
-    return BitsAndBytesConfig.of(
-        BitsAndBytesConfig(load_in_8bit=load_in_8bit, load_in_4bit=load_in_4bit) if value is None else value
-    )
-
-
-def _as_asked(asked: BitsAndBytesConfig, scheme: Scheme) -> Scheme:
-    """The scheme of a checkpoint that is quantized already, computing in the dtype that is asked for.
-
-    Raises:
-        InputError: if it is quantized otherwise.
-    """
-    if not isinstance(scheme, BitsAndBytes) or asked.load_in_4bit is not scheme.config.load_in_4bit:
-        raise InputError(
-            f"the checkpoint has {scheme.name} weights already, received quantization_config={asked.to_diff_dict()!r}; "
-            "leave it out, or load the checkpoint it was made from"
-        )
-    config = scheme.config.with_values(bnb_4bit_compute_dtype=asked.bnb_4bit_compute_dtype)
-    if asked.with_values(llm_int8_skip_modules=config.llm_int8_skip_modules) != config:
-        warn_caller(
-            "the checkpoint is quantized already, and as its config.json says: of quantization_config only "
-            "bnb_4bit_compute_dtype is used",
-            ConfigWarning,
-        )
-    return replace(scheme, config=config)
 
 
 def _fill(
@@ -233,6 +201,9 @@ def _fill(
     for name, stored in plan.sources.items():
         dtype = _dtype_of(rows[name], tensor_at(model, name), wanted)
         put(model, name, to_torch(source.tensor(stored)).to(device=target, dtype=dtype, copy=copy))
+    for layer in model.modules():
+        if isinstance(layer, QuantizedLayer):
+            layer.is_mapped = not copy
     # What a user's class added and the file lacks is as the class made it, if that was more than a place.
     fresh = [name for name in plan.fresh if not rows[name].own or tensor_at(model, name).is_meta]
     for name in fresh:

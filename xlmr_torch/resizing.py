@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import InputError
+from xlmr_core.quantization.asked import refuse_change
 from xlmr_core.resizing import SPREAD, rows_wanted
 
 __all__ = ["ResizableModel"]
@@ -93,7 +93,4 @@ class ResizableModel(nn.Module):
 
     def _refuse_quantized(self, what: str) -> None:
         if self.is_quantized:
-            raise InputError(
-                f"{what} changes weights, which a quantized model does not allow; "
-                "change the original model, then quantize it"
-            )
+            refuse_change(what)

@@ -59,11 +59,11 @@ def find_scheme(asked: str | Scheme | BitsAndBytesConfig) -> Scheme:
     return found
 
 
-def scheme_with(name: str, skip: Sequence[str] = (), group_size: int | None = None) -> Scheme:
+def scheme_with(name: str | Scheme, skip: Sequence[str] = (), group_size: int | None = None) -> Scheme:
     """A scheme by name, with settings where something is said of them.
 
     Args:
-        name: of ``SCHEMES`` or ``BITSANDBYTES``.
+        name: of ``SCHEMES`` or ``BITSANDBYTES``, or a scheme to change.
         skip: modules that stay as they are, beside those that the scheme leaves anyway.
         group_size: how many values share a scale.
 
