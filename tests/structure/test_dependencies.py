@@ -59,6 +59,7 @@ LAYERS = (
     ("conversion", "diagnosis"),
     ("tasks",),
     ("jobs",),
+    ("training",),
     ("cli",),
     ("__main__",),
 )

@@ -1,0 +1,232 @@
+"""Texts that belong together: sentence embeddings, and rerankers.
+
+What does not belong to a text are the others of its batch (embeddings; Chen et al. 2017, section 4.2, call it in-batch
+negatives), or passages that are drawn from those of its language (rerankers).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xlmr_core.errors import InputError
+from xlmr_core.tasks.task import Arrays
+from xlmr_core.training.recipe import Recipe
+from xlmr_core.training.task import Example, Feature, TrainingTask, text_in
+from xlmr_core.wording import shown
+
+if TYPE_CHECKING:
+    from xlmr_core.training.features import Features
+
+__all__ = ["Rerank", "SentenceEmbedding"]
+
+# What a row of an embedding is: a pair with a score, two texts, three, or one of those that share an id.
+SCORED, PAIR, TRIPLE, PARALLEL = range(4)
+# Passages that are tried for the negatives of a query; one may stand in the data several times.
+MOST_TRIED = 256
+
+
+class SentenceEmbedding(TrainingTask):
+    """A vector for a text, near to those of texts that belong to it.
+
+    A file has pairs (``text`` and ``other``), triples (and ``negative``), pairs with a ``score``, or texts with an
+    ``id``: those of one id, such as a sentence in several languages, belong together, and at each step another of them
+    is drawn. A text whose id stands alone belongs to itself, seen through other dropout (Gao et al. 2021).
+    """
+
+    name = "sentence-embedding"
+    auto = "AutoModel"
+    columns: ClassVar[Mapping[str, Sequence[str]]] = {
+        "text": ("anchor", "query", "text1", "sentence1", "sentence", "premise", "question"),
+        "other": ("positive", "text_en", "text2", "sentence2", "hypothesis", "passage", "context"),
+        "negative": (),
+        "score": ("similarity",),
+        "id": (),
+    }
+    optional: ClassVar[Sequence[str]] = ("other", "negative", "score", "id")
+    outputs: ClassVar[Sequence[str]] = ("embeddings",)
+    at_once = True
+
+    def __init__(self, recipe: Recipe, tokenizer: Any, labels: Sequence[str] = (), problem: str = "") -> None:
+        super().__init__(recipe, tokenizer, (), "")
+        # Data says by its labels whether pairs have scores; see labels_of.
+        self.metric = "spearman" if "score" in labels else "accuracy"
+        self._members: tuple[int, dict[str, NDArray[np.int64]]] = (0, {})
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> Example:
+        """A text with what belongs to it; see the class."""
+        found: Example = {"text": text_in(row, "text")}
+        if "other" not in row:
+            own = row.get("id")
+            if not isinstance(own, str | int):
+                raise InputError(f"expected a column 'other' or an 'id', received {shown(own, 60)}")
+            return {**found, "id": str(own)}
+        found["other"] = text_in(row, "other")
+        if row.get("score") not in (None, ""):
+            try:
+                return {**found, "score": float(row["score"])}
+            except (TypeError, ValueError):
+                raise InputError(f"expected a score, a number, received {shown(row['score'], 60)}") from None
+        return {**found, "negative": text_in(row, "negative")} if row.get("negative") else found
+
+    @classmethod
+    def labels_of(cls, example: Example) -> Sequence[Any]:
+        """``score`` of a pair that has one."""
+        return ("score",) if "score" in example else ()
+
+    def encode(self, examples: Sequence[Example]) -> list[list[Feature]]:
+        """Each text by itself."""
+        sides = ("text", "other", "negative")
+        texts = [example[side] for example in examples for side in sides if side in example]
+        limit = self.recipe.max_length
+        rows = iter(self.tokenizer(texts, truncation=True, max_length=limit, verbose=False)["input_ids"])
+        found = []
+        for example in examples:
+            own = [np.array(next(rows), np.int64) for side in sides if side in example]
+            together = example.get("id", example.get("other", ""))
+            arrays: Arrays = {"input_ids": own[0], "group": np.int64(zlib.crc32(together.encode("utf-8", "replace")))}
+            if "score" in example:
+                arrays["labels"] = np.float32(example["score"])
+            found.append([Feature(arrays, {"texts": own, "id": example.get("id", "")})])
+        return found
+
+    def kind(self, feature: Feature) -> int:
+        """What a row is, see ``SCORED``: a batch has as many texts of each."""
+        if "labels" in feature.arrays:
+            return SCORED
+        return {1: PARALLEL, 2: PAIR, 3: TRIPLE}[len(feature.kept["texts"])]
+
+    def draw(self, features: Features, numbers: NDArray[np.int64], random: np.random.Generator) -> list[Feature]:
+        """Rows of an id get another text of it."""
+        found = features.take(numbers)
+        if self.kind(found[0]) != PARALLEL:
+            return found
+        members = self._of_ids(features)
+        drawn = []
+        for number, feature in zip(numbers.tolist(), found, strict=True):
+            others = members[feature.kept["id"]]
+            others = others[others != number]
+            other = features.take([random.choice(others)])[0] if len(others) else feature
+            texts = [*feature.kept["texts"], *other.kept["texts"]]
+            drawn.append(Feature(feature.arrays, {**feature.kept, "texts": texts}))
+        return drawn
+
+    def _of_ids(self, features: Features) -> dict[str, NDArray[np.int64]]:
+        """Which features each id has; looked for once."""
+        if self._members[0] != id(features):
+            found: dict[str, list[int]] = {}
+            for number, feature in enumerate(features.take(range(len(features)))):
+                found.setdefault(feature.kept["id"], []).append(number)
+            self._members = (id(features), {own: np.array(numbers) for own, numbers in found.items()})
+        return self._members[1]
+
+    def collate(self, features: Sequence[Feature], random: np.random.Generator, multiple: int = 1) -> Arrays:
+        """All first texts, then those that belong to them, then those that do not."""
+        sides = zip(*(feature.kept["texts"] for feature in features), strict=True)
+        rows = [Feature({"input_ids": row}) for side in sides for row in side]
+        name = "labels" if "labels" in features[0].arrays else "group"
+        return {**self.padded(rows, multiple), name: np.stack([feature.arrays[name] for feature in features])}
+
+    def answer(self, example: Example, features: Sequence[Feature], outputs: Sequence[Arrays]) -> tuple[Any, Any]:
+        """The vectors (k, D), and the score of a pair that has one."""
+        return outputs[0]["embeddings"], example.get("score")
+
+
+class Rerank(TrainingTask):
+    """How well a passage answers a query: one logit for both together, by binary cross-entropy.
+
+    A row is a query with its passage, and perhaps a list of passages that are none; otherwise ``recipe.negatives`` of
+    the passages of the same language are drawn at each step.
+    """
+
+    name = "rerank"
+    auto = "AutoModelForSequenceClassification"
+    columns: ClassVar[Mapping[str, Sequence[str]]] = {
+        "query": ("question", "anchor", "text"),
+        "passage": ("positive", "context", "text2", "text_en"),
+        "negatives": ("negative",),
+    }
+    optional: ClassVar[Sequence[str]] = ("negatives",)
+    metric = "mrr"
+    at_once = True
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> Example:
+        """A query, its passage, and perhaps others."""
+        found: Example = {"query": text_in(row, "query"), "passage": text_in(row, "passage")}
+        others = row.get("negatives")
+        if others in (None, "", []):
+            return found
+        others = [others] if isinstance(others, str) else others
+        if not isinstance(others, list) or not all(isinstance(one, str) and one.strip() for one in others):
+            raise InputError(f"expected negatives to be a list of texts, received {shown(others, 60)}")
+        return {**found, "negatives": others}
+
+    def encode(self, examples: Sequence[Example]) -> list[list[Feature]]:
+        """The query and each passage, a row each; passages are kept, to be drawn for other queries."""
+        found = []
+        for example in examples:
+            texts = [example["query"], example["passage"], *example.get("negatives", ())]
+            ids = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+            kept = {"query": ids[0], "passages": ids[1:], "is_drawn": "negatives" not in example}
+            found.append([Feature({"input_ids": self._row(ids[0], ids[1])}, kept)])
+        return found
+
+    def _row(self, query: list[int], passage: list[int]) -> NDArray[np.int64]:
+        """``<s> query </s></s> passage </s>``; the end of what is longer is cut off."""
+        whole = self.tokenizer.build_inputs_with_special_tokens
+        room = self.recipe.max_length - len(whole([], []))
+        own = query[: max(room // 2, room - len(passage))]
+        return np.array(whole(own, passage[: room - len(own)]), np.int64)
+
+    def kind(self, feature: Feature) -> int:
+        """How many passages are none: a batch has as many for each query."""
+        return -1 if feature.kept["is_drawn"] else len(feature.kept["passages"])
+
+    def draw(self, features: Features, numbers: NDArray[np.int64], random: np.random.Generator) -> list[Feature]:
+        """Queries without such passages get some of their language."""
+        found = features.take(numbers)
+        if not found[0].kept["is_drawn"]:
+            return found
+        drawn = []
+        for number, feature in zip(numbers.tolist(), found, strict=True):
+            (others,) = np.nonzero(features.language == features.language[number])
+            right, passages = feature.kept["passages"][0], []
+            # A passage may stand there several times, with other queries.
+            for other in features.take(random.permutation(others)[: MOST_TRIED]):
+                if other.kept["passages"][0] != right and len(passages) < self.recipe.negatives:
+                    passages.append(other.kept["passages"][0])
+            if len(passages) < self.recipe.negatives:
+                raise InputError(
+                    f"expected {self.recipe.negatives} other passages for each query, found fewer in "
+                    f"{features.language_of(int(features.example[number])) or 'the data'}; give more rows, or fewer "
+                    "negatives in the recipe"
+                )
+            drawn.append(Feature(feature.arrays, {**feature.kept, "passages": [right, *passages]}))
+        return drawn
+
+    def collate(self, features: Sequence[Feature], random: np.random.Generator, multiple: int = 1) -> Arrays:
+        """All right passages, then the others, each with its query; labels 1 and 0."""
+        sides = zip(*(feature.kept["passages"] for feature in features), strict=True)
+        rows = [
+            Feature({"input_ids": self._row(feature.kept["query"], passage)})
+            for side in sides
+            for feature, passage in zip(features, side, strict=True)
+        ]
+        labels = np.zeros((len(rows), 1), np.float32)
+        labels[: len(features)] = 1
+        return {**self.padded(rows, multiple), "labels": labels}
+
+    def settings(self) -> dict[str, Any]:
+        """One logit, whose loss is binary cross-entropy."""
+        return {"num_labels": 1, "problem_type": "multi_label_classification"}
+
+    def answer(self, example: Example, features: Sequence[Feature], outputs: Sequence[Arrays]) -> tuple[Any, Any]:
+        """The scores of the passages, of which the first is the right one."""
+        scores = outputs[0]["logits"].reshape(-1).tolist()
+        return scores, [1, *[0] * (len(scores) - 1)]
