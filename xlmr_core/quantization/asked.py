@@ -13,6 +13,7 @@ from xlmr_core.quantization.own import OwnScheme
 __all__ = [
     *("asked_while_loading", "loaded_as_asked", "scheme_to_apply"),
     *("refuse_cast", "refuse_change", "refuse_drawing", "refuse_dtype_around", "refuse_gradient", "refuse_layer"),
+    *("refuse_training", "refuse_values"),
 ]
 
 
@@ -104,6 +105,11 @@ def scheme_to_apply(
 def refuse_layer(path: str, kind: type) -> None:
     """Refuse to quantize a layer that is no plain one."""
     raise InputError(f"{path} must be a plain layer to be quantized, received {kind.__name__}; merge adapters first")
+
+
+def refuse_values(name: str) -> None:
+    """Refuse to quantize a weight with values that are no finite numbers."""
+    raise InputError(f"{name} has values for which there is no scale (infinite, or not a number); mend it, or skip it")
 
 
 # ---- Of quantized models
