@@ -94,21 +94,23 @@ class Int8Head(FusedLinear):
 
     rows: Tensor
     scale: Tensor
+    sums: Tensor
 
     def __init__(self, layer: nn.Linear, weight: nn.Parameter | None) -> None:
-        from xlmr_torch.int8 import quantize_rows  # it looks at the machine when it is imported
+        from xlmr_torch.int8 import quantize_rows, row_sums  # it looks at the machine when it is imported
 
         super().__init__(layer, torch.bfloat16, weight, widen=True)
         rows, scale = quantize_rows(layer.weight.detach())
         self.register_buffer("rows", rows, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("sums", row_sums(rows), persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) to float32 (..., out); see :meth:`FusedLinear.forward`."""
         from xlmr_torch.int8 import int8_linear
 
         _refuse_gradient(input)
-        return int8_linear(input.float(), self.rows, self.scale, self.bias.float())
+        return int8_linear(input.float(), self.rows, self.scale, self.bias.float(), self.sums)
 
 
 class BFloat16Embedding(nn.Embedding):

@@ -47,6 +47,7 @@ __all__ = [
     "quantize",
     "quantize_rows",
     "quantize_tokens",
+    "row_sums",
 ]
 
 _ROWS_AT_ONCE = 4096  # of a table while it is quantized, to hold no second float copy
@@ -100,7 +101,9 @@ def _product(q: Tensor, weight: Tensor) -> Tensor:
         return F.linear(q.float(), weight.float())
 
 
-def int8_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor) -> Tensor:
+def int8_linear(
+    x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor, weight_sums: Tensor | None = None
+) -> Tensor:
     """A linear layer of int8 weights.
 
     Args:
@@ -108,20 +111,31 @@ def int8_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor) -
         weight: int8 (O, D).
         weight_scale: float32 (O,).
         bias: float32 (O,).
+        weight_sums: float32 (O,), the sum of each row of ``weight``, where it is known. oneDNN multiplies one token in
+            less than half the time that two take.
 
     Returns:
         (..., O) of the dtype of ``x``.
     """
     q_nD, scale_n1, middle_n1 = quantize_tokens(x.reshape(-1, x.shape[-1]))
-    # A last row of ones gives the sum of each output's weights, with which the middle counts.
-    sums = _product(F.pad(q_nD, (0, 0, 0, 1), value=1), weight)
+    if weight_sums is None:
+        # A last row of ones gives the sum of each output's weights, with which the middle counts.
+        product = _product(F.pad(q_nD, (0, 0, 0, 1), value=1), weight)
+        product, weight_sums = product[:-1], product[-1]
+    else:
+        product = _product(q_nD, weight)
     if torch.compiler.is_compiling():
-        y_nO = (sums[:-1] * scale_n1 + middle_n1 * sums[-1]) * weight_scale + bias
+        y_nO = (product * scale_n1 + middle_n1 * weight_sums) * weight_scale + bias
     else:
         # The same in the buffer of the integers: new ones would cost more time than the arithmetic.
-        sums = sums.view(torch.float32).copy_(sums)
-        y_nO = sums[:-1].mul_(scale_n1).addcmul_(middle_n1, sums[-1]).mul_(weight_scale).add_(bias)
+        y_nO = product.view(torch.float32).copy_(product)
+        y_nO = y_nO.mul_(scale_n1).addcmul_(middle_n1, weight_sums.float()).mul_(weight_scale).add_(bias)
     return y_nO.to(x.dtype).view(*x.shape[:-1], weight.shape[0])
+
+
+def row_sums(weight: Tensor) -> Tensor:
+    """The sum of each row of int8 (O, D): float32 (O,), exact up to 131072 inputs."""
+    return weight.sum(1, dtype=torch.int32).float()
 
 
 class _Int8Module(nn.Module):
@@ -168,6 +182,9 @@ class Int8Embedding(_Int8Module):
 class Int8Linear(_Int8Module):
     """A linear layer of int8 weights and float32 bias."""
 
+    # The sums of its rows, with the weight and the version of it that they were taken of.
+    _sums: tuple[Tensor, int, Tensor] | None = None
+
     def __init__(self, weight: Tensor, weight_scale: Tensor, bias: Tensor) -> None:
         super().__init__(weight, weight_scale)
         self.out_features, self.in_features = weight.shape
@@ -181,7 +198,19 @@ class Int8Linear(_Int8Module):
         """
         if x.requires_grad and torch.is_grad_enabled():
             refuse_gradient("compute under torch.no_grad()")
-        return int8_linear(x, self.weight, self.weight_scale, self.bias)
+        return int8_linear(x, self.weight, self.weight_scale, self.bias, self._sums_of_rows())
+
+    def _sums_of_rows(self) -> Tensor | None:
+        """The sums of the rows, taken anew where the weight is another one; ``None`` where that cannot be known."""
+        weight = self.weight
+        if torch.compiler.is_compiling() or not weight.is_cpu or weight.is_inference():
+            return None
+        if self._sums is None or self._sums[0] is not weight or self._sums[1] != weight._version:
+            self._sums = weight, weight._version, row_sums(weight)
+        return self._sums[2]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_sums"}
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"

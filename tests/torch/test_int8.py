@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,36 @@ def test_shapes_dtypes_and_modes(product: bool, shape: tuple[int, ...], dtype: t
     assert torch.equal(x, kept)
     flat = int8_linear(x.reshape(-1, 16).float(), layer.weight, layer.weight_scale, layer.bias)
     assert torch.equal(y, flat.to(dtype).view(y.shape))
+
+
+def written_over(layer: Int8Linear, new: Int8Linear) -> Int8Linear:
+    layer.load_state_dict(new.state_dict())
+    return layer
+
+
+def replaced(layer: Int8Linear, new: Int8Linear) -> Int8Linear:
+    layer.weight, layer.weight_scale, layer.bias = new.weight, new.weight_scale, new.bias
+    return layer
+
+
+def requantized(layer: Int8Linear, new: Int8Linear) -> Int8Linear:
+    layer.set_values(new.weight * new.weight_scale[:, None])
+    layer.bias = new.bias
+    return layer
+
+
+@pytest.mark.parametrize("change", [written_over, replaced, requantized])
+@pytest.mark.parametrize("copied", [lambda x: x, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_weights_that_change_between_calls(product: bool, change: Any, copied: Any) -> None:
+    """What is known of the weights beside them, the sums of their rows, follows."""
+    x = normal(3, 64) + 0.5
+    layer, new = random_layer(64, 40), Int8Linear(*quantize_rows(normal(40, 64, seed=3)), normal(40, seed=4))
+    layer(x)
+    changed = copied(change(layer, new))
+    torch.testing.assert_close(changed(x), new(x), rtol=1e-5, atol=1e-5)
+    expected = int8_linear(x, new.weight, new.weight_scale, new.bias)
+    torch.testing.assert_close(changed(x), expected, rtol=1e-6, atol=1e-6)
+    assert set(changed.state_dict()) == {"weight", "weight_scale", "bias"}
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
