@@ -12,7 +12,7 @@ import numpy as np
 
 from xlmr_core.errors import MissingBackendError, XLMRError
 
-__all__ = ["BACKENDS", "Backend", "find_backend", "installed", "load_backend", "to_tensor"]
+__all__ = ["BACKENDS", "Backend", "find_backend", "installed", "load_backend", "load_training", "to_tensor"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,21 @@ def load_backend(name: str) -> ModuleType:
             f"install it with: pip install 'xlmr[{key}]'"
         )
     return importlib.import_module(backend.package)
+
+
+def load_training(name: str) -> ModuleType:
+    """Import the training loop of a backend.
+
+    Raises:
+        MissingBackendError: if its framework is not installed, or it has no loop.
+    """
+    key, backend = _backend(name)
+    module = f"{load_backend(name).__name__}.training"
+    if importlib.util.find_spec(module) is None:
+        raise MissingBackendError(
+            f"{backend.framework} has no training loop here; train with another backend than {key!r}"
+        )
+    return importlib.import_module(module)
 
 
 def to_tensor(name: str, array: np.ndarray[Any, Any]) -> Any:

@@ -25,6 +25,7 @@ __all__ = [
     "ModelNotFoundError",
     "NoTextError",
     "TokenizerError",
+    "TrainingError",
     "UploadError",
     "XLMRError",
     "warn_caller",
@@ -87,6 +88,10 @@ class UploadError(XLMRError, OSError):
 
 class JobError(XLMRError, OSError):
     """A job over files that cannot begin, go on or end, or a row of it that cannot be read."""
+
+
+class TrainingError(XLMRError, OSError):
+    """A recipe, training data, or the folder of a run, with which training cannot begin, go on or end."""
 
 
 class MissingBackendError(XLMRError, ImportError):

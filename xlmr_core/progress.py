@@ -36,16 +36,19 @@ class ProgressBar:
         self._what = ""
         self._bar: Any = None
 
-    def __call__(self, what: str, done: int, total: int | None, before: int = 0) -> None:
+    def __call__(self, what: str, done: int, total: int | None, before: int = 0, beside: str = "") -> None:
         """Tell it what is being done, how much of it is done, and how much there is, if that is known.
 
-        What was done ``before`` it began is part of that, but says nothing about how fast it goes.
+        What was done ``before`` it began is part of that, but says nothing about how fast it goes. What stands
+        ``beside`` the bar is shown as it is.
         """
         if not self._wanted:
             return
         if what != self._what or done < self._bar.n:
-            self._finish()
+            self.close()
             self._what, self._bar = what, self._started(what, total, before)
+        if beside:
+            self._bar.set_postfix_str(beside, refresh=False)
         self._bar.update(done - self._bar.n)
 
     def _started(self, what: str, total: int | None, before: int) -> Any:
@@ -63,7 +66,8 @@ class ProgressBar:
             file=sys.stderr,
         )
 
-    def _finish(self) -> None:
+    def close(self) -> None:
+        """Leave the bar as it is."""
         if self._bar is not None:
             self._bar.close()
             self._what, self._bar = "", None
@@ -74,7 +78,7 @@ class ProgressBar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._finish()
+        self.close()
 
 
 def silence_downloads() -> None:

@@ -62,7 +62,7 @@ def test_the_built_in_checkpoint_is_the_one_of_the_source():
 def test_metadata():
     metadata = importlib.metadata.metadata("xlmr")
     assert metadata["License-Expression"] == "Apache-2.0"
-    extras = {"torch", "tf", "flax", "hub", "completion", "tables", "all", "dev"}
+    extras = {"torch", "tf", "flax", "hub", "completion", "tables", "train", "all", "dev"}
     assert set(metadata.get_all("Provides-Extra")) == extras
     files = importlib.metadata.files("xlmr")
     assert any(path.name == "LICENSE" for path in files)

@@ -1,4 +1,4 @@
-"""Arguments of the command line from the options of a task, so that an option is declared once."""
+"""Arguments of the command line from the options of a task, or a recipe, so that an option is declared once."""
 
 from __future__ import annotations
 
@@ -8,49 +8,54 @@ from dataclasses import Field
 from typing import Any
 
 from xlmr_core.cli.parser import OneOf
-from xlmr_core.tasks.options import NUMBERS, TaskOptions, kind_of, option_fields
+from xlmr_core.tasks.options import NUMBERS, kind_of, option_fields
 
 __all__ = ["add_options", "read_options"]
 
 
-def add_options(parser: argparse.ArgumentParser, title: str, options: type[TaskOptions], **told: str) -> None:
+def add_options(
+    parser: argparse.ArgumentParser, title: str, options: type[Any], *, left_open: bool = False, **told: str
+) -> None:
     """Declare an argument for each option: ``top_k`` is ``--top-k``.
 
     Args:
         parser: the command's parser.
         title: what the help text calls them.
-        options: the dataclass of a task.
+        options: the dataclass of a task, or another whose fields are made by ``option()``.
+        left_open: what is not said is ``None``, because something else may say it.
         **told: by the names of options, what holds where nothing is said, if the command decides that.
     """
     group = parser.add_argument_group(title)
     for own in _fields(options):
         usual = own.default if own.metadata["shell"] is None else own.metadata["shell"]
         option = f"--{own.name.replace('_', '-')}"
-        group.add_argument(option, default=usual, **_kind(own), help=_help(own, usual, told.get(own.name, "")))
+        default, help = (None, usual) if left_open else (usual, "%(default)s")
+        group.add_argument(option, default=default, **_kind(own), help=_help(own, usual, told.get(own.name, ""), help))
 
 
-def read_options(arguments: argparse.Namespace, options: type[TaskOptions]) -> dict[str, Any]:
+def read_options(arguments: argparse.Namespace, options: type[Any]) -> dict[str, Any]:
     """The options that :func:`add_options` declared, as a pipeline takes them."""
     return {own.name: getattr(arguments, own.name) for own in _fields(options)}
 
 
-def _fields(options: type[TaskOptions]) -> list[Field[Any]]:
+def _fields(options: type[Any]) -> list[Field[Any]]:
     return [own for own in option_fields(options) if not own.metadata["python_only"]]
 
 
-def _help(own: Field[Any], default: Any, told: str) -> str:
+def _help(own: Field[Any], usual: Any, told: str, shown: Any) -> str:
     help: str = own.metadata["help"].replace("%", "%%")
     if own.metadata["several"]:
         help += "; may be repeated"
     if told:
         return f"{help} (default: {told})"
-    return help if default is None or isinstance(default, bool) else help + " (default: %(default)s)"
+    is_open = usual is None or isinstance(usual, bool | tuple | dict) or usual == "" or "(default: " in help
+    return help if is_open else f"{help} (default: {shown})"
 
 
 def _kind(own: Field[Any]) -> dict[str, Any]:
     """What argparse has to know of an option."""
-    if own.metadata["choices"]:
-        choices = own.metadata["choices"]
+    if own.metadata["choices"]:  # an empty one is for who says nothing
+        choices = tuple(filter(None, own.metadata["choices"]))
         return {"type": OneOf(choices), "metavar": f"{{{','.join(choices)}}}"}
     kind = kind_of(own)
     if kind in NUMBERS:

@@ -1,0 +1,89 @@
+"""What a run needs, from a recipe alone: its model's configuration and tokenizer, its data, and what these decide."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xlmr_core.config import AutoConfig
+from xlmr_core.errors import InputError
+from xlmr_core.tokenization import AutoTokenizer
+from xlmr_core.training.batches import Batches, Evaluation
+from xlmr_core.training.data import Data
+from xlmr_core.training.extras import require
+from xlmr_core.training.formats import files_of
+from xlmr_core.training.recipe import Recipe
+
+__all__ = ["Prepared", "fingerprint", "prepared"]
+
+# Of a larger file the beginning and the end are looked at.
+MOST_BYTES, ENDS = 1 << 28, 1 << 20
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run needs.
+
+    Attributes:
+        recipe: completed.
+        batches, evaluation, test: of the data.
+        data: what tells the files from others, in plain Python.
+        usual_rate: the rate that the task and the width of the model usually have.
+    """
+
+    recipe: Recipe
+    batches: Batches
+    evaluation: Evaluation | None
+    test: Evaluation | None
+    data: dict[str, Any]
+    usual_rate: float
+
+
+def prepared(recipe: Recipe, multiple: int = 1) -> Prepared:
+    """Read and look at everything that a recipe names, but for the weights.
+
+    Args:
+        recipe: what is to be trained.
+        multiple: rows are padded to a multiple of this.
+
+    Raises:
+        XLMRError: for a model, files, columns or labels that cannot be trained with, naming which.
+        MissingBackendError: for a package of the extra ``train`` that is not installed.
+    """
+    require("matplotlib", *(("sklearn", "seqeval") if recipe.eval or recipe.test else ()))
+    place = recipe.config or recipe.model
+    if not place:
+        raise InputError("expected a model to start from, or a config for fresh weights, received neither; name one")
+    config: Any = AutoConfig.from_pretrained(place)
+    tokenizer = AutoTokenizer.from_pretrained(_beside(recipe.model or place))
+    data = Data.read(recipe, tokenizer, config, multiple)
+    completed = recipe.completed(config.hidden_size, len(data.train))
+    usual = recipe.replace(learning_rate=None).completed(config.hidden_size, len(data.train))
+    files = {name: fingerprint(getattr(recipe, name)) for name in ("train", "eval", "test") if getattr(recipe, name)}
+    assert usual.learning_rate is not None
+    return Prepared(completed, data.train, data.evaluation, data.test, files, usual.learning_rate)
+
+
+def fingerprint(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
+    """What tells the content of files from any other: names, sizes and hashes."""
+    return {path.name: f"{path.stat().st_size} bytes, sha256 {_hash(path)}" for path in files_of(paths)}
+
+
+def _hash(path: Path) -> str:
+    found, size = hashlib.sha256(), path.stat().st_size
+    with path.open("rb") as file:
+        if size <= MOST_BYTES:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        found.update(file.read(ENDS))
+        file.seek(size - ENDS)
+        found.update(file.read(ENDS))
+    return f"{found.hexdigest()} of its first and last mebibyte"
+
+
+def _beside(place: str) -> str:
+    """The folder of a file of a configuration; any other place as it is."""
+    return os.path.dirname(place) or "." if place.endswith(".json") else place
