@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,16 @@ from xlmr_core.generation.prompt import check_prompt, infer_mask
 from xlmr_core.head_checks import check_class_labels
 from xlmr_core.outputs import BaseModelOutput
 
+if TYPE_CHECKING:
+    from xlmr_core.quantization import Scheme
+
 __all__ = [
     "check_decoder_source",
     "check_target_labels",
     "config_of_both",
     "on_side",
     "pad_token",
+    "refuse_quantized_sides",
     "refuse_resizing",
     "source_mask",
     "start_token",
@@ -63,6 +67,23 @@ def config_of_both(
     made.encoder, made.decoder = encoder, decoder
     made.validate()
     return made
+
+
+def refuse_quantized_sides(*schemes: Scheme | None) -> None:
+    """Refuse to build a model of sides that are quantized already, which the model itself would not know of.
+
+    Args:
+        schemes: of the encoder and of the decoder; ``None`` where weights are as they were.
+
+    Raises:
+        InputError: if there is one.
+    """
+    found = [scheme.name for scheme in schemes if scheme is not None]
+    if found:
+        raise InputError(
+            f"an encoder-decoder is built of models with floating point weights, received one with {found[0]} ones; "
+            "build it of the original checkpoints, and quantize it as a whole"
+        )
 
 
 # ---- A call

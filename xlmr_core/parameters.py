@@ -252,7 +252,8 @@ def parameters(
             ``quantization``.
     """
     if isinstance(config, EncoderDecoderConfig):
-        return _of_both(config, pooler)
+        both = _of_both(config, pooler).values()
+        return {part.name: part for row in both for part in ((row,) if scheme is None else scheme.rows(row))}
     has_pooler = HEADS[head].pooler if pooler is None else pooler
     prefix = "" if head == "Model" else "roberta."
     rows: dict[str, Parameter] = {}

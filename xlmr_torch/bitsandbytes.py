@@ -8,16 +8,17 @@ answers lie closer to the original model's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from xlmr_core.errors import InputError
 from xlmr_core.parameters import Parameter
 from xlmr_core.quantization import BitsAndBytes, BitsAndBytesConfig, Scheme
+from xlmr_core.quantization.asked import refuse_drawing
 from xlmr_core.quantization.bitsandbytes import FORMAT, SCB, STATE, State, state_of
-from xlmr_torch.widening import WidenedLinear, from_codes, frozen, pairs_of
+from xlmr_torch.cuda_four_bit import has_kernel, product
+from xlmr_torch.widening import WidenedLinear, from_codes, frozen, pairs_of, refuse_training
 
 __all__ = ["Linear4bit", "Linear8bitLt", "Params4bit", "encoded", "layer", "state_in"]
 
@@ -27,6 +28,16 @@ _TAG = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 class Params4bit(nn.Parameter):
     """Codes. By this name libraries of adapters know that a tensor of a float dtype holds none of its values."""
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """As of any parameter.
+
+        Raises:
+            InputError: if it is to be trained.
+        """
+        if requires_grad:
+            refuse_training("bitsandbytes")
+        return super().requires_grad_(requires_grad)
 
 
 def encoded(scheme: BitsAndBytes, weight: Tensor) -> dict[str, Tensor]:
@@ -102,19 +113,36 @@ class Linear4bit(WidenedLinear):
     def product_dtype(self, x: Tensor) -> torch.dtype:
         return self.compute_dtype
 
+    def by_kernel(self, x: Tensor) -> Tensor | None:
+        state = self.state
+        assert state is not None
+        # An odd number of values ends with a filler.
+        if not has_kernel(x, state.block) or 2 * self.weight.nbytes != self.out_features * self.in_features:
+            return None
+        codes = self.weight.data.view(torch.uint8)
+        scales = self._scales(0, self.weight_absmax.numel())
+        return product(x, codes, scales, self.weight_quant_map, state.kind, state.block, _DTYPES[state.dtype])
+
     def rows(self, begin: int, end: int) -> Tensor:
         state = self.state
         assert state is not None
         first, last = begin * self.in_features, end * self.in_features
         codes = self.weight.data.view(torch.uint8).view(-1)[first // 2 : -(-last // 2)]
-        absmax = self.weight_absmax[first // state.block : -(-last // state.block)]
-        if state.nested_block:
-            numbers = torch.arange(first // state.block, -(-last // state.block), device=absmax.device)
-            scales = self.weight_nested_absmax[numbers // state.nested_block]
-            absmax = self.weight_nested_quant_map[absmax.int()] * scales + state.nested_offset
-        values = from_codes(codes, self.pairs, absmax, state.block)
+        scales = self._scales(first // state.block, -(-last // state.block))
+        values = from_codes(codes, self.pairs, scales, state.block)
         # The last half byte may be a filler.
         return values[: last - first].view(end - begin, self.in_features).to(_DTYPES[state.dtype])
+
+    def _scales(self, begin: int, end: int) -> Tensor:
+        """The largest magnitudes of some blocks, float32."""
+        state = self.state
+        assert state is not None
+        absmax = self.weight_absmax[begin:end]
+        if not state.nested_block:
+            return absmax
+        numbers = torch.arange(begin, end, device=absmax.device)
+        nested = self.weight_nested_absmax[numbers // state.nested_block]
+        return self.weight_nested_quant_map[absmax.int()] * nested + state.nested_offset
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         text = state_dict.get(prefix + self.stored_names["weight_quant_state"])
@@ -124,7 +152,7 @@ class Linear4bit(WidenedLinear):
 
     def set_values(self, weight: Tensor) -> None:
         """Refuse fresh values: what lies beside a weight depends on them."""
-        raise InputError("a weight of bitsandbytes is not drawn afresh; draw the original model, and quantize that")
+        refuse_drawing()
 
 
 class Linear8bitLt(WidenedLinear):

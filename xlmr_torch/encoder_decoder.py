@@ -20,6 +20,7 @@ from xlmr_core.encoder_decoder import (
     config_of_both,
     on_side,
     pad_token,
+    refuse_quantized_sides,
     refuse_resizing,
     source_mask,
     start_token,
@@ -32,6 +33,7 @@ from xlmr_core.heads import ENCODER_DECODER, model_class_name
 from xlmr_core.loading import SideToLoad, sides_to_load
 from xlmr_core.outputs import BaseModelOutput, Seq2SeqLMOutput
 from xlmr_core.parameters import PROJECTION, Parameter, parameters
+from xlmr_core.quantization import Scheme
 from xlmr_torch import modeling_xlm_roberta, modeling_xlm_roberta_xl
 from xlmr_torch.encoder import EncoderModel
 from xlmr_torch.generation import Beginning, GenerationMixin, on_host
@@ -100,6 +102,7 @@ class EncoderDecoderModel(GenerationMixin, PreTrainedModel):
         decoder: CausalLM | None = None,
     ) -> None:
         if encoder is not None and decoder is not None:
+            refuse_quantized_sides(encoder.quantization_scheme, decoder.quantization_scheme)
             config = config_of_both(config, encoder.config, decoder.config)
         super().__init__(config)  # type: ignore[arg-type]  # which refuses None
         # ---- Layers
@@ -325,7 +328,17 @@ class EncoderDecoderModel(GenerationMixin, PreTrainedModel):
     # ---- The parts
 
     def published_rows(self) -> dict[str, Parameter]:
-        return parameters(self.config, self._task_head.suffix, pooler=self.encoder.pooler is not None)
+        return parameters(
+            self.config,
+            self._task_head.suffix,
+            pooler=self.encoder.pooler is not None,
+            scheme=self.quantization_scheme,
+        )
+
+    def _take_scheme(self, scheme: Scheme) -> None:
+        super()._take_scheme(scheme)
+        for name, side in zip(("encoder", "decoder"), self.sides, strict=True):
+            side._take_scheme(scheme.of_side(name))
 
     @property
     def sides(self) -> tuple[PreTrainedModel, PreTrainedModel]:

@@ -3,11 +3,14 @@
 =======================================  ==============================================================================
 where                                    product
 =======================================  ==============================================================================
-int4, at most ``FEW`` tokens, CPU        PyTorch's int4 kernel, from a second copy of the codes in its own order, which
-                                         is made at the first such call; groups of 32 and more
+int4, at most ``FEW`` tokens, CPU        PyTorch's int4 kernel, from the codes in an order of its own, which is made at
+                                         the first such call; groups of 32 and more
+nf4 and fp4, CUDA                        bitsandbytes' kernel where it is installed; groups of 32 and more
 everything else                          the weight is widened: to bfloat16 where the machine multiplies that faster
                                          than float32, else to float32
 =======================================  ==============================================================================
+
+Codes that were loaded from a file are in memory once: behind those in order, pages of the mapped file are given back.
 
 Norms, attention and the sums between layers are float32 in any case.
 """
@@ -26,7 +29,8 @@ from xlmr_core.quantization import Scheme
 from xlmr_core.quantization.codes import CODEBOOKS
 from xlmr_core.quantization.four_bit import MIDDLE, FourBit
 from xlmr_core.quantization.int8 import SCALE
-from xlmr_torch.widening import QuantizedLayer, WidenedLinear, from_codes, frozen, pairs_of, spans
+from xlmr_torch.cuda_four_bit import has_kernel, product
+from xlmr_torch.widening import QuantizedLayer, WidenedLinear, from_codes, frozen, let_go, pairs_of, spans
 
 __all__ = ["FEW", "FourBitEmbedding", "FourBitLinear", "encoded", "layer"]
 
@@ -181,6 +185,13 @@ class FourBitLinear(_FourBitLayer, WidenedLinear):
             return x.dtype if x.dtype is not torch.float32 else torch.float32
         return torch.bfloat16 if HAS_FAST_BFLOAT16 and x.dtype is torch.float32 else x.dtype
 
+    def by_kernel(self, x: Tensor) -> Tensor | None:
+        book, group = CODEBOOKS.get(self.scheme.name), self.scheme.group_size
+        if book is None or not has_kernel(x, group):
+            return None
+        values = torch.from_numpy(book).to(x.device)
+        return product(x, self.weight, self.weight_scale, values, self.scheme.name, group, torch.float32)
+
     def rows(self, begin: int, end: int) -> Tensor:
         middle = None if self.weight_middle is None else self.weight_middle[begin:end]
         return self.widened(self.weight[begin:end], self.weight_scale[begin:end], middle)
@@ -215,20 +226,24 @@ class FourBitLinear(_FourBitLayer, WidenedLinear):
         """
         if self._in_order is None:
             assert self.weight_middle is not None
-            more = -self.out_features % _SIXTEEN
-            scale = self.weight_scale.float()
-            pair = torch.stack([scale, scale * self.weight_middle.float() / 16], -1)
-            scales = F.pad(pair, (0, 0, 0, 0, 0, more)).transpose(0, 1).to(torch.bfloat16).contiguous()
-            ordered = torch.empty(self.out_features + more, self.in_features // 2, dtype=torch.uint8)
+            padded = self.out_features + -self.out_features % _SIXTEEN
+            ordered = torch.empty(padded, self.in_features // 2, dtype=torch.uint8)
+            scales = torch.zeros(self.weight_scale.shape[1], padded, 2, dtype=torch.bfloat16)
             step = max(1, _PIECE // self.in_features // _KERNEL_ROWS) * _KERNEL_ROWS
             for begin in range(0, self.out_features, step):
                 rows = self.weight[begin : begin + step]
                 codes = torch.stack([rows >> 4, rows & 15], -1).view(rows.shape[0], self.in_features)
                 codes = F.pad(codes, (0, 0, 0, -rows.shape[0] % _SIXTEEN)).int()
-                done = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
-                ordered[begin : begin + step] = done
+                ordered[begin : begin + step] = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
+                scale = self.weight_scale[begin : begin + step].float()
+                zeros = scale * self.weight_middle[begin : begin + step].float() / 16
+                scales[:, begin : begin + len(rows)] = torch.stack([scale, zeros], -1).transpose(0, 1)
             self._in_order = ordered, scales
+            if self.is_mapped:  # the file can be read again
+                for tensor in (self.weight, self.weight_scale, self.weight_middle):
+                    let_go(tensor)
         return self._in_order
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_in_order": None}  # type: ignore[misc]
+        # A copy is in memory of its own.
+        return {**super().__getstate__(), "_in_order": None, "is_mapped": False}  # type: ignore[misc]

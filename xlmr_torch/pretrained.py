@@ -52,7 +52,7 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn
     base_model_prefix: ClassVar[str] = "roberta"
     main_input_name: ClassVar[str] = "input_ids"
     supports_gradient_checkpointing: ClassVar[bool] = True
-    _scheme: Scheme | None = None  # of the encoder; set by quantized.quantize
+    _scheme: Scheme | None = None
 
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__()
@@ -79,6 +79,10 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn
         """How the weights are quantized, if they are; see ``quantized.py``."""
         scheme: Scheme | None = self.base_model._scheme
         return scheme
+
+    def _take_scheme(self, scheme: Scheme) -> None:
+        """Know how the weights are quantized."""
+        self.base_model._scheme = scheme
 
     @property
     def is_loaded_in_4bit(self) -> bool:

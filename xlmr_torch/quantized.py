@@ -7,15 +7,16 @@ holds such tensors.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from xlmr_core.errors import InputError
 from xlmr_core.parameters import Parameter, Role
-from xlmr_core.quantization import INT8, BitsAndBytes, BitsAndBytesConfig, Scheme, find_scheme
+from xlmr_core.quantization import INT8, BitsAndBytes, BitsAndBytesConfig, Scheme
+from xlmr_core.quantization.asked import refuse_layer, scheme_to_apply
 from xlmr_torch.linear import is_plain
 from xlmr_torch.values import tensor_at
 from xlmr_torch.widening import WidenedLinear
@@ -44,7 +45,7 @@ _DTYPES = {
 
 
 @torch.no_grad()
-def quantize(model: ModelT, scheme: str | Scheme | BitsAndBytesConfig = INT8) -> ModelT:
+def quantize(model: ModelT, scheme: str | Scheme | BitsAndBytesConfig = INT8, skip: Sequence[str] = ()) -> ModelT:
     """Quantize a model in place.
 
     With a scheme of this library it is for inference: every parameter is frozen, and what is not quantized becomes
@@ -54,6 +55,8 @@ def quantize(model: ModelT, scheme: str | Scheme | BitsAndBytesConfig = INT8) ->
         model: any model of this package, with or without a head. One that is quantized so already stays as it is.
         scheme: how to store the weights: ``int8``, ``int4``, ``nf4`` or ``fp4``, one of these with settings of its own
             (``xlmr_core.quantization.Nf4(skip=("query",))``), or a ``BitsAndBytesConfig``.
+        skip: modules whose weights stay as they are, by their whole name or by steps of it, beside those that the
+            scheme leaves anyway.
 
     Returns:
         The same model.
@@ -63,16 +66,11 @@ def quantize(model: ModelT, scheme: str | Scheme | BitsAndBytesConfig = INT8) ->
             the model is quantized otherwise.
         ConfigError: for a scheme that nobody knows, or whose settings do not fit the model.
     """
-    scheme, own = find_scheme(scheme), model.quantization_scheme
-    if own is not None and own.written() == scheme.written():
+    found = scheme_to_apply(scheme, model.quantization_scheme, skip)
+    if found is None:
         return model
-    if own is not None:
-        raise InputError(
-            f"expected a model with its own weights to make {scheme.name} ones of, "
-            f"received one with {own.name} weights; quantize the original model"
-        )
     rows = model.published_rows()
-    scheme = scheme.planned(rows)
+    scheme = found.planned(rows)
     taken = [row for row in rows.values() if scheme.takes(row)]
     for row in taken:
         _check_plain(model, row.name)
@@ -90,7 +88,7 @@ def quantize(model: ModelT, scheme: str | Scheme | BitsAndBytesConfig = INT8) ->
         model.config.quantization_config = scheme.written()  # published
     else:
         model.float().requires_grad_(False)
-    model.base_model._scheme = scheme
+    model._take_scheme(scheme)
     model.tie_weights()
     return model
 
@@ -121,6 +119,4 @@ def _check_plain(model: PreTrainedModel, name: str) -> None:
     path = name.removesuffix(".weight")
     layer = model.get_submodule(path)
     if not is_plain(layer) and type(layer) is not nn.Embedding:
-        raise InputError(
-            f"{path} must be a plain layer to be quantized, received {type(layer).__name__}; merge adapters first"
-        )
+        refuse_layer(path, type(layer))

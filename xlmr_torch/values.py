@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from xlmr_core.checkpoints.load_plan import OLD_BUFFERS
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import InputError
 from xlmr_core.heads import OWN_HEAD, Head
 from xlmr_core.own_classes import Place, check_encoder, table_of
 from xlmr_core.parameters import Init, Parameter, Role, parameters
 from xlmr_core.quantization import Scheme
-from xlmr_torch.widening import QuantizedLayer
+from xlmr_core.quantization.asked import refuse_cast
+from xlmr_torch.widening import QuantizedLayer, refuse_training
 
 __all__ = ["ModelValues", "first_float", "places", "put", "share", "tensor_at", "tensors_in"]
 
@@ -168,6 +168,17 @@ class ModelValues(nn.Module):
         with _sharing_kept(self):
             return super()._apply(fn, recurse)
 
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """As in any module.
+
+        Raises:
+            InputError: if a quantized model is to be trained as a whole; nothing is changed then.
+        """
+        scheme = self.quantization_scheme
+        if requires_grad and scheme is not None:
+            refuse_training(scheme.name)
+        return super().requires_grad_(requires_grad)
+
     def _refuse_cast(self, fn: Any) -> None:
         """Refuse another dtype around quantized weights, which are not cast with the rest."""
         scheme = self.quantization_scheme
@@ -176,10 +187,7 @@ class ModelValues(nn.Module):
         tensor = first_float(self).new_empty(0, dtype=self.dtype)
         found = fn(tensor).dtype
         if found is not tensor.dtype:
-            raise InputError(
-                f"a model quantized as {scheme.name} stays in {tensor.dtype} around its quantized weights, received "
-                f"{found}; leave its dtype, or load or quantize the original model in another"
-            )
+            refuse_cast(scheme, tensor.dtype, found)
 
 
 @contextmanager

@@ -9,18 +9,35 @@ Shapes: N outputs, K inputs, n tokens.
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import sys
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["QuantizedLayer", "WidenedLinear", "frozen", "from_codes", "pairs_of", "spans"]
+from xlmr_core.errors import InputError
+
+__all__ = [
+    "QuantizedLayer",
+    "WidenedLinear",
+    "frozen",
+    "from_codes",
+    "let_go",
+    "pairs_of",
+    "refuse_training",
+    "spans",
+]
 
 # Bytes of a weight in float32 that is widened as a whole, and of a block of one that is not.
 WHOLE, BLOCK = 64 << 20, 32 << 20
+
+# MADV_PAGEOUT of Linux
+_PAGE_OUT = 21
 
 # Integers of the same width, which nothing casts.
 _BITS = {torch.float16: torch.int16, torch.bfloat16: torch.int16, torch.float32: torch.int32}
@@ -71,14 +88,35 @@ def spans(count: int, width: int, alignment: int = 1) -> list[tuple[int, int]]:
     return [(begin, min(begin + step, count)) for begin in range(0, count, step)]
 
 
+def refuse_training(scheme: str) -> NoReturn:
+    """Refuse a gradient with respect to codes."""
+    raise InputError(
+        f"the weights of a model quantized as {scheme} are codes, which take no gradient; train adapters, or the head "
+        "alone, or the original model"
+    )
+
+
+def let_go(tensor: Tensor) -> None:
+    """Give the pages of a mapped file behind a tensor back to the system; a later look reads them again.
+
+    It is advice that changes no value: a page that was written to stays. Elsewhere than on Linux nothing happens.
+    """
+    first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    size = (tensor.data_ptr() + tensor.nbytes - first) // mmap.PAGESIZE * mmap.PAGESIZE
+    if sys.platform == "linux" and tensor.device.type == "cpu" and size > 0:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), _PAGE_OUT)
+
+
 class QuantizedLayer(nn.Module):
     """A layer whose tensors keep their dtypes whatever becomes of the rest of the model.
 
     Attributes:
         stored_names: of its attributes that checkpoints and state dicts call otherwise: what they call them.
+        is_mapped: whether its tensors are views of a mapped file, as long as nobody has put others in their places.
     """
 
     stored_names: dict[str, str]
+    is_mapped = False
     # Attributes that hold tensors of the quantized weight.
     kept: tuple[str, ...]
 
@@ -149,12 +187,17 @@ class WidenedLinear(QuantizedLayer, nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """(..., K) to (..., N), of the same dtype."""
         x = input.to(self.product_dtype(input))
-        if x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            y: Tensor = _Product.apply(x, self)
-        else:
+        y = self.by_kernel(x)
+        if y is None and x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            y = _Product.apply(x, self)
+        elif y is None:
             y = self.product(x)
         # A bias that is trained gets its gradient outside the product.
         return (y + self.bias.to(y.dtype)).to(input.dtype)
+
+    def by_kernel(self, x: Tensor) -> Tensor | None:
+        """(..., K) to (..., N) without the bias, by a kernel that reads the codes; ``None`` where there is none."""
+        return None
 
     def product(self, x: Tensor) -> Tensor:
         """(..., K) to (..., N) without the bias."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.core.small_models import arrays_of, change_config, config_of, save, with_tokenizer
+from tests.core.test_encoder_decoder import config_of as pair_of
 from xlmr_core.checkpoint import open_checkpoint
 from xlmr_core.checkpoints import quantizing
 from xlmr_core.checkpoints.model_files import open_model
@@ -96,6 +97,30 @@ def test_weights_of_half_precision_and_shards(tmp_path: Path) -> None:
 def test_codes_that_lie_in_a_float_dtype_are_no_values(shared: Path) -> None:
     found = diagnose(shared / "quantized/MaskedLM/nf4_double_storage_bf16")
     assert not [row for row in found.findings if row.check in ("values", "dtype", "float16")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_sides_of_an_encoder_decoder(name: str, tmp_path: Path) -> None:
+    save(tmp_path / "source", pair_of("base", "xl", width=24), "EncoderDecoderModel")
+    convert(tmp_path / "source", tmp_path / "small", "safetensors", scheme=scheme_called(name))
+    with open_model(tmp_path / "small") as files:
+        weights = {row.quantized.weight for row in files.rows.values() if row.quantized}
+    own = name in SCHEMES
+    taken = {
+        "encoder.embeddings.word_embeddings.weight": own,
+        "encoder.encoder.layer.1.attention.self.query.weight": True,
+        "decoder.roberta.encoder.layer.1.crossattention.self.key.weight": True,
+        "decoder.roberta.embeddings.word_embeddings.weight": own,
+        "decoder.lm_head.dense.weight": not own,
+        "enc_to_dec_proj.weight": not own,
+    }
+    assert {key: key in weights for key in taken} == taken
+    convert(tmp_path / "small", tmp_path / "wide", "safetensors", dequantize=True, verify=True)
+    assert not compare(tmp_path / "small", tmp_path / "wide").values
+    shared = pair_of("base", "base", tie_encoder_decoder=True)
+    save(tmp_path / "shared", shared, "EncoderDecoderModel")
+    with pytest.raises(ConfigError, match="weights of its own on each side, received one with tie_encoder_decoder"):
+        convert(tmp_path / "shared", tmp_path / "other", "safetensors", scheme=scheme_called(name))
 
 
 @pytest.mark.parametrize(

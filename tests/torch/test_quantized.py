@@ -6,7 +6,9 @@ import copy
 import io
 import json
 import pickle
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,13 +17,25 @@ import torch
 from torch import Tensor, nn
 
 import xlmr_torch
+from tests.core.test_encoder_decoder import IDS, MASK
+from tests.core.test_encoder_decoder import config_of as pair_of
 from tests.torch.models import Case, assert_close
 from xlmr_core.checkpoint import open_checkpoint
 from xlmr_core.conversion import convert
 from xlmr_core.errors import CheckpointError, ConfigError, ConfigWarning, InputError
+from xlmr_core.parameters import Init, Parameter, Role
 from xlmr_core.quantization import Scheme, scheme_with
 from xlmr_core.quantization.four_bit import Int4, Nf4
-from xlmr_torch import BitsAndBytesConfig, four_bit, optimize_for_inference, quantize, widening
+from xlmr_torch import (
+    BitsAndBytesConfig,
+    EncoderDecoderModel,
+    bitsandbytes,
+    cuda_four_bit,
+    four_bit,
+    optimize_for_inference,
+    quantize,
+    widening,
+)
 from xlmr_torch.bitsandbytes import Linear4bit, Linear8bitLt, Params4bit
 from xlmr_torch.four_bit import FourBitEmbedding, FourBitLinear
 
@@ -31,6 +45,7 @@ MASKED_LM, CLASSIFIER = Case("XLMRoberta", "ForMaskedLM"), Case("XLMRoberta", "F
 NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
 INT8 = BitsAndBytesConfig(load_in_8bit=True)
 DENSE = "roberta.encoder.layer.0.output.dense"
+PAIR_INPUTS = {"input_ids": torch.tensor(IDS), "attention_mask": torch.tensor(MASK)}
 
 
 def scheme_of_group(name: str, size: int = 32) -> Scheme:
@@ -196,15 +211,41 @@ def test_a_large_weight_is_widened_in_blocks(kind: str, recorded: Path, monkeypa
     assert_close(torch.autograd.grad(layer(x).sum(), x)[0], gradient, tolerance=1e-6)
 
 
-def layer_of(kind: str, out: int, into: int) -> Any:
+def layer_of(kind: str, out: int, into: int, group: int = 32) -> Any:
     model = nn.Sequential(nn.Linear(into, out))
-    scheme = scheme_of_group(kind) if kind in OURS else scheme_with(kind)
-    from xlmr_core.parameters import Init, Parameter, Role
-    from xlmr_torch import bitsandbytes
-
+    scheme = scheme_of_group(kind, group) if kind in OURS else scheme_with(kind)
     row = Parameter("m.weight", (out, into), ("out", "into"), Role.LINEAR_WEIGHT, Init.NORMAL)
     file = four_bit if kind in OURS else bitsandbytes
     return file.layer(scheme, row, file.encoded(scheme, model[0].weight), model[0].bias)  # type: ignore[arg-type,operator]
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4", "bitsandbytes-nf4", "bitsandbytes-fp4"])
+def test_what_the_kernel_of_bitsandbytes_is_given(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA; that it is the weight which widening gives, and that an odd number of values is widened."""
+    given: list[Any] = []
+
+    class Functional:
+        QuantState = SimpleNamespace
+
+    class Library:
+        functional = Functional
+
+        @staticmethod
+        def matmul_4bit(x: Tensor, codes: Tensor, quant_state: Any) -> Tensor:
+            given.append(quant_state)
+            pairs = codes.reshape(-1)
+            values = quant_state.code[torch.stack([pairs >> 4, pairs & 15], 1).reshape(-1).int()]
+            weight = values * quant_state.absmax.repeat_interleave(quant_state.blocksize)
+            return x @ weight.view(quant_state.shape).to(quant_state.dtype).to(x.dtype).t()
+
+    monkeypatch.setitem(sys.modules, "bitsandbytes", Library)  # type: ignore[arg-type]
+    layer, odd, x = layer_of(kind, 40, 64, 64), layer_of("bitsandbytes-nf4", 3, 45), normal(3, 64)
+    expected, unchanged = layer(x), odd(normal(2, 45))
+    for file in (four_bit, bitsandbytes):
+        monkeypatch.setattr(file, "has_kernel", lambda x, block: block in cuda_four_bit.BLOCKS)
+    assert_close(layer(x), expected, tolerance=1e-5)
+    assert [(state.quant_type, state.blocksize) for state in given] == [(kind.removeprefix("bitsandbytes-"), 64)]
+    assert torch.equal(odd(normal(2, 45)), unchanged) and len(given) == 1
 
 
 @pytest.mark.parametrize("kind", [*OURS, "bitsandbytes-nf4", "bitsandbytes-int8"])
@@ -346,6 +387,45 @@ def test_older_names_of_the_arguments(tmp_path: Path) -> None:
     assert model.is_loaded_in_8bit and type(model.get_submodule(DENSE)) is Linear8bitLt
 
 
+# ---- An encoder and a decoder
+
+PAIR_SCHEMES = {"int8": "int8", "int4": Int4(group_size=8), "nf4": Nf4(("decoder.embeddings",), 8), "bnb nf4": NF4}
+
+
+@pytest.mark.parametrize("scheme", PAIR_SCHEMES.values(), ids=PAIR_SCHEMES)
+def test_both_sides_of_an_encoder_decoder(scheme: Any, tmp_path: Path) -> None:
+    def built() -> EncoderDecoderModel:
+        torch.manual_seed(0)
+        return EncoderDecoderModel(pair_of("base", "xl", width=24, initializer_range=0.3)).eval()
+
+    def answers(model: EncoderDecoderModel) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            logits = model(**PAIR_INPUTS, decoder_input_ids=torch.tensor([[0, 7, 9], [0, 5, 6]])).logits
+        return logits, model.generate(**PAIR_INPUTS, max_new_tokens=4, do_sample=False)
+
+    plain, model = built(), quantize(built(), scheme)
+    found, ids = answers(model)
+    assert float((found - answers(plain)[0]).norm() / answers(plain)[0].norm()) < 0.6
+    wide = {path for path, layer in model.named_modules() if type(layer) in (nn.Linear, nn.Embedding)}
+    assert not any("query" in path for path in wide) and model.decoder.is_quantized and model.encoder.is_quantized
+    model.save_pretrained(tmp_path / "small")
+    loaded = EncoderDecoderModel.from_pretrained(tmp_path / "small")
+    assert torch.equal(answers(loaded)[0], found) and torch.equal(answers(loaded)[1], ids)
+    plain.save_pretrained(tmp_path / "source")
+    convert(tmp_path / "source", tmp_path / "written", "safetensors", scheme=scheme)
+    with open_checkpoint(tmp_path / "small") as one, open_checkpoint(tmp_path / "written") as other:
+        assert set(one.names) == set(other.names)
+        assert all(bytes(one.tensor(name).data) == bytes(other.tensor(name).data) for name in one.names)
+    with pytest.raises(InputError, match="built of models with floating point weights.*as a whole"):
+        EncoderDecoderModel(encoder=model.encoder, decoder=model.decoder)
+
+
+def test_sides_that_share_their_weights_are_refused() -> None:
+    for scheme in (Int4(group_size=8), NF4):
+        with pytest.raises(ConfigError, match="weights of its own on each side.*tie_encoder_decoder=True"):
+            quantize(EncoderDecoderModel(pair_of("base", "base", tie_encoder_decoder=True)), scheme)
+
+
 # ---- What is refused
 
 
@@ -373,7 +453,7 @@ def test_changes_are_refused_before_anything_changes(change: Any, match: str, sc
 def test_settings_that_do_not_fit_change_nothing() -> None:
     model = MASKED_LM.build(**WIDE)
     for scheme, match in (
-        (Nf4(), "groups of 64 .* divides 32"),
+        (Nf4(group_size=64), "groups of 64 .* divides 32"),
         ("int3", "scheme must be one of"),
         ({}, "asks for nothing"),
     ):
@@ -382,9 +462,16 @@ def test_settings_that_do_not_fit_change_nothing() -> None:
     assert not model.is_quantized and type(model.get_submodule(DENSE).weight) is nn.Parameter
 
 
-def test_codes_take_no_gradient() -> None:
-    with pytest.raises(RuntimeError, match="floating point"):
-        quantized(NF4).get_submodule(DENSE).weight.requires_grad_(True)
+@each_scheme
+def test_codes_take_no_gradient(scheme: Any) -> None:
+    model = quantized(scheme)
+    before = {name: x.requires_grad for name, x in model.named_parameters()}
+    with pytest.raises(InputError, match="codes, which take no gradient; train adapters"):
+        model.requires_grad_(True)
+    assert {name: x.requires_grad for name, x in model.named_parameters()} == before
+    if isinstance(scheme, BitsAndBytesConfig) and scheme.load_in_4bit:
+        with pytest.raises(InputError, match="codes, which take no gradient"):
+            model.get_submodule(DENSE).weight.requires_grad_(True)
 
 
 def test_quantized_files_are_not_quantized_otherwise(recorded: Path) -> None:

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
         "--group-size",
         type=int,
         metavar="COUNT",
-        help="values that share a scale, of int4, nf4 and fp4 (default: 32 for int4, 64 for the others)",
+        help="values that share a scale, of int4, nf4 and fp4 (default: 32)",
     )
     parser.add_argument(
         "--max-shard-size",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Parts", "Scheme", "Stored"]
+__all__ = ["Parts", "Scheme", "Stored", "refuse_shared_sides"]
 
 Array: TypeAlias = "NDArray[Any]"
 # The tensors of a quantized weight, by suffix.
@@ -92,6 +92,10 @@ class Scheme(ABC):
         """The scheme for weights of that dtype, where it makes a difference what they were."""
         return self
 
+    def of_side(self, side: str) -> Self:
+        """The scheme of the encoder, or of the decoder, of an encoder-decoder: names begin inside of it."""
+        return self
+
     def part_name(self, weight: str, suffix: str) -> str:
         """The name of one of a weight's tensors."""
         return weight + suffix
@@ -132,3 +136,16 @@ class Scheme(ABC):
         )
         assert rows[0].name == row.name, "the tensor under the weight's own name comes first"
         return rows
+
+
+def refuse_shared_sides(rows: Mapping[str, Parameter]) -> None:
+    """Refuse an encoder-decoder whose sides share their weights.
+
+    Raises:
+        ConfigError: if they do.
+    """
+    if any(row.name.startswith("encoder.") and (row.tied_to or "").startswith("decoder.") for row in rows.values()):
+        raise ConfigError(
+            "an encoder-decoder is quantized with weights of its own on each side, received one with "
+            "tie_encoder_decoder=True; save it without, and quantize that"
+        )

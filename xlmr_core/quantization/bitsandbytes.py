@@ -28,7 +28,7 @@ import numpy as np
 
 from xlmr_core.errors import CheckpointError, ConfigError
 from xlmr_core.parameters import Parameter, Role
-from xlmr_core.quantization.base import Array, Parts, Scheme, Stored
+from xlmr_core.quantization.base import Array, Parts, Scheme, Stored, refuse_shared_sides
 from xlmr_core.quantization.bitsandbytes_config import METHOD, BitsAndBytesConfig
 from xlmr_core.quantization.codes import CODEBOOKS, dynamic_values, nearest_codes, packed, unpacked
 from xlmr_core.wording import shown
@@ -179,6 +179,7 @@ class BitsAndBytes(Scheme):
         """
         if self.found is not None:
             return self
+        refuse_shared_sides(rows)
         weights = [row for row in rows.values() if row.role is Role.LINEAR_WEIGHT]
         wide = [_module(row.name) for row in weights if not self.takes(row)]
         if len(wide) == len(weights):
@@ -192,7 +193,7 @@ class BitsAndBytes(Scheme):
             return _bare(row.name) in self.found
         module, skip = _module(row.name), self.config.llm_int8_skip_modules
         if skip is None:
-            return module != _DECODER
+            return not module.endswith(_DECODER)
         return not any(_matches(module, pattern) for pattern in skip)
 
     def known(self, states: Mapping[str, State]) -> BitsAndBytes:
@@ -202,6 +203,12 @@ class BitsAndBytes(Scheme):
     def of_dtype(self, tag: str) -> BitsAndBytes:
         names = [name for name, found in _TAG.items() if found == tag and name != "uint8"]
         return replace(self, dtype=names[0]) if names else self
+
+    def of_side(self, side: str) -> BitsAndBytes:
+        if self.found is None:
+            return self
+        here = f"{side}."
+        return self.known({name.removeprefix(here): x for name, x in self.found.items() if name.startswith(here)})
 
     # ---- In which tensors
 

@@ -14,16 +14,17 @@ from typing import Any, ClassVar, Self
 
 from xlmr_core.errors import ConfigError
 from xlmr_core.parameters import Parameter
-from xlmr_core.quantization.base import Scheme
+from xlmr_core.quantization.base import Scheme, refuse_shared_sides
 
 __all__ = ["OwnScheme"]
 
-# By bare name (without ``roberta.``).
+# By bare name, without ``roberta.`` and the side of an encoder-decoder.
 _TAKEN = re.compile(
     r"embeddings\.word_embeddings\.weight"
     r"|encoder\.layer\.\d+\..*(query|key|value|dense)\.weight"
     r"|lm_head\.decoder\.weight"
 )
+_SIDE = re.compile(r"(encoder\.(?=embeddings\.|encoder\.|pooler\.)|decoder\.(?=roberta\.|lm_head\.))?(roberta\.)?")
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,14 @@ class OwnScheme(Scheme):
 
     def takes(self, row: Parameter) -> bool:
         # What is tied follows the other end.
-        name = (row.tied_to or row.name).removeprefix("roberta.")
-        return _TAKEN.fullmatch(name) is not None and not any(_is_in(name, skipped) for skipped in self.skip)
+        name = row.tied_to or row.name
+        return _TAKEN.fullmatch(_bare(name)) is not None and not any(_is_in(name, skipped) for skipped in self.skip)
 
     def planned(self, rows: Mapping[str, Parameter]) -> Self:
-        weights = [row.name.removeprefix("roberta.") for row in rows.values() if _TAKEN.fullmatch(_bare(row.name))]
+        refuse_shared_sides(rows)
+        # What is tied is skipped by its other end.
+        names = [row.tied_to or row.name for row in rows.values()]
+        weights = [_plain(name) for name in names if _TAKEN.fullmatch(_bare(name))]
         for skipped in self.skip:
             if not any(_is_in(name, skipped) for name in weights):
                 raise ConfigError(
@@ -80,7 +84,13 @@ class OwnScheme(Scheme):
 
 
 def _bare(name: str) -> str:
-    return name.removeprefix("roberta.")
+    found = _SIDE.match(name)
+    assert found is not None, "it matches nothing too"
+    return name[found.end() :]
+
+
+def _plain(name: str) -> str:
+    return name.replace("roberta.", "")
 
 
 def _module(weight: str) -> str:
@@ -88,5 +98,5 @@ def _module(weight: str) -> str:
 
 
 def _is_in(name: str, module: str) -> bool:
-    """Whether a weight, by bare name, belongs to a module of that name, or of a name with these steps in it."""
-    return f".{_bare(module)}." in f".{name}."
+    """Whether a weight belongs to a module of that name, or of a name with these steps in it."""
+    return f".{_plain(module)}." in f".{_plain(name)}."
