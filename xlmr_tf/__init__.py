@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         TextIteratorStreamer,
         TextStreamer,
     )
+    from xlmr_core.quantization import BitsAndBytesConfig
     from xlmr_core.tasks.published import (
         FeatureExtractionPipeline,
         FillMaskPipeline,
@@ -78,12 +79,14 @@ if TYPE_CHECKING:
     )
     from xlmr_core.tokenization import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast
     from xlmr_tf.pipelines import pipeline
+    from xlmr_tf.quantized import quantize
     from xlmr_tf.vectors import BGEM3FlagModel, CrossEncoder, SentenceTransformer
 
 __all__ = [
     "AutoConfig",
     "AutoTokenizer",
     "BGEM3FlagModel",
+    "BitsAndBytesConfig",
     "CrossEncoder",
     "EncoderDecoderConfig",
     "PretrainedConfig",
@@ -146,6 +149,7 @@ __all__ = [
     "ZeroShotClassificationPipeline",
     "__version__",
     "pipeline",
+    "quantize",
     "to_tensor",
 ]
 
@@ -160,9 +164,11 @@ __getattr__ = import_when_used(
         "XLMRobertaTokenizer": "xlmr_core.tokenization",
         "XLMRobertaTokenizerFast": "xlmr_core.tokenization",
         "BGEM3FlagModel": "xlmr_tf.vectors",
+        "BitsAndBytesConfig": "xlmr_core.quantization",
         "CrossEncoder": "xlmr_tf.vectors",
         "SentenceTransformer": "xlmr_tf.vectors",
         "pipeline": "xlmr_tf.pipelines",
+        "quantize": "xlmr_tf.quantized",
         "FeatureExtractionPipeline": "xlmr_tf.pipelines",
         "FillMaskPipeline": "xlmr_tf.pipelines",
         "MultipleChoicePipeline": "xlmr_tf.pipelines",

@@ -42,10 +42,12 @@ def training_step(model: Any, optimizer: keras.optimizers.Optimizer) -> Callable
         result is a scalar.
 
     Raises:
-        InputError: for a model without a loss of its own; when called, for a batch without labels.
+        InputError: for a model without a loss of its own, or a quantized one of which no part is trained; when called,
+            for a batch without labels.
     """
     if not model._task_head.labels:
         raise InputError(f"{type(model).__name__} has no loss to train; use a head such as TFXLMRobertaForMaskedLM")
+    model._refuse_codes()
     strategy = tf.distribute.get_strategy()
     with strategy.scope():
         optimizer.build(model.trainable_variables)

@@ -12,6 +12,7 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.positions import first_position
 from xlmr_tf.linear import dims, dropout, layer_norm, unset
 from xlmr_tf.packing import Packing
+from xlmr_tf.quantized_by_keras import first_row
 
 __all__ = ["Embeddings", "embedding", "position_ids_from_input_ids"]
 
@@ -90,7 +91,7 @@ class Embeddings(keras.layers.Layer):
                 token_type_ids = packing.pack(tf.broadcast_to(token_type_ids, (batch, length)))
         x = self.without_padding(self.word_embeddings, source) if input_ids is not None else source
         if token_type_ids is None:
-            x = x + ops.cast(self.token_type_embeddings.embeddings[0], x.dtype)
+            x = x + ops.cast(first_row(self.token_type_embeddings), x.dtype)
         else:
             x = x + self.token_type_embeddings(token_type_ids)
         if self.absolute:

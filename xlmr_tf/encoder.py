@@ -237,7 +237,9 @@ class EncoderModel(PreTrainedModel):
 
         Raises:
             ConfigError: for heads or layers that the model does not have, or if a layer would be left without any.
+            InputError: for a quantized model.
         """
+        self._refuse_quantized("prune_heads")
         going, pruned = heads_to_prune_now(self.config, heads_to_prune)
         for layer, heads in going.items():
             self.encoder.layer[layer].attention.prune_heads(heads)

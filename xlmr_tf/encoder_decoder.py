@@ -20,6 +20,7 @@ from xlmr_core.encoder_decoder import (
     config_of_both,
     on_side,
     pad_token,
+    refuse_quantized_sides,
     refuse_resizing,
     source_mask,
     start_token,
@@ -33,6 +34,7 @@ from xlmr_core.heads import ENCODER_DECODER, model_class_name
 from xlmr_core.loading import SideToLoad, sides_to_load
 from xlmr_core.outputs import BaseModelOutput, Seq2SeqLMOutput
 from xlmr_core.parameters import PROJECTION, Parameter, parameters
+from xlmr_core.quantization import Scheme
 from xlmr_tf import modeling_xlm_roberta, modeling_xlm_roberta_xl
 from xlmr_tf.encoder import EncoderModel
 from xlmr_tf.generation import Beginning, GenerationMixin, on_host, width_of
@@ -105,6 +107,7 @@ class TFEncoderDecoderModel(GenerationMixin, PreTrainedModel):
         **kwargs: Any,
     ) -> None:
         if encoder is not None and decoder is not None:
+            refuse_quantized_sides(encoder.quantization_scheme, decoder.quantization_scheme)
             config = config_of_both(config, encoder.config, decoder.config)
         super().__init__(config, dtype=dtype, **kwargs)  # type: ignore[arg-type]  # which refuses None
         for name in ("encoder", "decoder"):
@@ -356,13 +359,26 @@ class TFEncoderDecoderModel(GenerationMixin, PreTrainedModel):
     # ---- The parts
 
     def published_rows(self) -> dict[str, Parameter]:
-        return parameters(self.config, self._task_head.suffix, pooler=self.encoder.pooler is not None)
+        self._refuse_keras_mode()
+        return parameters(
+            self.config,
+            self._task_head.suffix,
+            pooler=self.encoder.pooler is not None,
+            scheme=self.quantization_scheme,
+        )
+
+    def _take_scheme(self, scheme: Scheme) -> None:
+        super()._take_scheme(scheme)
+        for name, side in zip(("encoder", "decoder"), self.sides, strict=True):
+            side._take_scheme(scheme.of_side(name))
 
     def _draw(self, row: Parameter) -> None:
         """Draw fresh values of a row; those of a side by its own configuration."""
         for prefix, side in (("encoder.", self.encoder), ("decoder.", self.decoder)):
             if row.name.startswith(prefix):
-                side._draw(replace(row, name=row.name.removeprefix(prefix)))
+                part = row.quantized
+                part = part and part._replace(weight=part.weight.removeprefix(prefix))
+                side._draw(replace(row, name=row.name.removeprefix(prefix), quantized=part))
                 return
         super()._draw(row)
 

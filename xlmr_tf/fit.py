@@ -31,6 +31,8 @@ from xlmr_core.errors import InputError
 from xlmr_core.heads import LossKind
 from xlmr_core.losses import Problem, sequence_problem
 from xlmr_core.outputs import ModelOutput
+from xlmr_core.quantization import Scheme
+from xlmr_core.quantization.asked import refuse_training
 from xlmr_tf.datasets import collated, prepared
 from xlmr_tf.inputs import is_xla
 from xlmr_tf.losses import next_tokens
@@ -48,6 +50,8 @@ class TrainedByKeras:
     config: Any
     _task_head: Any
     _compile_loss: Any
+    quantization_scheme: Scheme | None
+    trainable_variables: list[keras.Variable]
     call_signature_parameters: list[str]
     # Pairs of a class and its weight, of the calls of ``fit`` that the graph of training was made for.
     _class_weight: tuple[tuple[int, float], ...] = ()
@@ -77,8 +81,10 @@ class TrainedByKeras:
             sample_weight: factors of the rows' or the labels' losses, of labels among the inputs too.
 
         Raises:
-            InputError: for weights of classes where there are none, or weights without labels.
+            InputError: for weights of classes where there are none, or weights without labels; for a quantized model of
+                which no part is trained.
         """
+        self._refuse_codes()
         x, y = self._apart(x, y, sample_weight)
         class_weight = self._weights_for_keras(class_weight)
         return super().fit(x, y, *args, class_weight=class_weight, sample_weight=sample_weight, **kwargs)
@@ -97,6 +103,7 @@ class TrainedByKeras:
         return_dict: bool = False,
     ) -> Any:
         """Keras's own; weights as of :meth:`fit`."""
+        self._refuse_codes()
         x, y = self._apart(x, y, sample_weight)
         return super().train_on_batch(x, y, sample_weight, self._weights_for_keras(class_weight), return_dict)
 
@@ -232,6 +239,14 @@ class TrainedByKeras:
                 given = tf.stack([tf.reshape(weights[name], (-1,)) for name in names], 1)
             x = {**_by_name(x), "sample_weight": given}
         return x, y, weights
+
+    def _refuse_codes(self) -> None:
+        """Refuse to train a quantized model without a part that can be, or its codes."""
+        trained = self.trainable_variables
+        if self.quantization_scheme is not None and not (
+            trained and all(tf.as_dtype(variable.dtype).is_floating for variable in trained)
+        ):
+            refuse_training(self.quantization_scheme.name)
 
     def _apart(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
         """Inputs and labels, apart where labels are to be weighed: Keras passes over weights without a ``y``."""

@@ -6,7 +6,7 @@ memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -33,11 +33,21 @@ class Linear(keras.layers.Dense):
 
     def call(self, inputs: Any, training: bool | None = None) -> tf.Tensor:
         """(..., in) to (..., out)."""
+        return self._by_rows(super().call, inputs, training)
+
+    def quantized_call(self, inputs: Any, training: bool | None = None) -> tf.Tensor:
+        """What Keras calls after its own ``quantize``: (..., in) to (..., out)."""
+        return self._by_rows(super().quantized_call, inputs, training)
+
+    def quantize(self, mode: str | None = None, type_check: bool = True, config: Any = None) -> None:
+        """Keras's own, which would leave subclasses of its layers out."""
+        super().quantize(mode, type_check=False, config=config)
+
+    def _by_rows(self, compute: Callable[..., tf.Tensor], inputs: Any, training: bool | None) -> tf.Tensor:
         if inputs.shape.rank == 2:
-            return super().call(inputs, training=training)
+            return compute(inputs, training=training)
         *leading, width = dims(inputs)
-        flat = super().call(tf.reshape(inputs, (-1, width)), training=training)
-        return tf.reshape(flat, (*leading, self.units))
+        return tf.reshape(compute(tf.reshape(inputs, (-1, width)), training=training), (*leading, self.units))
 
 
 def linear(in_features: int, out_features: int, dtype: Any, *, bias: bool = True) -> Linear:
@@ -112,6 +122,11 @@ def loading() -> Iterator[list[Any]]:
         yield models
     finally:
         _loading.reset(token)
+
+
+def is_loading() -> bool:
+    """Whether values are about to be loaded."""
+    return _loading.get() is not None
 
 
 def leave_unset(model: Any) -> bool:

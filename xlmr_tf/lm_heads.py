@@ -29,6 +29,8 @@ from xlmr_tf.inputs import fitted, is_xla, see, shape_of
 from xlmr_tf.linear import Linear, dims, layer_norm, linear, replace_values, unset
 from xlmr_tf.losses import cross_entropy, next_tokens
 from xlmr_tf.mask_predict import MaskPredictMixin
+from xlmr_tf.quantized_by_keras import table_product
+from xlmr_tf.widening import QuantizedLayer
 
 __all__ = ["CausalLM", "LMHead", "MaskedLM"]
 
@@ -65,9 +67,16 @@ class LMHead(keras.layers.Layer):
             return self.decoder(x) + tf.cast(self.bias, x.dtype)
         assert self.table is not None
         *leading, width = dims(x)
-        table_VD = tf.cast(self.table.embeddings, x.dtype)
-        logits = tf.matmul(tf.reshape(x, (-1, width)), table_VD, transpose_b=True) + tf.cast(self.bias, x.dtype)
-        return tf.reshape(logits, (*leading, table_VD.shape[0]))
+        logits = self._table_product(tf.reshape(x, (-1, width)), self.table) + tf.cast(self.bias, x.dtype)
+        return tf.reshape(logits, (*leading, dims(logits)[-1]))
+
+    def _table_product(self, x_nD: tf.Tensor, table: Any) -> tf.Tensor:
+        """(n, D) to (n, V): by the embedding, which may be quantized."""
+        if isinstance(table, QuantizedLayer):
+            return tf.cast(table.product(x_nD), x_nD.dtype)
+        if table.quantization_mode is not None:
+            return table_product(x_nD, table)
+        return tf.matmul(x_nD, tf.cast(table.embeddings, x_nD.dtype), transpose_b=True)
 
 
 class VocabularyModel(HeadModel):

@@ -27,10 +27,13 @@ from xlmr_core.generation.config import GENERATION_CONFIG_NAME, read_generation_
 from xlmr_core.loading import StateDict, config_to_save, dtype_wanted, loading_info, metadata_to_save, read_request
 from xlmr_core.own_classes import check_dtypes, check_ties, refuse_lost
 from xlmr_core.parameters import Parameter, Role, stored_names
-from xlmr_core.quantization import refuse_quantized
+from xlmr_core.quantization import scheme_of
+from xlmr_core.quantization.asked import asked_while_loading, loaded_as_asked, refuse_dtype_around
+from xlmr_core.quantization.own import OwnScheme
 from xlmr_tf.generation import GenerationMixin
 from xlmr_tf.linear import loading
 from xlmr_tf.placement import find_one_device, find_policy
+from xlmr_tf.quantized import quantize
 from xlmr_tf.values import lost, places, unbuilt, value_at, variable_at
 
 if TYPE_CHECKING:
@@ -57,11 +60,8 @@ TAG_OF_NAME: dict[str, str] = {
     "bool": "BOOL",
 }
 
-_NOT_QUANTIZED = (
-    "this backend computes in floating point; xlmr_torch.optimize_for_inference(model, dtype='int8') quantizes"
-)
 # Published arguments of which only some values can be served: those values, and what to say to others.
-MODEL_ONLY: Served = model_only(_NOT_QUANTIZED)
+MODEL_ONLY: Served = model_only("a model that is not loaded is not quantized; call quantize(model, ...) on it")
 
 
 def to_raw(values: NDArray[Any]) -> RawTensor:
@@ -86,6 +86,9 @@ def from_pretrained(
     packing: str | None = None,
     ignore_mismatched_sizes: bool = False,
     output_loading_info: bool = False,
+    quantization_config: Any = None,
+    load_in_8bit: bool = False,
+    load_in_4bit: bool = False,
     **kwargs: Any,
 ) -> Any:
     """Load a model, from a checkpoint of any format in ``xlmr_core.formats``.
@@ -106,6 +109,9 @@ def from_pretrained(
         ignore_mismatched_sizes: let parameters of another shape start fresh.
         output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.checkpoints.load_plan.LoadReport` as
             ``info["report"]`` and its lists under their published names.
+        quantization_config: a ``BitsAndBytesConfig``, of this library or another, or a dictionary of its fields: the
+            linear layers are quantized as they are loaded (docs/quantization.md). ``load_in_8bit=True`` and
+            ``load_in_4bit=True`` are its older names.
         **kwargs: ``use_safetensors``, ``from_pt``, ``from_tf``, ``from_flax`` say which file of a folder to read; by
             default, and with ``from_pt``, the first of ``xlmr_core.formats.FORMATS`` that is there. Further the hub's
             ``revision``, ``cache_dir``, ``local_files_only``, ``token``, ...; ``part``, which of several models in a
@@ -115,7 +121,8 @@ def from_pretrained(
     Raises:
         ModelNotFoundError: if the name or folder cannot be found.
         CheckpointError: if the files are damaged or do not fit.
-        ConfigError: for a config of another architecture or impossible values, or quantized weights.
+        ConfigError: for a config of another architecture or impossible values, or weights that another library
+            quantized.
         InputError: for an unknown dtype, device or implementation, a published argument whose value cannot be served,
             or a layer of a user's class that the file has values for and that has no variables yet.
         TypeError: for an argument that neither the loader, nor the model, nor the config knows.
@@ -126,16 +133,23 @@ def from_pretrained(
         dtype = find_policy(dtype)
     request = read_request(cls, name_or_path, config, state_dict is not None, kwargs, MODEL_ONLY)
     config = request.config
-    refuse_quantized(config, request.source)
+    asked = asked_while_loading(quantization_config, load_in_8bit, load_in_4bit)
     source: TensorFile = (
         request.found.open()
         if request.found is not None
         else StateDict(state_dict, _describe, lambda x: to_raw(np.asarray(x)), request.part)
     )
+    scheme = scheme_of(config, source)
+    if asked is not None and scheme is not None:
+        scheme = loaded_as_asked(asked, scheme)
+    if isinstance(scheme, OwnScheme):
+        dtype = _policy_around(scheme, dtype)
     policy = dtype_wanted(dtype, None, config, source, source.names)
     arguments = request.constructor if policy is None else {**request.constructor, "dtype": find_policy(policy)}
     with loading() as unset, tf.device(target):
         model = cls(config, *model_args, **arguments)
+        if scheme is not None:
+            model = quantize(model, scheme)
     if attn_implementation is not None:
         model.set_attn_implementation(attn_implementation)
     if packing is not None:
@@ -152,10 +166,27 @@ def from_pretrained(
         rows=rows,
     )
     _fill(model, rows, plan, source, unset)
+    if asked is not None and scheme is None:
+        model = quantize(model, asked)
     config.dtype = str(model.variable_dtype)
     if request.found is not None and isinstance(model, GenerationMixin):
         model.generation_config = read_generation_config(request.found.folder, config)
     return (model, loading_info(plan.report)) if output_loading_info else model
+
+
+def _policy_around(scheme: OwnScheme, asked: Any) -> str:
+    """The dtype policy around weights of a scheme of ours: one with float32 variables.
+
+    Raises:
+        InputError: if another one is asked for.
+    """
+    default = keras.config.dtype_policy()
+    if asked in (None, "auto"):
+        return str(default.name) if default.variable_dtype == "float32" else "float32"
+    policy = keras.dtype_policies.get(asked)
+    if policy.variable_dtype != "float32":
+        refuse_dtype_around(scheme, policy.name)
+    return str(policy.name)
 
 
 def _fill(
@@ -188,8 +219,11 @@ def _refuse_unbuilt(model: PreTrainedModel, source: TensorFile) -> None:
 def _put(variable: keras.Variable, row: Parameter, raw: RawTensor) -> None:
     """Fill a variable, and not row by row: TensorFlow copies one that ever had such an update whenever it is read."""
     dtype = tf.as_dtype(variable.dtype)
-    values = raw.to_aligned(dtype.as_numpy_dtype, transposed=row.role is Role.LINEAR_WEIGHT)
-    variable.assign(_in_place(values) if dtype.is_floating else values)
+    if row.quantized is not None and dtype == tf.uint8:
+        raw = RawTensor("U8", tuple(variable.shape), raw.data)  # codes are bytes, whatever a file calls them
+    transposed = row.role is Role.LINEAR_WEIGHT and row.quantized is None
+    values = raw.to_aligned(dtype.as_numpy_dtype, transposed=transposed)
+    variable.assign(_in_place(values) if values.size and (dtype.is_floating or row.quantized) else values)
 
 
 def _in_place(values: NDArray[Any]) -> tf.Tensor:
@@ -213,6 +247,8 @@ def save_pretrained(model: PreTrainedModel, folder: Path, *, max_shard_size: int
     dtypes = {name: str(variable_at(model, row).dtype) for name, row in stored.items()}
     check_dtypes({name: TAG_OF_NAME.get(dtype) for name, dtype in dtypes.items()}, dtypes)
     config = config_to_save(model.config, type(model).__name__.removeprefix("TF"), str(model.variable_dtype))
+    if model.quantization_scheme is not None:
+        config.quantization_config = model.quantization_scheme.written()
     together = {"config.json": config.to_json_string().encode()}
     if isinstance(model, GenerationMixin):
         together[GENERATION_CONFIG_NAME] = model.generation_config.to_json_string().encode()

@@ -25,6 +25,8 @@ from xlmr_core.outputs import ModelOutput
 from xlmr_core.own_classes import constructor_arguments, given_arguments
 from xlmr_core.packing import check_packing_mode
 from xlmr_core.pretrained import check_config, refuse_projection
+from xlmr_core.quantization import BitsAndBytes, Scheme
+from xlmr_core.quantization.asked import refuse_cast, refuse_change
 from xlmr_core.uploads import PushToHub, upload_after
 from xlmr_tf.fit import TrainedByKeras
 from xlmr_tf.freezing import set_trained, trained
@@ -33,10 +35,12 @@ from xlmr_tf.linear import replace_values
 from xlmr_tf.loading import from_pretrained, save_pretrained
 from xlmr_tf.placement import find_policy
 from xlmr_tf.published import PublishedNames
+from xlmr_tf.quantized import as_written, made_as_written
+from xlmr_tf.quantized_by_keras import QuantizedByKeras, quantize_as_written, written_by_keras
 from xlmr_tf.resizing import ResizableModel
 from xlmr_tf.serving import ExportedByKeras
 from xlmr_tf.tracking import FoundByTensorFlow
-from xlmr_tf.values import ModelValues
+from xlmr_tf.values import ModelValues, keras_mode
 
 __all__ = ["PreTrainedModel"]
 
@@ -47,13 +51,17 @@ VARIABLES = ("_kernel", "_embeddings", "bias", "gamma", "beta")
 # Arguments of the constructor of every Keras layer.
 OF_KERAS = ("name", "trainable", "dtype")
 # What Keras's own files hold beside the arguments of a constructor.
-CHOSEN = ("attn_implementation", "packing", "gradient_checkpointing", "lora", "trained")
+CHOSEN = (
+    *("attn_implementation", "packing", "gradient_checkpointing", "lora", "trained"),
+    *("quantization", "quantized_by_keras"),
+)
 
 
 class PreTrainedModel(
     PushToHub,
     ModelValues,
     ResizableModel,
+    QuantizedByKeras,
     TrainedByKeras,
     ExportedByKeras,
     FoundByTensorFlow,
@@ -81,6 +89,7 @@ class PreTrainedModel(
     main_input_name: ClassVar[str] = "input_ids"
     supports_gradient_checkpointing: ClassVar[bool] = True
     _arguments: dict[str, Any]
+    _scheme: Scheme | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """A model that knows what its constructor is called with, for :meth:`get_config`."""
@@ -116,6 +125,33 @@ class PreTrainedModel(
         """The encoder below a head; the model itself if it is the encoder."""
         return getattr(self, self.base_model_prefix, self)
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the model computes with quantized weights, as here or as Keras's own ``quantize`` has it."""
+        return self.quantization_scheme is not None or keras_mode(self) is not None
+
+    @property
+    def quantization_scheme(self) -> Scheme | None:
+        """How the weights are quantized, if they are; see ``quantized.py``."""
+        scheme: Scheme | None = self.base_model._scheme
+        return scheme
+
+    def _take_scheme(self, scheme: Scheme) -> None:
+        """Know how the weights are quantized."""
+        self.base_model._scheme = scheme
+
+    @property
+    def is_loaded_in_4bit(self) -> bool:
+        """Whether the weights are as bitsandbytes has them, in four bits."""
+        scheme = self.quantization_scheme
+        return isinstance(scheme, BitsAndBytes) and scheme.config.load_in_4bit
+
+    @property
+    def is_loaded_in_8bit(self) -> bool:
+        """Whether the weights are as bitsandbytes has them, in eight bits."""
+        scheme = self.quantization_scheme
+        return isinstance(scheme, BitsAndBytes) and scheme.config.load_in_8bit
+
     def __dir__(self) -> list[str]:
         """All names but ``base_model``: Keras walks them to read a file, and an encoder there holds itself."""
         return [name for name in super().__dir__() if name != "base_model"]
@@ -142,11 +178,8 @@ class PreTrainedModel(
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """Number of values, tied ones counted once."""
-        left_out = {
-            id(layer._embeddings)
-            for layer in self._flatten_layers()
-            if isinstance(layer, keras.layers.Embedding) and exclude_embeddings
-        }
+        tables = [layer for layer in self._flatten_layers() if hasattr(layer, "input_dim") and exclude_embeddings]
+        left_out = {id(variable) for table in tables for variable in table.weights}
         variables = self.trainable_variables if only_trainable else self._own_variables()
         return sum(int(np.prod(variable.shape)) for variable in variables if id(variable) not in left_out)
 
@@ -241,9 +274,13 @@ class PreTrainedModel(
             dtype: a policy or its name, such as ``mixed_bfloat16`` or ``float16``. Compile the model again afterwards.
 
         Raises:
-            InputError: for an unknown dtype.
+            InputError: for an unknown dtype; for a quantized model, whose variables keep their dtypes.
         """
         policy = keras.dtype_policies.get(find_policy(dtype))
+        if self.quantization_scheme is not None and policy.variable_dtype != self.variable_dtype:
+            refuse_cast(self.quantization_scheme, self.variable_dtype, policy.variable_dtype)
+        if keras_mode(self) is not None:
+            refuse_change("set_dtype")
         for layer in self._flatten_layers():
             layer.dtype_policy = policy
             for attribute in VARIABLES:
@@ -268,9 +305,11 @@ class PreTrainedModel(
             targets: names of the projections in every layer: ``query``, ``key``, ``value``, ``dense``.
 
         Raises:
-            InputError: if there are adapters already, or a target names nothing.
+            InputError: if there are adapters already, or a target names nothing; for a quantized model.
         """
         targets = tuple(targets)
+        if self.quantization_scheme is not None:
+            refuse_change("enable_lora")
         if self.base_model.lora is not None:
             raise InputError("expected a model without adapters, received one that has them; load it again")
         parts = [part for layer in self.base_model.encoder.layer for part in layer._flatten_layers()]
@@ -313,11 +352,15 @@ class PreTrainedModel(
             "gradient_checkpointing": self.is_gradient_checkpointing,
             "lora": None if lora is None else {**lora, "targets": list(lora["targets"])},
             "trained": trained(self),
+            "quantization": as_written(self.quantization_scheme),
+            "quantized_by_keras": written_by_keras(self),
         }
 
     @classmethod
     def from_config(cls, config: XLMRobertaConfig | Mapping[str, Any], **kwargs: Any) -> Self:
-        """A model with fresh values, from a configuration or from what :meth:`get_config` gave."""
+        """A model with fresh values, from a configuration or from what :meth:`get_config` gave. Of a model that was
+        quantized the codes are zero.
+        """
         if isinstance(config, XLMRobertaConfig):
             return cls(config, **kwargs)
         values = {**config, **kwargs}
@@ -326,9 +369,17 @@ class PreTrainedModel(
         for name, value in values.pop("arguments", {}).items():
             values.setdefault(name, keras.saving.deserialize_keras_object(value))
         policy = keras.dtype_policies.get(values["dtype"]) if "dtype" in values else None
-        model = cls(cls.config_class.from_dict(values.pop("config")), **cls._taken(values))
-        if policy is not None and policy.name != model.dtype_policy.name:  # a constructor that takes none
-            model.set_dtype(policy)
+        made_from = cls.config_class.from_dict(values.pop("config"))
+
+        def make() -> Self:
+            model = cls(made_from, **cls._taken(values))
+            if policy is not None and policy.name != model.dtype_policy.name:  # a constructor that takes none
+                model.set_dtype(policy)
+            return model
+
+        written = chosen.get("quantization")
+        model = make() if written is None else made_as_written(make, written)
+        quantize_as_written(model, chosen.get("quantized_by_keras", {}))
         if chosen.get("lora") is not None:
             model.enable_lora(**chosen["lora"])
         if chosen.get("gradient_checkpointing"):

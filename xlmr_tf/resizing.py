@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.quantization.asked import refuse_change
 from xlmr_core.resizing import SPREAD, rows_wanted
 from xlmr_tf.linear import replace_values
 
@@ -19,6 +20,7 @@ class ResizableModel:
 
     config: XLMRobertaConfig
     base_model: Any
+    is_quantized: bool
     get_input_embeddings: Any
     _forget_functions: Any
 
@@ -47,8 +49,9 @@ class ResizableModel:
             The word embedding.
 
         Raises:
-            InputError: for a number that is not positive or cuts off the padding token.
+            InputError: for a number that is not positive or cuts off the padding token; for a quantized model.
         """
+        self._refuse_quantized("resize_token_embeddings")
         embeddings = self.get_input_embeddings()
         old = embeddings.input_dim
         rows = rows_wanted(self.config, old, new_num_tokens, pad_to_multiple_of)
@@ -74,3 +77,7 @@ class ResizableModel:
         else:
             added = keras.random.normal(shape, 0.0, self.config.initializer_range)
         return tf.concat([kept, tf.cast(added, table.dtype)], 0)
+
+    def _refuse_quantized(self, what: str) -> None:
+        if self.is_quantized:
+            refuse_change(what)

@@ -11,13 +11,18 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import InputError
 from xlmr_core.heads import Head
 from xlmr_core.own_classes import Place, check_encoder, table_of
 from xlmr_core.parameters import Init, Parameter, Role, parameters
+from xlmr_core.quantization import Scheme
 from xlmr_tf.linear import leave_unset
+from xlmr_tf.widening import QuantizedLayer
 
 __all__ = [
     "ModelValues",
+    "keras_mode",
+    "layer_at",
     "lost",
     "nodes",
     "nowhere",
@@ -50,6 +55,7 @@ class ModelValues:
     trainable: bool
     base_model: Any
     base_model_prefix: ClassVar[str]
+    quantization_scheme: Scheme | None
     _task_head: ClassVar[Head]
 
     def parameter_table(self) -> dict[str, Parameter]:
@@ -64,12 +70,31 @@ class ModelValues:
         return table_of(known, places(self, known))
 
     def published_rows(self) -> dict[str, Parameter]:
-        """The rows of the parameter table for a published model like this."""
+        """The rows of the parameter table for a published model like this.
+
+        Raises:
+            InputError: for a model that Keras's own ``quantize`` was called on, whose weights no checkpoint holds.
+        """
         encoder = self.base_model
         check_encoder(
             type(self), "TFXLMRobertaModel", hasattr(encoder, "pooler") and self.base_model_prefix == "roberta"
         )
-        return parameters(self.config, self._task_head.suffix, pooler=encoder.pooler is not None)
+        self._refuse_keras_mode()
+        return parameters(
+            self.config,
+            self._task_head.suffix,
+            pooler=encoder.pooler is not None,
+            scheme=self.quantization_scheme,
+        )
+
+    def _refuse_keras_mode(self) -> None:
+        mode = keras_mode(self)
+        if mode is not None:
+            raise InputError(
+                f"expected a model with its published parameters, received one that quantize({mode!r}) of Keras has "
+                "changed, which only Keras's own files hold; call model.save('model.keras'), or quantize another one "
+                "with xlmr_tf.quantize"
+            )
 
     def get_parameter(self, name: str) -> keras.Variable:
         """The variable of a canonical name. A linear weight lies transposed in it, (in, out)."""
@@ -103,18 +128,30 @@ class ModelValues:
         """
         rows = self.parameter_table()
         for name in rows if names is None else names:
-            if rows[name].tied_to is None and rows[name].init is not Init.OWN:
-                self._draw(rows[name])
+            row = rows[name]
+            if row.tied_to is None and row.init is not Init.OWN and row.role is not Role.BESIDE:
+                self._draw(row)
 
     def _draw(self, row: Parameter) -> None:
         variable = variable_at(self, row)
         if row.init in (Init.NORMAL, Init.NORMAL_PADDED):
-            values = keras.random.normal(variable.shape, 0.0, self.config.initializer_range, dtype=variable.dtype)
+            # A quantized weight is drawn as a whole, and then quantized.
+            shape, dtype = (row.quantized.shape, "float32") if row.quantized else (variable.shape, variable.dtype)
+            values = keras.random.normal(shape, 0.0, self.config.initializer_range, dtype=dtype)
             if row.init is Init.NORMAL_PADDED:
                 values *= tf.cast(tf.range(len(values)) != self.config.pad_token_id, values.dtype)[:, None]
-            variable.assign(values)
+            if row.quantized:
+                layer_at(self, row).set_values(values)
+            else:
+                variable.assign(values)
         else:
             variable.assign(tf.fill(variable.shape, tf.cast(1.0 if row.init is Init.ONES else 0.0, variable.dtype)))
+
+
+def keras_mode(model: Any) -> str | None:
+    """How Keras's own ``quantize`` has changed the layers of a model: ``int8`` or ``int4``; ``None`` if it has not."""
+    modes = (layer.quantization_mode for layer in model._flatten_layers(include_self=False))
+    return next((mode for mode in modes if mode is not None), None)
 
 
 # ---- Variables by canonical name
@@ -130,6 +167,12 @@ def places(model: Any, known: Mapping[str, Parameter]) -> dict[str, Place]:
     """
     found, seen = {}, set()
     for path, node in nodes(model):
+        if isinstance(node, QuantizedLayer):
+            for attribute, name in node.stored_names.items():
+                part = getattr(node, attribute)
+                seen.add(id(part))
+                found[path + name] = Place(node.stored_shape(attribute), id(part), Role.BESIDE)
+            continue
         ordinary = next((names for kind, names in ORDINARY.items() if isinstance(node, kind)), {})
         for attribute, part in parts(node):
             if isinstance(part, keras.Variable) and id(part) not in seen and not _is_adapter(attribute):
@@ -230,13 +273,29 @@ def parts(value: Any) -> list[tuple[str, Any]]:
     return [(str(number), part) for number, part in enumerate(value)]
 
 
+def layer_at(model: Any, row: Parameter) -> Any:
+    """The layer that holds a parameter, or a tensor of a quantized weight; of a user's class also a list or
+    dictionary.
+    """
+    name = row.name if row.quantized is None else row.quantized.weight
+    value = model
+    for step in name.split(".")[:-1]:
+        value = _step(value, step)
+    return value
+
+
 def _holder(model: Any, row: Parameter) -> tuple[Any, str]:
     """What holds a variable, and under which attribute or key."""
-    *steps, last = row.name.split(".")
-    value = model
-    for step in steps:
-        value = _step(value, step)
-    return value, ATTRIBUTE_OF_ROLE.get(row.role, last)
+    value = layer_at(model, row)
+    if isinstance(value, QuantizedLayer):
+        attributes = {stored: attribute for attribute, stored in value.stored_names.items()}
+        path = row.name.rpartition(".")[0] if row.quantized is None else _path(row.quantized.weight)
+        return value, attributes[row.name.removeprefix(f"{path}.")]
+    return value, ATTRIBUTE_OF_ROLE.get(row.role, row.name.rpartition(".")[2])
+
+
+def _path(weight: str) -> str:
+    return weight.removesuffix(".weight")
 
 
 def _step(value: Any, step: str) -> Any:
@@ -252,6 +311,8 @@ def variable_at(model: Any, row: Parameter) -> keras.Variable:
 def value_at(model: Any, row: Parameter) -> NDArray[Any]:
     """The values of a row that is not tied, in the canonical layout, with adapters added; a copy."""
     holder, attribute = _holder(model, row)
+    if isinstance(holder, QuantizedLayer):
+        return holder.stored_value(attribute)
     # With adapters the public attribute is a sum.
     public = attribute.removeprefix("_") if row.role is not Role.OWN else attribute
     value = getattr(holder, public) if isinstance(holder, keras.layers.Layer) else _step(holder, attribute)

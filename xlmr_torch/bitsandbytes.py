@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from xlmr_core.parameters import Parameter
 from xlmr_core.quantization import BitsAndBytes, BitsAndBytesConfig, Scheme
-from xlmr_core.quantization.asked import refuse_drawing
+from xlmr_core.quantization.asked import refuse_drawing, refuse_training
 from xlmr_core.quantization.bitsandbytes import FORMAT, SCB, STATE, State, state_of
 from xlmr_torch.cuda_four_bit import has_kernel, product
-from xlmr_torch.widening import WidenedLinear, from_codes, frozen, pairs_of, refuse_training
+from xlmr_torch.widening import WidenedLinear, from_codes, frozen, pairs_of
 
 __all__ = ["Linear4bit", "Linear8bitLt", "Params4bit", "encoded", "layer", "state_in"]
 

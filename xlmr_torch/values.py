@@ -16,8 +16,8 @@ from xlmr_core.heads import OWN_HEAD, Head
 from xlmr_core.own_classes import Place, check_encoder, table_of
 from xlmr_core.parameters import Init, Parameter, Role, parameters
 from xlmr_core.quantization import Scheme
-from xlmr_core.quantization.asked import refuse_cast
-from xlmr_torch.widening import QuantizedLayer, refuse_training
+from xlmr_core.quantization.asked import refuse_cast, refuse_training
+from xlmr_torch.widening import QuantizedLayer
 
 __all__ = ["ModelValues", "first_float", "places", "put", "share", "tensor_at", "tensors_in"]
 

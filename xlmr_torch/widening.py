@@ -14,13 +14,11 @@ import mmap
 import sys
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from xlmr_core.errors import InputError
 
 __all__ = [
     "QuantizedLayer",
@@ -29,7 +27,6 @@ __all__ = [
     "from_codes",
     "let_go",
     "pairs_of",
-    "refuse_training",
     "spans",
 ]
 
@@ -86,14 +83,6 @@ def spans(count: int, width: int, alignment: int = 1) -> list[tuple[int, int]]:
         return [(0, count)]
     step = max(1, BLOCK // nbytes // alignment) * alignment
     return [(begin, min(begin + step, count)) for begin in range(0, count, step)]
-
-
-def refuse_training(scheme: str) -> NoReturn:
-    """Refuse a gradient with respect to codes."""
-    raise InputError(
-        f"the weights of a model quantized as {scheme} are codes, which take no gradient; train adapters, or the head "
-        "alone, or the original model"
-    )
 
 
 def let_go(tensor: Tensor) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from xlmr_core.errors import ConfigWarning, InputError, warn_caller
 from xlmr_core.quantization import BitsAndBytes, BitsAndBytesConfig, Scheme, find_scheme, scheme_with
@@ -64,7 +64,7 @@ def loaded_as_asked(asked: BitsAndBytesConfig, scheme: Scheme) -> Scheme:
     return replace(scheme, config=config)
 
 
-def refuse_dtype_around(scheme: OwnScheme, received: object) -> None:
+def refuse_dtype_around(scheme: OwnScheme, received: object) -> NoReturn:
     """Refuse a dtype other than float32 around the weights of a scheme of ours."""
     raise InputError(
         f"an {scheme.name} model is float32 around its {scheme.name} weights, received dtype={received}; "
@@ -102,12 +102,12 @@ def scheme_to_apply(
     return None
 
 
-def refuse_layer(path: str, kind: type) -> None:
+def refuse_layer(path: str, kind: type) -> NoReturn:
     """Refuse to quantize a layer that is no plain one."""
     raise InputError(f"{path} must be a plain layer to be quantized, received {kind.__name__}; merge adapters first")
 
 
-def refuse_values(name: str) -> None:
+def refuse_values(name: str) -> NoReturn:
     """Refuse to quantize a weight with values that are no finite numbers."""
     raise InputError(f"{name} has values for which there is no scale (infinite, or not a number); mend it, or skip it")
 
@@ -115,14 +115,14 @@ def refuse_values(name: str) -> None:
 # ---- Of quantized models
 
 
-def refuse_change(what: str) -> None:
+def refuse_change(what: str) -> NoReturn:
     """Refuse what changes the weights of a quantized model, by its name."""
     raise InputError(
         f"{what} changes weights, which a quantized model does not allow; change the original model, then quantize it"
     )
 
 
-def refuse_cast(scheme: Scheme, kept: object, received: object) -> None:
+def refuse_cast(scheme: Scheme, kept: object, received: object) -> NoReturn:
     """Refuse another dtype around quantized weights, which are not cast with the rest."""
     raise InputError(
         f"a model quantized as {scheme.name} stays in {kept} around its quantized weights, received {received}; "
@@ -130,12 +130,12 @@ def refuse_cast(scheme: Scheme, kept: object, received: object) -> None:
     )
 
 
-def refuse_drawing() -> None:
+def refuse_drawing() -> NoReturn:
     """Refuse fresh values for a weight as bitsandbytes has it: what lies beside it depends on them."""
     raise InputError("a weight of bitsandbytes is not drawn afresh; draw the original model, and quantize that")
 
 
-def refuse_gradient(remedy: str) -> None:
+def refuse_gradient(remedy: str) -> NoReturn:
     """Refuse a gradient through a layer that rounds its inputs.
 
     Args:
@@ -144,9 +144,9 @@ def refuse_gradient(remedy: str) -> None:
     raise InputError(f"gradients do not flow through int8 layers; {remedy}, or train the original model")
 
 
-def refuse_training(scheme: Scheme) -> None:
-    """Refuse to train codes."""
+def refuse_training(scheme: str) -> NoReturn:
+    """Refuse a gradient with respect to codes of a scheme of this name."""
     raise InputError(
-        f"the weights of a model quantized as {scheme.name} are codes, which take no gradient; train adapters, "
+        f"the weights of a model quantized as {scheme} are codes, which take no gradient; train adapters, "
         "or the head alone, or the original model"
     )
