@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         TextIteratorStreamer,
         TextStreamer,
     )
+    from xlmr_core.quantization import BitsAndBytesConfig
     from xlmr_core.tasks.published import (
         FeatureExtractionPipeline,
         FillMaskPipeline,
@@ -75,12 +76,14 @@ if TYPE_CHECKING:
     )
     from xlmr_core.tokenization import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast
     from xlmr_flax.pipelines import pipeline
+    from xlmr_flax.quantized import quantize
     from xlmr_flax.vectors import BGEM3FlagModel, CrossEncoder, SentenceTransformer
 
 __all__ = [
     "AutoConfig",
     "AutoTokenizer",
     "BGEM3FlagModel",
+    "BitsAndBytesConfig",
     "Cache",
     "CrossEncoder",
     "EncoderDecoderConfig",
@@ -141,6 +144,7 @@ __all__ = [
     "ZeroShotClassificationPipeline",
     "__version__",
     "pipeline",
+    "quantize",
     "to_tensor",
 ]
 
@@ -154,6 +158,8 @@ __getattr__ = import_when_used(
         "XLMRobertaTokenizer": "xlmr_core.tokenization",
         "XLMRobertaTokenizerFast": "xlmr_core.tokenization",
         "BGEM3FlagModel": "xlmr_flax.vectors",
+        "BitsAndBytesConfig": "xlmr_core.quantization",
+        "quantize": "xlmr_flax.quantized",
         "CrossEncoder": "xlmr_flax.vectors",
         "SentenceTransformer": "xlmr_flax.vectors",
         "pipeline": "xlmr_flax.pipelines",

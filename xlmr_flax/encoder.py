@@ -16,6 +16,7 @@ from jax import Array
 
 from xlmr_core.calls import Call
 from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import InputError
 from xlmr_core.heads import HEADS
 from xlmr_core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from xlmr_core.packing import Needs
@@ -32,6 +33,7 @@ from xlmr_flax.linear import LayerNorm
 from xlmr_flax.packing import Packing
 from xlmr_flax.plan import Plan, plan
 from xlmr_flax.pretrained import PreTrainedModel
+from xlmr_flax.widening import Text
 
 __all__ = ["Encoded", "EncoderModel"]
 
@@ -129,15 +131,20 @@ class Encoder(nnx.Module):
 
     def _scan(self, layers: list[Layer], x: Array, plan: Plan, key: Array | None) -> Any:
         """All layers as one, compiled once; their parameters are stacked inside the graph, a copy at each call."""
-        parts = [nnx.split(layer) for layer in layers]
-        graphdef = parts[0][0]
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(state for _, state in parts))
+        parts = [nnx.split(layer, Text, ...) for layer in layers]
+        graphdef, texts, _ = parts[0]
+        states = [state for _, _, state in parts]
+        if any(jax.tree.structure(state) != jax.tree.structure(states[0]) for state in states):
+            raise InputError(
+                "layers that are quantized otherwise than each other cannot be scanned; call set_scan_layers(False)"
+            )
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
         if plan.cache is not None:
             plan = replace(plan, cache=plan.cache.stacked())
 
         def step(x: Array, scanned: Any) -> Any:
             state, number = scanned
-            x, *found = self._layer(nnx.merge(graphdef, state), x, plan, number, key)
+            x, *found = self._layer(nnx.merge(graphdef, texts, state), x, plan, number, key)
             return x, (x if plan.output_hidden_states else None, *found)
 
         start = x
@@ -313,7 +320,9 @@ class EncoderModel(PreTrainedModel):
 
         Raises:
             ConfigError: for heads or layers that the model does not have, or if a layer would be left without any.
+            InputError: for a quantized model.
         """
+        self._refuse_quantized("prune_heads")
         going, pruned = heads_to_prune_now(self.config, heads_to_prune)
         for layer, heads in going.items():
             self.encoder.layer[str(layer)].attention.prune_heads(heads)

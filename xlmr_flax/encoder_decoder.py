@@ -21,6 +21,7 @@ from xlmr_core.encoder_decoder import (
     config_of_both,
     on_side,
     pad_token,
+    refuse_quantized_sides,
     refuse_resizing,
     source_mask,
     start_token,
@@ -37,6 +38,7 @@ from xlmr_core.outputs import (
     Seq2SeqLMOutput,
 )
 from xlmr_core.parameters import Parameter, parameters
+from xlmr_core.quantization import Scheme
 from xlmr_flax import modeling_xlm_roberta, modeling_xlm_roberta_xl
 from xlmr_flax.functional import compiled, path_of
 from xlmr_flax.generation import Beginning, GenerationMixin, prompt_of
@@ -426,7 +428,17 @@ class FlaxEncoderDecoderModel(GenerationMixin, PreTrainedModel):
     # ---- The parts
 
     def published_rows(self) -> dict[str, Parameter]:
-        return parameters(self.config, self._task_head.suffix, pooler=self.encoder.pooler is not None)
+        return parameters(
+            self.config,
+            self._task_head.suffix,
+            pooler=self.encoder.pooler is not None,
+            scheme=self.quantization_scheme,
+        )
+
+    def _take_scheme(self, scheme: Scheme) -> None:
+        super()._take_scheme(scheme)
+        for name, side in zip(("encoder", "decoder"), self.sides, strict=True):
+            side._take_scheme(scheme.of_side(name))
 
     def _has_encoder(self) -> bool:
         return hasattr(self, "encoder")
@@ -566,6 +578,7 @@ class FlaxEncoderDecoderModel(GenerationMixin, PreTrainedModel):
             kwargs,
         )
         sides = [_loaded(encoder, "Model", *model_args), _loaded(decoder, "ForCausalLM")]
+        refuse_quantized_sides(*(side.quantization_scheme for side in sides))
         config = config_of_both(None, sides[0].config, sides[1].config, **values)
         model = cls(config, dtype=sides[0].dtype)
         for name, side in zip(("encoder", "decoder"), sides, strict=True):

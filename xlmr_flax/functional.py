@@ -2,7 +2,8 @@
 of a model as compiled functions of them.
 
 A path in the tree is the canonical name with another last step
-(``roberta/encoder/layer/0/attention/self/query/kernel``), a kernel is the transposed weight.
+(``roberta/encoder/layer/0/attention/self/query/kernel``), a kernel is the transposed weight. Tensors of quantized
+weights (``query/weight``, ``query/weight_scale``) lie as in files, and are in a tree of their own.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from xlmr_flax.placement import refuse_explicit_axes
 
 __all__ = [
     "StaticConfig",
+    "attribute_of",
     "compiled",
     "flatten",
     "from_canonical",
+    "is_transposed",
     "path_of",
     "paths",
     "read_params",
@@ -105,40 +108,51 @@ def unflatten(leaves: Mapping[Path, Any]) -> dict[str, Any]:
     return traverse_util.unflatten_dict(dict(leaves))
 
 
-def read_params(module: nnx.Module) -> dict[str, Any]:
-    """The parameters of a module: arrays, or shapes and dtypes where values were never set."""
-    return nnx.to_pure_dict(nnx.state(module, nnx.Param))
+def read_params(module: nnx.Module, kind: type[nnx.Variable[Any]] = nnx.Param) -> dict[str, Any]:
+    """The parameters of a module, or its variables of another kind: arrays, or shapes and dtypes where values were
+    never set.
+    """
+    return nnx.to_pure_dict(nnx.state(module, kind))
 
 
-def write_params(module: nnx.Module, params: Mapping[str, Any]) -> None:
-    """Put parameters into a module."""
-    nnx.update(module, nnx.State(_checked(module, params)))
+def write_params(module: nnx.Module, params: Mapping[str, Any], kind: type[nnx.Variable[Any]] = nnx.Param) -> None:
+    """Put parameters into a module, or variables of another kind."""
+    nnx.update(module, nnx.State(_checked(module, params, read_params(module, kind), kind)))
 
 
-def with_params(module: nnx.Module, params: Mapping[str, Any]) -> Any:
-    """The same module with other parameters; the module itself stays as it is."""
-    graphdef, own, rest = nnx.split(module, nnx.Param, ...)
-    return nnx.merge(graphdef, nnx.State(_checked(module, params, nnx.to_pure_dict(own))), rest)
+def with_params(module: nnx.Module, params: Mapping[str, Any], kind: type[nnx.Variable[Any]] = nnx.Param) -> Any:
+    """The same module with other parameters, or variables of another kind; the module itself stays as it is."""
+    graphdef, own, rest = nnx.split(module, kind, ...)
+    return nnx.merge(graphdef, nnx.State(_checked(module, params, nnx.to_pure_dict(own), kind)), rest)
 
 
-def _checked(module: nnx.Module, params: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def _checked(
+    module: nnx.Module, params: Mapping[str, Any], own: Mapping[str, Any], kind: type[nnx.Variable[Any]]
+) -> dict[str, Any]:
     """The parameters as plain dictionaries.
+
+    Args:
+        module: for which they are.
+        params: what came.
+        own: the module's, or their shapes.
+        kind: of the variables.
 
     Raises:
         InputError: if some are missing, if there are others, for another shape, or where explicit axes of a mesh
             divide one.
     """
-    given, expected = flatten(params), flatten(read_params(module) if own is None else own)
-    for what, paths_ in (
+    given, expected = flatten(params), flatten(own)
+    what, tree = ("parameters", "params") if kind is nnx.Param else ("tensors of quantized weights", "codes")
+    for which, paths_ in (
         ("lack", expected.keys() - given.keys()),
         ("have, beside the model's,", given.keys() - expected.keys()),
     ):
         if paths_:
             shown = ", ".join("/".join(map(str, path)) for path in sorted(paths_, key=str)[:8])
             raise InputError(
-                f"expected the {len(expected)} parameters of {type(module).__name__}, received {len(given)} "
-                f"that {what} {shown}; "
-                "pass a tree such as model.params (what stands under 'params', not the variables around it)"
+                f"expected the {len(expected)} {what} of {type(module).__name__}, received {len(given)} "
+                f"that {which} {shown}; "
+                f"pass a tree such as model.{tree} (what stands under {tree!r}, not the variables around it)"
             )
     for path, value in given.items():
         refuse_explicit_axes("/".join(map(str, path)), value)
@@ -155,13 +169,23 @@ def _checked(module: nnx.Module, params: Mapping[str, Any], own: Mapping[str, An
 
 def path_of(row: Parameter) -> Path:
     """Where a parameter of the table stands in the tree."""
+    if row.quantized is not None:
+        *steps, _ = row.quantized.weight.split(".")
+        return *steps, attribute_of(row.quantized.suffix)
     *steps, last = row.name.split(".")
     return *steps, LAST_STEP.get(row.role, last)
 
 
+def attribute_of(suffix: str) -> str:
+    """The attribute in which a layer holds a tensor of a quantized weight."""
+    return f"weight{suffix.replace('.', '_')}"
+
+
 def paths(rows: Mapping[str, Parameter]) -> dict[str, Path]:
-    """The path of each parameter by canonical name; tied ones have none of their own."""
-    return {name: path_of(row) for name, row in rows.items() if row.tied_to is None}
+    """The path of each parameter by canonical name; tied ones have none of their own, and what is quantized is no
+    parameter.
+    """
+    return {name: path_of(row) for name, row in rows.items() if row.tied_to is None and row.quantized is None}
 
 
 def from_canonical(rows: Mapping[str, Parameter], tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,6 +204,13 @@ def to_canonical(rows: Mapping[str, Parameter], params: Mapping[str, Any]) -> di
     return {name: in_layout(rows[name], leaves[path]) for name, path in paths(rows).items()}
 
 
+def is_transposed(row: Parameter) -> bool:
+    """Whether an array lies the other way round than in the canonical layout: weights of linear layers do, unless they
+    are quantized.
+    """
+    return row.role is Role.LINEAR_WEIGHT and row.quantized is None
+
+
 def in_layout(row: Parameter, array: Any) -> Any:
-    """A canonical array in Flax's layout, and the other way round: weights of linear layers are transposed."""
-    return array.T if row.role is Role.LINEAR_WEIGHT else array
+    """A canonical array in Flax's layout, and the other way round."""
+    return array.T if is_transposed(row) else array

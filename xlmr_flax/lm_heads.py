@@ -33,6 +33,7 @@ from xlmr_flax.linear import LayerNorm, Linear, accumulator, by_rows, unset
 from xlmr_flax.losses import cross_entropy
 from xlmr_flax.mask_predict import MaskPredictMixin
 from xlmr_flax.packing import Packing, bucket
+from xlmr_flax.widening import QuantizedLayer
 
 __all__ = ["CausalLM", "Decoder", "LMHead", "MaskedLM"]
 
@@ -43,6 +44,10 @@ class Decoder(nnx.Module):
     def __init__(self, config: XLMRobertaConfig) -> None:
         # ---- Layers
         self.kernel = unset(config.hidden_size, config.vocab_size)
+
+    def product(self, x: Array) -> Array:
+        """(..., D) to (..., V), in the dtype that sums are made in."""
+        return jnp.matmul(x, self.kernel[...].astype(x.dtype), preferred_element_type=accumulator(x.dtype))
 
 
 class LMHead(nnx.Module):
@@ -59,14 +64,17 @@ class LMHead(nnx.Module):
         self.decoder = None if config.tie_word_embeddings else Decoder(config)
         self.bias = unset(config.vocab_size)
 
-    def __call__(self, x: Array, embedding_VD: Array | None) -> Array:
-        """(..., D) to (..., V), by the word embedding if the decoder is tied to it."""
+    def __call__(self, x: Array, embedding_VD: Array | QuantizedLayer | None) -> Array:
+        """(..., D) to (..., V), by the word embedding, or the layer that holds it quantized, if the decoder is tied to
+        it.
+        """
         x = self.layer_norm(jax.nn.gelu(self.dense(x), approximate=False))
-        if self.decoder is None:
-            product = by_rows(x, embedding_VD)
+        if self.decoder is not None:
+            product = self.decoder.product(x)
+        elif isinstance(embedding_VD, QuantizedLayer):
+            product = embedding_VD.product(x)
         else:
-            kernel_DV = self.decoder.kernel[...].astype(x.dtype)
-            product = jnp.matmul(x, kernel_DV, preferred_element_type=accumulator(x.dtype))
+            product = by_rows(x, embedding_VD)
         return (product + self.bias[...].astype(product.dtype)).astype(x.dtype)
 
 
@@ -80,8 +88,11 @@ class VocabularyModel(HeadModel):
 
     def project(self, states: Array) -> Array:
         """(..., D) to logits (..., V)."""
-        tied = self.lm_head.decoder is None
-        return compiled(self.lm_head, "__call__", states, self.get_input_embeddings().embedding[...] if tied else None)
+        table: Any = None
+        if self.lm_head.decoder is None:
+            table = self.get_input_embeddings()
+            table = table if isinstance(table, QuantizedLayer) else table.embedding[...]
+        return compiled(self.lm_head, "__call__", states, table)
 
     def get_output_embeddings(self) -> nnx.Module | None:
         """The vocabulary projection, ``None`` if the word embedding serves as such."""

@@ -30,13 +30,17 @@ from xlmr_core.formats.tensors import RawTensor
 from xlmr_core.generation.config import GENERATION_CONFIG_NAME, read_generation_config
 from xlmr_core.loading import StateDict, config_to_save, dtype_wanted, loading_info, metadata_to_save, read_request
 from xlmr_core.own_classes import check_dtypes, check_ties, own_names, refuse_lost
-from xlmr_core.parameters import Parameter, Role, stored_names
-from xlmr_core.quantization import refuse_quantized
-from xlmr_flax.functional import flatten, in_layout, unflatten, with_params
+from xlmr_core.parameters import Parameter, stored_names
+from xlmr_core.quantization import scheme_of
+from xlmr_core.quantization.asked import asked_while_loading, loaded_as_asked, refuse_dtype_around
+from xlmr_core.quantization.own import OwnScheme
+from xlmr_flax.functional import flatten, in_layout, is_transposed, unflatten, with_params, write_params
 from xlmr_flax.generation import GenerationMixin
 from xlmr_flax.linear import loading
 from xlmr_flax.placement import find_dtype, find_one_device
+from xlmr_flax.quantized import quantize
 from xlmr_flax.values import lost, places, spots
+from xlmr_flax.widening import Derived
 
 if TYPE_CHECKING:
     from xlmr_flax.pretrained import PreTrainedModel
@@ -65,7 +69,7 @@ TAG_OF_DTYPE = {dtype: tag for tag, dtype in DTYPE_OF_TAG.items()}
 PARAMETERS = {"parameters": "flax"}
 
 # Published arguments of which only some values can be served: those values, and what to say to others.
-MODEL_ONLY: Served = model_only("this backend computes in floating point; load the original checkpoint")
+MODEL_ONLY: Served = model_only("a model that is not loaded is not quantized; call quantize(model, ...) on it")
 
 
 def to_numpy(raw: RawTensor) -> np.ndarray[Any, Any]:
@@ -75,8 +79,9 @@ def to_numpy(raw: RawTensor) -> np.ndarray[Any, Any]:
 
 def to_raw(array: Any) -> RawTensor:
     """The bytes of an array, in the host's memory."""
-    host = np.ascontiguousarray(array)
-    return RawTensor(TAG_OF_DTYPE[host.dtype], host.shape, memoryview(host.reshape(-1).view(np.uint8)))
+    host = np.asarray(array)
+    flat = np.ascontiguousarray(host).reshape(-1)
+    return RawTensor(TAG_OF_DTYPE[host.dtype], host.shape, memoryview(flat.view(np.uint8)))
 
 
 def from_pretrained(
@@ -96,6 +101,9 @@ def from_pretrained(
     packing: str | None = None,
     ignore_mismatched_sizes: bool = False,
     output_loading_info: bool = False,
+    quantization_config: Any = None,
+    load_in_8bit: bool = False,
+    load_in_4bit: bool = False,
     **kwargs: Any,
 ) -> Any:
     """Load a model, from a checkpoint of any format in ``xlmr_core.formats``.
@@ -112,12 +120,16 @@ def from_pretrained(
             the same in scripts for PyTorch, is taken for it.
         device, device_map: where the parameters go, such as ``"cpu"`` or ``"gpu:1"``; default: JAX's default device.
         seed: of the random key for parts that start fresh.
-        _do_init: ``False`` returns ``(model, params)``, and the model itself holds no parameters.
+        _do_init: ``False`` returns ``(model, params)``, and the model itself holds no parameters; quantized weights,
+            which are none, it holds.
         attn_implementation: ``sdpa`` (default) or ``eager``.
         packing: see :meth:`PreTrainedModel.set_packing`.
         ignore_mismatched_sizes: let parameters of another shape start fresh.
         output_loading_info: return ``(model, info)``, with the :class:`~xlmr_core.checkpoints.load_plan.LoadReport` as
             ``info["report"]`` and its lists under their published names.
+        quantization_config: a ``BitsAndBytesConfig``, of this library or another, or a dictionary of its fields: the
+            linear layers are quantized as they are loaded (docs/quantization.md). ``load_in_8bit=True`` and
+            ``load_in_4bit=True`` are its older names.
         **kwargs: ``use_safetensors``, ``from_pt``, ``from_tf``, ``from_flax`` say which file of a folder to read; by
             default, and with ``from_pt``, the first of ``xlmr_core.formats.FORMATS`` that is there. Further what the
             constructor takes (``gradient_checkpointing``, ``add_pooling_layer``, a user's own); the hub's ``revision``,
@@ -128,7 +140,8 @@ def from_pretrained(
     Raises:
         ModelNotFoundError: if the name or folder cannot be found.
         CheckpointError: if the files are damaged or do not fit.
-        ConfigError: for a config of another architecture or impossible values, or a quantized checkpoint.
+        ConfigError: for a config of another architecture or impossible values, or weights that another library
+            quantized.
         InputError: for an unknown dtype, device or implementation, or a published argument whose value cannot be
             served.
         TypeError: for an argument that neither the loader, nor the model, nor the config knows.
@@ -140,23 +153,27 @@ def from_pretrained(
         param_dtype = find_dtype(param_dtype)
     request = read_request(cls, name_or_path, config, state_dict is not None, kwargs, MODEL_ONLY)
     config = request.config
-    refuse_quantized(config, request.source)
-    with loading():
-        model = cls(config, **request.constructor)
-    model._set_dtype(dtype)
-    model._config.seed = seed
-    if attn_implementation is not None:
-        model.set_attn_implementation(attn_implementation)
-    if packing is not None:
-        model.set_packing(packing)
-
-    rows = model.parameter_table()
+    asked = asked_while_loading(quantization_config, load_in_8bit, load_in_4bit)
     opened = (
         request.found.open()
         if request.found is not None
         else nullcontext(StateDict(state_dict, _describe, to_raw, request.part))
     )
     with opened as source:
+        scheme = scheme_of(config, source)
+        if asked is not None and scheme is not None:
+            scheme = loaded_as_asked(asked, scheme)
+        with loading():
+            model = cls(config, **request.constructor)
+            if scheme is not None:
+                model = quantize(model, scheme)
+        model._set_dtype(dtype)
+        model._config.seed = seed
+        if attn_implementation is not None:
+            model.set_attn_implementation(attn_implementation)
+        if packing is not None:
+            model.set_packing(packing)
+        rows = model.parameter_table()
         plan = plan_load(
             config,
             cls._task_head.suffix,
@@ -165,6 +182,10 @@ def from_pretrained(
             model=cls.__name__,
             rows=rows,
         )
+        if isinstance(scheme, OwnScheme):
+            if param_dtype not in (None, "auto", jnp.float32):
+                refuse_dtype_around(scheme, param_dtype)
+            param_dtype = jnp.dtype("float32")
         default = None if _is_of_flax(source) else "float32"
         wanted = dtype_wanted(param_dtype, default, config, source, plan.sources.values())
         wanted = None if wanted is None else find_dtype(wanted)
@@ -179,8 +200,13 @@ def from_pretrained(
         )
     if request.found is not None and isinstance(model, GenerationMixin):
         model.generation_config = read_generation_config(request.found.folder, config)
-    if _do_init:
+    if _do_init or asked is not None:
         model.params = params
+    if asked is not None and scheme is None:
+        model = quantize(model, asked)
+    if not _do_init and asked is not None:
+        params = model.params
+        write_params(model, model.params_shape_tree)
     found = model if _do_init else (model, params)
     return (found, loading_info(plan.report)) if output_loading_info else found
 
@@ -207,16 +233,20 @@ def _fill(
             place = spot.variable.get_value().dtype
             raw = source.tensor(plan.sources[name])
             dtype = _kept(raw.dtype) if wanted is None else wanted
-            dtype = place if row.own and place != jnp.float32 else dtype
-            transposed = row.role is Role.LINEAR_WEIGHT
+            if row.quantized is not None or (row.own and place != jnp.float32):
+                dtype = place
             # On a CPU JAX takes the copy's memory over.
-            value = jax.device_put(raw.to_aligned(dtype, transposed=transposed, decode=to_numpy), target)
+            value = jax.device_put(raw.to_aligned(dtype, transposed=is_transposed(row), decode=to_numpy), target)
         else:
             value = jax.device_put(model._fresh(row, key, jnp.float32 if wanted is None else wanted), target)
         if isinstance(spot.variable, nnx.Param):
             leaves[spot.path] = value
         else:
             spot.variable.set_value(value)
+    if target is not None:
+        for _, node in nnx.iter_graph(model):
+            if isinstance(node, Derived):
+                node.set_value(jax.device_put(node.get_value(), target))
     return unflatten(leaves)
 
 
@@ -240,8 +270,10 @@ def _kept(tag: str) -> Any:
 
 
 def _dtype_of(model: PreTrainedModel, params: Mapping[str, Any]) -> Any:
-    """The dtype that the config of a model says of it: that of the word embedding."""
-    rows = (row for row in model.parameter_table().values() if row.tied_to is None)
+    """The dtype that the config of a model says of it: that of the word embedding, or of what comes after it if that is
+    quantized.
+    """
+    rows = (row for row in model.parameter_table().values() if row.tied_to is None and row.dtype is None)
     return flatten(params)[spots(model)[next(rows).name].path].dtype
 
 
@@ -261,7 +293,12 @@ def save_pretrained(
     """Write the files of :meth:`PreTrainedModel.save_pretrained`, in a format of ``xlmr_core.formats``."""
     leaves = flatten(model.params if params is None else with_params(model, params).params)
     rows, here = model.parameter_table(), spots(model)
-    own = own_names(rows)
+    own, scheme = own_names(rows), model.quantization_scheme
+    if scheme is not None and format != "safetensors":
+        raise InputError(
+            f"safe_serialization=False writes floating point weights, received a model with {scheme.name} ones; leave "
+            "it True"
+        )
     if own and format != "safetensors":
         raise InputError(
             f"safe_serialization=False writes the published parameters only, expected none beside them, received "
@@ -278,9 +315,11 @@ def save_pretrained(
         {name: TAG_OF_DTYPE.get(jnp.dtype(value.dtype)) for name, value in values.items()},
         {name: value.dtype for name, value in values.items()},
     )
-    dtypes = [jnp.dtype(value.dtype) for value in values.values()]
+    dtypes = [jnp.dtype(value.dtype) for name, value in values.items() if stored[name].dtype is None]
     half = any(jnp.issubdtype(dtype, jnp.floating) and dtype != jnp.float32 for dtype in dtypes)
     config = config_to_save(model.config, type(model).__name__.removeprefix("Flax"), dtypes[0].name)
+    if scheme is not None:
+        config.quantization_config = scheme.written()
     together = {"config.json": config.to_json_string().encode()}
     if isinstance(model, GenerationMixin):
         together[GENERATION_CONFIG_NAME] = model.generation_config.to_json_string().encode()

@@ -21,6 +21,8 @@ from xlmr_core.outputs import ModelOutput
 from xlmr_core.own_classes import constructor_arguments
 from xlmr_core.packing import check_packing_mode
 from xlmr_core.pretrained import check_config, refuse_projection
+from xlmr_core.quantization import BitsAndBytes, Scheme
+from xlmr_core.quantization.asked import refuse_cast
 from xlmr_core.uploads import PushToHub, upload_after
 from xlmr_flax.functional import StaticConfig, flatten, read_params, unflatten, with_params, write_params
 from xlmr_flax.inputs import check_key
@@ -31,6 +33,7 @@ from xlmr_flax.placement import find_dtype
 from xlmr_flax.published import PublishedNames
 from xlmr_flax.resizing import ResizableModel
 from xlmr_flax.values import ModelValues
+from xlmr_flax.widening import Codes, QuantizedLayer
 
 __all__ = ["PreTrainedModel"]
 
@@ -60,6 +63,7 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn
     _task_head: ClassVar[Head] = OWN_HEAD
     base_model_prefix: ClassVar[str] = "roberta"
     main_input_name: ClassVar[str] = "input_ids"
+    _scheme: Scheme | None = None
 
     def __init__(
         self,
@@ -107,6 +111,33 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn
         """The encoder below a head; the model itself if it is the encoder."""
         return getattr(self, self.base_model_prefix, self)
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the model computes with quantized weights."""
+        return self.quantization_scheme is not None
+
+    @property
+    def quantization_scheme(self) -> Scheme | None:  # type: ignore[override]
+        """How the weights are quantized, if they are; see ``quantized.py``."""
+        scheme: Scheme | None = self.base_model._scheme
+        return scheme
+
+    def _take_scheme(self, scheme: Scheme) -> None:
+        """Know how the weights are quantized."""
+        self.base_model._scheme = scheme
+
+    @property
+    def is_loaded_in_4bit(self) -> bool:
+        """Whether the weights are as bitsandbytes has them, in four bits."""
+        scheme = self.quantization_scheme
+        return isinstance(scheme, BitsAndBytes) and scheme.config.load_in_4bit
+
+    @property
+    def is_loaded_in_8bit(self) -> bool:
+        """Whether the weights are as bitsandbytes has them, in eight bits."""
+        scheme = self.quantization_scheme
+        return isinstance(scheme, BitsAndBytes) and scheme.config.load_in_8bit
+
     def get_input_embeddings(self) -> nnx.Module:
         """The word embedding."""
         return self.base_model.get_input_embeddings()
@@ -136,17 +167,18 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn
         self.base_model._dtype = dtype
 
     def num_parameters(self, exclude_embeddings: bool = False) -> int:
-        """Number of values, tied ones counted once."""
-        leaves = flatten(read_params(self))
+        """Number of values, tied ones counted once; of quantized weights those of the tensors they are stored in."""
+        leaves = flatten(read_params(self)) | flatten(self.codes)
         return sum(
             value.size
             for path, value in leaves.items()
-            if not (exclude_embeddings and path[-1] == "embedding" and "embeddings" in path)
+            if not (exclude_embeddings and "embeddings" in path and path[-2].endswith("_embeddings"))
         )
 
     def get_memory_footprint(self) -> int:
-        """Bytes of parameters."""
-        return sum(value.size * value.dtype.itemsize for value in jax.tree.leaves(read_params(self)))
+        """Bytes of parameters, and of the tensors of quantized weights."""
+        leaves = jax.tree.leaves((read_params(self), self.codes))
+        return sum(value.size * value.dtype.itemsize for value in leaves)
 
     # ---- Parameters as a tree
 
@@ -162,10 +194,22 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn
         self._refuse_abstract(params)
         return params
 
+    @property
+    def codes(self) -> dict[str, Any]:
+        """The tensors of quantized weights as a plain nested dictionary, empty if there are none. Setting it replaces
+        their values. No optimizer is to see them.
+
+        Raises:
+            InputError: when set, for a tree of other tensors or shapes.
+        """
+        return read_params(self, Codes)
+
     def __setattr__(self, name: str, value: Any) -> None:
         # NNX would take a dictionary of arrays for an attribute that it has to know about, before any property gets it.
         if name == "params":
             write_params(self, value)
+        elif name == "codes":
+            write_params(self, value, Codes)
         else:
             super().__setattr__(name, value)
 
@@ -185,16 +229,26 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn
         Args:
             params: the tree.
             mask: a tree of the same form with ``True`` where a parameter is to be cast; default: everywhere.
+
+        Raises:
+            InputError: for the parameters of a quantized model, if they are of another dtype: they are not cast.
         """
-        return _cast(params, jnp.bfloat16, mask)
+        return self._cast(params, jnp.bfloat16, mask)
 
     def to_fp16(self, params: Mapping[str, Any], mask: Any = None) -> dict[str, Any]:
         """The floating point parameters of a tree in float16; ``mask`` as in :meth:`to_bf16`."""
-        return _cast(params, jnp.float16, mask)
+        return self._cast(params, jnp.float16, mask)
 
     def to_fp32(self, params: Mapping[str, Any], mask: Any = None) -> dict[str, Any]:
         """The floating point parameters of a tree in float32; ``mask`` as in :meth:`to_bf16`."""
-        return _cast(params, jnp.float32, mask)
+        return self._cast(params, jnp.float32, mask)
+
+    def _cast(self, params: Mapping[str, Any], dtype: Any, mask: Any) -> dict[str, Any]:
+        if self.quantization_scheme is not None:
+            for value in jax.tree.leaves(params):
+                if value.dtype != dtype:
+                    refuse_cast(self.quantization_scheme, value.dtype, jnp.dtype(dtype))
+        return _cast(params, dtype, mask)
 
     # ---- Running
 
@@ -204,17 +258,18 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn
         """A call as a pure function of the parameters, as Flax's linen modules have it.
 
         Args:
-            variables: ``{"params": params}``.
+            variables: ``{"params": params}``, and for a quantized model ``"codes"`` beside them, by default its own.
             *args, **kwargs: as of a call.
             rngs: ``{"dropout": key}``.
         """
-        if set(variables) != {"params"}:
+        if set(variables) not in ({"params"}, {"params", "codes"}):
             raise InputError(
-                f"variables must be {{'params': params}}, received the keys {sorted(variables)}; "
-                "wrap the tree of parameters"
+                f"variables must be {{'params': params}}, of a quantized model with 'codes' beside them, received the "
+                f"keys {sorted(variables)}; wrap the tree of parameters"
             )
+        model = with_params(self, variables["codes"], Codes) if "codes" in variables else self
         key = None if rngs is None else rngs["dropout"]
-        return self(*args, params=variables["params"], dropout_rng=key, **kwargs)
+        return model(*args, params=variables["params"], dropout_rng=key, **kwargs)
 
     def prepare(self, params: Any, dropout_rng: Any, train: bool | None) -> tuple[Any, Array | None]:
         """The model with the parameters of a call, and the random key of its dropout, ``None`` in evaluation."""
@@ -222,7 +277,10 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn
             model = with_params(self, params)
         else:
             model = self
-            self._refuse_abstract(nnx.state(self.get_input_embeddings(), nnx.Param))
+            embeddings = self.get_input_embeddings()
+            if isinstance(embeddings, QuantizedLayer):  # codes are there even if no parameter is
+                embeddings = getattr(self.base_model, "embeddings", self)
+            self._refuse_abstract(nnx.state(embeddings, nnx.Param))
         if not (self._training if train is None else train):
             return model, None
         if dropout_rng is None:
@@ -369,12 +427,12 @@ class PreTrainedModel(PushToHub, ModelValues, ResizableModel, PublishedNames, nn
 
         Args:
             save_directory: a folder; made if it is missing.
-            params: a tree of parameters in place of the model's own.
+            params: a tree of parameters in place of the model's own; quantized weights are the model's in any case.
             push_to_hub: upload the files afterwards.
             max_shard_size: size of a file at most, as a number of bytes or such as ``"5GB"``.
             token: access token of an upload.
             safe_serialization: write safetensors, with the names and the layout that PyTorch models read too; ``False``
-                writes ``flax_model.msgpack``, as the original library did by default.
+                writes ``flax_model.msgpack``, as the original library did by default; not of quantized models.
             **kwargs: of the upload, as in :meth:`push_to_hub`; ``repo_id`` is by default the folder's name.
 
         Raises:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from xlmr_core.quantization.asked import refuse_change
 from xlmr_core.resizing import SPREAD, rows_wanted
 from xlmr_flax.functional import read_params
 
@@ -20,6 +21,7 @@ class ResizableModel(nnx.Module):
 
     config: Any
     base_model: Any
+    is_quantized: bool
     get_input_embeddings: Any
     _refuse_abstract: Any
 
@@ -50,8 +52,10 @@ class ResizableModel(nnx.Module):
             The word embedding.
 
         Raises:
-            InputError: for a number that is not positive or cuts off the padding token, or a model without values.
+            InputError: for a number that is not positive or cuts off the padding token, or a model without values or
+                with quantized ones.
         """
+        self._refuse_quantized("resize_token_embeddings")
         self._refuse_abstract(read_params(self))
         embeddings = self.get_input_embeddings()
         old = embeddings.embedding.shape[0]
@@ -79,3 +83,7 @@ class ResizableModel(nnx.Module):
         else:
             added = added * self.config.initializer_range
         return jnp.concatenate([table, added.astype(table.dtype)])
+
+    def _refuse_quantized(self, what: str) -> None:
+        if self.is_quantized:
+            refuse_change(what)

@@ -41,7 +41,7 @@ class Runner:
     @property
     def device(self) -> jax.Device:
         """Where the model is."""
-        return next(iter(self.model.get_input_embeddings().embedding[...].devices()))
+        return next(iter(jax.tree.leaves(self.model.get_input_embeddings())[0].devices()))
 
     def move(self, device: object) -> None:
         """Refuse it: a model stays where it is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -16,11 +17,14 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import Head
 from xlmr_core.own_classes import Place, check_encoder, table_of
 from xlmr_core.parameters import Init, Parameter, Role, parameters
+from xlmr_core.quantization import BitsAndBytes, Scheme
+from xlmr_core.quantization.asked import refuse_drawing
 from xlmr_flax.embeddings import Embedding
 from xlmr_flax.functional import Path, flatten, in_layout, path_of, unflatten
 from xlmr_flax.linear import LayerNorm, Linear
+from xlmr_flax.widening import Derived
 
-__all__ = ["ModelValues", "Spot", "lost", "places", "spots"]
+__all__ = ["ModelValues", "Spot", "layer_at", "lost", "places", "put_layer", "spots"]
 
 # The variables of ordinary layers: the attribute, its published name, and what it is.
 _LINEAR = {"kernel": ("weight", Role.LINEAR_WEIGHT), "bias": ("bias", Role.LINEAR_BIAS)}
@@ -39,8 +43,8 @@ INIT_OF_ROLE = {
     Role.NORM_SCALE: Init.ONES,
     Role.NORM_BIAS: Init.ZEROS,
 }
-# What changes from call to call, and what counts the steps of training, is no part of a checkpoint.
-PASSING = (nnx.RngState, nnx.Intermediate, nnx.Cache, nnx.OptState, nnx.metrics.MetricState)
+# What changes from call to call, counts the steps of training or follows from the rest is no part of a checkpoint.
+PASSING = (nnx.RngState, nnx.Intermediate, nnx.Cache, nnx.OptState, nnx.metrics.MetricState, Derived)
 
 
 class Spot(NamedTuple):
@@ -64,6 +68,7 @@ class ModelValues(nnx.Module):
     base_model: Any
     base_model_prefix: ClassVar[str]
     _task_head: ClassVar[Head]
+    quantization_scheme: Scheme | None
 
     def parameter_table(self) -> dict[str, Parameter]:
         """The rows of the parameter table that this model has, by canonical name.
@@ -80,7 +85,12 @@ class ModelValues(nnx.Module):
     def published_rows(self) -> dict[str, Parameter]:
         """The rows of the parameter table for a published model like this."""
         config: XLMRobertaConfig = self.config
-        return parameters(config, self._task_head.suffix, pooler=self.base_model.pooler is not None)
+        return parameters(
+            config,
+            self._task_head.suffix,
+            pooler=self.base_model.pooler is not None,
+            scheme=self.quantization_scheme,
+        )
 
     def _has_encoder(self) -> bool:
         return hasattr(self.base_model, "pooler") and self.base_model_prefix == "roberta"
@@ -123,6 +133,13 @@ class ModelValues(nnx.Module):
         if row.init is Init.OWN:
             value = spots(self)[row.name].variable.get_value()
             return value.astype(dtype) if value.dtype == jnp.float32 else value
+        if row.quantized is not None:
+            # It is drawn as a whole, and then quantized.
+            if isinstance(row.quantized.scheme, BitsAndBytes):
+                refuse_drawing()
+            _, name, suffix, shape = row.quantized
+            whole = replace(row, name=name, shape=shape, role=Role.EMBEDDING, quantized=None)
+            return jnp.asarray(row.quantized.scheme.encode(np.asarray(self._fresh(whole, rng)))[suffix])
         if row.init not in (Init.NORMAL, Init.NORMAL_PADDED):
             return jnp.full(row.shape, 1.0 if row.init is Init.ONES else 0.0, dtype)
         # A key by name, so that a parameter's values depend on no other parameter.
@@ -167,18 +184,32 @@ def spots(model: nnx.Module) -> dict[str, Spot]:
     One that is in several places has one path, as in ``params``.
     """
     paths = {id(node): path for path, node in nnx.iter_graph(model) if isinstance(node, nnx.Variable)}
-    published: dict[Path, Parameter] = {}
+    published: dict[Path, tuple[str, Parameter]] = {}
     found = {}
     for path, holder, variable in _walk(model, (), published):
-        row = published.get(path)
-        if row is not None:
-            name, role, init = (*path[:-1], row.name.rpartition(".")[2]), row.role, row.init
+        if path in published:
+            name, row = published[path]
+            role, init = Role.BESIDE if row.quantized else row.role, row.init
         else:
             ordinary = next((names for kind, names in ORDINARY.items() if isinstance(holder, kind)), {})
             last, role = ordinary.get(path[-1], (path[-1], Role.OWN))
-            name, init = (*path[:-1], last), INIT_OF_ROLE.get(role, Init.OWN)
-        found[".".join(name)] = Spot(variable, paths[id(variable)], role, init)
+            name, init = ".".join((*path[:-1], last)), INIT_OF_ROLE.get(role, Init.OWN)
+        found[name] = Spot(variable, paths[id(variable)], role, init)
     return found
+
+
+def layer_at(model: nnx.Module, path: str) -> Any:
+    """The layer of a name."""
+    layer: Any = model
+    for step in path.split("."):
+        layer = layer[step] if isinstance(layer, Mapping | nnx.Dict) else getattr(layer, step)
+    return layer
+
+
+def put_layer(model: nnx.Module, path: str, layer: nnx.Module) -> None:
+    """Put another layer into the place of a name, which is an attribute."""
+    holder, _, attribute = path.rpartition(".")
+    setattr(layer_at(model, holder) if holder else model, attribute, layer)
 
 
 def lost(model: nnx.Module) -> list[str]:
@@ -197,13 +228,17 @@ def _is_bare(node: Any) -> bool:
     return isinstance(node, jax.Array | np.ndarray) and not jnp.issubdtype(node.dtype, jax.dtypes.prng_key)
 
 
-def _walk(holder: Any, path: Path, published: dict[Path, Parameter]) -> Iterator[tuple[Path, Any, nnx.Variable[Any]]]:
+def _walk(
+    holder: Any, path: Path, published: dict[Path, tuple[str, Parameter]]
+) -> Iterator[tuple[Path, Any, nnx.Variable[Any]]]:
     """Path, holder and variable, through attributes, lists and dictionaries.
 
-    ``published`` gets the paths that the tables of this model and of the models inside know.
+    ``published`` gets the paths that the tables of this model and of the models inside know, and the names that these
+    have here.
     """
     if isinstance(holder, ModelValues) and holder._has_encoder():
-        published.update({path + path_of(row): row for row in holder.published_rows().values() if row.tied_to is None})
+        rows = [row for row in holder.published_rows().values() if row.tied_to is None]
+        published.update({path + path_of(row): (".".join((*path, row.name)), row) for row in rows})
     for name, part in _parts(holder):
         if isinstance(part, nnx.Variable) and not isinstance(part, PASSING):
             yield (*path, name), holder, part

@@ -20,7 +20,7 @@ import xlmr_flax  # noqa: E402
 from tests.flax import models  # noqa: E402
 from xlmr_core import checkpoint  # noqa: E402
 from xlmr_core.checkpoints.load_plan import LoadWarning  # noqa: E402
-from xlmr_core.errors import CheckpointError, ConfigError, InputError, ModelNotFoundError  # noqa: E402
+from xlmr_core.errors import CheckpointError, InputError, ModelNotFoundError  # noqa: E402
 from xlmr_core.parameters import stored_names  # noqa: E402
 from xlmr_flax import functional, loading  # noqa: E402
 
@@ -212,7 +212,6 @@ def test_arrays_in_place_of_files(saved):
         ({"attn_implementation": "flash"}, "attn_implementation must be one of 'sdpa', 'eager'"),
         ({"packing": "sometimes"}, "packing must be one of"),
         ({"variant": "fp16"}, "variant must be None"),
-        ({"load_in_4bit": True}, "load_in_4bit must be False"),
         ({"device_map": {"a": "cpu", "b": "cpu:1"}}, "device_map must put the whole model on one device"),
     ],
 )
@@ -232,11 +231,6 @@ def test_files_that_do_not_fit(saved, tmp_path):
     (folder / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError):
         load(folder)
-
-
-def test_an_int8_checkpoint_is_refused():
-    with pytest.raises(ConfigError, match="int8-v1 holds int8 weights, expected floating point ones"):
-        load(ROOT / "tests" / "core" / "recorded" / "int8-v1")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ from __future__ import annotations
 TREE = "parameters are also a plain nested dictionary here, which published scripts hold outside the model"
 LAYERS = "PyTorch brings these layers; NNX's own would draw values, and would not accumulate half precision in float32"
 TIED = "a shared parameter stands in the tree once, so that nothing has to be tied again"
-INT8 = "only PyTorch computes with quantized weights yet; this backend refuses such checkpoints"
+CODES = "tensors of quantized weights are variables of a kind of their own, which no cast, gradient or optimizer meets"
+WIDENED = "XLA has no kernels for codes: a layer says how some rows of its weight are widened, and all else is shared"
+WHOLE_WEIGHTS = "schemes encode in NumPy, so that one function does it for all; values are drawn before a model has any"
 ROWS = "packed rows are padded rows to every layer, so that no kernel, and no packing without padding, is needed"
 PARTS = "research code imports the parts of the published modeling files of PyTorch and calls them by themselves"
 LOOKS = "hooks, replicas and offloading, which look into a model or empty it, are PyTorch's"
@@ -96,15 +98,50 @@ DIFFERENCES = {
     "-linear.py:Linear.by_onednn": "as onednn.py",
     "-linear.py:Linear.is_for_pytorch": "as onednn.py",
     "-onednn.py": "oneDNN by a call of its own is for PyTorch; XLA chooses its kernels by itself",
-    "-int8.py": INT8,
-    "-pretrained.py:PreTrainedModel.is_quantized": INT8,
-    "-pretrained.py:PreTrainedModel.quantization_scheme": INT8,
-    "-quantized.py": INT8,
-    "-bitsandbytes.py": INT8,
-    "-four_bit.py": INT8,
-    "-widening.py": INT8,
-    "-pretrained.py:PreTrainedModel.is_loaded_in_4bit": INT8,
-    "-pretrained.py:PreTrainedModel.is_loaded_in_8bit": INT8,
+    # Quantized weights
+    "+pretrained.py:PreTrainedModel.codes": TREE,
+    "-values.py:ModelValues.requires_grad_": CODES,
+    **{f"+widening.py:{name}": CODES for name in ("Codes", "Text", "Derived", "QuantizedLayer.part")},
+    **{
+        f"-{name}": CODES
+        for name in (
+            *("bitsandbytes.py:Params4bit", "bitsandbytes.py:Linear4bit.settle", "four_bit.py:_FourBitLayer.settle"),
+            *("four_bit.py:FourBitLinear.settle", "widening.py:frozen"),
+            *("widening.py:let_go", "widening.py:QuantizedLayer.settle"),
+        )
+    },
+    **{
+        f"-{name}": WHOLE_WEIGHTS
+        for name in (
+            *("bitsandbytes.py:encoded", "four_bit.py:encoded", "int8.py:encoded", "int8.py:quantize_rows"),
+            *("bitsandbytes.py:Linear4bit.set_values", "bitsandbytes.py:Linear8bitLt.set_values"),
+            *("four_bit.py:_FourBitLayer.set_values", "int8.py:_Int8Module.set_values"),
+        )
+    },
+    "+values.py:layer_at": "torch.nn.Module brings it",
+    "+values.py:put_layer": "torch.nn.Module brings it",
+    "-cuda_four_bit.py": WIDENED,
+    **{
+        f"-{name}": WIDENED
+        for name in (
+            *("bitsandbytes.py:Linear4bit.by_kernel", "bitsandbytes.py:Linear8bitLt.product_dtype"),
+            *(f"four_bit.py:FourBitLinear.{name}" for name in ("product_dtype", "by_kernel", "rows", "__call__")),
+            *(f"four_bit.py:FourBitLinear.{name}" for name in ("has_kernel", "prepare", "in_order")),
+            *("four_bit.py:FourBitEmbedding.extra_repr", "int8.py:row_sums", "int8.py:Int8Linear.__call__"),
+            *("int8.py:Int8Embedding.extra_repr", "int8.py:Int8Linear.extra_repr", "quantized.py:prepare"),
+            *(f"widening.py:WidenedLinear.{name}" for name in ("rows", "prepare", "dequantize", "by_kernel")),
+            *("widening.py:WidenedLinear.extra_repr", "widening.py:_Product"),
+        )
+    },
+    **{
+        f"+{name}": WIDENED
+        for name in (
+            *("four_bit.py:_FourBitLayer.rows", "int8.py:_Int8Module.rows", "int8.py:_Int8Module.dequantize"),
+            *("int8.py:_Int8Module.product", "widening.py:rows_of", "widening.py:held_back", "widening.py:in_blocks"),
+            *(f"widening.py:QuantizedLayer.{name}" for name in ("rows", "dequantize", "product")),
+            "widening.py:WidenedLinear.wide",
+        )
+    },
     "-kernels.py:kernel_called": "published names of kernels of PyTorch mean the packed kernel there",
     "-packed_attention.py": ROWS,
     "-packing.py:Packing.full": ROWS,

@@ -168,6 +168,6 @@ _METHODS = ("quant_method", "quantization_method")
 
 
 def _dtype_name(value: Any) -> str:
-    """``bfloat16`` for that word, for ``torch.bfloat16``, and for a dtype of NumPy's kind."""
-    name = value if isinstance(value, str) else getattr(value, "name", None) or str(value)
+    """``bfloat16`` for that word, for ``torch.bfloat16``, and for a dtype or a type of scalars of NumPy's kind."""
+    name = value if isinstance(value, str) else getattr(value, "name", None) or getattr(value, "__name__", str(value))
     return str(name).rpartition(".")[2]
