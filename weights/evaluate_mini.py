@@ -18,8 +18,10 @@ import numpy as np
 import sentencepiece
 import torch
 
-from weights.maker import corpus, masking
-from weights.maker.rows import BOS, EOS, LONGEST, PAD, Words, encode, words_of
+from weights.maker import corpus
+from weights.maker.rows import BOS, EOS, LONGEST, PAD, SPECIAL, Hiding, encode, hiding_of
+from xlmr_core.training.masking import as_typed
+from xlmr_core.training.task import IGNORED
 
 MODEL = Path(__file__).parent / "xlmr-mini"
 RATE = 0.15
@@ -48,7 +50,7 @@ def most_frequent(pretrain: Path, code: str, spm: sentencepiece.SentencePiecePro
     """The most frequent ordinary token of a language's training text."""
     counts: Counter[int] = Counter()
     for ids in encode(spm, corpus.lines(pretrain / "train" / f"{code}.txt.xz"), threads=2):
-        counts.update(i for i in ids if i > masking.SPECIAL)
+        counts.update(i for i in ids if i > SPECIAL)
     return counts.most_common(1)[0][0]
 
 
@@ -56,10 +58,10 @@ def hide(rows: list[list[int]], vocabulary: int, seed: list[int]) -> tuple[np.nd
     """Rows with 15 % of the ordinary tokens of each replaced by `<mask>`, and the labels; both (B, S), padded."""
     rng = np.random.default_rng(seed)
     fed = np.full((len(rows), max(map(len, rows))), PAD, dtype=np.int64)
-    labels = np.full_like(fed, masking.IGNORED)
+    labels = np.full_like(fed, IGNORED)
     for i, row in enumerate(rows):
         ids = np.array(row)
-        ordinary = np.flatnonzero(ids > masking.SPECIAL)
+        ordinary = np.flatnonzero(ids > SPECIAL)
         size = max(1, round(RATE * len(ordinary))) if len(ordinary) else 0
         chosen = rng.choice(ordinary, size=size, replace=False)
         labels[i, chosen] = ids[chosen]
@@ -68,12 +70,12 @@ def hide(rows: list[list[int]], vocabulary: int, seed: list[int]) -> tuple[np.nd
     return fed, labels
 
 
-def hide_a_word(rows: list[list[int]], words: Words, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
+def hide_a_word(rows: list[list[int]], hiding: Hiding, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """The rows that have a word of one token, with one such replaced by a typed `<mask>`, and the labels; both (B, S),
     padded.
     """
     rng = np.random.default_rng(seed)
-    mask = len(words.begins) - 1
+    words = hiding.words
     goes_on = words.letters & ~words.begins
     found: list[tuple[np.ndarray, int]] = []
     for row in rows:
@@ -82,26 +84,26 @@ def hide_a_word(rows: list[list[int]], words: Words, seed: list[int]) -> tuple[n
         if len(places):
             found.append((ids, int(rng.choice(places))))
     fed = np.full((len(found), max((len(ids) for ids, _ in found), default=1)), PAD, dtype=np.int64)
-    labels = np.full_like(fed, masking.IGNORED)
+    labels = np.full_like(fed, IGNORED)
     for i, (ids, place) in enumerate(found):
         fed[i, : len(ids)] = ids
         labels[i, place] = ids[place]
-        fed[i, place] = mask
-    return masking.as_typed(fed, labels, mask, words.opens) if found else (fed, labels)
+        fed[i, place] = hiding.vocabulary.mask
+    return as_typed(fed, labels, hiding.vocabulary, hiding.opens, LONGEST) if found else (fed, labels)
 
 
 @torch.inference_mode()
-def judge_words(model: torch.nn.Module, rows: list[list[int]], words: Words, seed: int) -> dict[str, Any]:
+def judge_words(model: torch.nn.Module, rows: list[list[int]], hiding: Hiding, seed: int) -> dict[str, Any]:
     """Words hidden, and the shares of which the right one comes first and among the first five; no shares without
     words.
     """
     hidden = first = in_five = 0
     ordered = sorted(rows, key=len)
     for begin in range(0, len(ordered), BATCH):
-        fed, labels = hide_a_word(ordered[begin : begin + BATCH], words, [seed, begin])
+        fed, labels = hide_a_word(ordered[begin : begin + BATCH], hiding, [seed, begin])
         if not len(fed):
             continue
-        truth = torch.from_numpy(labels[labels != masking.IGNORED])[:, None]
+        truth = torch.from_numpy(labels[labels != IGNORED])[:, None]
         best = model(
             input_ids=torch.from_numpy(fed),
             attention_mask=torch.from_numpy((fed != PAD).astype(np.int64)),
@@ -125,7 +127,7 @@ def judge(model: torch.nn.Module, rows: list[list[int]], vocabulary: int, baseli
     for draw in range(DRAWS):
         for begin in range(0, len(ordered), BATCH):
             fed, labels = hide(ordered[begin : begin + BATCH], vocabulary, [seed, draw, begin])
-            truth = torch.from_numpy(labels[labels != masking.IGNORED])
+            truth = torch.from_numpy(labels[labels != IGNORED])
             logits = model(
                 input_ids=torch.from_numpy(fed),
                 attention_mask=torch.from_numpy((fed != PAD).astype(np.int64)),
@@ -152,9 +154,9 @@ def answers(model: torch.nn.Module, spm: sentencepiece.SentencePieceProcessor, t
     vocabulary = spm.get_piece_size() + 2
     left, right = encode(spm, [before.rstrip(), after])
     ids = torch.tensor([[BOS, *left, vocabulary - 1, *right, EOS]])
-    labels = torch.where(ids == vocabulary - 1, 4, masking.IGNORED)
+    labels = torch.where(ids == vocabulary - 1, 4, IGNORED)
     logits = model(input_ids=ids, labels=labels, sparse_prediction=True).logits[0]
-    return [spm.id_to_piece(int(i) - 1) for i in logits.topk(top).indices if i > masking.SPECIAL]
+    return [spm.id_to_piece(int(i) - 1) for i in logits.topk(top).indices if i > SPECIAL]
 
 
 def evaluate(folder: Path, pretrain: Path, seed: int = 0) -> dict[str, Any]:
@@ -163,14 +165,14 @@ def evaluate(folder: Path, pretrain: Path, seed: int = 0) -> dict[str, Any]:
 
     model = XLMRobertaForMaskedLM.from_pretrained(folder, dtype="float32").eval()
     spm = sentencepiece.SentencePieceProcessor(model_file=str(folder / "sentencepiece.bpe.model"))
-    words = words_of(folder / "sentencepiece.bpe.model")
+    hiding = hiding_of(folder / "sentencepiece.bpe.model")
     languages: dict[str, Any] = {}
     for code in corpus.characters(pretrain):
         rows = dev_rows(pretrain, code, spm)
         if rows:
             frequent = most_frequent(pretrain, code, spm)
             languages[code] = judge(model, rows, int(model.config.vocab_size), frequent, seed)
-            languages[code] |= judge_words(model, rows, words, seed)
+            languages[code] |= judge_words(model, rows, hiding, seed)
     total = {counted: sum(figures[counted] for figures in languages.values()) for counted in ("masked", "words")}
     over_all = {
         key: round(sum(figures.get(key, 0) * figures[counted] for figures in languages.values()) / total[counted], 4)

@@ -88,8 +88,8 @@ def main() -> None:
         model.load_state_dict(weights_of(options.after))
     else:
         start.informed(model, packed, options.seed)
-    words = rows.words_of(options.vocabulary)
-    training.Run(model, packed, vocabulary, recipe, options.work / "run", options.workers, words).train()
+    hiding = rows.hiding_of(options.vocabulary)
+    training.Run(model, packed, vocabulary, recipe, options.work / "run", options.workers, hiding).train()
 
 
 if __name__ == "__main__":

@@ -77,9 +77,29 @@ if TYPE_CHECKING:
         ZeroShotClassificationPipeline,
     )
     from xlmr_core.tokenization import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast
+    from xlmr_torch.collators import (
+        DataCollatorForLanguageModeling,
+        DataCollatorForMultipleChoice,
+        DataCollatorForSeq2Seq,
+        DataCollatorForTokenClassification,
+        DataCollatorForWholeWordMask,
+        DataCollatorWithPadding,
+        DefaultDataCollator,
+        default_data_collator,
+    )
     from xlmr_torch.inference import optimize_for_inference
     from xlmr_torch.pipelines import pipeline
     from xlmr_torch.quantized import quantize
+    from xlmr_torch.schedules import (
+        get_constant_schedule,
+        get_constant_schedule_with_warmup,
+        get_cosine_schedule_with_warmup,
+        get_cosine_with_hard_restarts_schedule_with_warmup,
+        get_inverse_sqrt_schedule,
+        get_linear_schedule_with_warmup,
+        get_polynomial_decay_schedule_with_warmup,
+        get_scheduler,
+    )
     from xlmr_torch.vectors import BGEM3FlagModel, CrossEncoder, SentenceTransformer
 
 __all__ = [
@@ -150,6 +170,22 @@ __all__ = [
     "XLMRobertaXLModel",
     "XLMRobertaXLPreTrainedModel",
     "ZeroShotClassificationPipeline",
+    "DataCollatorForLanguageModeling",
+    "DataCollatorForMultipleChoice",
+    "DataCollatorForSeq2Seq",
+    "DataCollatorForTokenClassification",
+    "DataCollatorForWholeWordMask",
+    "DataCollatorWithPadding",
+    "DefaultDataCollator",
+    "default_data_collator",
+    "get_constant_schedule",
+    "get_constant_schedule_with_warmup",
+    "get_cosine_schedule_with_warmup",
+    "get_cosine_with_hard_restarts_schedule_with_warmup",
+    "get_inverse_sqrt_schedule",
+    "get_linear_schedule_with_warmup",
+    "get_polynomial_decay_schedule_with_warmup",
+    "get_scheduler",
     "__version__",
     "optimize_for_inference",
     "pipeline",
@@ -196,6 +232,22 @@ __getattr__ = import_when_used(
         "StopStringCriteria": "xlmr_core.generation",
         "TextIteratorStreamer": "xlmr_core.generation",
         "TextStreamer": "xlmr_core.generation",
+        "DataCollatorForLanguageModeling": "xlmr_torch.collators",
+        "DataCollatorForMultipleChoice": "xlmr_torch.collators",
+        "DataCollatorForSeq2Seq": "xlmr_torch.collators",
+        "DataCollatorForTokenClassification": "xlmr_torch.collators",
+        "DataCollatorForWholeWordMask": "xlmr_torch.collators",
+        "DataCollatorWithPadding": "xlmr_torch.collators",
+        "DefaultDataCollator": "xlmr_torch.collators",
+        "default_data_collator": "xlmr_torch.collators",
+        "get_constant_schedule": "xlmr_torch.schedules",
+        "get_constant_schedule_with_warmup": "xlmr_torch.schedules",
+        "get_cosine_schedule_with_warmup": "xlmr_torch.schedules",
+        "get_cosine_with_hard_restarts_schedule_with_warmup": "xlmr_torch.schedules",
+        "get_inverse_sqrt_schedule": "xlmr_torch.schedules",
+        "get_linear_schedule_with_warmup": "xlmr_torch.schedules",
+        "get_polynomial_decay_schedule_with_warmup": "xlmr_torch.schedules",
+        "get_scheduler": "xlmr_torch.schedules",
     },
 )
 

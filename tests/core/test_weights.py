@@ -15,9 +15,8 @@ import pytest
 import sentencepiece
 from safetensors import safe_open
 
-from weights.maker import corpus, masking, rows
+from weights.maker import corpus, rows
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.tokenization import XLMRobertaTokenizerFast
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 MINI = WEIGHTS / "xlmr-mini"
@@ -203,143 +202,11 @@ def test_packing_keeps_text_in_order_and_within_limits() -> None:
     assert len({len(row) for row in packed}) > 3
 
 
-@pytest.mark.parametrize("rate", [0.15, 0.5])
-def test_masking_hides_ordinary_tokens_only(rate: float) -> None:
-    ids = np.tile(np.array([0, *range(4, 44), 3, 2, 1, 1]), (50, 1))
-    fed, labels = masking.mask(ids, 1000, rate, np.random.default_rng(0))
-    hidden = labels != masking.IGNORED
-    assert hidden.sum() == round(rate * 50 * 40)
-    assert (labels[hidden] == ids[hidden]).all() and (ids[hidden] > rows.UNK).all()
-    assert (fed[~hidden] == ids[~hidden]).all()
-    share = (fed[hidden] == 999).mean()
-    assert 0.72 < share < 0.88
-    assert 0.05 < (fed[hidden] == ids[hidden]).mean() < 0.16
-
-
 def _small_rows() -> rows.Rows:
     lengths = np.random.default_rng(1).integers(3, 40, size=300)
     starts = np.concatenate([[0], np.cumsum(lengths)])
     ids = np.arange(starts[-1], dtype=np.uint16)
     return rows.Rows(ids, starts, np.zeros(300, dtype=np.uint8), ["xx"])
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_whole_words_are_hidden_wholly(seed: int) -> None:
-    tokens = np.arange(1000)
-    about = rows.Words(begins=tokens < 500, letters=tokens >= 0, opens=tokens)
-    rng = np.random.default_rng(seed)
-    # Words of one, two and three tokens, with a row's end between them, and a long run that is none.
-    words = [[int(rng.integers(10, 500)), *rng.integers(500, 999, size=length)] for length in [0, 1, 2] * 20]
-    run = [10, *range(600, 600 + 2 * masking.LONGEST_WORD)]
-    halves = [[0, *(token for word in half for token in word), 2] for half in (words[:30], [*words[30:], run])]
-    ids = np.full((2, max(map(len, halves))), rows.PAD)
-    for row, half in zip(ids, halves, strict=True):
-        row[: len(half)] = half
-    _, labels = masking.mask(ids, 1000, 0.3, rng, about)
-    hidden = (labels != masking.IGNORED).reshape(-1)
-    flat = ids.reshape(-1)
-    assert not hidden[flat <= masking.SPECIAL].any() and (labels.reshape(-1)[hidden] == flat[hidden]).all()
-    assert 0.3 <= hidden.sum() / (flat > masking.SPECIAL).sum() <= 0.3 + 3 / len(flat)
-    place = {tuple(word): [] for word in words}
-    for row, half in enumerate((words[:30], words[30:])):
-        at = row * ids.shape[1] + 1
-        for word in half:
-            place[tuple(word)].append(hidden[at : at + len(word)])
-            at += len(word)
-    seen = [part for parts in place.values() for part in parts]
-    assert all(part.all() or not part.any() for part in seen) and any(part.all() for part in seen if len(part) == 3)
-    run_hidden = hidden[np.flatnonzero(flat == 600)[-1] - 1 :][: len(run)]
-    assert len(run_hidden) == len(run) and not run_hidden.all()
-
-
-def test_words_are_words_of_the_language() -> None:
-    """Read off real tokens: punctuation is no word and ends one, a lone `▁` and a vowel sign belong to theirs."""
-    tokenizer = XLMRobertaTokenizerFast.from_pretrained(MINI)
-    about = rows.words_of(MINI / "sentencepiece.bpe.model")
-    for text, expected in {
-        "They build universities.": ["▁They", "▁build", "▁universities"],
-        "l'eau, (it)": ["▁l", "eau", "it"],
-        "no ( ... 2004!": ["▁no", "▁2004"],
-        "की मॉडल": ["▁की", "▁मॉडल"],
-    }.items():
-        ids = np.array([tokenizer(text)["input_ids"]])
-        pieces = tokenizer.convert_ids_to_tokens(ids[0].tolist())
-
-        def hidden(rate: float, seed: int, ids: np.ndarray = ids) -> tuple[int, ...]:
-            _, labels = masking.mask(ids, len(about.begins), rate, np.random.default_rng(seed), about)
-            return tuple(np.flatnonzero(labels[0] != masking.IGNORED).tolist())
-
-        found = sorted({hidden(0.01, seed) for seed in range(40)})
-        assert ["".join(pieces[i] for i in word) for word in found] == expected
-        assert hidden(1.0, 0) == tuple(i for word in found for i in word), "all words and nothing else"
-    assert "ॉ" in pieces
-
-
-def test_where_there_is_no_word_tokens_are_hidden() -> None:
-    tokens = np.arange(100)
-    about = rows.Words(begins=tokens < 0, letters=tokens < 0, opens=tokens)
-    ids = np.array([[0, *range(10, 30), 2]])
-    _, labels = masking.mask(ids, 100, 0.2, np.random.default_rng(0), about)
-    assert (labels != masking.IGNORED).sum() == 4
-
-
-def test_what_follows_a_mask_opens_a_word_as_when_it_is_typed() -> None:
-    word, full_stop, opened, lone, mask = 10, 11, 12, 13, 99
-    opens = np.arange(100)
-    opens[full_stop] = -lone  # no piece of its own with the space
-    opens[20] = opened
-    ignored = masking.IGNORED
-    fed = np.array(
-        [[0, word, mask, full_stop, 2, 1], [0, mask, 20, mask, word, 2], [0, mask, mask, full_stop, full_stop, 2]]
-    )
-    labels = np.full_like(fed, ignored)
-    labels[fed == mask] = 50
-    labels[2, 3] = full_stop  # hidden, but left as it was
-    wider, wider_labels = masking.as_typed(fed, labels, mask, opens)
-    assert wider.tolist() == [
-        [0, word, mask, lone, full_stop, 2],
-        [0, mask, opened, mask, word, 2],
-        [0, mask, mask, full_stop, full_stop, 2],
-    ]
-    assert wider_labels.tolist() == [
-        [ignored, ignored, 50, ignored, ignored, ignored],
-        [ignored, 50, ignored, 50, ignored, ignored],
-        [ignored, 50, 50, full_stop, ignored, ignored],
-    ]
-
-
-def test_the_mask_of_the_maker_is_the_mask_of_the_tokenizer(spm: sentencepiece.SentencePieceProcessor) -> None:
-    tokenizer = XLMRobertaTokenizerFast.from_pretrained(MINI)
-    opens = rows.words_of(MINI / "sentencepiece.bpe.model").opens
-    for whole, typed in {
-        "a model.": "a <mask>.",
-        "a (it) thing": "a (<mask>) thing",
-        "the, it is.": "<mask>, it is.",
-    }.items():
-        expected = tokenizer(typed)["input_ids"]
-        ids = np.array([tokenizer(whole)["input_ids"]])
-        hidden = expected.index(tokenizer.mask_token_id)
-        labels = np.full_like(ids, masking.IGNORED)
-        labels[0, hidden] = ids[0, hidden]
-        ids[0, hidden] = tokenizer.mask_token_id
-        assert masking.as_typed(ids, labels, tokenizer.mask_token_id, opens)[0].tolist() == [expected]
-
-
-def test_rows_stay_within_the_longest() -> None:
-    full = np.full((1, rows.LONGEST), 10)
-    full[0, ::3] = 99
-    opens = np.full(100, -13)
-    wider, labels = masking.as_typed(full, np.full_like(full, masking.IGNORED), 99, opens)
-    assert wider.shape == labels.shape == (1, rows.LONGEST)
-
-
-def test_batches_hold_every_row_once_with_little_padding() -> None:
-    small = _small_rows()
-    found = masking.batches(small, 256, seed=3, pool=300)
-    assert sorted(np.concatenate(found)) == list(range(300))
-    padded = sum(len(batch) * small.lengths[batch].max() for batch in found)
-    assert padded < 1.15 * small.lengths.sum()
-    assert [batch.tolist() for batch in found] == [batch.tolist() for batch in masking.batches(small, 256, 3, pool=300)]
 
 
 def test_padded_rows_keep_their_ids() -> None:
@@ -348,3 +215,13 @@ def test_padded_rows_keep_their_ids() -> None:
     for line, row in zip(batch, (5, 9), strict=True):
         ids = small.ids[small.starts[row] : small.starts[row + 1]]
         assert (line[: len(ids)] == ids).all() and (line[len(ids) :] == rows.PAD).all()
+
+
+def test_hiding_knows_the_vocabulary_of_the_file(spm: sentencepiece.SentencePieceProcessor) -> None:
+    hiding = rows.hiding_of(MINI / "sentencepiece.bpe.model")
+    plain = rows.vocabulary_of(spm.get_piece_size() + 2)
+    assert (hiding.vocabulary.mask, hiding.vocabulary.pad) == (plain.mask, plain.pad)
+    assert (hiding.vocabulary.ordinary == plain.ordinary).all()
+    lone, full_stop = (spm.piece_to_id(piece) + rows.OFFSET for piece in ("▁", "."))
+    assert hiding.words.begins[lone] and not hiding.words.letters[full_stop]
+    assert hiding.opens[full_stop] in (-lone, spm.piece_to_id("▁.") + rows.OFFSET)

@@ -28,16 +28,22 @@ CORE_ONLY_IN = {
     "h5py": {"xlmr_core.formats.h5_file"},
     "safetensors": {"xlmr_core.formats.safetensors_file"},
     "sentencepiece": {"xlmr_core.tokenization.slow", "xlmr_core.tokenization.pipeline"},
-    "tokenizers": {"xlmr_core.tokenization.fast", "xlmr_core.tokenization.pipeline"},
+    "tokenizers": {
+        *(f"xlmr_core.tokenization.{name}" for name in ("deferred", "fast", "pipeline", "read_apart")),
+    },
     "huggingface_hub": {"xlmr_core.hub", "xlmr_core.uploads"},
     "tqdm": {"xlmr_core.progress"},
     "argcomplete": {"xlmr_core.cli.completion"},
     "pyarrow": {"xlmr_core.jobs.parquet_file"},
+    "sklearn": {"xlmr_core.training.metrics"},
+    "scipy": {"xlmr_core.training.metrics"},
+    "seqeval": {"xlmr_core.training.metrics"},
+    "matplotlib": {"xlmr_core.training.curves"},
 }
 # Inside the core a module imports from rows above its own, or from its own entry. Types for checkers only are exempt.
 LAYERS = (
     ("wording",),
-    ("errors",),
+    ("elsewhere", "errors"),
     ("bounded_files",),
     ("arguments", "atomic_files", "hub_answers", "importing", "placement", "positions", "progress"),
     ("hub", "uploads"),

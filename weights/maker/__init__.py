@@ -1,1 +1,1 @@
-"""The parts of the `xlmr-mini` maker: corpus, rows, masking, recipe, training loop. Nothing else imports them."""
+"""The parts of the `xlmr-mini` maker: corpus, rows, initial weights, training loop. Nothing else imports them."""

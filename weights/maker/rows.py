@@ -11,7 +11,6 @@ import json
 import os
 import random
 import shutil
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +18,11 @@ import numpy as np
 import sentencepiece
 
 from weights.maker import corpus
+from xlmr_core.tokenization import XLMRobertaTokenizer
+from xlmr_core.training.masking import Vocabulary, Words
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
+SPECIAL = UNK  # ids up to here are never hidden, never drawn as a random token
 OFFSET = 1  # piece i of the sentencepiece file is token i + 1
 LONGEST = 512
 
@@ -68,37 +70,33 @@ def vocabulary_size(model: Path) -> int:
     return int(sentencepiece.SentencePieceProcessor(model_file=str(model)).get_piece_size()) + 2
 
 
+def vocabulary_of(size: int) -> Vocabulary:
+    """What hiding has to know of a vocabulary of so many tokens, the last of which is `<mask>`."""
+    ordinary = np.ones(size, dtype=bool)
+    ordinary[[*range(SPECIAL + 1), size - 1]] = False
+    return Vocabulary(mask=size - 1, pad=PAD, ordinary=ordinary)
+
+
 @dataclass(frozen=True)
-class Words:
-    """What each token is to words: arrays of shape (vocabulary,). Neither beginning one nor with a letter: punctuation.
+class Hiding:
+    """What hiding whole words has to know of a vocabulary.
 
     Attributes:
-        begins: bool, `▁` alone or with a letter behind it.
-        letters: bool, with a letter, a mark on one (a vowel sign can be a piece of its own), or a digit.
-        opens: int, what each token becomes where a text starts with it, see `masking.as_typed`.
+        vocabulary: its special tokens.
+        words: what each token is to words.
+        opens: int (vocabulary,), what each token becomes where a text starts with it, see `as_typed` of the core.
     """
 
-    begins: np.ndarray
-    letters: np.ndarray
+    vocabulary: Vocabulary
+    words: Words
     opens: np.ndarray
 
 
-def words_of(model: Path) -> Words:
-    """What each token of a sentencepiece file is to words."""
-    spm = sentencepiece.SentencePieceProcessor(model_file=str(model))
-    size = vocabulary_size(model)
-    words = Words(begins=np.zeros(size, dtype=bool), letters=np.zeros(size, dtype=bool), opens=np.arange(size))
-    for piece in range(spm.get_piece_size()):
-        token, text = piece + OFFSET, spm.id_to_piece(piece)
-        if token <= UNK:
-            continue
-        words.letters[token] = any(unicodedata.category(sign)[0] in "LMN" for sign in text)
-        words.begins[token] = text.startswith("▁") and (words.letters[token] or text == "▁")
-        if not text.startswith("▁"):
-            first, *rest = spm.encode(text) or [spm.unk_id()]  # a control character is nothing to the normalizer
-            joined = not rest and spm.id_to_piece(first) == "▁" + text
-            words.opens[token] = first + OFFSET if joined else -(spm.piece_to_id("▁") + OFFSET)
-    return words
+def hiding_of(model: Path) -> Hiding:
+    """Of the vocabulary in a sentencepiece file."""
+    tokenizer = XLMRobertaTokenizer(vocab_file=str(model))
+    vocabulary = Vocabulary.of(tokenizer)
+    return Hiding(vocabulary, vocabulary.words(tokenizer), vocabulary.openings(tokenizer))
 
 
 def encode(spm: sentencepiece.SentencePieceProcessor, lines: list[str], threads: int = 1) -> list[list[int]]:

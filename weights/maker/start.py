@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from weights.maker.masking import SPECIAL
-from weights.maker.rows import Rows
+from weights.maker.rows import SPECIAL, Rows
 
 WINDOW = 4  # places to either side that count as together
 COUNTED = 6_000_000  # tokens to count; more change little

@@ -19,10 +19,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from weights.maker import masking
-from weights.maker.rows import PAD, Rows, Words
+from weights.maker.rows import LONGEST, PAD, Hiding, Rows, vocabulary_of
+from xlmr_core.training.batches import cut_by_tokens
+from xlmr_core.training.masking import as_typed, mask
+from xlmr_core.training.task import IGNORED
 
 LENGTH = ("minutes", "steps")
+POOL = 8192  # rows that are sorted by length together
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Run:
             or less time.
         workers: parts computed at the same time; sets torch's own threads to one.
         words: what each token is to words; needed where the recipe hides whole ones, which are written as somebody
-            types a `<mask>` (`masking.as_typed`).
+            types a `<mask>` (`as_typed`).
     """
 
     def __init__(
@@ -113,16 +116,17 @@ class Run:
         recipe: Recipe,
         folder: Path,
         workers: int = 2,
-        words: Words | None = None,
+        words: Hiding | None = None,
     ) -> None:
         torch.set_num_threads(1)
         self.workers, self.words = workers, words
         self.pool = ThreadPoolExecutor(workers)
-        self.model, self.rows, self.vocabulary, self.recipe, self.folder = model, rows, vocabulary, recipe, folder
+        self.model, self.rows, self.recipe, self.folder = model, rows, recipe, folder
+        self.vocabulary = vocabulary_of(vocabulary)
         self.optimizers = optimizers(model, recipe)
         self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.batches = masking.batches(rows, recipe.part_tokens, recipe.seed)
+        self.batches = cut_by_tokens(rows.lengths, recipe.part_tokens, recipe.seed, POOL)
         self.step, self.seconds, self.tokens = 0, 0.0, 0
         folder.mkdir(parents=True, exist_ok=True)
         if self.state.exists():
@@ -164,7 +168,7 @@ class Run:
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * max(factor, 1e-4)
         parts = [self._part(self.step * self.recipe.parts + i) for i in range(self.recipe.parts)]
-        hidden = sum(int((labels != masking.IGNORED).sum()) for _, labels in parts)
+        hidden = sum(int((labels != IGNORED).sum()) for _, labels in parts)
         results = list(self.pool.map(lambda part: self._gradients(*part, hidden), parts))
         for i, parameter in enumerate(self.parameters):
             parameter.grad = results[0][1][i]
@@ -183,9 +187,10 @@ class Run:
         rng = np.random.default_rng([self.recipe.seed, number])
         # Drawn only where it decides, so that a run without whole words is what it was before there were any.
         words = self.words if self.recipe.words and rng.random() < self.recipe.words else None
-        fed, labels = masking.mask(ids, self.vocabulary, self.recipe.masking, rng, words)
+        about = None if words is None else words.words
+        fed, labels = mask(ids, self.vocabulary, self.recipe.masking, rng, about)
         if words is not None:
-            fed, labels = masking.as_typed(fed, labels, self.vocabulary - 1, words.opens)
+            fed, labels = as_typed(fed, labels, self.vocabulary, words.opens, LONGEST)
         return fed, labels
 
     def _gradients(self, fed: np.ndarray, labels: np.ndarray, hidden: int) -> tuple[float, tuple[torch.Tensor, ...]]:
@@ -197,7 +202,7 @@ class Run:
                 labels=torch.from_numpy(labels),
                 sparse_prediction=True,
             ).loss
-        loss = loss * (int((labels != masking.IGNORED).sum()) / hidden)
+        loss = loss * (int((labels != IGNORED).sum()) / hidden)
         return float(loss.detach()), torch.autograd.grad(loss, self.parameters)
 
     def _log(self, losses: Iterable[float]) -> None:

@@ -3,13 +3,13 @@
 Nothing is carried from one step to the next, so a run that goes on needs the number of its step and nothing else, and
 every process of a run over several devices can ask for its own part.
 
-An epoch is laid out at once: which rows it reads (languages drawn by ``alpha``), in random order; rows of similar length
-share a batch, because pools of the random order are sorted; the batches of a pool come in random order again.
+An epoch is laid out at once: which rows it reads (languages drawn by ``alpha``), in random order; rows of similar
+length share a batch, because pools of the random order are sorted; the batches come in random order again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray

@@ -23,6 +23,8 @@ from xlmr_core.wording import counted
 
 __all__ = ["Data"]
 
+WITH_LABELS = (TextClassification, TokenClassification)
+
 
 @dataclass(frozen=True)
 class Data:
@@ -66,9 +68,9 @@ class Data:
         looked_at = {name: read_examples(kind, files, recipe.columns) for name, files in others.items() if files}
         problem = _problem(kind, recipe, train)
         labels = _labels(kind, recipe, train, problem, config)
-    | TokenClassification):
-            # What the data has to say of itself, such as that some questions have no answer.
-            labels = tuple(looked_at.get("eval", train).labels)
+        if not issubclass(kind, WITH_LABELS):
+            # What the data says of itself, such as that some questions have no answer.
+            labels = looked_at.get("eval", train).labels
         task = kind(recipe, tokenizer, labels, problem)
         _check_labels(task, {"train": train, **looked_at})
         evaluations = {
@@ -102,8 +104,6 @@ def _labels(kind: type[TrainingTask], recipe: Recipe, train: Examples, problem: 
     if problem == "regression":
         return ()
     there = [label[0] if isinstance(label, tuple) else str(label) for label in train.labels]
-    if not issubclass(kind, TextClassification | TokenClassification):
-        return there
     if recipe.labels:
         return recipe.labels
     names = {} if config is None else dict(config.id2label)

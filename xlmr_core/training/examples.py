@@ -1,8 +1,8 @@
 """``Examples``: the rows of files as a task reads them, looked at once before anything starts, then read by number.
 
-Reading a file to its end finds every bad line, all labels and all languages, and keeps the rows one after the other in a
-file of its own without a name, which the system removes with the process; small ones stay in memory. So the data may be
-larger than memory and of any format, and a file that changes during a run changes nothing.
+Reading a file to its end finds every bad line, all labels and all languages, and keeps the rows one after the other in
+a file of its own without a name, which the system removes with the process; small ones stay in memory. So the data may
+be larger than memory and of any format, and a file that changes during a run changes nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import re
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,8 @@ class Examples(Sequence[Example]):
 
     def _write(self, row: bytes) -> None:
         if self._file is None and len(self._memory) + len(row) > MOST_IN_MEMORY:
-            self._file = tempfile.TemporaryFile(prefix="xlmr-examples-")  # noqa: SIM115: it lives as long as this does
+            self._file = tempfile.TemporaryFile(prefix="xlmr-examples-")  # noqa: SIM115, it lives as long as this
+            weakref.finalize(self, self._file.close)
             self._file.write(self._memory)
             self._memory = bytearray()
         if self._file is None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Features"]
 
 # Characters of the texts that are encoded at once; and how many examples of a language tell the lengths of the others.
-MOST_AT_ONCE = 1 << 26
+MOST_AT_ONCE = 1 << 24
 SAMPLE = 128
 ENCODED_TOGETHER = 1024
 

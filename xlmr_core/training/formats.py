@@ -166,4 +166,7 @@ def records(path: Path) -> Iterator[tuple[int, Record]]:
     ending, packed = ending_of(path)
     with refusing(InputError, f"expected to read {path}: {{why}}; check the file"), opened(path) as file:
         content = cast(BinaryIO, PACKED[packed](file)) if packed else file
-        yield from READERS[ending](content)
+        try:
+            yield from READERS[ending](content)
+        except (XLMRError, lzma.LZMAError) as error:
+            raise InputError(f"{path}: {error}") from error

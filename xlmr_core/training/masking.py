@@ -1,8 +1,8 @@
-"""Masked language modelling: which tokens are hidden, and what stands in their place. NumPy alone, seeded by the caller.
+"""Masked language modelling: which tokens are hidden, and what stands in their place. The caller seeds it.
 
-Of the tokens that are hidden 80 % become ``<mask>``, 10 % another token, and 10 % stay as they are (Devlin et al. 2019,
-section 3.1); they are drawn anew for each batch (Liu et al. 2019), out of the whole batch, so that a batch of short rows
-has its share too.
+Of the tokens that are hidden 80 % become ``<mask>``, 10 % another token, and 10 % stay as they are (Devlin et al.
+2019, section 3.1); they are drawn anew for each batch (Liu et al. 2019), out of the whole batch, so that a batch of
+short rows has its share too.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Vocabulary:
         if tokenizer.mask_token_id is None:
             raise InputError("expected a tokenizer with a mask_token, received one without; set tokenizer.mask_token")
         ordinary = np.ones(len(tokenizer), np.bool_)
-        ordinary[[number for number in tokenizer.all_special_ids if number < len(ordinary)]] = False
+        ordinary[[number for number in tokenizer.all_special_ids if number is not None]] = False
         return cls(int(tokenizer.mask_token_id), int(tokenizer.pad_token_id), ordinary)
 
     def words(self, tokenizer: Any) -> Words:
@@ -106,6 +106,7 @@ def mask(
     random: np.random.Generator,
     words: Words | None = None,
     shares: tuple[float, float] = SHARES,
+    allowed: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Hide a share of the ordinary tokens of a batch, at least one where there are any.
 
@@ -117,12 +118,14 @@ def mask(
         words: hide whole words and no punctuation, so that a single ``<mask>`` stands for a word, as where somebody
             types one; by default, and where there is no word, tokens are hidden whatever they are.
         shares: of the hidden tokens, those that become ``<mask>``, and those that become another token.
+        allowed: bool (B, S), which tokens may be hidden; special ones never are.
 
     Returns:
         The ids to feed and the labels (-100 where nothing was hidden), int64 (B, S).
     """
     flat = ids.reshape(-1).astype(np.int64)
-    ordinary = np.flatnonzero(vocabulary.ordinary[flat])
+    hideable = vocabulary.ordinary[flat]
+    ordinary = np.flatnonzero(hideable if allowed is None else hideable & allowed.reshape(-1))
     labels = np.full_like(flat, IGNORED)
     chosen = np.zeros(0, np.int64) if words is None else _whole_words(flat, ordinary, rate, random, words)
     if not len(chosen) and len(ordinary):

@@ -198,7 +198,7 @@ class Rerank(TrainingTask):
             (others,) = np.nonzero(features.language == features.language[number])
             right, passages = feature.kept["passages"][0], []
             # A passage may stand there several times, with other queries.
-            for other in features.take(random.permutation(others)[: MOST_TRIED]):
+            for other in features.take(random.permutation(others)[:MOST_TRIED]):
                 if other.kept["passages"][0] != right and len(passages) < self.recipe.negatives:
                     passages.append(other.kept["passages"][0])
             if len(passages) < self.recipe.negatives:

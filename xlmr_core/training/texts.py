@@ -48,7 +48,7 @@ class TextClassification(TrainingTask):
             if not all(isinstance(one, str | int) and not isinstance(one, bool) for one in label):
                 raise InputError(f"expected labels to be texts, received {shown(label, 60)}")
             label = [str(one) for one in label]
-        elif label is None or label == "" or not isinstance(label, str | int | float) or label != label:| int | float):
+        elif label is None or label == "" or not isinstance(label, str | int | float) or label != label:
             received = "nothing" if label in (None, "") else shown(label, 60)
             raise InputError(f"expected a label, a text or a number, received {received}")
         elif isinstance(label, bool | int):
@@ -142,8 +142,14 @@ class MultipleChoice(TrainingTask):
     def read(cls, row: Mapping[str, Any]) -> Example:
         """A prompt with its question behind it, the choices, and which is right: its place from 0, or its text."""
         choices, label = row["choices"], row.get("label")
-        if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(one, str) and one for one in choices):
-            raise InputError(f"expected a list of two choices or more, all of them texts, received {shown(choices, 60)}")
+        if (
+            not isinstance(choices, list)
+            or len(choices) < 2
+            or not all(isinstance(one, str) and one for one in choices)
+        ):
+            raise InputError(
+                f"expected a list of two choices or more, all of them texts, received {shown(choices, 60)}"
+            )
         if isinstance(label, str) and label in choices:
             label = choices.index(label)
         if isinstance(label, str) and label.isdecimal():

@@ -74,12 +74,9 @@ class TokenClassification(TrainingTask):
         for example, ids, offsets in zip(examples, encoded["input_ids"], encoded["offset_mapping"], strict=True):
             # What stands for nothing of the text, at the edges, has the offsets (0, 0).
             starts_S, ends_S = places_of(offsets[1:-1], example["text"])
-            first_C = np.full(len(example["text"]) + 1, -1)
-            for place in range(len(starts_S) - 1, -1, -1):
-                first_C[starts_S[place] : ends_S[place]] = place + 1
             words = places_of_words(example["text"], example["tokens"])
             assert words is not None  # `read` chose the text so
-            place_W = first_C[words]
+            place_W = _first_tokens(example["text"], starts_S, ends_S)[words]
             labels_S = np.full(len(ids), IGNORED, np.int64)
             for place, tag in zip(place_W.tolist(), example["tags"], strict=True):
                 if place >= 0 and labels_S[place] == IGNORED:
@@ -110,6 +107,17 @@ class TokenClassification(TrainingTask):
     @property
     def _outside(self) -> str:
         return OUTSIDE if OUTSIDE in self.labels else self.labels[0]
+
+
+def _first_tokens(text: str, starts_S: NDArray[np.int64], ends_S: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first token of each character, counted with ``<s>``, or -1 (C + 1,). A lone ``▁`` is of what follows it."""
+    first_C = np.full(len(text) + 1, -1)
+    for place in range(len(starts_S) - 1, -1, -1):
+        start, end = int(starts_S[place]), int(ends_S[place])
+        while start < len(text) and text[start].isspace():
+            start += 1
+        first_C[start : max(end, start + 1)] = place + 1
+    return first_C
 
 
 def places_of_words(text: str, words: Sequence[str]) -> NDArray[np.int64] | None:
@@ -161,7 +169,9 @@ class QuestionAnswering(TrainingTask):
             starts = answers.get("answer_start")
             if not isinstance(starts, list) or len(starts) != len(answers["text"]):
                 raise InputError(f"expected an answer_start for each text of answers, received {shown(starts, 60)}")
-            answers = [{"text": text, "answer_start": start} for text, start in zip(answers["text"], starts, strict=True)]
+            answers = [
+                {"text": text, "answer_start": start} for text, start in zip(answers["text"], starts, strict=True)
+            ]
         if not isinstance(answers, list):
             raise InputError(f"expected answers to be a list, received {shown(answers, 60)}")
         found = [_answer_in(context, answer) for answer in answers]
