@@ -273,12 +273,14 @@ def _to_the_penalty(plan: Generation, length: Any) -> Array:
 
 
 @partial(jax.jit, static_argnums=0)
-def best_of(plan: Generation, groups: tuple[Beams, ...]) -> tuple[Array, Array, Array]:
+def best_of(plan: Generation, groups: tuple[Beams, ...]) -> tuple[Array, Array, Array, Array]:
     """The best of all groups, as many as come back: their buffers, scores, and which rows their tokens came from; of
-    equal ones those of the first group.
+    equal ones those of the first group. And whether no beam of a prompt came to an end with a number for a score.
     """
     scores_BX = jnp.concatenate([group.done_scores_BK for group in groups], axis=1)
     scores_BY, order_BY = lax.top_k(scores_BX, plan.num_return_sequences)
     ids_BYL = picked(jnp.concatenate([group.done_ids_BKL for group in groups], axis=1), order_BY)
     from_BYN = picked(jnp.concatenate([group.done_from_BKN for group in groups], axis=1), order_BY)
-    return ids_BYL.reshape(-1, ids_BYL.shape[2]), scores_BY.reshape(-1), from_BYN.reshape(-1, from_BYN.shape[2])
+    is_done_B1 = picked(jnp.concatenate([group.is_done_BK for group in groups], axis=1), order_BY[:, :1])
+    lost = ~(is_done_B1 & ~jnp.isnan(scores_BY[:, :1])).all()
+    return ids_BYL.reshape(-1, ids_BYL.shape[2]), scores_BY.reshape(-1), from_BYN.reshape(-1, from_BYN.shape[2]), lost

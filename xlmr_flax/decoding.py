@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from xlmr_core.generation import Generation, Hooks, Prompt
+from xlmr_core.errors import InputError
+from xlmr_core.generation import NOTHING_LEFT, Generation, Hooks, Prompt
 from xlmr_flax.beams import BeamSearch, best_of
 from xlmr_flax.cache import Cache
 from xlmr_flax.inputs import has_values
@@ -57,6 +58,9 @@ def decode(
         memory: ``encoder_hidden_states`` and ``encoder_attention_mask`` of (B, M, ...), for cross-attention.
         encoder_ids: (B, M) of an encoder's text, for the processors that are about it.
         on_host: take the steps from Python.
+
+    Raises:
+        InputError: for a row that goes on and has no token left; not inside ``jax.jit``.
     """
     exact, plan, memory = plan, plan.rounded(), memory or {}
     between = Between(exact, prompt, hooks) if on_host else None
@@ -75,11 +79,13 @@ def decode(
         state, cache = search(plan, model, context, state, _last(output), output.past_key_values)
         fields["past_key_values"] = cache
     if isinstance(state, BeamSearch):
-        ids_RL, fields["sequences_scores"], from_RN = best_of(plan, state.groups)
+        ids_RL, fields["sequences_scores"], from_RN, lost = best_of(plan, state.groups)
         fields["beam_indices"] = from_RN[:, : exact.new_tokens]
         fields["steps"] = (from_RN >= 0).sum(1).max()
     else:
-        ids_RL, fields["steps"] = state.ids_RL, state.length - plan.prompt_length
+        ids_RL, fields["steps"], lost = state.ids_RL, state.length - plan.prompt_length, state.lost
+    if has_values(lost) and bool(lost):
+        raise InputError(NOTHING_LEFT)
     # Where there are values, on the host: JAX would compile a program for each length.
     xp, ids_RL = (np, np.asarray(ids_RL)) if has_values(ids_RL) else (jnp, ids_RL)
     came = repeated(prompt.came, ids_RL.shape[0] // prompt.batch).astype(np.int32)
@@ -100,16 +106,19 @@ class Rows:
         ids_RL: the buffer of all tokens.
         length: int32 (), how many columns of it are there.
         going_R: which rows have not ended.
+        lost: bool (), whether one ended because no token was left that may follow.
     """
 
     ids_RL: Any
     length: Any
     going_R: Any
+    lost: Any
 
     @classmethod
     def first(cls, plan: Generation, ids_RL: Any) -> Self:
         """Rows that hold their prompts only."""
-        return cls(ids_RL=ids_RL, length=np.int32(plan.prompt_length), going_R=np.ones(ids_RL.shape[0], bool))
+        going_R = np.ones(ids_RL.shape[0], bool)
+        return cls(ids_RL=ids_RL, length=np.int32(plan.prompt_length), going_R=going_R, lost=np.False_)
 
     def goes_on(self, context: Context) -> Array:
         """Whether there is another step."""
@@ -132,14 +141,18 @@ class Rows:
 
 @partial(jax.jit, static_argnums=0)
 def _appended(plan: Generation, context: Context, rows: Rows, scores_RV: Array) -> Rows:
-    """Rows with the token that their scores ask for; padding for those that have ended."""
-    tokens_R = best(plan, context, scores_RV, rows.length, 1)[:, 0]
-    tokens_R = jnp.where(rows.going_R, tokens_R, plan.pad_token_id)
+    """Rows with the token that their scores ask for; padding for those that have ended, or have none left."""
+    tokens_R1 = best(plan, context, scores_RV, rows.length, 1)
+    scores_R = jnp.take_along_axis(scores_RV, tokens_R1, axis=1)[:, 0]
+    is_left_R = jnp.isfinite(scores_R) if plan.do_sample else scores_R > -jnp.inf
+    going_R = rows.going_R & is_left_R
+    tokens_R = jnp.where(going_R, tokens_R1[:, 0], plan.pad_token_id)
     return replace(
         rows,
         ids_RL=lax.dynamic_update_slice_in_dim(rows.ids_RL, tokens_R[:, None], rows.length, axis=1),
         length=rows.length + np.int32(1),
-        going_R=rows.going_R & ~is_end(plan, tokens_R),
+        going_R=going_R & ~is_end(plan, tokens_R),
+        lost=rows.lost | (rows.going_R & ~is_left_R).any(),
     )
 
 
@@ -210,6 +223,8 @@ def search_on_host(
         collected["logits"].append(logits_RV if plan.output_logits else None)
         collected["scores"].append(scores_RV if plan.output_scores else None)
         if isinstance(state, Rows):
+            if bool(state.lost):
+                raise InputError(NOTHING_LEFT)
             between.put(state.ids_RL[:, length])
         if not bool(state.goes_on(context)):
             break

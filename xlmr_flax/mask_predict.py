@@ -13,7 +13,14 @@ from jax import Array, lax
 
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
-from xlmr_core.generation import MaskPredict, MaskPredictInputs, ends_streamer, one_prompt, plan_mask_predict
+from xlmr_core.generation import (
+    MaskPredict,
+    MaskPredictInputs,
+    check_certainty,
+    ends_streamer,
+    one_prompt,
+    plan_mask_predict,
+)
 from xlmr_flax.generation import FlaxGreedySearchOutput
 from xlmr_flax.inputs import has_values, see
 
@@ -108,6 +115,9 @@ def mask_predict(model: Any, plan: MaskPredict, given: MaskPredictInputs) -> Arr
     Args:
         model: with a head for masked language modelling.
         plan, given: what the call means, and what the model is given.
+
+    Raises:
+        InputError: if the model gives no numbers.
     """
     inputs = [None if x is None else x.astype(np.int32) for x in (given.ids, given.mask, given.token_type_ids)]
     tokens_BN = inputs[0][:, plan.first : plan.first + plan.new_tokens]
@@ -117,6 +127,7 @@ def mask_predict(model: Any, plan: MaskPredict, given: MaskPredictInputs) -> Arr
         tokens_BN, certainty_BN = one_pass(
             replace(plan, masked=()), model, inputs, tokens_BN, certainty_BN, np.int32(count)
         )
+    check_certainty(np.asarray(certainty_BN))
     return jnp.concatenate([given.came.astype(np.int32), tokens_BN], axis=1)
 
 

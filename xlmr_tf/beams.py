@@ -194,11 +194,15 @@ class BeamSearch(Search):
         return tf.pow(tf.cast(tokens, tf.float32), self.plan.length_penalty)
 
     def best_of(self, groups: list[Beams]) -> dict[str, tf.Tensor]:
-        """The best of all groups, as many as come back; of equal ones those of the first group."""
+        """The best of all groups, as many as come back, and of equal ones those of the first group; ``lost``: whether
+        no beam of a prompt came to an end with a number for a score.
+        """
         best = tf.math.top_k(tf.concat([group.done_scores for group in groups], 1), self.plan.num_return_sequences)
         ids_BRL = picked(tf.concat([group.done_ids for group in groups], 1), best.indices)
         from_BRN = picked(tf.concat([group.done_from for group in groups], 1), best.indices)
+        is_done_B1 = picked(tf.concat([group.is_done for group in groups], 1), best.indices[:, :1])
         return {
+            "lost": ~tf.reduce_all(is_done_B1 & ~tf.math.is_nan(best.values[:, :1])),
             "ids": tf.reshape(ids_BRL, (-1, dims(ids_BRL)[2])),
             "came_from": tf.reshape(from_BRN, (-1, dims(from_BRN)[2])),
             "scores": tf.reshape(best.values, (-1,)),

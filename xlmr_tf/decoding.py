@@ -17,9 +17,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
-from xlmr_core.generation import Generation, Hooks, Prompt, bucket
+from xlmr_core.errors import InputError
+from xlmr_core.generation import NOTHING_LEFT, Generation, Hooks, Prompt, bucket
 from xlmr_tf.beams import BeamSearch, of_rows, search_beams
 from xlmr_tf.linear import dims
 from xlmr_tf.steps import Answer, BetweenSteps, Given, Search, as_came
@@ -40,6 +42,9 @@ def decode(
         programs: of the model.
         plan, prompt, hooks: of the call.
         given: its tensors.
+
+    Raises:
+        InputError: for a row that goes on and has no token left.
     """
     reach = None if given.memory_BMD is None else given.memory_BMD.shape[1]
     of_programs = without_host(plan)
@@ -52,6 +57,8 @@ def decode(
         found = search_on_host(model, of_programs, given, between)
     else:
         found = programs.get(model, of_programs, "search")(given)
+    if bool(found["lost"]):
+        raise InputError(NOTHING_LEFT)
     fields: dict[str, Any] = {name: tuple(steps) for name, steps in found.get("steps", {}).items()}
     length = int(found["length"])
     if plan.has_beams:
@@ -112,11 +119,13 @@ class Rows(NamedTuple):
         ids_RL: the buffer.
         length: how many columns are there.
         going_R: which rows have not ended.
+        lost: scalar, whether one ended because no token was left that may follow.
     """
 
     ids_RL: tf.Tensor
     length: tf.Tensor
     going_R: tf.Tensor
+    lost: tf.Tensor
 
 
 class RowSearch(Search):
@@ -125,7 +134,8 @@ class RowSearch(Search):
     def first_rows(self) -> Rows:
         """Before the first step."""
         ids_RL = self.first_ids()
-        return Rows(ids_RL, tf.constant(self.plan.prompt_length), tf.ones_like(ids_RL[:, 0], tf.bool))
+        going_R = tf.ones_like(ids_RL[:, 0], tf.bool)
+        return Rows(ids_RL, tf.constant(self.plan.prompt_length), going_R, tf.constant(False))
 
     def next_rows(self, rows: Rows, logits_RV: tf.Tensor) -> tuple[Rows, tf.Tensor]:
         """The rows with one more token, and the scores that it was chosen by."""
@@ -137,12 +147,15 @@ class RowSearch(Search):
         return rows, scores_RV
 
     def taken(self, rows: Rows, scores_RV: tf.Tensor) -> Rows:
-        """The rows with the best token, or one that is drawn; those that ended are filled up."""
-        ids_RL, length, going_R = rows
-        chosen_R1, _ = self.best(scores_RV, length, 1)
+        """The rows with the best token, or one that is drawn; those that ended, or have none left, are filled up."""
+        ids_RL, length, going_R, lost = rows
+        chosen_R1, scores_R1 = self.best(scores_RV, length, 1)
+        is_left_R = tf.math.is_finite(scores_R1[:, 0]) if self.plan.do_sample else scores_R1[:, 0] > -np.inf
+        lost |= tf.reduce_any(going_R & ~is_left_R)
+        going_R &= is_left_R
         tokens_R = tf.where(going_R, chosen_R1[:, 0], self.plan.pad_token_id)
         ids_RL = tf.where(tf.range(self.plan.max_length) == length, tokens_R[:, None], ids_RL)
-        return Rows(ids_RL, length + 1, going_R & ~self.stops(tokens_R, length + 1))
+        return Rows(ids_RL, length + 1, going_R & ~self.stops(tokens_R, length + 1), lost)
 
 
 def steps_of(model: Any, plan: Generation, given: Given, between: BetweenSteps | None = None) -> Any:
@@ -157,8 +170,8 @@ def search(model: Any, plan: Generation, given: Given) -> dict[str, Any]:
     """All steps.
 
     Returns:
-        ``ids`` (R, L), one row for each sequence that comes back; ``length``, of the longest; ``cache``; of beams also
-        ``scores`` (R,) and ``came_from`` (R, N).
+        ``ids`` (R, L), one row for each sequence that comes back; ``length``, of the longest; ``cache``; ``lost``,
+        whether one had no token left; of beams also ``scores`` (R,) and ``came_from`` (R, N).
     """
     one = steps_of(model, plan, given)
     answer = one.prefill()
@@ -175,7 +188,7 @@ def search(model: Any, plan: Generation, given: Given) -> dict[str, Any]:
         return rows, answer.cache or ()
 
     rows, cache = tf.while_loop(goes_on, step, (rows, answer.cache or ()))
-    return {"ids": rows.ids_RL, "length": rows.length, "cache": cache}
+    return {"ids": rows.ids_RL, "length": rows.length, "cache": cache, "lost": rows.lost}
 
 
 # ---- The loop from Python
@@ -234,7 +247,11 @@ class Collected:
 
 
 def search_on_host(model: Any, plan: Generation, given: Given, between: BetweenSteps) -> dict[str, Any]:
-    """As :func:`search`, and ``steps``: what they gave, by name."""
+    """As :func:`search`, and ``steps``: what they gave, by name.
+
+    Raises:
+        InputError: for a row that goes on and has no token left.
+    """
     one, streamer = steps_of(model, plan, given, between), between.hooks.streamer
     collected = Collected(between.plan)
     if streamer is not None:
@@ -249,6 +266,8 @@ def search_on_host(model: Any, plan: Generation, given: Given, between: BetweenS
             ids_RL = one.rows_of(groups)
         else:
             rows, scores_RV = one.next_rows(rows, answer.logits_RV)
+            if bool(rows.lost):
+                raise InputError(NOTHING_LEFT)
             ids_RL, goes_on = rows.ids_RL, bool(tf.reduce_any(rows.going_R))
         collected.add(answer, scores_RV, int(length))
         if streamer is not None:
@@ -258,5 +277,5 @@ def search_on_host(model: Any, plan: Generation, given: Given, between: BetweenS
             answer = one.do("advance", ids_RL, length, answer.cache)
     if streamer is not None:
         streamer.end()
-    found = one.do("best_of", groups) if plan.has_beams else {"ids": rows.ids_RL}
+    found = one.do("best_of", groups) if plan.has_beams else {"ids": rows.ids_RL, "lost": rows.lost}
     return {**found, "length": length, "cache": answer.cache, "steps": collected.steps}

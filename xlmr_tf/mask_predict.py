@@ -9,7 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.generation import MaskPredict, MaskPredictInputs, ends_streamer, one_prompt, plan_mask_predict
+from xlmr_core.generation import (
+    MaskPredict,
+    MaskPredictInputs,
+    check_certainty,
+    ends_streamer,
+    one_prompt,
+    plan_mask_predict,
+)
 from xlmr_tf.generation import dtype_of, on_host
 from xlmr_tf.linear import dims
 
@@ -149,6 +156,9 @@ def mask_predict(program: Pass, plan: MaskPredict, given: MaskPredictInputs) -> 
     Args:
         program: a pass of the model.
         plan, given: what the call means, and what the model is given.
+
+    Raises:
+        InputError: if the model gives no numbers.
     """
     ids_BS, mask_BS = tf.constant(given.ids, tf.int32), tf.constant(given.mask, tf.int32)
     types_BS = None if given.token_type_ids is None else tf.constant(given.token_type_ids, tf.int32)
@@ -158,4 +168,5 @@ def mask_predict(program: Pass, plan: MaskPredict, given: MaskPredictInputs) -> 
         tokens_BN, certainty_BN = program.of(plan)(
             ids_BS, mask_BS, types_BS, tokens_BN, certainty_BN, tf.constant(count)
         )
+    check_certainty(certainty_BN.numpy())
     return tf.concat([tf.cast(given.came, tf.int32), tokens_BN], 1)

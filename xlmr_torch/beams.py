@@ -12,7 +12,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from xlmr_core.generation import Generation
+from xlmr_core.errors import InputError
+from xlmr_core.generation import NOTHING_LEFT, Generation
 from xlmr_torch.steps import Judged, Loop
 
 __all__ = ["Beams", "beam_search"]
@@ -168,10 +169,17 @@ def goes_on(plan: Generation, groups: list[Beams], stops: list[Tensor]) -> bool:
 
 
 def best_of(loop: Loop, groups: list[Beams]) -> dict[str, Any]:
-    """The best of all groups, as many as come back; of equal ones those of the first group."""
+    """The best of all groups, as many as come back; of equal ones those of the first group.
+
+    Raises:
+        InputError: if no beam of a prompt came to an end with a number for a score.
+    """
     plan = loop.plan
     scores = torch.cat([group.done_scores_BK for group in groups], 1)
     order = scores.sort(dim=1, descending=True, stable=True).indices[:, : plan.num_return_sequences]
+    is_done_B1 = picked(torch.cat([group.is_done_BK for group in groups], 1), order[:, :1])
+    if not bool((is_done_B1 & ~picked(scores, order[:, :1]).isnan()).all()):
+        raise InputError(NOTHING_LEFT)
     ids_XL = picked(torch.cat([group.done_ids_BKL for group in groups], 1), order).flatten(0, 1)
     from_XN = picked(torch.cat([group.done_from_BKN for group in groups], 1), order).flatten(0, 1)
     longest = int((from_XN >= 0).sum(1).max())

@@ -42,7 +42,11 @@ def decode(
 
 
 def token_by_token(loop: Loop) -> dict[str, Any]:
-    """Take the best token, or draw one, until all rows ended."""
+    """Take the best token, or draw one, until all rows ended.
+
+    Raises:
+        InputError: for a row that goes on and has nothing left to choose from.
+    """
     plan, steps, streamer = loop.plan, loop.steps, loop.hooks.streamer
     ids_RL, length = loop.first_ids(), plan.prompt_length
     done_R = None  # nobody yet
@@ -52,7 +56,7 @@ def token_by_token(loop: Loop) -> dict[str, Any]:
     while True:
         judged = loop.judged(ids_RL, length, logits_RV)
         loop.keep(logits_RV, [judged])
-        tokens_R = judged.tokens(loop.chosen(judged.scores_RX, 1))[:, 0]
+        tokens_R = judged.tokens(loop.next_places(judged.scores_RX, done_R))[:, 0]
         if done_R is not None:
             tokens_R = tokens_R.masked_fill(done_R, plan.pad_token_id)
         ids_RL[:, length] = tokens_R

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.generation import MaskPredict, MaskPredictInputs, ends_streamer, one_prompt, plan_mask_predict
+from xlmr_core.generation import (
+    MaskPredict,
+    MaskPredictInputs,
+    check_certainty,
+    ends_streamer,
+    one_prompt,
+    plan_mask_predict,
+)
 from xlmr_torch.generation import on_host
 
 __all__ = ["MaskPredictMixin"]
@@ -99,6 +106,9 @@ def mask_predict(model: Any, plan: MaskPredict, given: MaskPredictInputs) -> Ten
     Args:
         model: with a head for masked language modelling.
         plan, given: what the call means, and what the model is given.
+
+    Raises:
+        InputError: if the model gives no numbers.
     """
     device = model.get_input_embeddings().weight.device
     came, ids_BS, mask_BS = (torch.as_tensor(x, device=device) for x in (given.came, given.ids, given.mask))
@@ -115,4 +125,5 @@ def mask_predict(model: Any, plan: MaskPredict, given: MaskPredictInputs) -> Ten
         best_BC = found_BCV.max(-1)
         tokens_BN = tokens_BN.scatter(1, chosen_BC, best_BC.indices)
         certainty_BN = certainty_BN.scatter(1, chosen_BC, best_BC.values)
+    check_certainty(certainty_BN.cpu().numpy())
     return torch.cat([came, tokens_BN], 1)

@@ -279,19 +279,40 @@ class Loop:
             whole = torch.stack([group.whole_RV.unflatten(0, (self.prompt.batch, -1)) for group in groups], 1)
             self.scores.append(whole.flatten(0, 2))
 
-    def chosen(self, scores_RX: Tensor, count: int) -> Tensor:
-        """(R, count): the places of the best, or of draws without replacement."""
+    def chosen(self, scores_BX: Tensor, count: int) -> Tensor:
+        """(B, count): the places of the best of a prompt's beams, or of draws without replacement."""
         if not self.plan.do_sample:
-            return scores_RX.argmax(-1, keepdim=True) if count == 1 else scores_RX.topk(count).indices
-        if count > 1:  # the best of scores and Gumbel noise are draws (Kool et al. 2019)
-            noise_RX = -torch.empty_like(scores_RX).exponential_(generator=self.generator).log()
-            return (scores_RX + noise_RX).topk(count).indices
-        # One number for each row and not for each token: where it lies in the sums of the probabilities.
-        sums_RX = scores_RX.softmax(-1).cumsum(-1, dtype=torch.float64)
-        if not bool(sums_RX[:, -1].isfinite().all()):
+            return scores_BX.topk(count).indices
+        # The best of scores and Gumbel noise are draws (Kool et al. 2019).
+        noise_BX = -torch.empty_like(scores_BX).exponential_(generator=self.generator).log()
+        return (scores_BX + noise_BX).topk(count).indices
+
+    def next_places(self, scores_RX: Tensor, done_R: Tensor | None) -> Tensor:
+        """(R, 1): the place of the best of each row, or of a draw.
+
+        Args:
+            scores_RX: of the tokens that may follow.
+            done_R: which rows have ended, whose scores do not count; ``None``: none.
+
+        Raises:
+            InputError: for a row that goes on and has nothing left to choose from.
+        """
+        if self.plan.do_sample:
+            # One number for each row and not for each token: where it lies in the sums of the probabilities.
+            sums_RX = scores_RX.softmax(-1).cumsum(-1, dtype=torch.float64)
+            all_R1 = sums_RX[:, -1:]
+            is_left_R1 = all_R1.isfinite()
+            drawn_R1 = torch.rand(all_R1.shape, dtype=all_R1.dtype, device=all_R1.device, generator=self.generator)
+            # A row without numbers, which has ended or is refused, has no place.
+            places_R1 = torch.searchsorted(sums_RX, drawn_R1 * all_R1, right=True).clamp_(max=scores_RX.shape[1] - 1)
+        else:
+            places_R1 = scores_RX.argmax(-1, keepdim=True)
+            is_left_R1 = scores_RX.gather(1, places_R1) > float("-inf")
+        if done_R is not None:
+            is_left_R1 = is_left_R1 | done_R[:, None]
+        if not bool(is_left_R1.all()):
             raise InputError(NOTHING_LEFT)
-        drawn_R1 = torch.rand(len(sums_RX), 1, dtype=torch.float64, device=sums_RX.device, generator=self.generator)
-        return torch.searchsorted(sums_RX, drawn_R1 * sums_RX[:, -1:], right=True)
+        return places_R1
 
     def collected(self) -> dict[str, Any]:
         """What comes back beside the sequences."""

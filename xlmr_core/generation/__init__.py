@@ -15,7 +15,13 @@ from xlmr_core.generation.logits_processing import (
     LogitsProcessorList,
     allowed_tokens,
 )
-from xlmr_core.generation.mask_predict import MaskPredict, MaskPredictInputs, least_certain, plan_mask_predict
+from xlmr_core.generation.mask_predict import (
+    MaskPredict,
+    MaskPredictInputs,
+    check_certainty,
+    least_certain,
+    plan_mask_predict,
+)
 from xlmr_core.generation.outputs import (
     GenerateBeamDecoderOnlyOutput,
     GenerateBeamEncoderDecoderOutput,
@@ -89,6 +95,7 @@ __all__ = [
     "allowed_tokens",
     "arrange_prompt",
     "bucket",
+    "check_certainty",
     "decoder_prompt",
     "ends_streamer",
     "generation_output",

@@ -15,9 +15,11 @@ from xlmr_core.wording import an
 
 __all__ = ["NOTHING_LEFT", "LogitsProcessor", "LogitsProcessorList", "allowed_tokens"]
 
-# What a loop says, as an InputError, that sees no score from which a token can be drawn.
+# What a loop says, as an InputError, where a row that goes on has no token left: the largest of its scores is minus
+# infinity or not a number, or infinity where tokens are drawn. In a program of the user nothing can be raised: the row
+# ends there.
 NOTHING_LEFT = (
-    "expected a token that may follow, received scores that are all minus infinity, or not a number; let a "
+    "expected a token that may follow, received scores that are all minus infinity, or one that is no number; let a "
     "logits_processor leave at least one, pass remove_invalid_values=True, or check the weights of the model"
 )
 

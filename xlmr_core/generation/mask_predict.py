@@ -17,12 +17,16 @@ from numpy.typing import NDArray
 from xlmr_core.arguments import refuse_unknown
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
-from xlmr_core.generation.options import OPTIONS
+from xlmr_core.generation.options import OPTIONS, TOKEN, TOKEN_LIST
 from xlmr_core.generation.prompt import arrange_prompt, bucket, check_prompt, infer_mask
+from xlmr_core.generation.request import check_tokens
 from xlmr_core.positions import max_tokens
 from xlmr_core.wording import counted, shown
 
-__all__ = ["MASK_PREDICT_OPTIONS", "MaskPredict", "MaskPredictInputs", "least_certain", "plan_mask_predict"]
+__all__ = [
+    *("MASK_PREDICT_OPTIONS", "MaskPredict", "MaskPredictInputs", "check_certainty", "least_certain"),
+    "plan_mask_predict",
+]
 
 # Options of this way to generate, with their defaults.
 MASK_PREDICT_OPTIONS: dict[str, Any] = {
@@ -97,10 +101,15 @@ def plan_mask_predict(
         rounded: round the prompt's width up (see ``bucket``), for programs that are compiled.
 
     Raises:
-        InputError: for an option of decoders, by its name, or more tokens than the model has positions for.
+        InputError: for an option of decoders, by its name, one that makes no sense, or more tokens than the model has
+            positions for.
         TypeError: for an argument that is not known.
     """
     values = _options(caller, kwargs, hooks)
+    for name, (words, test) in {"mask_token_id": TOKEN, "suppress_tokens": TOKEN_LIST}.items():
+        if not test(values[name]):
+            raise InputError(f"{name} must be {words}, received {shown(values[name])}")
+        check_tokens(name, [values[name]], config.vocab_size)
     check_prompt(config, ids, mask, token_type_ids)
     passes, came = values["passes"], np.asarray(ids, dtype=np.int64)
     if isinstance(passes, bool) or not isinstance(passes, int) or passes < 1:
@@ -132,6 +141,10 @@ def plan_mask_predict(
         else np.concatenate([types, np.repeat(types[:, -1:], new_tokens + 1, axis=1)], axis=1),
     )
     special = {config.pad_token_id, mask_id, *_ids(config.bos_token_id), *ends, *(values["suppress_tokens"] or ())}
+    if special >= set(range(config.vocab_size)):
+        raise InputError(
+            "suppress_tokens must leave a token that may be filled in, received all but special ones; forbid fewer"
+        )
     plan = MaskPredict(
         first=prompt.width,
         new_tokens=new_tokens,
@@ -173,6 +186,19 @@ def least_certain(probabilities_BN: NDArray[Any], count: int) -> NDArray[np.bool
     chosen = np.zeros(probabilities_BN.shape, dtype=bool)
     np.put_along_axis(chosen, order[:, :count], True, axis=1)
     return chosen
+
+
+def check_certainty(certainty_BN: NDArray[Any]) -> None:
+    """Refuse new tokens whose probability is no number, because a score of their pass was none.
+
+    Raises:
+        InputError: for such a token.
+    """
+    if not np.isfinite(certainty_BN).all():
+        raise InputError(
+            "expected scores of the new tokens, the model gave some that are no numbers; check its weights, or load it "
+            "with dtype='float32'"
+        )
 
 
 def _options(caller: str, kwargs: Mapping[str, Any], hooks: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 ``put`` is called with the ids of the prompt first, then with those of each step; ``end`` when there are no more. A
 streamer that shows text holds back what the next token may still change: half a word, half a character.
 
-A call that fails ends its streamer too (:func:`ends_streamer`): who waits for the next piece waits in another thread,
-and does not see the error.
+A call that fails ends its streamer too (:func:`ends_streamer`, and :class:`Ends` for calls that stand around
+``generate``): who waits for the next piece waits in another thread, and does not see the error.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import asyncio
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from queue import Queue
 from typing import Any, TypeVar, cast
 
 from xlmr_core.errors import InputError
 from xlmr_core.generation.rows import as_list
 
-__all__ = ["AsyncTextIteratorStreamer", "BaseStreamer", "TextIteratorStreamer", "TextStreamer", "ends_streamer"]
+__all__ = [
+    *("AsyncTextIteratorStreamer", "BaseStreamer", "Ends", "TextIteratorStreamer", "TextStreamer", "ends_streamer"),
+]
 
 Generate = TypeVar("Generate", bound=Callable[..., Any])
 
@@ -53,6 +55,38 @@ class BaseStreamer:
     def end(self) -> None:
         """There are no more."""
         raise NotImplementedError(f"{type(self).__name__} has no end(); write one")
+
+
+class Ends(BaseStreamer):
+    """A streamer that is ended as often as its reader waits for it, once a text, whatever fails.
+
+    Args:
+        streamer: whose ``put`` and ``end`` are called.
+    """
+
+    def __init__(self, streamer: Any) -> None:
+        self._streamer, self._count = streamer, 0
+
+    def put(self, value: Any) -> None:
+        """Pass ids on."""
+        self._streamer.put(value)
+
+    def end(self) -> None:
+        """Pass the end on."""
+        self._count += 1
+        self._streamer.end()
+
+    @contextlib.contextmanager
+    def of(self, texts: int) -> Iterator[None]:
+        """End the streamer for those of so many texts that it was not ended for, when an error leaves the block."""
+        before = self._count
+        try:
+            yield
+        except BaseException:
+            for _ in range(texts - (self._count - before)):
+                with contextlib.suppress(Exception):  # the first error is what counts
+                    self.end()
+            raise
 
 
 class TextStreamer(BaseStreamer):

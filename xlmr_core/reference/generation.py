@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.generation.logits_processing import LogitsProcessorList, allowed_tokens
-from xlmr_core.generation.mask_predict import MaskPredict, MaskPredictInputs, least_certain
+from xlmr_core.errors import InputError
+from xlmr_core.generation.logits_processing import NOTHING_LEFT, LogitsProcessorList, allowed_tokens
+from xlmr_core.generation.mask_predict import MaskPredict, MaskPredictInputs, check_certainty, least_certain
 from xlmr_core.generation.outputs import generation_output
 from xlmr_core.generation.plan import Generation
 from xlmr_core.generation.processors import RENORMALIZE, Processor
@@ -153,6 +154,9 @@ def generate(
 
     Returns:
         An output as of ``return_dict_in_generate=True``, with scores and logits of every step.
+
+    Raises:
+        InputError: if no token is left that may follow.
     """
     loop = Loop(
         config=config,
@@ -185,6 +189,10 @@ def token_by_token(loop: Loop, ids_RL: Integers) -> dict[str, Any]:
         scores_RV = loop.processed(ids_RL, length, logits_RV)
         loop.logits.append(logits_RV)
         loop.scores.append(scores_RV)
+        largest_R = scores_RV.max(axis=1)
+        is_left_R = np.isfinite(largest_R) if plan.do_sample else largest_R > -np.inf
+        if (going_R & ~is_left_R).any():
+            raise InputError(NOTHING_LEFT)
         tokens_R = best(loop, scores_RV, length, plan.do_sample, 1)[:, 0]
         ids_RL[:, length] = np.where(going_R, tokens_R, plan.pad_token_id)
         length += 1
@@ -338,10 +346,16 @@ def with_hope(plan: Generation, group: Beams, length: int) -> Beams:
 
 
 def best_of(loop: Loop, groups: list[Beams]) -> dict[str, Any]:
-    """The best of all groups, as many as come back; of equal ones those of the first group."""
+    """The best of all groups, as many as come back; of equal ones those of the first group.
+
+    Raises:
+        InputError: if no beam of a prompt came to an end with a number for a score.
+    """
     plan = loop.plan
     scores = np.concatenate([group.done_scores for group in groups], axis=1)
     order = np.argsort(-scores, axis=1, kind="stable")[:, : plan.num_return_sequences]
+    if not picked(np.concatenate([group.is_done for group in groups], axis=1), order[:, :1]).all():
+        raise InputError(NOTHING_LEFT)
     ids, came_from = (
         picked(np.concatenate([getattr(group, name) for group in groups], axis=1), order)
         for name in ("done_ids", "done_from")
@@ -380,4 +394,5 @@ def mask_predict(config: XLMRobertaConfig, params: Params, plan: MaskPredict, gi
         found_BNV = softmax(logits_BNV)
         tokens_BN = np.where(chosen_BN, found_BNV.argmax(axis=2), tokens_BN)
         probabilities_BN = np.where(chosen_BN, found_BNV.max(axis=2), probabilities_BN)
+    check_certainty(probabilities_BN)
     return np.concatenate([given.came, tokens_BN], axis=1)

@@ -18,7 +18,7 @@ from xlmr_core.errors import InputError
 from xlmr_core.generation.config import GenerationConfig, taken
 from xlmr_core.generation.options import OPTIONS, POSITION_NUMBERINGS
 from xlmr_core.generation.rows import as_list
-from xlmr_core.generation.streamers import BaseStreamer
+from xlmr_core.generation.streamers import BaseStreamer, Ends
 from xlmr_core.tasks.options import TaskOptions, option
 from xlmr_core.tasks.task import Arrays, Task
 from xlmr_core.wording import an
@@ -95,14 +95,15 @@ class GenerationOptions(TaskOptions):
     def gathered(self, said: Mapping[str, Any]) -> dict[str, Any]:
         """What was said, with arguments of ``generate`` that are no options by name in ``generate_kwargs``.
 
-        What a call says by name goes before the ``generate_kwargs`` of the pipeline.
+        What a call says by name goes before the ``generate_kwargs`` of the pipeline. ``None`` says something where it
+        is a value of the argument, as of ``eos_token_id``.
 
         Raises:
             InputError: if one thing is said by name and otherwise in ``generate_kwargs``.
         """
         own = {name for name in said if name in self.gathers and not hasattr(self, name)}
         left = {name: value for name, value in said.items() if name not in own}
-        kept = {name: said[name] for name in own if said[name] is not None}
+        kept = {name: said[name] for name in own if said[name] is not None or _may_be_none(name)}
         passed = left.get("generate_kwargs")
         beside = {} if passed is None else passed
         if not isinstance(beside, Mapping):
@@ -129,7 +130,7 @@ class Asked:
         new: tokens of an answer at most; none where ``total`` says it.
         total: tokens at most, with those that are there before an answer.
         usual: nobody said ``new``, so there may be fewer where the model has less room.
-        least: tokens at least, counted as ``total``.
+        least: tokens at least, counted as ``total``; ``None`` leaves it to ``arguments`` and the model's own options.
         copies: sequences that are computed for each text.
         fill: what shorter answers to a text are filled up with.
         numbering: how positions are counted.
@@ -140,7 +141,7 @@ class Asked:
     new: int | None
     total: int | None
     usual: bool
-    least: int
+    least: int | None
     copies: int
     fill: int
     numbering: str
@@ -149,7 +150,7 @@ class Asked:
     @property
     def counts_prompt(self) -> bool:
         """Whether a length that was asked for counts the prompt, so that only prompts of one length run together."""
-        return self.new is None or self.least > 0
+        return self.new is None or bool(self.least)
 
     def hole(self, longest: int) -> int:
         """Tokens of a prompt whose beginning may be left out: where nobody says how many are written, half are.
@@ -178,7 +179,7 @@ class Asked:
             prompt: tokens that are there before an answer.
             longest: what the model takes, with the answer.
         """
-        least = {"min_length": self.least} if self.least else {}
+        least = {} if self.least is None else {"min_length": self.least}
         if self.new is None:
             return {"max_length": longest if self.total is None else self.total, "max_new_tokens": None, **least}
         return {"max_new_tokens": max(1, min(self.new, longest - prompt)) if self.usual else self.new, **least}
@@ -201,20 +202,24 @@ def ask(
         max_length: tokens at most with those before an answer, where the call says so.
 
     Raises:
-        InputError: for a ``generation_config`` that is none.
+        InputError: for a ``generation_config`` that is none, or an empty text to end at.
         ConfigError: for an option that no generation can be made with.
     """
     said = {name: getattr(options, name) for name in BY_NAME if getattr(options, name) is not None}
-    said |= {name: x for name, x in (options.generate_kwargs or {}).items() if x is not None or name not in said}
+    further = options.generate_kwargs or {}
+    said |= {name: x for name, x in further.items() if x is not None or (name not in said and _may_be_none(name))}
     said |= {} if max_length is None else {"max_length": max_length}
-    if options.stop_sequence:
-        said["stop_strings"] = [*_texts(options.stop_sequence), *_texts(said.get("stop_strings") or ())]
+    if options.stop_sequence is not None:
+        texts = _texts(options.stop_sequence)
+        if "" in texts:
+            raise InputError(f"stop_sequence must be a text or several, none of them empty, received {texts!r}")
+        said["stop_strings"] = [*texts, *_texts(said.get("stop_strings") or ())] or None
     given = None if options.generation_config is None else taken(options.generation_config)
     levels = [said, *(config.to_diff_dict() for config in (given, model_config) if config is not None)]
     if given is None:
         levels.append(_usual(usual, levels))
     everything = {name: value for level in reversed(levels) for name, value in level.items()}
-    GenerationConfig(**{name: value for name, value in everything.items() if name in OPTIONS})
+    checked = GenerationConfig(**{name: value for name, value in everything.items() if name in OPTIONS})
     new, total = _longest_answer(levels)
     is_usual = new is None and total is None and given is None
     if given is not None and new is None and total is None:
@@ -229,7 +234,7 @@ def ask(
         usual=is_usual,
         least=_shortest_answer(levels),
         copies=max(int(everything.get(name) or 1) for name in ("num_beams", "num_return_sequences")),
-        fill=int(everything.get("pad_token_id", tokenizer.pad_token_id)),
+        fill=_filling(checked, tokenizer),
         numbering=str(everything.get("position_numbering", OPTIONS["position_numbering"].default)),
         streamer=said.get("streamer"),
     )
@@ -244,20 +249,45 @@ def _usual(usual: Mapping[str, Any], levels: Sequence[Mapping[str, Any]]) -> dic
 
 def _longest_answer(levels: Sequence[Mapping[str, Any]]) -> tuple[int | None, int | None]:
     """New tokens at most, or tokens in all, by the first who says one of them; of one who says both, new ones."""
-    for level in levels:
-        new, total = level.get("max_new_tokens"), level.get("max_length")
-        if new is not None or total is not None:
-            return new, None if new is not None else total
-    return None, None
+    new, total, _ = _length_of("max_new_tokens", "max_length", levels)
+    return new, total
 
 
-def _shortest_answer(levels: Sequence[Mapping[str, Any]]) -> int:
-    """Tokens in all at least, by the first who says it or new ones; 0 where those are said."""
+def _shortest_answer(levels: Sequence[Mapping[str, Any]]) -> int | None:
+    """Tokens in all at least, by the first who says it, or 0 if that is nobody's word any more; ``None`` where new
+    tokens are said, or nothing.
+    """
+    _, total, unsaid = _length_of("min_new_tokens", "min_length", levels)
+    return 0 if total is None and "min_length" in unsaid else total
+
+
+def _length_of(
+    new: str, total: str, levels: Sequence[Mapping[str, Any]]
+) -> tuple[int | None, int | None, frozenset[str]]:
+    """The values of two options that mean one length, one of them ``None``: of the first level that says one, which
+    ``None`` does not; and the names of which a level before it said ``None``, so that those after it do not count.
+    """
+    unsaid: frozenset[str] = frozenset()
     for level in levels:
-        new, total = level.get("min_new_tokens"), level.get("min_length")
-        if new is not None or total is not None:
-            return 0 if total is None or new is not None else int(total)
-    return 0
+        found = {name: level[name] for name in (new, total) if name in level and name not in unsaid}
+        unsaid |= {name for name, value in found.items() if value is None}
+        if found.get(new) is not None:
+            return found[new], None, frozenset()
+        if found.get(total) is not None:
+            return None, int(found[total]), frozenset()
+    return None, None, unsaid
+
+
+def _filling(options: GenerationConfig, tokenizer: Any) -> int:
+    """What ``generate`` fills up shorter answers with: padding, or else the end."""
+    ends = options.eos_token_id
+    named = (options.pad_token_id, ends[0] if isinstance(ends, list | tuple) else ends, tokenizer.pad_token_id)
+    return next(int(token) for token in named if token is not None)
+
+
+def _may_be_none(name: str) -> bool:
+    """Whether ``None`` is a value of an argument of ``generate``; of others it is nobody's word."""
+    return OPTIONS[name].kind[1](None) if name in OPTIONS else name != "seed"
 
 
 def _texts(texts: str | Sequence[str]) -> list[str]:
@@ -329,6 +359,18 @@ class Generating(Task):
         """A text a line, all of them indented."""
         records = answer if isinstance(answer, list) else [answer]
         return "\n".join(INDENT + indented(record[f"{self.key}_text"]) for record in records)
+
+    def waiting(self, options: Any, said: Mapping[str, Any]) -> tuple[Ends | None, Mapping[str, Any]]:
+        """See :meth:`xlmr_core.tasks.task.Task.waiting`."""
+        further = said.get("generate_kwargs")
+        levels = (said, further, options.generate_kwargs)
+        found = [level["streamer"] for level in levels if isinstance(level, Mapping) and "streamer" in level]
+        if not found or not all(callable(getattr(found[0], name, None)) for name in ("put", "end")):
+            return None, said  # of what is no streamer ``generate`` says so
+        ends = Ends(found[0])
+        if isinstance(further, Mapping) and "streamer" in further and "streamer" not in said:
+            return ends, {**said, "generate_kwargs": {**further, "streamer": ends}}
+        return ends, {**said, "streamer": ends}
 
     def streamer(self, given: Any, options: Any, write: Callable[[str], object]) -> BaseStreamer | None:
         """See :meth:`xlmr_core.tasks.task.Task.streamer`; the answers of beams come whole."""

@@ -11,10 +11,11 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,9 @@ from xlmr_core.tasks.runner import Runner
 from xlmr_core.tasks.streams import Answers, length_of, one_by_one
 from xlmr_core.tasks.task import Arrays, Item, Task
 from xlmr_core.wording import counted, shown
+
+if TYPE_CHECKING:
+    from xlmr_core.generation.streamers import Ends
 
 __all__ = ["TRUNCATED", "USUAL_TOKENS", "Pipeline", "changed", "check_model", "pipeline_class"]
 
@@ -127,6 +131,15 @@ class Pipeline:
         Raises:
             InputError: for an input that cannot be answered, or an option that does not exist or makes no sense.
         """
+        ends, said = self._task.waiting(self.options, options)
+        if ends is None:
+            return self._call(None, *inputs, **said)
+        given = inputs[0] if inputs else said.get("text_inputs")
+        with ends.of(len(given) if isinstance(given, list | tuple | np.ndarray) else 1):
+            return self._call(ends, *inputs, **said)
+
+    def _call(self, ends: Ends | None, *inputs: Any, **options: Any) -> Any:
+        """As above; ``ends`` is the streamer of the call, if somebody waits at one."""
         given, changes = self._task.read(*inputs, **options)
         given = given.tolist() if isinstance(given, np.ndarray) else given
         settled = self._task.prepare(changed(self.task, self.options, changes))
@@ -139,7 +152,7 @@ class Pipeline:
                 return self._task.gather(answers, single, settled)
         self._task.one_by_one(settled)
         total = length_of(given)
-        stream = self._stream(one_by_one(given, self._task.from_line), settled, total)
+        stream = self._stream(one_by_one(given, self._task.from_line), settled, total, ends)
         return stream if total is None else Answers(stream, total)
 
     def check_options(self) -> None:
@@ -207,12 +220,15 @@ class Pipeline:
         """An answer as the rows of a table, which is what ``xlmr run --format csv`` prints."""
         return self._task.rows(answer)
 
-    def _stream(self, inputs: Iterator[Any], options: TaskOptions, total: int | None) -> Iterator[Any]:
+    def _stream(
+        self, inputs: Iterator[Any], options: TaskOptions, total: int | None, ends: Ends | None
+    ) -> Iterator[Any]:
         done, window = 0, _window(options, total)
         with self._bar(options) as bar:
-            while batch := list(islice(inputs, window)):
+            while batch := _read(inputs, window, ends):
                 try:
-                    answers = self._answers(batch, options, bar, done, total)
+                    with nullcontext() if ends is None else ends.of(len(batch)):
+                        answers = self._answers(batch, options, bar, done, total)
                 except InputError as error:
                     if not done:
                         raise
@@ -283,6 +299,12 @@ class Pipeline:
         fills = {"input_ids": self.tokenizer.pad_token_id, "attention_mask": 0, **self._task.fills}
         left = self._task.pads_left
         return {name: _stack([row[name] for row in rows], fills[name], left) for name in rows[0]}
+
+
+def _read(inputs: Iterator[Any], count: int, ends: Ends | None) -> list[Any]:
+    """The next inputs of a stream; who waits for the next answer at a streamer hears if it cannot be read."""
+    with nullcontext() if ends is None else ends.of(1):
+        return list(islice(inputs, count))
 
 
 def _window(options: TaskOptions, total: int | None) -> int:

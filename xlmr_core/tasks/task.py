@@ -22,6 +22,7 @@ from xlmr_core.errors import InputError
 from xlmr_core.tasks.options import TaskOptions
 
 if TYPE_CHECKING:
+    from xlmr_core.generation.streamers import Ends
     from xlmr_core.tasks.runner import Runner
 
 __all__ = [
@@ -164,6 +165,16 @@ class Task(ABC):
     @abstractmethod
     def text(self, answer: Any) -> str:
         """An answer as ``xlmr run`` prints it for people, without a last line end."""
+
+    def waiting(self, options: Any, said: Mapping[str, Any]) -> tuple[Ends | None, Mapping[str, Any]]:
+        """The streamer that a call's tokens go to, whose reader waits for an end even if the call fails; and the
+        options of the call with it.
+
+        Args:
+            options: of the pipeline.
+            said: the options of the call, of which nothing is checked yet.
+        """
+        return None, said
 
     def streamer(self, given: Any, options: Any, write: Callable[[str], object]) -> Any:
         """What writes the answer to one input while it comes, as :meth:`text` would at the end.

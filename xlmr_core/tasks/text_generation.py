@@ -150,7 +150,7 @@ class TextGeneration(Generating):
         before = len(self.tokenizer(prefix, add_special_tokens=False)["input_ids"]) if prefix else 0
         if before and (asked.total is not None or asked.least):  # as published, lengths do not count the prefix
             total = None if asked.total is None else asked.total + before
-            asked = replace(asked, total=total, least=asked.least + before if asked.least else 0)
+            asked = replace(asked, total=total, least=asked.least and asked.least + before)
         if options.handle_long_generation == HOLE:
             options = replace(options, on_overflow="truncate")
         return _Settled(**vars(options), asked=asked)
