@@ -96,6 +96,8 @@ def attend(
         return packed, None
     bias = plan.bias
     if extra_bias is not None:
+        if bias is None and plan.causal:  # no kernel takes a bias and hides what comes later
+            bias = causal_bias(query.shape[1], extra_bias.dtype, extra_bias.device)
         bias = extra_bias if bias is None else bias + extra_bias
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
     if plan.implementation == "eager" or head_mask_N is not None:

@@ -103,6 +103,7 @@ _ASKED = (
     Asked("cross-xl-beams", RIGHT, BEAMS, config=CROSS, family="XLMRobertaXL"),
     Asked("cross-relative", LEFT, config={**CROSS, "position_embedding_type": "relative_key"}),
     Asked("relative-key", LEFT, config={**DECODER, "position_embedding_type": "relative_key"}),
+    Asked("relative-no-cache", FULL, {"use_cache": False}, {**DECODER, "position_embedding_type": "relative_key"}),
     Asked(
         "relative-key-query-beams",
         INSIDE,
