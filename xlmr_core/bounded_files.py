@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 from xlmr_core.errors import XLMRError
 from xlmr_core.wording import shown
 
-__all__ = ["DAMAGE", "is_there", "opened", "parse_json", "read_bytes", "read_json", "refusing", "why"]
+__all__ = ["DAMAGE", "check_memory", "is_there", "opened", "parse_json", "read_bytes", "read_json", "refusing", "why"]
 
 # Of a file that is read whole: the largest known, a tokenizer.json of 900 000 pieces, has 61 MB.
 MOST_BYTES = 1 << 27
@@ -80,6 +80,17 @@ def read_bytes(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:
     return data
 
 
+def check_memory(data: bytes) -> None:
+    """Refuse a text in JSON whose values would take too much memory.
+
+    Raises:
+        ValueError: that.
+    """
+    needed = 3 * len(data) + sum(size * data.count(sign) for sign, size in BYTES_OF_JSON.items())
+    if needed > MOST_JSON_MEMORY:
+        raise ValueError(f"it has {len(data)} bytes and would take {needed >> 20} MiB of memory")
+
+
 def parse_json(data: bytes, object_of_pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """What a text in JSON says.
 
@@ -90,9 +101,7 @@ def parse_json(data: bytes, object_of_pairs: Callable[[list[tuple[str, Any]]], A
     Raises:
         ValueError: if it is none, or if it would take too much memory.
     """
-    needed = 3 * len(data) + sum(size * data.count(sign) for sign, size in BYTES_OF_JSON.items())
-    if needed > MOST_JSON_MEMORY:
-        raise ValueError(f"it has {len(data)} bytes and would take {needed >> 20} MiB of memory")
+    check_memory(data)
     try:
         text = data.decode("utf-8")
         values = json.loads(text, object_pairs_hook=object_of_pairs)

@@ -18,10 +18,12 @@ from xlmr_core.tokenization import dictionary, files, pipeline, settings, spm
 from xlmr_core.tokenization.base import PreTrainedTokenizerBase
 from xlmr_core.tokenization.calling import CallOptions, read_options, warn_if_too_long
 from xlmr_core.tokenization.checks import check_text, describe, no_text
+from xlmr_core.tokenization.deferred import Deferred
 from xlmr_core.tokenization.encoding import BatchEncoding
 from xlmr_core.tokenization.json_file import read_tokenizer_json
 from xlmr_core.tokenization.lengths import LengthPlan, PaddingStrategy, TruncationStrategy
 from xlmr_core.tokenization.pipeline import refusing
+from xlmr_core.tokenization.read_apart import made_apart
 from xlmr_core.tokenization.slow import XLMRobertaTokenizer
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 
@@ -159,6 +161,8 @@ class XLMRobertaTokenizerFast(PreTrainedTokenizerBase):
     @property
     def backend_tokenizer(self) -> Any:
         """The ``tokenizers.Tokenizer`` underneath."""
+        if isinstance(self._tokenizer, Deferred):
+            self._tokenizer = self._tokenizer.whole
         return self._tokenizer
 
     @property
@@ -433,9 +437,9 @@ def _read(path: str | os.PathLike[str]) -> Any:
 
     if not is_there(Path(path)):
         raise TokenizerError(f"expected a tokenizer.json at {path}, found no file; check the path")
-    text = read_tokenizer_json(path)
     with refusing(f"expected a tokenizer.json at {path}, but it is damaged or of another kind"):
-        return Tokenizer.from_str(text)
+        made = made_apart(path)
+        return Tokenizer.from_str(read_tokenizer_json(path)) if made is None else made
 
 
 def _copy(tokenizer: Any) -> Any:

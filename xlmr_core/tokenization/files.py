@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import Any, TypeVar
 
 from xlmr_core.arguments import HUB_ARGUMENTS, NOT_NEEDED, ONLY, without_published
 from xlmr_core.atomic_files import saving_to, write_all_atomically
-from xlmr_core.bounded_files import is_there, refusing, why
+from xlmr_core.bounded_files import is_there, refusing
 from xlmr_core.errors import TokenizerError
 from xlmr_core.hub import resolve
 from xlmr_core.tokenization.checks import check_text, describe
 from xlmr_core.tokenization.dictionary import DICTIONARY_FILE
-from xlmr_core.tokenization.json_file import check_added, read_json, read_tokenizer_json
+from xlmr_core.tokenization.json_file import check_added, read_added_tokens, read_json
 from xlmr_core.tokenization.special import DEFAULT_TOKENS, AddedToken
 
 __all__ = ["ADDED_FILE", "CONFIG_FILE", "SPECIAL_FILE", "TOKENIZER_FILE", "VOCAB_FILE", "TokenizerFiles", "find_files"]
@@ -46,7 +45,6 @@ _BOOKKEEPING = (
 )
 # A tokenizer class in tokenizer_config.json that says nothing against XLM-R's ids.
 _NEUTRAL_CLASSES = ("PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend", "SentencePieceBackend")
-_ADDED_TOKENS_KEY = re.compile(r'"added_tokens"\s*:\s*(?=\[)')
 
 
 T = TypeVar("T")
@@ -221,7 +219,7 @@ def _added_tokens(files: TokenizerFiles) -> dict[int, AddedToken]:
         tokens: dict[int, AddedToken] = {}
         if files.tokenizer_file is not None:
             tokens.update(
-                (_added_id(item["id"]), AddedToken.of(item)) for item in _added_tokens_of_json(files.tokenizer_file)
+                (_added_id(item["id"]), AddedToken.of(item)) for item in read_added_tokens(files.tokenizer_file)
             )
         special = {str(AddedToken.of(token)) for name, token in files.special_tokens.items() if name in DEFAULT_TOKENS}
         special |= {str(AddedToken.of(token)) for token in files.special_tokens.get("additional_special_tokens", [])}
@@ -231,20 +229,6 @@ def _added_tokens(files: TokenizerFiles) -> dict[int, AddedToken]:
             if content != DEFAULT_TOKENS["mask_token"]:
                 tokens.setdefault(_added_id(index), AddedToken(content, special=content in special))
         return tokens
-
-
-def _added_tokens_of_json(path: Path) -> list[dict[str, Any]]:
-    """The ``added_tokens`` of a tokenizer.json, without parsing the vocabulary (17 MB in published files)."""
-    text = read_tokenizer_json(path)
-    match = _ADDED_TOKENS_KEY.search(text)
-    if match is None:
-        return []
-    try:
-        return json.JSONDecoder().raw_decode(text, match.end())[0]  # type: ignore[no-any-return]
-    except (RecursionError, ValueError) as error:
-        raise TokenizerError(
-            f"expected JSON in {path}, but it is damaged ({why(error)}); download or copy it again"
-        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

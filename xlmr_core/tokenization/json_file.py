@@ -8,18 +8,21 @@ import base64
 import json
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
-from xlmr_core.bounded_files import DAMAGE, parse_json, read_bytes, why
+from xlmr_core.bounded_files import DAMAGE, check_memory, parse_json, read_bytes, why
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization import spm
 from xlmr_core.wording import counted, shown
 
-__all__ = ["check_added", "read_json", "read_tokenizer_json"]
+__all__ = ["check", "check_added", "check_pieces", "read_added_tokens", "read_json", "read_tokenizer_json"]
 
 # Of texts other than a normalization table; the library frees a piece letter by letter, each within the one before.
 MOST_TEXT_BYTES = 1 << 15
 MOST_ADDED_TOKENS = 100_000
+# Bytes in which the few added tokens of an ordinary file stand.
+_HEAD = 1 << 16
 # Of the regular expressions of steps: how often a part may be asked for in braces, one within the other.
 MOST_REPEATED = 1000
 # Keys may be spelled with escapes, which no writer does for letters; such a file is written anew before it is looked
@@ -28,6 +31,7 @@ _ESCAPED_LETTER = re.compile(r"\\u00[4-7][0-9a-fA-F]")
 _TABLE = re.compile(r'"precompiled_charsmap"\s*:\s*"([^"]*)"')
 _REGEX = re.compile(r'"Regex"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _TIMES = re.compile(r"\{(\d{0,9}),?(\d*)\}")
+_ADDED_TOKENS_KEY = re.compile(r'"added_tokens"\s*:\s*(?=\[)')
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -65,10 +69,8 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> str:
     """
     data = _bytes(path)
     try:
-        text = data.decode("utf-8")
-        if _ESCAPED_LETTER.search(text):
-            text = json.dumps(parse_json(data), ensure_ascii=False)
-        _check(text, str(path))
+        text = _spelled_out(data)
+        check(text, str(path))
     except TokenizerError:
         raise
     except DAMAGE as error:
@@ -78,7 +80,61 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> str:
     return text
 
 
-def _check(text: str, source: str) -> None:
+def _spelled_out(data: bytes) -> str:
+    """A text in JSON without escaped letters."""
+    text = data.decode("utf-8")
+    # The first look is a hundred times as fast as the second.
+    if "\\u00" in text and _ESCAPED_LETTER.search(text):
+        text = json.dumps(parse_json(data), ensure_ascii=False)
+    return text
+
+
+def read_added_tokens(path: str | os.PathLike[str]) -> list[Any]:
+    """The ``added_tokens`` of a ``tokenizer.json``, without a look at its vocabulary (17 MB in published files).
+
+    Raises:
+        TokenizerError: if the file cannot be read, or is damaged up to there.
+    """
+    data = _bytes(path)
+    try:
+        start = data.find(b'"added_tokens"')
+        found = None
+        if start >= 0 and b"\\u00" not in data:
+            found = _added_tokens(data[start : start + _HEAD].decode("utf-8", "ignore"))
+        if found is None:
+            check_memory(data)
+            found = _added_tokens(_spelled_out(data), whole=True) or []
+    except DAMAGE as error:
+        raise TokenizerError(
+            f"expected JSON in {path}, but it is damaged ({why(error)}); download or copy it again"
+        ) from error
+    check_added(len(found), str(path))
+    return found
+
+
+def _added_tokens(text: str, *, whole: bool = False) -> list[Any] | None:
+    """The list behind the key; ``None`` if a text that is not the ``whole`` ends before it does."""
+    match = _ADDED_TOKENS_KEY.search(text)
+    if match is None:
+        return None
+    try:
+        return list(json.JSONDecoder().raw_decode(text, match.end())[0])
+    except ValueError:
+        if whole:
+            raise
+        return None
+
+
+def check(text: str, source: str) -> None:
+    """Refuse a ``tokenizer.json`` that asks for more than a tokenizer does.
+
+    Args:
+        text: of the file, its letters not escaped.
+        source: its name.
+
+    Raises:
+        TokenizerError: that.
+    """
     for table in _TABLE.findall(text):
         spm.check_charsmap(base64.b64decode(table), source)
     for pattern in _REGEX.findall(text):
@@ -92,15 +148,27 @@ def _check(text: str, source: str) -> None:
             )
     # An escaped quote joins two texts here and so makes none shorter.
     longest = max(map(len, _TABLE.sub("", text).replace('\\"', "__").split('"')))
+    check_added(text.count('"single_word"'), source)
+    _check_sizes(text.count("["), longest, source)
+
+
+def check_pieces(pieces: Sequence[str], source: str) -> None:
+    """Refuse pieces that are no tokenizer's.
+
+    Raises:
+        TokenizerError: that.
+    """
+    _check_sizes(len(pieces), max(map(len, pieces), default=0), source)
+
+
+def _check_sizes(count: int, longest: int, source: str) -> None:
     if longest > MOST_TEXT_BYTES:
         raise TokenizerError(
             f"expected pieces of a few letters in {source}, received one of {longest}; it is damaged, copy it again"
         )
-    check_added(text.count('"single_word"'), source)
-    pieces = text.count("[")
-    if pieces > spm.MOST_PIECES:
+    if count > spm.MOST_PIECES:
         raise TokenizerError(
-            f"expected at most {spm.MOST_PIECES} pieces in {source}, received {pieces}; it is damaged, copy it again"
+            f"expected at most {spm.MOST_PIECES} pieces in {source}, received {count}; it is damaged, copy it again"
         )
 
 

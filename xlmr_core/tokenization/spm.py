@@ -249,6 +249,7 @@ def scan_model(data: bytes, source: str) -> tuple[list[tuple[int, int]], Setting
     trainer: bytes | None = None
     normalizer: bytes | None = None
     denormalizer = b""
+    longest = 0x7F  # of those whose length is a single byte
     try:
         pos, size = 0, len(data)
         while pos < size:
@@ -261,6 +262,7 @@ def scan_model(data: bytes, source: str) -> tuple[list[tuple[int, int]], Setting
             number, value, pos = _field(data, pos)
             if number == 1:
                 spans.append((pos - len(_as_bytes(value)), pos))
+                longest = max(longest, len(_as_bytes(value)))
             elif number == 2:
                 trainer = (trainer or b"") + _as_bytes(value)
             elif number == 3:
@@ -292,7 +294,6 @@ def scan_model(data: bytes, source: str) -> tuple[list[tuple[int, int]], Setting
         raise TokenizerError(
             f"expected the first piece of {source} to be of the type UNKNOWN, which sentencepiece needs; train it again"
         )
-    longest = max(end - start for start, end in spans)
     if longest > MOST_PIECE_BYTES or len(spans) > MOST_PIECES:
         raise TokenizerError(
             f"expected at most {MOST_PIECES} pieces of at most {MOST_PIECE_BYTES} bytes in {source}, received "
