@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from xlmr_core.cache import SeenCache, check_cache_position, keeps_cache
 from xlmr_core.checks import (
@@ -84,6 +84,7 @@ class Plan(Generic[Array]):
         head_mask_LN: (layers, N) factors of the heads' probabilities.
         cache: what keys and values are added to, and read from, by the layer's number.
         output_hidden_states: whether the states after each layer are wanted.
+        last: the plan of the last layer, where it is another: one that answers at the first tokens alone.
     """
 
     attention: Any
@@ -92,11 +93,16 @@ class Plan(Generic[Array]):
     head_mask_LN: Any = None
     cache: Any = None
     output_hidden_states: bool = field(default=False, metadata={"static": True})  # a word of JAX's: no array
+    last: Any = None
 
     @property
     def output_attentions(self) -> bool:
         """Whether probabilities are wanted."""
         return bool(self.attention.return_weights)
+
+    def of_layer(self, number: int, layers: int) -> Self:
+        """The plan of a layer, of so many."""
+        return self if self.last is None or number < layers - 1 else self.last
 
     def head_mask(self, number: Any) -> Any:
         """(N,): the head mask of a layer."""

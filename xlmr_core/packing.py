@@ -26,6 +26,7 @@ __all__ = [
     "Needs",
     "broken_promise",
     "check_packing_mode",
+    "first_token_is_enough",
     "may_pack",
     "promises",
     "refuse_packing",
@@ -56,11 +57,13 @@ class Needs(Generic[Array]):
         first_token: the state at position 0.
         positions_BS: bool (B, S), positions whose state counts even where the mask is 0.
         every_position: all of them, masked or not.
+        nothing_else: no other state than that at position 0 is read, by nobody.
     """
 
     first_token: bool = False
     positions_BS: Array | None = None
     every_position: bool = False
+    nothing_else: bool = False
 
 
 def check_packing_mode(mode: str) -> str:
@@ -87,6 +90,26 @@ def may_pack(config: XLMRobertaConfig, implementation: str, call: Call[Any], nee
         and call.memory_BMD is None
         and (call.past is None or call.past.length == 0)
         and (call.attention_mask is None or len(call.attention_mask.shape) == 2)
+    )
+
+
+def first_token_is_enough(config: XLMRobertaConfig, call: Call[Any], needs: Needs[Any]) -> bool:
+    """Whether the last layer has to answer at position 0 alone, as far as the config and what is asked for say. What
+    the layers before it give is still attended to everywhere.
+
+    Args:
+        config, call, needs: as of :func:`may_pack`.
+    """
+    return (
+        needs.first_token
+        and needs.nothing_else
+        and not needs.every_position
+        and not config.is_decoder
+        and config.position_embedding_type == "absolute"
+        and not (call.output_attentions or call.output_hidden_states or call.use_cache)
+        and call.head_mask is None
+        and call.memory_BMD is None
+        and call.cache is None
     )
 
 

@@ -89,7 +89,7 @@ class SelfAttention(nn.Module):
             cache = None if cache is None else see_cache(self.config, cache)[0]
             by_bias = {"own": own, "cache": cache, "number": number}
             plan = plan_by_bias(self.config, source, attention_mask, output_attentions, **by_bias)
-        query = self.heads_of(self.query, hidden_states)
+        query = self.heads_of(self.query, plan.asking(hidden_states))
         if own:
             key, value = self.heads_of(self.key, source), self.heads_of(self.value, source)
             if cache is not None:
@@ -225,7 +225,9 @@ class Attention(nn.Module):
         plan: AttentionPlan | None = None,
         number: int | None = None,
     ) -> tuple[Tensor, ...]:
-        """Arguments as in :class:`SelfAttention`; returns (..., D), and the probabilities if they are wanted."""
+        """Arguments as in :class:`SelfAttention`; returns (..., D) of the tokens that ask, and the probabilities if
+        they are wanted.
+        """
         if head_mask is not None:
             head_mask = head_mask.flatten()  # as published it has axes of length 1
             head_mask = head_mask if len(head_mask) == len(self.heads) else head_mask[self.heads]
@@ -241,7 +243,7 @@ class Attention(nn.Module):
             plan=plan,
             number=number,
         )
-        return (self.output(context, hidden_states), *weights)
+        return (self.output(context, hidden_states if plan is None else plan.asking(hidden_states)), *weights)
 
     @property
     def pruned_heads(self) -> set[int]:

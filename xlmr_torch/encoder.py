@@ -174,7 +174,7 @@ class Encoder(nn.Module):
         hidden_states, attentions, cross_attentions = [x], [], []
         for number, layer in enumerate(self.layer):
             run = recomputed(layer, self.gradient_checkpointing_kwargs) if self.recomputes else layer
-            x, *weights = run(x, plan=plan, number=number)
+            x, *weights = run(x, plan=plan.of_layer(number, len(self.layer)), number=number)
             if plan.output_hidden_states:
                 hidden_states.append(x)
             attentions += weights[:1]
@@ -183,6 +183,9 @@ class Encoder(nn.Module):
             x = self.LayerNorm(x)
             hidden_states[-1] = x if plan.output_hidden_states else hidden_states[-1]
         encoded = Encoded(x, plan.attention.packing)
+        if plan.last is not None and len(self.layer):
+            # The first token of each text, as texts of one token.
+            encoded = Encoded(x if encoded.packing is None else x[:, None], None)
         if plan.output_hidden_states:
             encoded.hidden_states = tuple(encoded.unpack(states) for states in hidden_states)
         if plan.output_attentions:

@@ -138,7 +138,7 @@ class SequenceClassification(HeadModel):
             output_hidden_states=output_hidden_states,
         )
         check_sequence_labels(self.config, see("labels", labels), call.source.shape[0], self.num_labels)
-        encoded = self._encode(call, Needs(first_token=self._task_head.reads_first_token))
+        encoded = self._encode(call, Needs(first_token=self._task_head.reads_first_token, nothing_else=True))
         logits = self.classifier(encoded.first_tokens())
         loss = None if labels is None else sequence_loss(self.config, logits, labels)
         output = SequenceClassifierOutput(
@@ -212,7 +212,7 @@ class MultipleChoice(HeadModel):
             output_hidden_states=output_hidden_states,
         )
         check_class_labels(see("labels", labels), choices, (batch,), (batch, 1))
-        encoded = self._encode(call, Needs(first_token=self._task_head.reads_first_token))
+        encoded = self._encode(call, Needs(first_token=self._task_head.reads_first_token, nothing_else=True))
         assert encoded.pooler_output is not None
         logits = self.classifier(self.dropout(encoded.pooler_output)).view(batch, choices)
         loss = None if labels is None else cross_entropy(logits, labels.flatten())

@@ -51,8 +51,8 @@ class Onlookers:
             needs: what the model itself needs.
         """
         # A compiler sees through hooks, and its graph has no other path.
-        may_pack = call.attention_mask is not None or model.packing == "always"
-        if may_pack and not torch.compiler.is_compiling() and self.are_there(model):
+        leaves_out = call.attention_mask is not None or model.packing == "always" or needs.nothing_else
+        if leaves_out and not torch.compiler.is_compiling() and self.are_there(model):
             return replace(needs, every_position=True)
         return needs
 

@@ -19,14 +19,14 @@ infinity: a fully masked row then attends uniformly and stays finite, as publish
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from xlmr_core.checks import check_choice
-from xlmr_torch.packed_attention import packed_attention
+from xlmr_torch.packed_attention import first_tokens_attention, packed_attention
 from xlmr_torch.packing import Packing
 
 __all__ = ["ATTN_IMPLEMENTATIONS", "PACKED", "AttentionPlan", "attend", "check_attn_implementation", "kernel_called"]
@@ -57,6 +57,7 @@ class AttentionPlan:
         packing: set if tokens are packed.
         return_weights: probabilities are wanted.
         places_S: where the queries stand in the whole sequence, if there is a cache; else they are the whole.
+        only_first: only the first token of each text asks; all are attended to.
     """
 
     implementation: str = "sdpa"
@@ -65,6 +66,18 @@ class AttentionPlan:
     packing: Packing | None = None
     return_weights: bool = False
     places_S: Tensor | None = None
+    only_first: bool = False
+
+    def of_first_tokens(self) -> AttentionPlan:
+        """The same for the first token of each text alone."""
+        bias = None if self.bias is None else self.bias[:, :, :1]
+        return replace(self, only_first=True, bias=bias)
+
+    def asking(self, x: Tensor) -> Tensor:
+        """Of states those that ask: (..., D), or of the first tokens (B, 1, D) padded and (B, D) packed."""
+        if not self.only_first:
+            return x
+        return x[:, :1] if self.packing is None else self.packing.first_tokens(x)
 
 
 def attend(
@@ -82,15 +95,18 @@ def attend(
 
     Args:
         plan: which kernel, which mask.
-        query, key, value: ``(..., N, H)``.
+        query: ``(..., N, H)``, of the tokens that ask.
+        key, value: ``(..., N, H)``.
         scale: factor of the scores.
         dropout: probability of dropping an attention weight; 0 outside training.
         extra_bias: (B, N, S, M) added to the scaled scores, for relative positions.
         head_mask_N: (N,) factor of each head's probabilities.
 
     Returns:
-        The context ``(..., N, H)``, and the probabilities (B, N, S, M) if the plan wants them.
+        The context, of the queries' shape, and the probabilities (B, N, S, M) if the plan wants them.
     """
+    if plan.packing is not None and plan.only_first:
+        return first_tokens_attention(query, key, value, plan.packing, scale=scale), None
     if plan.packing is not None:
         packed = packed_attention(query, key, value, plan.packing, scale=scale, dropout=dropout, causal=plan.causal)
         return packed, None

@@ -17,7 +17,7 @@ from torch import Tensor
 from xlmr_core.errors import InputError
 from xlmr_torch.packing import Packing
 
-__all__ = ["can_be_causal", "packed_attention"]
+__all__ = ["can_be_causal", "first_tokens_attention", "packed_attention"]
 
 
 def packed_attention(
@@ -41,6 +41,30 @@ def packed_attention(
         return _dropping(q_TNH, k_TNH, v_TNH, packing.cu_seqlens, scale, dropout, causal)
     context_TNH, _ = torch.ops.xlmr.packed_attention(q_TNH, k_TNH, v_TNH, packing.cu_seqlens, scale, causal)
     return context_TNH
+
+
+def first_tokens_attention(q_BNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, packing: Packing, *, scale: float) -> Tensor:
+    """The first token of each sequence attends to its sequence.
+
+    All of them ask all tokens in one product, and a mask leaves those of their own. What is computed for nothing is a
+    hundredth of a layer.
+
+    Args:
+        q_BNH: of the first tokens.
+        k_TNH, v_TNH: of all.
+        packing: where the sequences are.
+        scale: factor of the scores.
+
+    Returns:
+        The context (B, N, H).
+    """
+    places_T = torch.arange(k_TNH.shape[0], device=k_TNH.device)
+    keep_BT = (places_T >= packing.cu_seqlens[:-1, None]) & (places_T < packing.cu_seqlens[1:, None])
+    bias_BT = torch.zeros(keep_BT.shape, dtype=q_BNH.dtype, device=q_BNH.device)
+    bias_BT = bias_BT.masked_fill(~keep_BT, torch.finfo(q_BNH.dtype).min)
+    heads_first = (_heads_first(x) for x in (q_BNH, k_TNH, v_TNH))
+    context_1NBH = F.scaled_dot_product_attention(*heads_first, bias_BT[None, None], scale=scale)
+    return context_1NBH[0].transpose(0, 1)
 
 
 # ---- CPU: one operator, whose kernel and its gradient are PyTorch's own

@@ -12,7 +12,7 @@ from torch import Tensor
 from xlmr_core.calls import Call, Plan
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import InputError
-from xlmr_core.packing import Needs, may_pack
+from xlmr_core.packing import Needs, first_token_is_enough, may_pack
 from xlmr_torch.cache import Cache, Slots, Unchanged, of_tokens, places_of, see_cache
 from xlmr_torch.inputs import is_concrete, is_traced
 from xlmr_torch.kernels import AttentionPlan, causal_from, causal_keep, mask_bias
@@ -50,7 +50,7 @@ def plan(encoder: EncoderModel, call: Call[Tensor], needs: Needs[Tensor]) -> Pla
         attention = _attention(encoder, call.attention_mask, call.source.shape[1], call.output_attentions)
     else:
         attention = _attention_with_cache(encoder, call, cache)
-    return Plan(
+    planned = Plan(
         attention=attention,
         memory_attention=memory_attention,
         memory_BMD=None if call.memory_BMD is None else call.memory_BMD.to(dtype),
@@ -58,6 +58,11 @@ def plan(encoder: EncoderModel, call: Call[Tensor], needs: Needs[Tensor]) -> Pla
         cache=cache,
         output_hidden_states=call.output_hidden_states,
     )
+    # With gradients somebody may ask what every token did; a graph of somebody else's has all that it shows.
+    answers = not (encoder.training or torch.is_grad_enabled() or is_traced())
+    if answers and first_token_is_enough(config, call, needs):
+        return replace(planned, last=replace(planned, attention=attention.of_first_tokens()))
+    return planned
 
 
 def _cache_to_run_with(encoder: EncoderModel, call: Call[Tensor]) -> Any:
