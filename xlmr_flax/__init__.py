@@ -75,8 +75,19 @@ if TYPE_CHECKING:
         ZeroShotClassificationPipeline,
     )
     from xlmr_core.tokenization import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast
+    from xlmr_flax.collators import (
+        DataCollatorForLanguageModeling,
+        DataCollatorForMultipleChoice,
+        DataCollatorForSeq2Seq,
+        DataCollatorForTokenClassification,
+        DataCollatorForWholeWordMask,
+        DataCollatorWithPadding,
+        DefaultDataCollator,
+        default_data_collator,
+    )
     from xlmr_flax.pipelines import pipeline
     from xlmr_flax.quantized import quantize
+    from xlmr_flax.schedules import learning_rate_schedule
     from xlmr_flax.vectors import BGEM3FlagModel, CrossEncoder, SentenceTransformer
 
 __all__ = [
@@ -142,6 +153,15 @@ __all__ = [
     "XLMRobertaTokenizerFast",
     "XLMRobertaXLConfig",
     "ZeroShotClassificationPipeline",
+    "DataCollatorForLanguageModeling",
+    "DataCollatorForMultipleChoice",
+    "DataCollatorForSeq2Seq",
+    "DataCollatorForTokenClassification",
+    "DataCollatorForWholeWordMask",
+    "DataCollatorWithPadding",
+    "DefaultDataCollator",
+    "default_data_collator",
+    "learning_rate_schedule",
     "__version__",
     "pipeline",
     "quantize",
@@ -186,6 +206,15 @@ __getattr__ = import_when_used(
         "StopStringCriteria": "xlmr_core.generation",
         "TextIteratorStreamer": "xlmr_core.generation",
         "TextStreamer": "xlmr_core.generation",
+        "DataCollatorForLanguageModeling": "xlmr_flax.collators",
+        "DataCollatorForMultipleChoice": "xlmr_flax.collators",
+        "DataCollatorForSeq2Seq": "xlmr_flax.collators",
+        "DataCollatorForTokenClassification": "xlmr_flax.collators",
+        "DataCollatorForWholeWordMask": "xlmr_flax.collators",
+        "DataCollatorWithPadding": "xlmr_flax.collators",
+        "DefaultDataCollator": "xlmr_flax.collators",
+        "default_data_collator": "xlmr_flax.collators",
+        "learning_rate_schedule": "xlmr_flax.schedules",
     },
 )
 

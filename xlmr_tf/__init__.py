@@ -78,8 +78,19 @@ if TYPE_CHECKING:
         ZeroShotClassificationPipeline,
     )
     from xlmr_core.tokenization import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast
+    from xlmr_tf.collators import (
+        DataCollatorForLanguageModeling,
+        DataCollatorForMultipleChoice,
+        DataCollatorForSeq2Seq,
+        DataCollatorForTokenClassification,
+        DataCollatorForWholeWordMask,
+        DataCollatorWithPadding,
+        DefaultDataCollator,
+        default_data_collator,
+    )
     from xlmr_tf.pipelines import pipeline
     from xlmr_tf.quantized import quantize
+    from xlmr_tf.schedules import WarmUp, create_optimizer, learning_rate_schedule
     from xlmr_tf.vectors import BGEM3FlagModel, CrossEncoder, SentenceTransformer
 
 __all__ = [
@@ -147,6 +158,17 @@ __all__ = [
     "XLMRobertaTokenizerFast",
     "XLMRobertaXLConfig",
     "ZeroShotClassificationPipeline",
+    "DataCollatorForLanguageModeling",
+    "DataCollatorForMultipleChoice",
+    "DataCollatorForSeq2Seq",
+    "DataCollatorForTokenClassification",
+    "DataCollatorForWholeWordMask",
+    "DataCollatorWithPadding",
+    "DefaultDataCollator",
+    "default_data_collator",
+    "WarmUp",
+    "create_optimizer",
+    "learning_rate_schedule",
     "__version__",
     "pipeline",
     "quantize",
@@ -192,6 +214,17 @@ __getattr__ = import_when_used(
         "StopStringCriteria": "xlmr_core.generation",
         "TextIteratorStreamer": "xlmr_core.generation",
         "TextStreamer": "xlmr_core.generation",
+        "DataCollatorForLanguageModeling": "xlmr_tf.collators",
+        "DataCollatorForMultipleChoice": "xlmr_tf.collators",
+        "DataCollatorForSeq2Seq": "xlmr_tf.collators",
+        "DataCollatorForTokenClassification": "xlmr_tf.collators",
+        "DataCollatorForWholeWordMask": "xlmr_tf.collators",
+        "DataCollatorWithPadding": "xlmr_tf.collators",
+        "DefaultDataCollator": "xlmr_tf.collators",
+        "default_data_collator": "xlmr_tf.collators",
+        "WarmUp": "xlmr_tf.schedules",
+        "create_optimizer": "xlmr_tf.schedules",
+        "learning_rate_schedule": "xlmr_tf.schedules",
     },
 )
 

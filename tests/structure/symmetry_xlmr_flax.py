@@ -14,8 +14,16 @@ LOOKS = "hooks, replicas and offloading, which look into a model or empty it, ar
 SIZES = "arrays of a program have a fixed size, so that there is one kind of cache; none changes, a call gives another"
 LOOPS = "a loop is one compiled program here, made of functions of a state, or the same functions step by step"
 GIVEN = "published for Flax: who writes a loop makes the cache, and asks for the next inputs"
+RATES = "the published schedules set the rates of an optimizer of PyTorch; optax asks a function for the rate"
+LABELLED = "a program knows no number of labels; it puts the labelled in front and goes on as long as there are more"
+WIDE = "XLA gives a product in the dtype that its sums are made in, and what is added up along the layers stays so"
 
 DIFFERENCES = {
+    **{f"+losses.py:{name}": LABELLED for name in ("labelled_cross_entropy", "_Projection")},
+    "+lm_heads.py:VocabularyModel.projection": LABELLED,
+    "+linear.py:narrowed": WIDE,
+    "+linear.py:Linear.wide": WIDE,
+    "+packing.py:Packing.first_slots": ROWS,
     # A decoder's cache, and generation
     "-cache_layers.py": SIZES,
     **{
@@ -234,4 +242,15 @@ DIFFERENCES = {
     "+encoder_decoder.py:EncoderDecoderModel.init_cache": "published in Flax: a cache of a fixed size is made first",
     "+encoder_decoder.py:EncoderDecoderModel.dtype": "in which is computed; both sides are told",
     "+encoder_decoder.py:EncoderDecoderModel.set_scan_layers": "one layer is compiled for all, of both sides",
+    # Schedules and collators
+    "-schedules.py:get_constant_schedule": RATES,
+    "-schedules.py:get_constant_schedule_with_warmup": RATES,
+    "-schedules.py:get_linear_schedule_with_warmup": RATES,
+    "-schedules.py:get_cosine_schedule_with_warmup": RATES,
+    "-schedules.py:get_cosine_with_hard_restarts_schedule_with_warmup": RATES,
+    "-schedules.py:get_polynomial_decay_schedule_with_warmup": RATES,
+    "-schedules.py:get_inverse_sqrt_schedule": RATES,
+    "-schedules.py:get_scheduler": RATES,
+    "+schedules.py:learning_rate_schedule": RATES,
+    "-collators.py:DataCollatorForLanguageModeling.torch_mask_tokens": "the published method gives tensors of PyTorch",
 }

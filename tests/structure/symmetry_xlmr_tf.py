@@ -13,6 +13,7 @@ KERNELS = "kernels of four and eight bits, on the CPU and on CUDA, are PyTorch's
 TABLES = "a tied head multiplies by the embedding itself, so what widens and multiplies is of every quantized layer"
 STORED = "attributes of Keras are no names of a state dict, and codes are bytes in memory whatever a file calls them"
 OWN_FILES = "Keras's own files build a model by its configuration, and then load the variables of each layer"
+RATES = "the published schedules set the rates of an optimizer of PyTorch; Keras asks a function for the rate"
 
 DIFFERENCES = {
     # Published parts, and tools that look into a model
@@ -263,4 +264,18 @@ DIFFERENCES = {
     "+encoder_decoder.py:EncoderDecoderModel.set_output_bias": "published in TensorFlow, through set_bias",
     "+encoder_decoder.py:EncoderDecoderModel.enable_lora": "adapters are Keras's own; in PyTorch they come from peft",
     "+encoder_decoder.py:EncoderDecoderModel.input_signature": "published in TensorFlow",
+    # Schedules and collators
+    "-schedules.py:get_constant_schedule": RATES,
+    "-schedules.py:get_constant_schedule_with_warmup": RATES,
+    "-schedules.py:get_linear_schedule_with_warmup": RATES,
+    "-schedules.py:get_cosine_schedule_with_warmup": RATES,
+    "-schedules.py:get_cosine_with_hard_restarts_schedule_with_warmup": RATES,
+    "-schedules.py:get_polynomial_decay_schedule_with_warmup": RATES,
+    "-schedules.py:get_inverse_sqrt_schedule": RATES,
+    "-schedules.py:get_scheduler": RATES,
+    "+schedules.py:Schedule": RATES,
+    "+schedules.py:WarmUp": RATES,
+    "+schedules.py:create_optimizer": RATES,
+    "+schedules.py:learning_rate_schedule": RATES,
+    "-collators.py:DataCollatorForLanguageModeling.torch_mask_tokens": "the published method gives tensors of PyTorch",
 }

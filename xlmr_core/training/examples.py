@@ -64,8 +64,7 @@ class Examples(Sequence[Example]):
             language.append(names.setdefault(example.get("language", ""), len(names)))
             if len(seen) <= MOST_LABELS:
                 seen |= dict.fromkeys(labels)
-        if self._file is not None:
-            self._file.flush()
+        self._written()
         self.labels = list(seen)
         self.languages = sorted(names)
         number = np.array([self.languages.index(name) for name in names], np.int64)
@@ -87,6 +86,10 @@ class Examples(Sequence[Example]):
         else:
             row = _read_at(self._file, int(begin), int(end - begin))
         return json.loads(row.decode("utf-8", "surrogatepass"))
+
+    def _written(self) -> None:
+        if self._file is not None:
+            self._file.flush()
 
     def _write(self, row: bytes) -> None:
         if self._file is None and len(self._memory) + len(row) > MOST_IN_MEMORY:

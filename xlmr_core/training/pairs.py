@@ -88,10 +88,10 @@ class SentenceEmbedding(TrainingTask):
         found = []
         for example in examples:
             own = [np.array(next(rows), np.int64) for side in sides if side in example]
-            together = example.get("id", example.get("other", ""))
-            arrays: Arrays = {"input_ids": own[0], "group": np.int64(zlib.crc32(together.encode("utf-8", "replace")))}
+            together: str = example["id"] if "id" in example else example["other"]
+            arrays: Arrays = {"input_ids": own[0], "group": np.array(zlib.crc32(together.encode("utf-8", "replace")))}
             if "score" in example:
-                arrays["labels"] = np.float32(example["score"])
+                arrays["labels"] = np.array(example["score"], np.float32)
             found.append([Feature(arrays, {"texts": own, "id": example.get("id", "")})])
         return found
 
@@ -196,7 +196,8 @@ class Rerank(TrainingTask):
         drawn = []
         for number, feature in zip(numbers.tolist(), found, strict=True):
             (others,) = np.nonzero(features.language == features.language[number])
-            right, passages = feature.kept["passages"][0], []
+            right = feature.kept["passages"][0]
+            passages: list[list[int]] = []
             # A passage may stand there several times, with other queries.
             for other in features.take(random.permutation(others)[:MOST_TRIED]):
                 if other.kept["passages"][0] != right and len(passages) < self.recipe.negatives:

@@ -175,7 +175,7 @@ class MultipleChoice(TrainingTask):
             arrays = {
                 "input_ids": self.pad(own, self.tokenizer.pad_token_id),
                 "attention_mask": self.pad([np.ones(len(row), np.int64) for row in own], 0),
-                "labels": np.int64(example["label"]),
+                "labels": np.array(example["label"], np.int64),
             }
             found.append([Feature(arrays)])
         return found

@@ -201,7 +201,7 @@ class QuestionAnswering(TrainingTask):
             if first <= one <= last < stop:
                 start, end = (item.kept.first + token - first for token in (one, last))
         arrays = {"input_ids": item.rows[number]["input_ids"]}
-        return Feature({**arrays, "start_positions": np.int64(start), "end_positions": np.int64(end)}, item)
+        return Feature({**arrays, "start_positions": np.array(start), "end_positions": np.array(end)}, item)
 
     def collate(self, features: Sequence[Feature], random: np.random.Generator, multiple: int = 1) -> Arrays:
         """Rows, and where the answers begin and end in them."""
