@@ -12,6 +12,9 @@ from xlmr_core.tasks.options import NUMBERS, kind_of, option_fields
 
 __all__ = ["add_options", "read_options"]
 
+# Letters of a list of choices that stands in the place of a value; a longer one stands in the help text.
+MOST_LETTERS = 60
+
 
 def add_options(
     parser: argparse.ArgumentParser, title: str, options: type[Any], *, left_open: bool = False, **told: str
@@ -44,6 +47,8 @@ def _fields(options: type[Any]) -> list[Field[Any]]:
 
 def _help(own: Field[Any], usual: Any, told: str, shown: Any) -> str:
     help: str = own.metadata["help"].replace("%", "%%")
+    if len(_listed(own)) > MOST_LETTERS:
+        help += f": {', '.join(_choices(own))}"
     if own.metadata["several"]:
         help += "; may be repeated"
     if told:
@@ -52,11 +57,20 @@ def _help(own: Field[Any], usual: Any, told: str, shown: Any) -> str:
     return help if is_open else f"{help} (default: {shown})"
 
 
+def _choices(own: Field[Any]) -> tuple[str, ...]:
+    """The words that an option can be; an empty one is for who says nothing."""
+    return tuple(filter(None, own.metadata["choices"]))
+
+
+def _listed(own: Field[Any]) -> str:
+    return f"{{{','.join(_choices(own))}}}" if own.metadata["choices"] else ""
+
+
 def _kind(own: Field[Any]) -> dict[str, Any]:
     """What argparse has to know of an option."""
-    if own.metadata["choices"]:  # an empty one is for who says nothing
-        choices = tuple(filter(None, own.metadata["choices"]))
-        return {"type": OneOf(choices), "metavar": f"{{{','.join(choices)}}}"}
+    if own.metadata["choices"]:
+        listed = _listed(own)
+        return {"type": OneOf(_choices(own)), "metavar": listed if len(listed) <= MOST_LETTERS else own.name.upper()}
     kind = kind_of(own)
     if kind in NUMBERS:
         number = _number(kind, own.metadata["least"])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["DESCRIPTION", "SUMMARY", "USAGE", "add_arguments", "execute"]
 
 SUMMARY = "train a model for a task"
-USAGE = "xlmr train --task TASK --train FILE [--eval FILE] --output FOLDER [options]"
+USAGE = "xlmr train --task TASK --train FILE --output FOLDER [options]"
 DESCRIPTION = """\
 Train a model: a classifier of texts or of their tokens, an answerer of questions, sentence
 embeddings, and more. What decides the result is a recipe, a file in TOML or the options below,
@@ -30,7 +30,8 @@ and everything in it is looked at before anything starts. What nobody says comes
 The folder has the model and its card, the log and the curves of the run, and its checkpoints. If
 the run is interrupted the same command goes on where it was.
 
-  xlmr train --task text-classification --train train.csv --eval dev.csv --output topics
+  xlmr train --task text-classification --train train.csv --eval dev.csv \\
+    --output topics
   xlmr train --recipe recipe.toml --output topics --seed 1
 """
 # How a run that a signal stopped ends: 128 and the number of the signal.

@@ -70,13 +70,18 @@ class Judge:
         return measured
 
     def best(self, lines: Sequence[Mapping[str, Any]]) -> int | None:
-        """The step of the best of some evaluations, the first of several that are as good; none of none.
+        """The step of the best of some evaluations; none of none. Of several with the same figure, which a small
+        evaluation often has, the one with the least loss is the best, and of those the first.
 
         Args:
             lines: of the log.
         """
         sign = -1 if self.metric in LOWER else 1
-        return max(lines, key=lambda line: sign * line[EVALUATION][self.metric])[STEP] if lines else None
+
+        def goodness(line: Mapping[str, Any]) -> tuple[float, float]:
+            return sign * line[EVALUATION][self.metric], -line[EVALUATION].get("loss", 0.0)
+
+        return int(max(lines, key=goodness)[STEP]) if lines else None
 
     def has_stalled(self, lines: Sequence[Mapping[str, Any]]) -> bool:
         """Whether as many of them in a row as the recipe has patience for were no better."""

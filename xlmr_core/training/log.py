@@ -171,12 +171,11 @@ def _locked(path: Path) -> int:
     if path.exists() and not path.is_file():
         raise TrainingError(f"expected a file or nothing at {path}, received something else; move it away")
     handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-    if fcntl is None:
-        return handle
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
+        if error.errno in (errno.EAGAIN, errno.EACCES):  # else it is a file system without locks
             os.close(handle)
             raise TrainingError(
                 f"expected to be the only one at this run, another process has {path}; wait for it, or give another "

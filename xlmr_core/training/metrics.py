@@ -201,7 +201,8 @@ def _several_labels(predicted: Sequence[Any], gold: Sequence[Any], languages: Se
 
 
 def _tags(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]], languages: Sequence[str]) -> Figures:
-    flat = _classes(*([tag for tags in side for tag in tags] for side in (predicted, gold)), languages)
+    answered, right = ([tag for tags in side for tag in tags] for side in (predicted, gold))
+    flat = _classes(answered, right, languages)
     return {"f1": flat["f1"], "accuracy": flat["accuracy"]}
 
 

@@ -62,10 +62,9 @@ def prepared(recipe: Recipe, multiple: int = 1) -> Prepared:
     tokenizer = AutoTokenizer.from_pretrained(_beside(recipe.model or place))
     data = Data.read(recipe, tokenizer, config, multiple)
     completed = recipe.completed(config.hidden_size, len(data.train))
-    usual = recipe.replace(learning_rate=None).completed(config.hidden_size, len(data.train))
     files = {name: fingerprint(getattr(recipe, name)) for name in ("train", "eval", "test") if getattr(recipe, name)}
-    assert usual.learning_rate is not None
-    return Prepared(completed, data.train, data.evaluation, data.test, files, usual.learning_rate)
+    usual_rate = recipe.usual_rate(config.hidden_size)
+    return Prepared(completed, data.train, data.evaluation, data.test, files, usual_rate)
 
 
 def fingerprint(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:

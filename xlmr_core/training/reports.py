@@ -98,13 +98,14 @@ def _number(value: float) -> str:
 def table(figures: Figures) -> list[list[str]]:
     """A table with a head, a row for each language, and rows for their mean and for all examples together."""
     names = list(figures.all)
-    rows = [
-        [language, str(figures.counts.get(language, "")), *(_number(own[name]) for name in names)]
-        for language, own in figures.languages.items()
-    ]
+    rows = []
+    for language, own in figures.languages.items():
+        # The loss of a batch is that of several languages.
+        known = [_number(own[name]) if name in own else "" for name in names]
+        rows.append([language, str(figures.counts.get(language, "")), *known])
     if len(rows) > 1:
-        means = [float(np.mean([own[name] for own in figures.languages.values()])) for name in names]
-        rows.append(["mean", "", *map(_number, means)])
+        of_each = {name: [own[name] for own in figures.languages.values() if name in own] for name in names}
+        rows.append(["mean", "", *(_number(float(np.mean(own))) if own else "" for own in of_each.values())])
     rows.append(["all", str(figures.examples), *(_number(figures.all[name]) for name in names)])
     return [["language", "examples", *names], *rows]
 

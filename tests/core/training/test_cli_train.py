@@ -89,9 +89,8 @@ def test_from_files_to_a_model_with_its_card(here, capsys):
 
 def test_a_recipe_in_a_file_and_what_the_line_says_otherwise(here, capsys):
     with open("recipe.toml", "w", encoding="utf-8") as file:
-        file.write(
-            'task = "text-classification"\ntrain = ["train.csv"]\neval = ["dev.csv"]\nsteps = 30\npatience = 0\nbatch_size = 4\n'
-        )
+        file.write('task = "text-classification"\ntrain = ["train.csv"]\neval = ["dev.csv"]\n')
+        file.write("steps = 30\npatience = 0\nbatch_size = 4\n")
     words = ["train", "--recipe", "recipe.toml", "--output", "out", "--batch-size", "8", "--no-progress", "--json"]
     assert cli.main(words) == 0
     found = json.loads(capsys.readouterr().out)
