@@ -199,7 +199,8 @@ def _check(model: object, dtype: object, name: str | None) -> None:
     scheme = model.quantization_scheme
     if scheme is not None and name not in (None, scheme.name):
         raise InputError(
-            f"dtype={name!r} needs a model with its float32 weights, received an {scheme.name} one; leave dtype out"
+            f"dtype={name!r} needs a model with its float32 weights, received one with {scheme.name} weights; "
+            "leave dtype out"
         )
     if name == "bfloat16" and type(model.get_input_embeddings()) is not nn.Embedding:
         raise InputError(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from xlmr_core.parameters import Parameter, Role
 from xlmr_core.quantization import INT8, BitsAndBytes, BitsAndBytesConfig, Scheme
-from xlmr_core.quantization.asked import refuse_layer, scheme_to_apply
+from xlmr_core.quantization.asked import refuse_layer, refuse_values, scheme_to_apply
 from xlmr_torch.linear import is_plain
 from xlmr_torch.values import tensor_at
 from xlmr_torch.widening import WidenedLinear
@@ -63,7 +63,7 @@ def quantize(model: ModelT, scheme: str | Scheme | BitsAndBytesConfig = INT8, sk
 
     Raises:
         InputError: if a layer is no plain linear layer or embedding any more (an adapter that was not merged), or if
-            the model is quantized otherwise.
+            the model is quantized otherwise, or a weight holds values that are no numbers.
         ConfigError: for a scheme that nobody knows, or whose settings do not fit the model.
     """
     found = scheme_to_apply(scheme, model.quantization_scheme, skip)
@@ -74,6 +74,7 @@ def quantize(model: ModelT, scheme: str | Scheme | BitsAndBytesConfig = INT8, sk
     taken = [row for row in rows.values() if scheme.takes(row)]
     for row in taken:
         _check_plain(model, row.name)
+        _check_values(model, row)
     file, states = import_module(FILES[scheme.name]), {}
     for row in taken:
         layer = model.get_submodule(_path(row))
@@ -120,3 +121,9 @@ def _check_plain(model: PreTrainedModel, name: str) -> None:
     layer = model.get_submodule(path)
     if not is_plain(layer) and type(layer) is not nn.Embedding:
         refuse_layer(path, type(layer))
+
+
+def _check_values(model: PreTrainedModel, row: Parameter) -> None:
+    weight = tensor_at(model, row.name)
+    if row.tied_to is None and not weight.is_meta and not torch.stack(torch.aminmax(weight)).isfinite().all():
+        refuse_values(row.name)

@@ -33,6 +33,7 @@ from xlmr_core.quantization import (
     find_scheme,
     refuse_quantized,
     scheme_of,
+    scheme_with,
 )
 from xlmr_core.quantization.base import Array, Parts
 from xlmr_core.quantization.four_bit import FourBit, Int4, Nf4
@@ -217,6 +218,8 @@ def test_weights_that_are_skipped_stay_as_they_are(skip: tuple[str, ...], wide: 
         (lambda rows: Nf4(("qery",), 8).planned(rows), "skip must name .*such as .embeddings.word_embeddings.*'qery'"),
         (lambda rows: Nf4(("dens",), 8).planned(rows), "received 'dens'"),
         (lambda rows: Int4(group_size=7), "even number of at least 2, received 7"),
+        (lambda rows: scheme_with("nf4", "query"), "skip must be a list of names of modules, received 'query'"),
+        (lambda rows: Nf4((3,)), "skip must be a list of names"),  # type: ignore[arg-type]
         (lambda rows: scheme_of(with_config({**NF4.written(), "group_size": "64"})), "another release"),
         (lambda rows: scheme_of(with_config({**NF4.written(), "bits": 4})), "another release"),
         (lambda rows: scheme_of(with_config({**NF4.written(), "skip": "query"})), "another release"),

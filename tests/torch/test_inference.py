@@ -285,7 +285,7 @@ def test_by_the_real_compiler_on_the_built_in_checkpoint(dtype: Any) -> None:
         (
             lambda: optimize_for_inference(Case("XLMRoberta", "Model").build(), "int8", compile=False),
             "bfloat16",
-            r"received an int8 one; leave dtype out",
+            r"received one with int8 weights; leave dtype out",
         ),
         *(
             (

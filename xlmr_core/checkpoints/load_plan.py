@@ -297,7 +297,8 @@ def _plan_one(
         _refuse_dtype(rows[name], source, checkpoint)
         _refuse_placeholder(rows[name], source, checkpoint)
     _refuse_missing(missing, rows, sources, checkpoint)
-    if mismatched and not ignore_mismatched:
+    damaged = _beside_others(mismatched)
+    if damaged or (mismatched and not ignore_mismatched):
         raise MismatchError(
             "\n".join(seen(_mismatch_message(row, sources[row.name], checkpoint)) for row in mismatched)
         )
@@ -488,7 +489,12 @@ def _refuse_missing(
         f"expected the {what} {row.name} of shape {row.shape} in {checkpoint.path}{count}; "
         + (f"the nearest unused name there is {nearest[0]!r}; " if nearest else "")
         + (f"{contents(checkpoint)}; " if not holds_encoder(checkpoint.names) else "")
-        + "load a checkpoint that fits the config (num_hidden_layers, position_embedding_type), or correct the config"
+        + (
+            "the file was altered, fetch or save the checkpoint again"
+            if row in alone
+            else "load a checkpoint that fits the config (num_hidden_layers, position_embedding_type), "
+            "or correct the config"
+        )
     )
 
 
@@ -532,6 +538,12 @@ def _file_of(source: str, checkpoint: TensorFile) -> object:
     return info.file if isinstance(info, TensorInfo) else checkpoint.path
 
 
+def _beside_others(mismatched: list[Parameter]) -> list[Parameter]:
+    """Of tensors of another shape those beside a quantized weight that has its own, which cannot start fresh."""
+    names = {row.name for row in mismatched}
+    return [row for row in mismatched if row.quantized and row.quantized.weight not in names]
+
+
 def _mismatch_message(row: Parameter, source: str, checkpoint: TensorFile) -> str:
     info = checkpoint.info(source)
     fields = []
@@ -539,11 +551,12 @@ def _mismatch_message(row: Parameter, source: str, checkpoint: TensorFile) -> st
         if len(info.shape) != len(row.shape) or info.shape[axis] != row.shape[axis]:
             fields.append(FIELD_OF_DIM.get(dim, dim))
     source_of_size = "the class itself" if row.own else f"the config's {', '.join(dict.fromkeys(fields))}"
-    remedy = (
-        "pass ignore_mismatched_sizes=True to start with a new one and train it"
-        if _may_be_fresh(row)
-        else "correct the config, or pass ignore_mismatched_sizes=True to start with fresh values"
-    )
+    if row.role is Role.BESIDE:
+        remedy = "correct quantization_config in config.json, or fetch or save the checkpoint again"
+    elif _may_be_fresh(row):
+        remedy = "pass ignore_mismatched_sizes=True to start with a new one and train it"
+    else:
+        remedy = "correct the config, or pass ignore_mismatched_sizes=True to start with fresh values"
     stored = "" if source == row.name else f" (stored as {source})"
     return (
         f"{row.name}{stored} must have the shape {row.shape}, "

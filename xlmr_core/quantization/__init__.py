@@ -18,6 +18,7 @@ from xlmr_core.quantization.bitsandbytes_config import BitsAndBytesConfig
 from xlmr_core.quantization.four_bit import FP4, INT4, NF4, FourBit
 from xlmr_core.quantization.int8 import INT8
 from xlmr_core.quantization.own import OwnScheme
+from xlmr_core.wording import shown
 
 if TYPE_CHECKING:
     from xlmr_core.checkpoints.load_plan import TensorFile
@@ -51,11 +52,14 @@ def find_scheme(asked: str | Scheme | BitsAndBytesConfig) -> Scheme:
     """
     if isinstance(asked, Scheme):
         return asked
-    if not isinstance(asked, str):
+    if isinstance(asked, Mapping) or callable(getattr(asked, "to_dict", None)):
         return BitsAndBytes(BitsAndBytesConfig.of(asked))
-    found = SCHEMES.get(asked) or BITSANDBYTES.get(asked)
+    found = (SCHEMES.get(asked) or BITSANDBYTES.get(asked)) if isinstance(asked, str) else None
     if found is None:
-        raise ConfigError(f"scheme must be one of {', '.join((*SCHEMES, *BITSANDBYTES))}, received {asked!r}")
+        raise ConfigError(
+            f"scheme must be one of {', '.join((*SCHEMES, *BITSANDBYTES))}, a scheme with settings of its own or a "
+            f"BitsAndBytesConfig, received {shown(asked)}"
+        )
     return found
 
 
@@ -68,9 +72,11 @@ def scheme_with(name: str | Scheme, skip: Sequence[str] = (), group_size: int | 
         group_size: how many values share a scale.
 
     Raises:
-        ConfigError: for an unknown name, or a group size for a scheme without groups.
+        ConfigError: for an unknown name, a text as ``skip``, or a group size for a scheme without groups.
     """
     scheme = find_scheme(name)
+    if isinstance(skip, str):
+        raise ConfigError(f"skip must be a list of names of modules, received {shown(skip)}; put it into a list")
     if group_size is not None:
         if not isinstance(scheme, FourBit):
             known = ", ".join(name for name, other in SCHEMES.items() if isinstance(other, FourBit))

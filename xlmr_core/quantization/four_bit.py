@@ -53,6 +53,7 @@ class FourBit(OwnScheme):
     group_size: int = 32
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if type(self.group_size) is not int or self.group_size < 2 or self.group_size % 2:
             raise ConfigError(f"group_size must be an even number of at least 2, received {self.group_size!r}")
 

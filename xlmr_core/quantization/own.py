@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 from xlmr_core.errors import ConfigError
 from xlmr_core.parameters import Parameter
 from xlmr_core.quantization.base import Scheme, refuse_shared_sides
+from xlmr_core.wording import shown
 
 __all__ = ["OwnScheme"]
 
@@ -39,6 +40,12 @@ class OwnScheme(Scheme):
     by_rows: ClassVar[bool] = True
     version: ClassVar[int] = 1  # moves when older readers would misread it
     skip: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        skip: Any = self.skip
+        if not isinstance(skip, list | tuple) or not all(isinstance(name, str) for name in skip):
+            raise ConfigError(f"skip must be a list of names of modules, received {shown(skip)}")
+        object.__setattr__(self, "skip", tuple(skip))
 
     def written(self) -> dict[str, Any]:
         said = {"quant_method": f"xlmr-{self.name}", "version": self.version}
