@@ -184,9 +184,13 @@ def everything(session: nox.Session, backend: str) -> None:
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Every script of examples/, as a reader would start it."""
+    """Every script of examples/, as a reader would start it; the recipes in its folders take their first steps."""
     for script in sorted((ROOT / "examples").glob("*.py")):
         python(session, str(script.relative_to(ROOT)))
+    with tempfile.TemporaryDirectory(prefix="xlmr-examples-") as folder:
+        for script in sorted((ROOT / "examples").glob("*/*.py")):
+            name = f"{script.parent.name}-{script.stem}"
+            python(session, str(script.relative_to(ROOT)), "--steps", "3", "--output", str(Path(folder, name)))
 
 
 @nox.session
@@ -294,6 +298,15 @@ def oracle(session: nox.Session, transformers: str, *frameworks: str, others: Se
     versions = pinned("torch", *frameworks)
     session.install("-q", "-e", ".[torch]", *versions, *others, transformers, "pytest", "pytest-timeout")
     session.run("python", "-m", "pytest", "tests/parity/oracle", *session.posargs, env=ENV)
+
+
+@nox.session(venv_backend="venv", reuse_venv=True)
+def guests(session: nox.Session) -> None:
+    """Our models in the training of other libraries, and adapters by PEFT; not part of the default run."""
+    others = ("transformers>=5,<6", "accelerate", "peft", "lightning", "sentence-transformers", "datasets")
+    session.install("-q", "-e", ".[torch,train]", *pinned("torch"), *others, "pytest", "pytest-timeout")
+    files = ("tests/torch/test_guests.py", "tests/torch/test_adapters.py")
+    session.run("python", "-m", "pytest", *files, *session.posargs, env=ENV)
 
 
 # The shared test files of transformers with our classes in place of theirs: for each backend the version whose files

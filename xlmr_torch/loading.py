@@ -250,7 +250,7 @@ def save_pretrained(
     if state_dict is None:
         _check_ties(model, rows)
     tensors = _tensors_to_save(rows, values, "state_dict() of the model" if state_dict is None else "state_dict passed")
-    config = config_to_save(model.config, type(model).__name__, str(model.dtype).removeprefix("torch."))
+    config = config_to_save(model.config, _class_name(model), str(model.dtype).removeprefix("torch."))
     if model.quantization_scheme is not None:
         config.quantization_config = model.quantization_scheme.written()
     together = {"config.json": config.to_json_string().encode()}
@@ -263,6 +263,11 @@ def save_pretrained(
         metadata=metadata_to_save(tensors, rows),
         together=together,
     )
+
+
+def _class_name(model: PreTrainedModel) -> str:
+    """The name of a model's class, before which FSDP2 puts one of its own."""
+    return next(kind for kind in type(model).__mro__ if not kind.__module__.startswith("torch.")).__name__
 
 
 def _tensors_to_save(rows: Mapping[str, Parameter], values: Mapping[str, Tensor], whose: str) -> dict[str, Tensor]:

@@ -101,6 +101,14 @@ DIFFERENCES = {
     "-linear.py:values_follow": PARTS,
     # Files
     "-inference.py": "jax.jit and dtype= do what optimize_for_inference does",
+    # Training
+    "-adapters.py": "PEFT is a library of PyTorch",
+    "-contrastive.py": "sentence embeddings are trained in PyTorch",
+    "-objectives.py": "sentence embeddings are trained in PyTorch; the losses of all other tasks are the models' own",
+    "-optimizers.py": "parameters are grouped by name for an optimizer of PyTorch",
+    "-processes.py": "several processes are torchrun's",
+    "-training.py": "the loop of PyTorch",
+    "-training_state.py": "a checkpoint is read and written in a framework's own way",
     "-later.py": "an eager output computes its logits when they are read; under jit XLA leaves out what nobody returns",
     "-activations.py:kernel_of": "as onednn.py",
     "-linear.py:Linear.by_onednn": "as onednn.py",

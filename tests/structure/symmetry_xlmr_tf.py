@@ -43,6 +43,14 @@ DIFFERENCES = {
     "-inference.py": (
         "int8, bfloat16 tables and oneDNN calls are kernels of PyTorch; a graph of TensorFlow fuses by itself"
     ),
+    # Training
+    "-adapters.py": "PEFT is a library of PyTorch",
+    "-contrastive.py": "sentence embeddings are trained in PyTorch",
+    "-objectives.py": "sentence embeddings are trained in PyTorch; the losses of all other tasks are the models' own",
+    "-optimizers.py": "parameters are grouped by name for an optimizer of PyTorch",
+    "-processes.py": "several processes are torchrun's",
+    "-training.py": "the loop of PyTorch",
+    "-training_state.py": "a checkpoint is read and written in a framework's own way",
     "-later.py": "an eager output computes its logits when they are read; in a graph of TensorFlow the graph decides",
     "-activations.py:kernel_of": "as onednn.py",
     "-linear.py:Linear.by_onednn": "as onednn.py",

@@ -1,0 +1,89 @@
+"""What a run needs to go on, in the folder of a checkpoint: weights that are trained, moments, the scale of the loss.
+
+No generator outlives a step, so none is kept. The file is the same whether a model was sharded or not, and is read as
+either. It holds no weight that stands still, which comes from where the run began.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from xlmr_core.errors import CheckpointError
+from xlmr_core.wording import shown
+
+__all__ = ["read_state", "whole", "write_state"]
+
+STATE = "state.pt"
+
+
+def whole(value: Any) -> Any:
+    """A tensor with all its values, whichever process has them; all processes ask together."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def write_state(folder: Path, model: nn.Module, optimizer: Any, scaler: Any, writes: bool) -> None:
+    """Write the state.
+
+    Args:
+        folder: of the checkpoint.
+        model: whose parameters are named in it.
+        optimizer, scaler: of the training.
+        writes: whether this process writes; all take part.
+    """
+    held = {"model": _trained(model), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
+    state = tree_map(lambda value: whole(value.detach()) if isinstance(value, Tensor) else value, held)
+    if writes:
+        torch.save(state, folder / STATE)
+
+
+def read_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any) -> None:
+    """Read what :func:`write_state` wrote, into a model and an optimizer that were made in the same way.
+
+    Raises:
+        CheckpointError: if they were not.
+    """
+    state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    places = _trained(model)
+    shapes = {name: tuple(place.shape) for name, place in places.items()}
+    stored = {name: tuple(value.shape) for name, value in state["model"].items()}
+    if shapes != stored:
+        other = sorted(set(shapes.items()) ^ set(stored.items()))
+        raise CheckpointError(
+            f"the checkpoint {folder} is of another model or trains other weights: {shown(other, 200)}; make the model "
+            "as when the run began"
+        )
+    with torch.no_grad():
+        for name, place in places.items():
+            place.copy_(_like(state["model"][name], place))
+    # Moments lie as the parameters do, which the optimizer numbers in the order of its groups.
+    order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moments = state["optimizer"]["state"]
+    for number, own in moments.items():
+        for name, value in own.items():
+            if value.shape == order[number].shape:
+                own[name] = _like(value, order[number])
+    optimizer.load_state_dict(state["optimizer"])
+    scaler.load_state_dict(state["scaler"])
+
+
+def _trained(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors that training changes, by name."""
+    for part in model.modules():
+        if hasattr(part, "reshard"):  # what a sharded model gathered for its last call is a copy
+            part.reshard()
+    found: dict[str, Tensor] = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    return {**found, **dict(model.named_buffers())}
+
+
+def _like(value: Tensor, place: Tensor) -> Tensor:
+    """A whole tensor, divided as another one is."""
+    if not hasattr(place, "full_tensor"):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value.to(place.device), place.device_mesh, place.placements)
