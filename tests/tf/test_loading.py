@@ -98,7 +98,7 @@ def test_arguments(tmp_path):
         ({"device": "gpu:7"}, InputError, "asks for a GPU, TensorFlow sees"),
         ({"device": "meta"}, InputError, "device must be a GPU's number"),
         ({"from_tf": True}, CheckpointError, "expected tf_model.h5 in .*found model.safetensors"),
-        ({"load_in_8bit": True}, InputError, "load_in_8bit must be False"),
+        ({"load_in_8bit": 1, "quantization_config": {}}, InputError, "expected quantization_config alone"),
         ({"attn_implementation": "flash"}, InputError, "attn_implementation must be one of"),
         ({"hiden_size": 3}, TypeError, "hiden_size"),
     ):
