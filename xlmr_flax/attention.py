@@ -14,7 +14,7 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_flax.cache import Held
 from xlmr_flax.embeddings import Embedding
 from xlmr_flax.kernels import AttentionPlan, attend
-from xlmr_flax.linear import LayerNorm, Linear, accumulator, dropout, select_columns, select_rows
+from xlmr_flax.linear import LayerNorm, Linear, accumulator, dropout, narrowed, select_columns, select_rows
 
 __all__ = ["Attention", "AttentionOutput", "SelfAttention"]
 
@@ -60,10 +60,10 @@ class SelfAttention(nnx.Module):
             key: random key; ``None`` outside training.
 
         Returns:
-            The context (B, S, N * H), the probabilities if the plan wants them, and the keys and values that were
-            attended to.
+            The context (B, S, N * H) of the tokens that ask, the probabilities if the plan wants them, and the keys and
+            values that were attended to.
         """
-        query_BNSH = self._heads(self.query(x))
+        query_BNSH = self._heads(self.query(plan.asking(x)))
         if memory_BMD is None:
             new = Held(self._heads(self.key(x)), self._heads(self.value(x)))
             held = new if held is None else held.put(new, plan.past)
@@ -127,8 +127,8 @@ class AttentionOutput(nnx.Module):
         self.dropout_probability = config.hidden_dropout_prob
 
     def __call__(self, context: Array, residual: Array, key: Array | None = None) -> Array:
-        """(..., N * H) and the residual (..., D) to (..., D)."""
-        x = dropout(self.dense(context), self.dropout_probability, key) + residual
+        """(..., N * H) and the residual (..., D) to (..., D), as wide as that."""
+        x = dropout(self.dense.wide(context), self.dropout_probability, key) + residual
         return x if self.LayerNorm is None else self.LayerNorm(x)
 
 
@@ -159,13 +159,15 @@ class Attention(nnx.Module):
         held: Held | None = None,
         key: Array | None = None,
     ) -> tuple[Array, Array | None, Held]:
-        """(B, S, D) to (B, S, D), the probabilities if the plan wants them, and what a cache holds of it."""
+        """(B, S, D) to (B, S, D) of the tokens that ask, the probabilities if the plan wants them, and what a cache
+        holds of it.
+        """
         weights_key, output_key = (None, None) if key is None else jax.random.split(key)
         if head_mask_N is not None and len(self.heads) < len(head_mask_N):
             head_mask_N = head_mask_N[np.array(self.heads)]
-        normed = x if self.self_attn_layer_norm is None else self.self_attn_layer_norm(x)
+        normed = narrowed(x if self.self_attn_layer_norm is None else self.self_attn_layer_norm(x), plan.dtype)
         context, weights, held = self.self(normed, plan, head_mask_N, memory_BMD, held, weights_key)
-        return self.output(context, x, output_key), weights, held
+        return self.output(context, plan.asking(x), output_key), weights, held
 
     def prune_heads(self, heads: set[int]) -> None:
         """Remove heads, given by their original numbers."""

@@ -77,7 +77,7 @@ class Embeddings(nnx.Module):
         dtype: jnp.dtype,
         key: Array | None = None,
     ) -> Array:
-        """Ids (B, S), or embeddings (B, S, D), to states (B, S, D) of the dtype that everything is computed in."""
+        """Ids (B, S), or embeddings (B, S, D), to states (B, S, D) of the dtype that sums are made in."""
         x = self.word_embeddings(source) if jnp.issubdtype(source.dtype, jnp.integer) else source
         x = x.astype(dtype)
         if token_type_ids is None:

@@ -29,7 +29,7 @@ from xlmr_flax.functional import compiled
 from xlmr_flax.inputs import is_concrete, narrow, read
 from xlmr_flax.kernels import check_attn_implementation
 from xlmr_flax.layers import Layer, Pooler
-from xlmr_flax.linear import LayerNorm
+from xlmr_flax.linear import LayerNorm, accumulator, narrowed
 from xlmr_flax.packing import Packing
 from xlmr_flax.plan import Plan, plan
 from xlmr_flax.pretrained import PreTrainedModel
@@ -96,9 +96,9 @@ class Encoder(nnx.Module):
         if self.LayerNorm is not None:
             x = self.LayerNorm(x)
             hidden_states[-1] = x
-        encoded = Encoded(x)
+        encoded = Encoded(narrowed(x, plan.dtype))
         if plan.output_hidden_states:
-            encoded.hidden_states = tuple(hidden_states)
+            encoded.hidden_states = tuple(narrowed(states, plan.dtype) for states in hidden_states)
         if plan.output_attentions:
             encoded.attentions = tuple(attentions)
             encoded.cross_attentions = tuple(cross_attentions) if plan.memory_attention is not None else None
@@ -113,7 +113,10 @@ class Encoder(nnx.Module):
         """
         collected: list[list[Any]] = [[x], [], [], [], []]
         for number, layer in enumerate(layers):
-            found = self._layer(layer, x, plan, number, key)
+            own = plan.of_layer(number, len(layers))
+            if own.attention.asking_B is not None:
+                x = x.reshape(1, -1, x.shape[-1])
+            found = self._layer(layer, x, own, number, key)
             x = found[0]
             for some, one in zip(collected, found, strict=True):
                 some.append(one)
@@ -277,9 +280,15 @@ class EncoderModel(PreTrainedModel):
 
     def _encode(self, call: Call[Any], needs: Needs[Any], key: Array | None, packing: Packing | None) -> Encoded:
         """Plan a call and run it; what comes out of the compiled run is put in its place."""
+        if key is not None:
+            needs = replace(needs, nothing_else=False)  # dropout falls on all tokens
         planned, packing = plan(self, call, needs, packing)
         encoded: Encoded = compiled(self, "run", *_tokens(self.config, call, packing), planned, key)
         encoded = replace(encoded, packing=packing)
+        if planned.only_first and packing is not None and len(self.encoder.layer):
+            # The first token of each text, as texts of one token.
+            firsts_B1D = encoded.states[0, : call.source.shape[0], None]
+            encoded = replace(encoded, packing=None, states=firsts_B1D)
         if encoded.hidden_states is not None:
             encoded.hidden_states = tuple(encoded.unpack(x) for x in encoded.hidden_states)
         if planned.keeps_cache:
@@ -291,7 +300,7 @@ class EncoderModel(PreTrainedModel):
     ) -> Encoded:
         """Compute the states of a call as planned, of its tokens (B, S) or packed (R, W). The part that is compiled."""
         embeddings_key, layers_key = (None, None) if key is None else jax.random.split(key)
-        x = self.embeddings(source, token_type_ids, position_ids, self.dtype, embeddings_key)
+        x = self.embeddings(source, token_type_ids, position_ids, accumulator(self.dtype), embeddings_key)
         return self.encoder(x, plan.drawn(x), layers_key)
 
     def init_cache(self, batch_size: int, max_length: int) -> Cache:

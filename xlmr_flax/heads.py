@@ -158,7 +158,7 @@ class SequenceClassification(HeadModel):
             output_hidden_states=output_hidden_states,
         )
         check_sequence_labels(model.config, see("labels", labels), call.source.shape[0], model.num_labels)
-        needs = Needs(first_token=model._task_head.reads_first_token)
+        needs = Needs(first_token=model._task_head.reads_first_token, nothing_else=True)
         encoded, head_key = model._encode(call, needs, key, packing)
         logits = compiled(model.classifier, "__call__", encoded.first_tokens(), head_key)
         loss = None if labels is None else sequence_loss(model.config, logits, labels)
@@ -240,7 +240,7 @@ class MultipleChoice(HeadModel):
             output_hidden_states=output_hidden_states,
         )
         check_class_labels(see("labels", labels), choices, (batch,), (batch, 1))
-        needs = Needs(first_token=model._task_head.reads_first_token)
+        needs = Needs(first_token=model._task_head.reads_first_token, nothing_else=True)
         encoded, head_key = model._encode(call, needs, key, packing)
         pooled = dropout(model.roberta.pool(encoded), model.dropout_probability, head_key)
         logits = compiled(model.classifier, "__call__", pooled).reshape(batch, choices)

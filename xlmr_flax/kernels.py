@@ -54,6 +54,9 @@ class AttentionPlan:
         bias: additive bias that says all of this; ``None`` until it is drawn, or if all keys are attended.
         causal: a query sees its predecessors only.
         return_weights: probabilities are wanted.
+        dtype: what states are multiplied in; ``None``: what they have.
+        asking_B: in one row of packed texts, which tokens ask; in place of ``segments_RW``.
+        only_first: only the first token of each text asks; all are attended to.
     """
 
     mask: Any = None
@@ -62,9 +65,31 @@ class AttentionPlan:
     bias: Array | None = None
     causal: bool = field(default=False, metadata={"static": True})
     return_weights: bool = field(default=False, metadata={"static": True})
+    dtype: Any = field(default=None, metadata={"static": True})
+    asking_B: Any = None
+    only_first: bool = field(default=False, metadata={"static": True})
 
-    def drawn(self, queries: int, keys: int, dtype: jnp.dtype) -> AttentionPlan:
-        """The plan with its bias, for so many queries and keys and for states of a dtype."""
+    def of_first_tokens(self, slots_B: Any) -> AttentionPlan:
+        """The same, drawn, for the first token of each text alone; packed rows are then one row of all tokens.
+
+        Args:
+            slots_B: int32, the flat slots of these tokens in packed rows; ``None`` if padded.
+        """
+        if slots_B is None:
+            return replace(self, only_first=True, bias=None if self.bias is None else self.bias[:, :, :1])
+        rows, width = self.segments_RW.shape
+        texts_T = (self.segments_RW + jnp.arange(rows)[:, None] * (width + 1)).reshape(-1)
+        keep = texts_T[slots_B][:, None] == texts_T
+        return replace(self, only_first=True, asking_B=slots_B, bias=mask_bias(keep[None, None], self.dtype))
+
+    def asking(self, x: Array) -> Array:
+        """Of states (B, S, D) those that ask: all of them, or (B, 1, D), or of packed ones in one row (1, B, D)."""
+        if not self.only_first:
+            return x
+        return x[:, :1] if self.asking_B is None else x[:, self.asking_B]
+
+    def drawn(self, queries: int, keys: int) -> AttentionPlan:
+        """The plan with its bias, for so many queries and keys."""
         keep = None
         if self.segments_RW is not None:
             keep = (self.segments_RW[:, :, None] == self.segments_RW[:, None, :])[:, None]
@@ -74,7 +99,7 @@ class AttentionPlan:
         if self.causal:
             seen = causal_keep(queries, keys, self.past)[None, None]
             keep = seen if keep is None else keep & seen
-        return self if keep is None else replace(self, bias=mask_bias(keep, dtype))
+        return self if keep is None else replace(self, bias=mask_bias(keep, self.dtype))
 
 
 def _widened(keep: Any, keys: int) -> Any:
@@ -150,9 +175,9 @@ def eager(
     return context_BNSH, probs_BNSM
 
 
-def mask_bias(keep: Array, dtype: jnp.dtype) -> Array:
+def mask_bias(keep: Array, dtype: jnp.dtype | None) -> Array:
     """A boolean mask (true: attend), broadcastable to (B, N, S, M), as an additive bias for states of a dtype."""
-    sums = linear.accumulator(dtype)
+    sums = linear.accumulator(jnp.float32 if dtype is None else dtype)
     return jnp.where(keep, 0, jnp.finfo(sums).min).astype(sums)
 
 

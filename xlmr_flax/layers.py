@@ -13,7 +13,7 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_flax.activations import activation
 from xlmr_flax.attention import Attention
 from xlmr_flax.cache import Held
-from xlmr_flax.linear import LayerNorm, Linear, dropout
+from xlmr_flax.linear import LayerNorm, Linear, dropout, narrowed
 from xlmr_flax.plan import Plan
 
 __all__ = ["Intermediate", "Layer", "FeedForwardOutput", "Pooler"]
@@ -29,7 +29,7 @@ class Intermediate(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """(..., D) to (..., F)."""
-        return self.intermediate_act_fn(self.dense(x))
+        return self.intermediate_act_fn(self.dense.wide(x)).astype(x.dtype)
 
 
 class FeedForwardOutput(nnx.Module):
@@ -43,8 +43,8 @@ class FeedForwardOutput(nnx.Module):
         self.dropout_probability = config.hidden_dropout_prob
 
     def __call__(self, x: Array, residual: Array, key: Array | None = None) -> Array:
-        """(..., F) and the residual (..., D) to (..., D)."""
-        x = dropout(self.dense(x), self.dropout_probability, key) + residual
+        """(..., F) and the residual (..., D) to (..., D), as wide as that."""
+        x = dropout(self.dense.wide(x), self.dropout_probability, key) + residual
         return x if self.LayerNorm is None else self.LayerNorm(x)
 
 
@@ -95,16 +95,17 @@ class Layer(nnx.Module):
             starts = range(0, x.shape[-2], self.chunk_size)
             keys = [None if output_key is None else jax.random.fold_in(output_key, start) for start in starts]
             chunks = [x[..., start : start + self.chunk_size, :] for start in starts]
-            x = jnp.concatenate([self.feed_forward(*pair) for pair in zip(chunks, keys, strict=True)], axis=-2)
+            done = [self.feed_forward(*pair, plan.dtype) for pair in zip(chunks, keys, strict=True)]
+            x = jnp.concatenate(done, axis=-2)
         else:
-            x = self.feed_forward(x, output_key)
+            x = self.feed_forward(x, output_key, plan.dtype)
         if not plan.keeps_cache:
             held = held_memory = None
         return x, weights, cross_weights, held, held_memory
 
-    def feed_forward(self, x: Array, key: Array | None = None) -> Array:
-        """(..., D) to (..., D)."""
-        normed = x if self.LayerNorm is None else self.LayerNorm(x)
+    def feed_forward(self, x: Array, key: Array | None = None, dtype: Any = None) -> Array:
+        """(..., D) to (..., D), multiplied in a dtype; ``None``: in that of the states."""
+        normed = narrowed(x if self.LayerNorm is None else self.LayerNorm(x), dtype)
         return self.output(self.intermediate(normed), x, key)
 
 

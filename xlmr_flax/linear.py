@@ -1,8 +1,9 @@
 """The layers with weights, with the published names of their parameters. Values are left unset: a model fills them by
 the parameter table, or loads them.
 
-Each computes in the dtype of what comes in, whatever its parameters have; the embeddings decide which that is. Products
-and norms accumulate in float32 at least: in bfloat16 that is both more exact and faster.
+Each multiplies in the dtype of what comes in, whatever its parameters have; the plan of a call says which that is.
+Products and norms accumulate in float32 at least: in bfloat16 that is both more exact and faster. What is added up
+along the layers stays so wide, and is narrowed where it is multiplied, and nowhere else.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from flax import nnx
 from jax import Array
 
 __all__ = [
-    *("LayerNorm", "Linear", "accumulator", "by_rows", "dropout", "is_loading", "loading", "select_columns"),
-    *("select_rows", "unset"),
+    *("LayerNorm", "Linear", "accumulator", "by_rows", "dropout", "is_loading", "loading", "narrowed"),
+    *("select_columns", "select_rows", "unset"),
 ]
 
 
@@ -33,6 +34,11 @@ def accumulator(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
+def narrowed(x: Array, dtype: jnp.dtype | None) -> Array:
+    """The same in the dtype that is multiplied in; ``None``: as it is."""
+    return x if dtype is None else x.astype(dtype)
+
+
 class Linear(nnx.Module):
     """A dense layer with a kernel (in, out) and a bias (out,)."""
 
@@ -43,8 +49,12 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """(..., in) to (..., out)."""
+        return self.wide(x).astype(x.dtype)
+
+    def wide(self, x: Array) -> Array:
+        """(..., in) to (..., out), in the dtype that sums are made in."""
         product = jnp.matmul(x, self.kernel[...].astype(x.dtype), preferred_element_type=accumulator(x.dtype))
-        return (product + self.bias[...].astype(product.dtype)).astype(x.dtype)
+        return product + self.bias[...].astype(product.dtype)
 
 
 def by_rows(x: Array, table_VD: Array) -> Array:

@@ -28,9 +28,9 @@ from xlmr_flax.encoder import Encoded
 from xlmr_flax.functional import compiled
 from xlmr_flax.generation import GenerationMixin
 from xlmr_flax.heads import HeadModel, chosen_positions, class_labels, labelled_positions
-from xlmr_flax.inputs import is_concrete, see
+from xlmr_flax.inputs import has_values, is_concrete, see
 from xlmr_flax.linear import LayerNorm, Linear, accumulator, by_rows, unset
-from xlmr_flax.losses import cross_entropy
+from xlmr_flax.losses import cross_entropy, labelled_cross_entropy
 from xlmr_flax.mask_predict import MaskPredictMixin
 from xlmr_flax.packing import Packing, bucket
 from xlmr_flax.widening import QuantizedLayer
@@ -68,7 +68,7 @@ class LMHead(nnx.Module):
         """(..., D) to (..., V), by the word embedding, or the layer that holds it quantized, if the decoder is tied to
         it.
         """
-        x = self.layer_norm(jax.nn.gelu(self.dense(x), approximate=False))
+        x = self.layer_norm(jax.nn.gelu(self.dense.wide(x), approximate=False)).astype(x.dtype)
         if self.decoder is not None:
             product = self.decoder.product(x)
         elif isinstance(embedding_VD, QuantizedLayer):
@@ -88,11 +88,15 @@ class VocabularyModel(HeadModel):
 
     def project(self, states: Array) -> Array:
         """(..., D) to logits (..., V)."""
+        return _projected(self.projection(), states)
+
+    def projection(self) -> tuple[LMHead, Any]:
+        """The head, and the word embedding, or the layer that holds it quantized, if the decoder is tied to that."""
         table: Any = None
         if self.lm_head.decoder is None:
             table = self.get_input_embeddings()
             table = table if isinstance(table, QuantizedLayer) else table.embedding[...]
-        return compiled(self.lm_head, "__call__", states, table)
+        return self.lm_head, table
 
     def get_output_embeddings(self) -> nnx.Module | None:
         """The vocabulary projection, ``None`` if the word embedding serves as such."""
@@ -149,7 +153,8 @@ class MaskedLM(MaskPredictMixin, VocabularyModel):
         Args:
             input_ids ... packing: as in the bare model.
             labels: integers (B, S), -100 where nothing is to be predicted; with ``masked_positions`` also (B, P), which
-                is what they are where P equals S.
+                is what they are where P equals S. Inside ``jax.jit`` or ``jax.grad`` the loss is computed from the
+                labelled positions, and logits that the function does not return are not.
             masked_positions: integers (B, P), padded with -1: compute logits at these positions only.
             sparse_prediction: with labels: compute logits at labelled positions only. How many these are the values
                 decide, so inside ``jax.jit`` use ``masked_positions``.
@@ -194,7 +199,11 @@ class MaskedLM(MaskPredictMixin, VocabularyModel):
             logits = encoded.unpack(packed)
             if labels is not None:
                 # Labels lie on real tokens here, so the packed rows are all that counts.
-                loss = cross_entropy(packed, encoded.rows(labels, IGNORE_INDEX))
+                rows = encoded.rows(labels, IGNORE_INDEX)
+                if has_values(packed):
+                    loss = cross_entropy(packed, rows)
+                else:  # of a step that returns the loss alone, the compiler then leaves all logits out
+                    loss = labelled_cross_entropy(_projected, model.projection(), encoded.states, rows)
         output = MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
@@ -236,6 +245,12 @@ class MaskedLM(MaskPredictMixin, VocabularyModel):
         """(B, P, V) logits at some positions, zero where the position is -1."""
         flat_BP = _flat_positions(masked_positions.clip(0), length)
         return _zero_unless(masked_positions >= 0, self.project(encoded.at(flat_BP)))
+
+
+def _projected(projection: tuple[LMHead, Any], states: Array) -> Array:
+    head, table = projection
+    logits: Array = compiled(head, "__call__", states, table)
+    return logits
 
 
 def _flat_positions(columns_BP: Any, length: int) -> Any:

@@ -104,6 +104,12 @@ class Packing:
         """(R, W, ...) to (B, ...): the state at position 0."""
         return _take(x_RW, jnp.asarray(self.slots_BS[:, 0]))
 
+    def first_slots(self) -> Any:
+        """int32: the flat slots of the first tokens, and slots 0 until they are a power of two, for few programs."""
+        first_B = self.slots_BS[:, 0]
+        xp = np if is_concrete(first_B) else jnp
+        return xp.pad(first_B, (0, (1 << (len(first_B) - 1).bit_length()) - len(first_B)))
+
     def locate(self, flat_positions: Any) -> Any:
         """The flat slots of tokens given by flat position (row * length + column)."""
         return jnp.asarray(self.slots_BS).reshape(-1)[flat_positions]

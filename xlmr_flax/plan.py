@@ -12,15 +12,19 @@ from jax import Array
 
 from xlmr_core import calls
 from xlmr_core.calls import Call
-from xlmr_core.packing import Needs, may_pack, refuse_packing
+from xlmr_core.packing import Needs, first_token_is_enough, may_pack, refuse_packing
 from xlmr_flax.inputs import is_concrete
 from xlmr_flax.kernels import AttentionPlan
+from xlmr_flax.linear import narrowed
 from xlmr_flax.packing import Packing, choose_packing
 
 if TYPE_CHECKING:
     from xlmr_flax.encoder import EncoderModel
 
 __all__ = ["Plan", "plan"]
+
+# Of first tokens that ask all tokens of packed rows: more would take more memory than the layer itself.
+MOST_SCORES = 1 << 22
 
 
 @jax.tree_util.register_dataclass
@@ -33,19 +37,31 @@ class Plan(calls.Plan[Any]):
 
     Attributes:
         keeps_cache: whether the run gives keys and values for a cache.
+        only_first: whether the last layer answers at the first tokens alone.
+        first_B: int32, their slots in packed rows; the last of them may be there to fill up.
     """
 
     keeps_cache: bool = field(default=False, metadata={"static": True})
+    only_first: bool = field(default=False, metadata={"static": True})
+    first_B: Any = None
 
     def drawn(self, x: Array) -> Plan:
-        """The plan for states (B, S, D): biases are drawn, and the memory has their dtype. Done once a run."""
+        """The plan for states (B, S, D): biases are drawn, and the memory is narrowed. Done once a run."""
         memory, length = self.memory_attention, x.shape[1]
-        return replace(
+        drawn = replace(
             self,
-            attention=self.attention.drawn(length, length if self.cache is None else self.cache.capacity, x.dtype),
-            memory_attention=None if memory is None else memory.drawn(length, self.memory_BMD.shape[1], x.dtype),
-            memory_BMD=None if self.memory_BMD is None else self.memory_BMD.astype(x.dtype),
+            attention=self.attention.drawn(length, length if self.cache is None else self.cache.capacity),
+            memory_attention=None if memory is None else memory.drawn(length, self.memory_BMD.shape[1]),
+            memory_BMD=None if self.memory_BMD is None else narrowed(self.memory_BMD, self.dtype),
         )
+        if not self.only_first:
+            return drawn
+        return replace(drawn, last=replace(drawn, attention=drawn.attention.of_first_tokens(self.first_B)))
+
+    @property
+    def dtype(self) -> Any:
+        """What states are multiplied in."""
+        return self.attention.dtype
 
 
 def plan(
@@ -66,7 +82,7 @@ def plan(
     Raises:
         InputError: for a packing that does not fit the call.
     """
-    config, mask, length = encoder.config, call.attention_mask, call.source.shape[1]
+    config, mask, length, dtype = encoder.config, call.attention_mask, call.source.shape[1], jnp.dtype(encoder.dtype)
     begins = call.past is None or call.past.length == 0
     if begins and mask is not None and mask.shape[-1] != length:
         mask = mask[..., :length]  # a mask for all places of the cache
@@ -77,11 +93,11 @@ def plan(
         packing = choose_packing(encoder.packing, mask, call.source, needs)
     memory_attention = head_mask_LN = None
     if call.memory_BMD is not None:
-        memory_attention = AttentionPlan(mask=call.memory_mask_BM, return_weights=call.output_attentions)
+        memory_attention = AttentionPlan(mask=call.memory_mask_BM, return_weights=call.output_attentions, dtype=dtype)
     if call.head_mask is not None:
         head_mask_LN = jnp.broadcast_to(call.head_mask, (config.num_hidden_layers, config.num_attention_heads))
     if packing is not None:
-        attention = AttentionPlan(segments_RW=packing.segments_RW, causal=config.is_decoder)
+        attention = AttentionPlan(segments_RW=packing.segments_RW, causal=config.is_decoder, dtype=dtype)
     else:
         attention = AttentionPlan(
             mask=None if mask is None or _is_full(mask) else mask,
@@ -89,7 +105,13 @@ def plan(
             # A mask with a row for each query has said everything already, as published.
             causal=config.is_decoder and (mask is None or mask.ndim == 2),
             return_weights=call.output_attentions,
+            dtype=dtype,
         )
+    only_first = (
+        first_token_is_enough(config, call, needs)
+        and not encoder.encoder.scan_layers  # whose layers are all alike
+        and (packing is None or packing.slots_BS.shape[0] * packing.segments_RW.size <= MOST_SCORES)
+    )
     return (
         Plan(
             attention=attention,
@@ -99,6 +121,8 @@ def plan(
             cache=None if begins else call.cache,
             keeps_cache=call.use_cache,
             output_hidden_states=call.output_hidden_states,
+            only_first=only_first,
+            first_B=packing.first_slots() if only_first and packing is not None else None,
         ),
         packing,
     )

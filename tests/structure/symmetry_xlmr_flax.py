@@ -146,7 +146,7 @@ DIFFERENCES = {
             *("four_bit.py:FourBitEmbedding.extra_repr", "int8.py:row_sums", "int8.py:Int8Linear.__call__"),
             *("int8.py:Int8Embedding.extra_repr", "int8.py:Int8Linear.extra_repr", "quantized.py:prepare"),
             *(f"widening.py:WidenedLinear.{name}" for name in ("rows", "prepare", "dequantize", "by_kernel")),
-            *("widening.py:WidenedLinear.extra_repr", "widening.py:_Product"),
+            *("widening.py:WidenedLinear.extra_repr", "widening.py:_Product", "widening.py:pairs_of"),
         )
     },
     **{
