@@ -44,6 +44,9 @@ DOCUMENTED = {
     "xlmr_core.inspection": ("Inspection", "inspect_model"),
     "xlmr_core.quantization": ("scheme_with",),
     "xlmr_core.tokenization": ("AutoTokenizer", "BatchEncoding", "XLMRobertaTokenizer", "XLMRobertaTokenizerFast"),
+    "xlmr_core.training.data": ("Data",),
+    "xlmr_core.training.recipe": ("Recipe",),
+    "xlmr_core.training.run": ("Run",),
     "xlmr_core.verification": ("Comparison", "compare"),
     "xlmr_flax.batching": ("pad_batch",),
     "xlmr_flax.modeling_xlm_roberta": (POSITIONS,),
@@ -56,6 +59,8 @@ DOCUMENTED = {
     "xlmr_torch.int8": ("HAS_FAST_PRODUCT",),
     "xlmr_torch.modeling_xlm_roberta": (*(f"XLMRoberta{part}" for part in PARTS), POSITIONS),
     "xlmr_torch.modeling_xlm_roberta_xl": (*(f"XLMRobertaXL{part}" for part in PARTS), POSITIONS),
+    "xlmr_torch.optimizers": ("optimizer_of",),
+    "xlmr_torch.training": ("model_for", "train"),
 }
 
 # Methods without an underscore, because files of a package call each other by them. Neither documents nor the published
