@@ -34,6 +34,8 @@ PEERS = (
     "onnxruntime",
     "onnx",
     "onnxscript",
+    "openvino",
+    "nncf",
     "protobuf",
     "keras-hub",
     "sentence-transformers",

@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks import machine
 
-PEERS = ("transformers", "ctranslate2", "onnxruntime", "sentence_transformers", "FlagEmbedding")
+PEERS = ("transformers", "ctranslate2", "onnxruntime", "openvino", "sentence_transformers", "FlagEmbedding")
 # How measured quantities are shown, by name; others are plain numbers.
 UNITS: dict[str, Callable[[float], str]] = {
     "seconds": lambda value: f"{value:.2f} s" if value >= 10 else f"{1e3 * value:.4g} ms",

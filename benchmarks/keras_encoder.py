@@ -29,6 +29,7 @@ CONTESTANTS: dict[str, Callable[[Options], Maker]] = {
     "xlmr_tf padded": functools.partial(here, functools.partial(keras_peers.ours, packing="never")),
     "xlmr_tf padded XLA": functools.partial(here, functools.partial(keras_peers.ours, packing="never", mode="XLA")),
     "xlmr_tf": functools.partial(here, keras_peers.ours),
+    "xlmr_tf mixed_bfloat16": functools.partial(here, functools.partial(keras_peers.ours, dtype="mixed_bfloat16")),
 }
 
 

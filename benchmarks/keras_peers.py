@@ -26,19 +26,23 @@ def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
     )
 
 
-def ours(options: Options, packing: str = "auto", mode: str = "graph") -> Forward:
+def ours(options: Options, packing: str = "auto", mode: str = "graph", dtype: str | None = None) -> Forward:
     """``TFXLMRobertaModel`` as it comes out of ``from_pretrained``."""
-    forward, tensors = encoder(options, packing, mode)
+    forward, tensors = encoder(options, packing, mode, dtype)
     return lambda batch: forward(*tensors(batch)).numpy()
 
 
-def encoder(options: Options, packing: str, mode: str) -> tuple[Any, Callable[[Batch], tuple[Any, ...]]]:
+def encoder(
+    options: Options, packing: str, mode: str, dtype: str | None = None
+) -> tuple[Any, Callable[[Batch], tuple[Any, ...]]]:
     """A function of ids and mask that gives states, and how a batch becomes its arguments."""
     import tensorflow as tf
 
     from xlmr_tf import TFXLMRobertaModel
 
-    model = TFXLMRobertaModel.from_pretrained(checkpoint(options), add_pooling_layer=False, packing=packing)
+    model = TFXLMRobertaModel.from_pretrained(
+        checkpoint(options), add_pooling_layer=False, packing=packing, dtype=dtype or "float32"
+    )
 
     def states(ids_BS: Any, mask_BS: Any) -> Any:
         return model(input_ids=ids_BS, attention_mask=mask_BS, training=False).last_hidden_state

@@ -1,35 +1,90 @@
-"""How many tokens of long texts become vectors in a second, and what the process holds?
+"""What do texts of each length cost, from 16 tokens to 8 192, and texts of many lengths in one batch?
 
-Texts of 128 to 8 192 tokens, 8 192 in all, at base size, ``SentenceTransformer.encode`` in a process of its own, beside
-sentence-transformers.
+Last hidden states at three shapes with random weights: base's, xlm-roberta-large's, which reads 512 tokens, and
+bge-m3's. A turn is a process of its own: it reads 8 192 tokens once to warm up, which compiles what is compiled, then
+again, and says how many tokens it read in a second and the most memory it held. "mixed" is one batch of eight texts
+that grow from 16 tokens to 2 048 (512 at large's shape). "compiled", "bfloat16" and "int8" are models after
+``optimize_for_inference``. The error is the mean difference of some numbers of the states to the baseline's.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
+import statistics
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
-from benchmarks import harness, peers
+import numpy as np
+
+from benchmarks import harness, peers, texts
 from benchmarks.children import Child, answer
 from benchmarks.harness import PEERS, Case, Numbers, Options
-from benchmarks.vectors import LIBRARIES, shaped, text_of
-from xlmr_core.tokenization import AutoTokenizer
+from benchmarks.vectors import LARGE, POSITIONS, shaped
+from xlmr_core.config import AutoConfig
 
-LENGTHS, TOKENS_A_TURN = (128, 512, 2048, 8192), 8192
+# By contestant, how ours are made fast; None is the model as it was loaded.
+WAYS: dict[str, Any] = {
+    "xlmr": None,
+    "xlmr compiled": {"dtype": "float32"},
+    "xlmr bfloat16": {"dtype": "bfloat16"},
+    "xlmr int8": {"dtype": "int8"},
+}
+LIBRARIES = ("transformers", *WAYS)
+LENGTHS, TOKENS_A_TURN = (16, 64, 128, 512, 2048, 8192), 8192
+SEVERAL = (16, 32, 64, 128, 256, 512, 1024, 2048)
+MIXED = "mixed"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a model is built with."""
+
+    folder: str
+    positions: int = POSITIONS
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def longest(self) -> int:
+        """How many tokens it reads."""
+        return self.positions - 2
+
+
+SHAPES = {
+    "base": Shape("long"),
+    "large": Shape("large", 514, LARGE),
+    "bge-m3": Shape("long-large", POSITIONS, LARGE),
+}
+
+
+def name_of(shape: str, length: int | str) -> str:
+    """The name of a case."""
+    return f"{shape}, {'mixed lengths' if length == MIXED else f'texts of {length} tokens'}"
 
 
 def cases(options: Options) -> Iterator[Case]:
-    for length in LENGTHS[:1] if options.tiny else LENGTHS:
-        yield Case(
-            f"texts of {length} tokens",
-            {name: functools.partial(_reader, options, name, length) for name in LIBRARIES},
-            tuple(LIBRARIES),
-            facts={"texts": TOKENS_A_TURN // length},
-            rounds=min(3, options.rounds),
-            warmup=0,
-        )
+    for shape in list(SHAPES)[:1] if options.tiny else SHAPES:
+        for length in (LENGTHS[0], MIXED) if options.tiny else (*LENGTHS, MIXED):
+            lengths = lengths_of(SHAPES[shape], length)
+            if lengths:
+                yield Case(
+                    name_of(shape, length),
+                    {name: functools.partial(_reader, options, name, SHAPES[shape], lengths) for name in LIBRARIES},
+                    LIBRARIES,
+                    facts={"texts": len(lengths), "tokens": sum(lengths)},
+                    compare=difference,
+                    rounds=min(3, options.rounds),
+                    warmup=0,
+                )
+
+
+def lengths_of(shape: Shape, length: int | str) -> list[int]:
+    """The lengths of a turn's texts; none where a model of the shape does not read them."""
+    if length == MIXED:
+        return [min(each, shape.longest) for each in SEVERAL]
+    assert isinstance(length, int)
+    return [length] * (TOKENS_A_TURN // length) if length <= shape.longest else []
 
 
 class Reading(Child):
@@ -37,28 +92,53 @@ class Reading(Child):
 
     def __call__(self) -> Numbers:
         found = super().__call__()
-        return {"tokens a second": self.answer, "peak_mib": found["peak_mib"]}
+        pace, self.answer = self.answer
+        return {"tokens a second": pace, "peak_mib": found["peak_mib"]}
 
 
-def _reader(options: Options, name: str, length: int) -> Reading:
+def _reader(options: Options, name: str, shape: Shape, lengths: list[int]) -> Reading:
     if name in PEERS:
         peers.peer(name, options)
-    folder = shaped(options, "long")
-    return Reading(
-        f"from benchmarks import long_texts; long_texts.read({name!r}, {str(folder)!r}, {length}, {options.tiny})"
-    )
+    folder = shaped(options, shape.folder, positions=shape.positions, **shape.sizes)
+    asked = f"{name!r}, {str(folder)!r}, {lengths}, {1 if options.tiny else 3}"
+    return Reading(f"from benchmarks import long_texts; long_texts.read({asked})")
 
 
-def read(name: str, folder: str, length: int, tiny: bool) -> None:
-    """In the child."""
-    model = getattr(importlib.import_module(LIBRARIES[name]), "SentenceTransformer")(folder)  # noqa: B009
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    texts = [text_of(tokenizer, length)] * (TOKENS_A_TURN // length // (16 if tiny else 1))
-    tokens = sum(len(row) for row in tokenizer(texts)["input_ids"])
-    model.encode(texts[:1])
-    start = time.perf_counter()
-    model.encode(texts)
-    answer(tokens / (time.perf_counter() - start))
+def difference(expected: list[float], found: list[float]) -> Numbers:
+    return {"mean error": float(np.abs(np.subtract(expected, found)).mean())}
+
+
+# ---- In the child
+
+
+def read(name: str, folder: str, lengths: list[int], turns: int) -> None:
+    """Read the texts, and answer with the pace and some numbers of the states."""
+    import torch
+
+    vocabulary = AutoConfig.from_pretrained(folder).vocab_size
+    batch = texts.batch(np.array(lengths), vocabulary, np.random.default_rng(0))
+    inputs = {"input_ids": torch.from_numpy(batch.ids_BS), "attention_mask": torch.from_numpy(batch.mask_BS)}
+    model = made(name, folder)
+    seconds = []
+    with torch.inference_mode():
+        for turn in range(1 + turns):
+            start = time.perf_counter()
+            states_BSD = model(**inputs).last_hidden_state
+            seconds += [time.perf_counter() - start] * (turn > 0)
+    longest = states_BSD[int(np.argmax(lengths))].float()
+    some = longest[:: -(-len(longest) // 16), :8]
+    answer([sum(lengths) / statistics.median(seconds), some.flatten().tolist()])
+
+
+def made(name: str, folder: str) -> Any:
+    """A contestant's model."""
+    if name in PEERS:
+        hf = peers.installed(name)
+        return hf.AutoModel.from_pretrained(folder, attn_implementation="sdpa", add_pooling_layer=False).eval()
+    from xlmr_torch import XLMRobertaModel, optimize_for_inference
+
+    model = XLMRobertaModel.from_pretrained(folder, add_pooling_layer=False)
+    return model if WAYS[name] is None else optimize_for_inference(model, **WAYS[name])
 
 
 if __name__ == "__main__":

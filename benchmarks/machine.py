@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
     *("torch", "jax", "flax", "numpy", "safetensors", "sentencepiece", "tokenizers"),
     *("transformers", "sentence-transformers", "FlagEmbedding", "ctranslate2", "onnxruntime", "onnx", "onnxscript"),
-    *("tensorflow", "keras", "keras-hub"),
+    *("openvino", "nncf", "tensorflow", "keras", "keras-hub"),
 )
 # What decides which matrix kernels there are.
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")

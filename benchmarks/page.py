@@ -17,8 +17,11 @@ PAGE = machine.ROOT / "docs" / "benchmarks.md"
 RESULTS = Path(__file__).parent / "results"
 # Questions about PyTorch are in the first file; those about another backend begin with its name.
 FILES = {"": "latest.json", "keras": "keras.json", "flax": "flax.json"}
-# What `benchmarks.picture` draws of a question.
-PICTURES = {"generation": "![What a token costs, by the number of new tokens](generation.svg)"}
+# What `benchmarks.picture` draws of a question, once it was measured: the file, and what it shows.
+PICTURES = {
+    "generation": ("generation.svg", "What a token costs, by the number of new tokens"),
+    "long_texts": ("lengths.svg", "Texts of each length: how many times as fast as transformers"),
+}
 BEGIN, END = "<!-- figures begin: python -m benchmarks.page -->\n", "<!-- figures end -->\n"
 
 
@@ -43,7 +46,8 @@ def figures(reports: Reports) -> str:
     for question, report in reports.items():
         parts += [f"## {question}\n", f"{machine.text(report['environment'])}; {rounds(report['cases'])}.\n"]
         parts += [case_text(case) for case in report["cases"]]
-        parts += [f"{PICTURES[question]}\n"] if question in PICTURES else []
+        file, shows = PICTURES.get(question, ("", ""))
+        parts += [f"![{shows}]({file})\n"] if file and (PAGE.parent / file).exists() else []
     return "\n".join(parts)
 
 

@@ -5,6 +5,7 @@ None is a dependency. What has to be converted is converted once, into the work 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import warnings
@@ -15,7 +16,8 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.harness import Absent, Options
 from benchmarks.models import checkpoint, once
-from benchmarks.texts import Batch
+from benchmarks.texts import Batch, natural
+from xlmr_core.config import AutoConfig
 
 Forward = Callable[[Batch], Any]
 
@@ -85,15 +87,62 @@ def onnxruntime(options: Options, int8: bool = False) -> Forward:
     """
     engine = peer("onnxruntime", options)
     source = checkpoint(options)
-    version = machine.version("onnxruntime")
-    path = once(source.parent / f"onnx-{version}", lambda folder: _export(source, folder)) / "model.onnx"
+    path = _exported(source)
     if int8:
-        path = once(source.parent / f"onnx-{version}-int8", lambda folder: _quantize(path, folder)) / "model.onnx"
+        kind = f"onnx-{machine.version('onnxruntime')}-int8"
+        path = once(source.parent / kind, lambda folder: _quantize(path, folder)) / "model.onnx"
     settings = engine.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
     session = engine.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
     return lambda batch: session.run(None, {"input_ids": batch.ids_BS, "attention_mask": batch.mask_BS})[0]
+
+
+def openvino(options: Options, int8: str | None = None) -> Forward:
+    """OpenVINO on the same export, in float32 or quantized by NNCF.
+
+    Args:
+        options: of the question.
+        int8: ``"static"``: weights and activations, whose ranges come from 16 batches of natural length; ``"weights"``:
+            weights alone.
+    """
+    engine = peer("openvino", options)
+    source = checkpoint(options)
+    path = exported = _exported(source)
+    if int8 is not None:
+        installed("nncf")
+        kind = f"openvino-{machine.version('openvino')}-{machine.version('nncf')}-{int8}"
+        vocabulary = AutoConfig.from_pretrained(source).vocab_size
+        quantize = functools.partial(_quantize_by_nncf, exported, int8, vocabulary)
+        path = once(source.parent / kind, quantize) / "model.xml"
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": options.threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    model = engine.Core().compile_model(str(path), "CPU", settings)
+    return lambda batch: model([batch.ids_BS, batch.mask_BS])[0]
+
+
+def _quantize_by_nncf(path: Path, kind: str, vocabulary: int, folder: Path) -> None:
+    engine, nncf = installed("openvino"), installed("nncf")
+    model = engine.convert_model(str(path))
+    if kind == "static":
+        batches = [natural(vocabulary, rows=8, seed=seed) for seed in range(1, 17)]
+        dataset = nncf.Dataset(batches, lambda batch: [batch.ids_BS, batch.mask_BS])
+        model = nncf.quantize(
+            model, dataset, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(batches), fast_bias_correction=True
+        )
+    else:
+        model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+    folder.mkdir()
+    engine.save_model(model, str(folder / "model.xml"), compress_to_fp16=False)
+
+
+def _exported(source: Path) -> Path:
+    """The model of transformers, exported once by PyTorch."""
+    kind = f"onnx-of-torch-{machine.version('torch')}"
+    return once(source.parent / kind, lambda folder: _export(source, folder)) / "model.onnx"
 
 
 def _export(source: Path, folder: Path) -> None:

@@ -1,22 +1,24 @@
-"""Draw docs/speed.svg, the picture of the README, and docs/generation.svg from benchmarks/results:
+"""Draw docs/speed.svg, the picture of the README, docs/generation.svg and docs/lengths.svg from benchmarks/results:
 ``python -m benchmarks.picture``.
 
 A bar a contestant, a group a framework: how many times as fast as the original class it computes hidden states of 32
-texts of natural length. A line a contestant: what a token costs, by how many were generated before it. A test holds the
-pictures to the results.
+texts of natural length. A line a contestant: what a token costs, by how many were generated before it; and how many
+times as many tokens of texts it reads in a second as the original class, by their length. A test holds the pictures to
+the results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html import escape
 
-from benchmarks import machine
+from benchmarks import long_texts, machine
 from benchmarks.page import latest
 from benchmarks.targets import CURVE, NATURAL, Reports, entry, pace_of
 
 PICTURE = machine.ROOT / "docs" / "speed.svg"
 CURVES = machine.ROOT / "docs" / "generation.svg"
+LENGTHS = machine.ROOT / "docs" / "lengths.svg"
 
 # Group -> the question that measured it, and its contestants: the name in the results, the name in the picture.
 GROUPS = {
@@ -66,6 +68,7 @@ TITLE = "Texts of natural length on two CPU cores: times as fast as the original
 # Colours that can be told apart in grey and by those who see no red; the background makes them good on a dark page.
 OURS, THEIRS, INK, PAPER = "#0b6e99", "#b5bcc4", "#1f2328", "#ffffff"
 WIDTH, LEFT, RIGHT, ROW, HEAD = 760, 210, 60, 22, 30
+LENGTHS_TITLE = "Texts of a length at bge-m3's shape on two CPU cores: times as fast as transformers 5"
 CURVES_TITLE = "One text on two CPU cores: milliseconds a token, by the number of new tokens"
 
 
@@ -124,27 +127,49 @@ def text(x: int, y: int, content: str, *, anchor: str = "start", weight: str = "
 def curves(reports: Reports) -> str | None:
     """The picture of what a token costs, as SVG; none before it was measured."""
     found = lines(reports)
-    if not found:
-        return None
-    top, bottom, left, right = 48, 300, 56, 540
-    last = max(mark for points in found.values() for mark in points)
-    dearest = max(cost for points in found.values() for cost in points.values())
-    scale_x, scale_y = (right - left) / last, (bottom - top) / dearest
-    parts = [text(16, 28, CURVES_TITLE, weight="bold", size=15)]
-    for cost in (0.0, dearest / 2, dearest):
-        y = round(bottom - cost * scale_y)
-        parts.append(f'<path d="M{left} {y}H{right}" stroke="{THEIRS}" stroke-width="0.5"/>')
-        parts.append(text(left - 8, y + 4, f"{cost:.0f}", anchor="end"))
     marks = sorted({mark for points in found.values() for mark in points})
-    parts += [text(round(left + mark * scale_x), bottom + 20, str(mark), anchor="middle") for mark in marks]
+    return plot(CURVES_TITLE, found, {mark: str(mark) for mark in marks}, "{:.0f}") if found else None
+
+
+def plot(title: str, found: Mapping[str, Mapping[int, float]], marks: Mapping[int, str], shown: str) -> str:
+    """Lines by name, as SVG.
+
+    Args:
+        title: of the picture.
+        found: values by place on the axis, by the line's name.
+        marks: the places with what stands below them.
+        shown: how a value is written.
+    """
+    top, bottom, left, right = 48, 300, 56, 540
+    highest = max(value for points in found.values() for value in points.values())
+    scale_x, scale_y = (right - left) / max(1, *marks), (bottom - top) / highest
+    parts = [text(16, 28, title, weight="bold", size=15)]
+    for value in (0.0, highest / 2, highest):
+        y = round(bottom - value * scale_y)
+        parts.append(f'<path d="M{left} {y}H{right}" stroke="{THEIRS}" stroke-width="0.5"/>')
+        parts.append(text(left - 8, y + 4, shown.format(value), anchor="end"))
+    parts += [text(round(left + x * scale_x), bottom + 20, mark, anchor="middle") for x, mark in marks.items()]
     ends = {name: bottom - points[max(points)] * scale_y for name, points in found.items()}
     labels = spaced(ends)
     for name, points in found.items():
         colour = OURS if name.startswith("xlmr") else THEIRS
-        path = " ".join(f"{left + mark * scale_x:.1f},{bottom - cost * scale_y:.1f}" for mark, cost in points.items())
+        path = " ".join(f"{left + x * scale_x:.1f},{bottom - value * scale_y:.1f}" for x, value in points.items())
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts.append(text(right + 12, labels[name] + 4, name))
-    return svg(CURVES_TITLE, bottom + 40, parts)
+    return svg(title, bottom + 40, parts)
+
+
+def lengths(reports: Reports) -> str | None:
+    """The picture of texts of all lengths, as SVG; none before they were measured."""
+    asked = (*long_texts.LENGTHS, long_texts.MIXED)
+    names = {long_texts.name_of("bge-m3", length): place for place, length in enumerate(asked)}
+    found: dict[str, dict[int, float]] = {}
+    for case in reports.get("long_texts", {}).get("cases", []):
+        for name, measured in case["contestants"].items():
+            if case["name"] in names:
+                found.setdefault(name, {})[names[case["name"]]] = measured["ratio"]["tokens a second"][1]
+    marks = {place: str(asked[place]) for points in found.values() for place in points}
+    return plot(LENGTHS_TITLE, found, dict(sorted(marks.items())), "{:.1f}") if found else None
 
 
 def lines(reports: Reports) -> dict[str, dict[int, float]]:
@@ -174,6 +199,9 @@ def main() -> None:
     drawn = curves(reports)
     if drawn is not None:
         CURVES.write_text(drawn, encoding="utf-8")
+    drawn = lengths(reports)
+    if drawn is not None:
+        LENGTHS.write_text(drawn, encoding="utf-8")
 
 
 if __name__ == "__main__":

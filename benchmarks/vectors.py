@@ -104,8 +104,15 @@ def _in_order(made: Callable[[str], Callable[..., Any]], sentences: list[str], o
     return Timed(lambda: call(inputs)[np.argsort(order)])
 
 
-def shaped(options: Options, name: str, head: str = "", num_labels: int | None = None, **sizes: int) -> Path:
-    """The folder of a model of a shape, random weights, that reads long texts; beside it the shared tokenizer."""
+def shaped(
+    options: Options,
+    name: str,
+    head: str = "",
+    num_labels: int | None = None,
+    positions: int = POSITIONS,
+    **sizes: int,
+) -> Path:
+    """The folder of a model of a shape, random weights; beside it the shared tokenizer."""
 
     def make(folder: Path) -> None:
         import torch
@@ -116,10 +123,10 @@ def shaped(options: Options, name: str, head: str = "", num_labels: int | None =
         torch.manual_seed(0)
         labels = {} if num_labels is None else {"num_labels": num_labels}
         config = importlib.import_module("xlmr_core").AutoConfig.from_pretrained(
-            source, **(TINY if options.tiny else sizes), max_position_embeddings=POSITIONS, **labels
+            source, **(TINY if options.tiny else sizes), max_position_embeddings=positions, **labels
         )
         getattr(auto, f"AutoModelFor{head}" if head else "AutoModel").from_config(config).save_pretrained(folder)
-        AutoTokenizer.from_pretrained(source, model_max_length=POSITIONS - 2).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(source, model_max_length=positions - 2).save_pretrained(folder)
 
     return once(place_of(f"checkpoint-{name}", options), make)
 

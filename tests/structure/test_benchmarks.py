@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import harness, machine, models, page, peers, picture, targets, texts
+from benchmarks import harness, long_texts, machine, models, page, peers, picture, targets, texts
 from benchmarks.__main__ import QUESTIONS, main
 from benchmarks.children import Child
 from benchmarks.harness import Absent, Case, Options, Timed
@@ -291,13 +291,13 @@ OURS = {
     },
     "Flax": {
         "flax_encoder": (["xlmr flax padded", "xlmr flax", "xlmr torch"], "seconds"),
-        "flax_training": (["xlmr flax"], "seconds"),
+        "flax_training": (["xlmr flax", "xlmr flax published call"], "seconds"),
         "flax_compiling": (["xlmr flax", "xlmr flax scanned"], "seconds"),
         "flax_generation": (["xlmr torch", "xlmr flax"], targets.pace(8)),
     },
     "Keras": {
         "keras_encoder": (["xlmr_torch", "xlmr_tf padded", "xlmr_tf"], "seconds"),
-        "keras_training": (["xlmr_tf", "bare loop", "fit"], "seconds"),
+        "keras_training": (["xlmr_tf", "xlmr_tf published call, fit", "bare loop", "fit"], "seconds"),
         "keras_retraces": (["xlmr_tf"], "later"),
         "keras_generation": (["xlmr_torch", "xlmr_tf"], targets.pace(8)),
     },
@@ -459,6 +459,22 @@ def test_the_picture_is_drawn_from_the_files() -> None:
     assert set(picture.GROUPS) == {"PyTorch", "Keras 3 on TensorFlow", "Flax on JAX"}
     curves = picture.CURVES.read_text(encoding="utf-8") if picture.CURVES.exists() else None
     assert picture.curves(page.latest()) == curves, "run `python -m benchmarks.picture`"
+    lengths = picture.LENGTHS.read_text(encoding="utf-8") if picture.LENGTHS.exists() else None
+    assert picture.lengths(page.latest()) == lengths, "run `python -m benchmarks.picture`"
+
+
+def test_lengths_have_a_place_each_and_a_line_a_contestant() -> None:
+    def case(length: int | str, *times: float) -> dict[str, Any]:
+        pairs = zip(("transformers", "xlmr"), times, strict=True)
+        contestants = {name: {"ratio": {"tokens a second": [value] * 3}} for name, value in pairs}
+        return {"name": long_texts.name_of("bge-m3", length), "contestants": contestants}
+
+    others = [{"name": long_texts.name_of("base", 16), "contestants": {}}]
+    drawn = picture.lengths({"long_texts": {"cases": [case(16, 1, 2), case(8192, 1, 3), case("mixed", 1, 9), *others]}})
+    assert drawn is not None and drawn.count("<polyline") == 2
+    assert all(f">{mark}<" in drawn for mark in ("16", "8192", "mixed", "9.0")) and ">64<" not in drawn
+    assert [long_texts.lengths_of(long_texts.SHAPES["large"], length) for length in (2048, 512)] == [[], [512] * 16]
+    assert max(long_texts.lengths_of(long_texts.SHAPES["large"], "mixed")) == 512
 
 
 def test_a_curve_has_a_line_for_what_was_measured_and_names_that_can_be_read() -> None:
@@ -474,6 +490,7 @@ def test_a_curve_has_a_line_for_what_was_measured_and_names_that_can_be_read() -
     assert "stranger" not in drawn
     assert picture.spaced({"a": 50.0, "b": 52.0, "c": 200.0}) == {"a": 50, "b": 66, "c": 200}
     assert picture.curves({}) is None
+    assert picture.lengths({}) is None
     growth = targets.growth("generation", targets.CURVE, "xlmr", targets.pace(64), targets.pace(128))
     contestants["xlmr"]["samples"] = {targets.pace(64): [10.0, 20.0], targets.pace(128): [11.0, 22.0]}
     assert growth(reports) == pytest.approx([1.1] * 3)
