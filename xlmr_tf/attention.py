@@ -54,10 +54,10 @@ class SelfAttention(keras.layers.Layer):
         number: int = 0,
         training: bool | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """(..., D) to the context (..., N * H), and the probabilities if the plan wants them. Keys and values are added
-        to a cache, as those of the layer of this number.
+        """(..., D) to the context (..., N * H) of the tokens that ask, and the probabilities if the plan wants them.
+        Keys and values are added to a cache, as those of the layer of this number.
         """
-        query = self.by_head(self.query(x))
+        query = self.by_head(self.query(plan.asking(x)))
         if memory_BMD is None:
             key, value = self.keys_and_values(x, plan, cache, number)
         else:
@@ -182,14 +182,14 @@ class Attention(keras.layers.Layer):
         cache: Cache | None = None,
         number: int = 0,
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """(..., D) to (..., D), and the probabilities if the plan wants them."""
+        """(..., D) to (..., D) of the tokens that ask, and the probabilities if the plan wants them."""
         if head_mask_N is not None and len(self.heads) < head_mask_N.shape[0]:
             head_mask_N = tf.gather(head_mask_N, self.heads)
         normed = x if self.self_attn_layer_norm is None else self.self_attn_layer_norm(x)
         context, weights = self.self(
             normed, plan=plan, head_mask_N=head_mask_N, memory_BMD=memory_BMD, cache=cache, number=number
         )
-        return self.output_(context, x), weights
+        return self.output_(context, plan.asking(x)), weights
 
     def prune_heads(self, heads: set[int]) -> None:
         """Remove heads, given by their original numbers."""

@@ -78,10 +78,12 @@ class Encoder(keras.layers.Layer):
 
     def call(self, x: tf.Tensor, plan: Plan, training: bool | None = None) -> Encoded:
         """(..., D) through all layers."""
+        if training and plan.last is not None:
+            plan = replace(plan, last=None)  # dropout falls on all tokens
         hidden_states, attentions, cross_attentions = [x], [], []
         for number, layer in enumerate(self.layer):
             run = recomputed(layer) if self.gradient_checkpointing and training else layer
-            x, weights, cross_weights = run(x, plan=plan, number=number)
+            x, weights, cross_weights = run(x, plan=plan.of_layer(number, len(self.layer)), number=number)
             if plan.output_hidden_states:
                 hidden_states.append(x)
             attentions.append(weights)
@@ -90,6 +92,9 @@ class Encoder(keras.layers.Layer):
             x = self.LayerNorm(x)
             hidden_states[-1] = x if plan.output_hidden_states else hidden_states[-1]
         encoded = Encoded(x, plan.attention.packing)
+        if plan.last is not None and self.layer:
+            # The first token of each text, as texts of one token.
+            encoded = Encoded(x if encoded.packing is None else x[:, None], None)
         if plan.output_hidden_states:
             encoded.hidden_states = tuple(encoded.unpack(states) for states in hidden_states)
         if plan.output_attentions:

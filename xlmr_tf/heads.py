@@ -157,7 +157,7 @@ class SequenceClassification(HeadModel):
         columns = columns_of_sequence_labels(self.config, see("labels", labels), self.num_labels)
         labels = fitted("labels", labels, (rows,), (rows, columns))
         sample_weight = fitted("sample_weight", sample_weight, (rows,), (rows, 1), (rows, self.num_labels))
-        encoded = self._encode(call, Needs(first_token=self._task_head.reads_first_token))
+        encoded = self._encode(call, Needs(first_token=self._task_head.reads_first_token, nothing_else=True))
         logits = self.classifier(encoded.first_tokens())
         loss = None if labels is None else sequence_loss(self.config, logits, labels, sample_weight)
         output = SequenceClassifierOutput(
@@ -238,7 +238,7 @@ class MultipleChoice(HeadModel):
         check_sample_weight(see("sample_weight", sample_weight), labels is not None, batch)
         labels = fitted("labels", labels, (rows,), (rows, 1))
         sample_weight = fitted("sample_weight", sample_weight, (rows,), (rows, 1))
-        encoded = self._encode(call, Needs(first_token=self._task_head.reads_first_token))
+        encoded = self._encode(call, Needs(first_token=self._task_head.reads_first_token, nothing_else=True))
         assert self.roberta.pooler is not None
         pooled = self.roberta.pooler(encoded.first_tokens())
         logits = tf.reshape(self.classifier(self.dropout(pooled)), shape[:2])

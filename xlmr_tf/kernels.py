@@ -16,13 +16,13 @@ infinity: a fully masked row then attends uniformly and stays finite, as publish
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tensorflow as tf
 
 from xlmr_core.checks import check_choice
-from xlmr_tf.packed_attention import packed_attention
+from xlmr_tf.packed_attention import first_tokens_attention, packed_attention
 from xlmr_tf.packing import Packing
 
 __all__ = ["ATTN_IMPLEMENTATIONS", "AttentionPlan", "attend", "check_attn_implementation"]
@@ -45,12 +45,24 @@ class AttentionPlan:
         causal: a query sees its predecessors only. Packed tokens only.
         packing: set if tokens are packed.
         return_weights: probabilities are wanted.
+        only_first: only the first token of each text asks; all are attended to.
     """
 
     bias: tf.Tensor | None = None
     causal: bool = False
     packing: Packing | None = None
     return_weights: bool = False
+    only_first: bool = False
+
+    def of_first_tokens(self) -> AttentionPlan:
+        """The same for the first token of each text alone."""
+        return replace(self, only_first=True, bias=None if self.bias is None else self.bias[:, :, :1])
+
+    def asking(self, x: tf.Tensor) -> tf.Tensor:
+        """Of states those that ask: (..., D), or of the first tokens (B, 1, D) padded and (B, D) packed."""
+        if not self.only_first:
+            return x
+        return x[:, :1] if self.packing is None else self.packing.first_tokens(x)
 
 
 def attend(
@@ -69,7 +81,7 @@ def attend(
 
     Args:
         plan: which kernel, which mask.
-        query, key, value: (B, N, S, H), or (T, N, H) if packed.
+        query, key, value: (B, N, S, H), or (T, N, H) if packed; queries of the tokens that ask.
         scale: factor of the scores.
         dropout: probability of dropping an attention weight; 0 outside training.
         seed: integers (2,) that decide what is dropped; ``None`` without dropout.
@@ -79,6 +91,8 @@ def attend(
     Returns:
         The context, of the queries' shape, and the probabilities (B, N, S, M) if the plan wants them.
     """
+    if plan.packing is not None and plan.only_first:
+        return first_tokens_attention(query, key, value, plan.packing, scale=scale), None
     if plan.packing is not None:
         packed = packed_attention(
             query, key, value, plan.packing, scale=scale, dropout=dropout, seed=seed, causal=plan.causal

@@ -25,7 +25,7 @@ from xlmr_tf.cache import see_cache
 from xlmr_tf.encoder import Encoded
 from xlmr_tf.generation import GenerationMixin
 from xlmr_tf.heads import HeadModel, chosen_positions, flat_logits, labelled_positions, weights_of
-from xlmr_tf.inputs import fitted, is_xla, see, shape_of
+from xlmr_tf.inputs import fitted, is_traced, is_xla, see, shape_of
 from xlmr_tf.linear import Linear, dims, layer_norm, linear, replace_values, unset
 from xlmr_tf.losses import cross_entropy, next_tokens
 from xlmr_tf.mask_predict import MaskPredictMixin
@@ -103,6 +103,30 @@ class VocabularyModel(HeadModel):
     def set_output_bias(self, bias: Any) -> None:
         """Replace the values of the vocabulary projection's bias, (V,)."""
         replace_values(self.lm_head, "bias", tf.convert_to_tensor(bias))
+
+    def _loss(
+        self, encoded: Encoded, packed: tf.Tensor, labels_BS: tf.Tensor, weights_BS: Any, divisor: Any = None
+    ) -> tf.Tensor:
+        """The loss of a call, from the logits of all states.
+
+        In a graph, from those of the labelled positions alone: who trains by the loss, as ``fit`` does without metrics,
+        reads no others, and what nobody reads TensorFlow leaves out. XLA wants to know how many they are.
+        """
+        if is_traced() and not is_xla():
+            return self._labelled(encoded, labels_BS, weights_BS, divisor)[1]
+        # Labels lie on real tokens here, so the packed rows are all that counts.
+        weights_n = None if weights_BS is None else encoded.rows(weights_BS)
+        return cross_entropy(flat_logits(packed), encoded.rows(labels_BS), divisor, weights_n)
+
+    def _labelled(
+        self, encoded: Encoded, labels_BS: tf.Tensor, weights_BS: Any, divisor: Any = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Logits (n, V) at the labelled positions, and the loss there."""
+        flat = tf.reshape(labels_BS, (-1,))
+        labelled = tf.where(flat != IGNORE_INDEX)[:, 0]
+        logits_nV = self.lm_head(encoded.at(labelled))
+        weights_n = None if weights_BS is None else tf.gather(tf.reshape(weights_BS, (-1,)), labelled)
+        return logits_nV, cross_entropy(logits_nV, tf.gather(flat, labelled), divisor, weights_n)
 
     def _resize_projection(self, rows: int, mean_resizing: bool) -> None:
         decoder, bias = self.lm_head.decoder, self.lm_head.bias
@@ -184,18 +208,12 @@ class MaskedLM(MaskPredictMixin, VocabularyModel):
                 weights_n = None if weights is None else tf.reshape(weights, (-1,))
                 loss = cross_entropy(flat_logits(logits), tf.reshape(labels, (-1,)), weights_n=weights_n)
         elif sparse_prediction:
-            flat = tf.reshape(labels, (-1,))
-            labelled = tf.where(flat != IGNORE_INDEX)[:, 0]
-            logits = self.lm_head(encoded.at(labelled))
-            weights_n = None if weights is None else tf.gather(tf.reshape(weights, (-1,)), labelled)
-            loss = cross_entropy(logits, tf.gather(flat, labelled), weights_n=weights_n)
+            logits, loss = self._labelled(encoded, labels, weights)
         else:
             packed = self.lm_head(encoded.states)
             logits = encoded.unpack(packed)
             if labels is not None:
-                # Labels lie on real tokens here, so the packed rows are all that counts.
-                weights_n = None if weights is None else encoded.rows(weights)
-                loss = cross_entropy(flat_logits(packed), encoded.rows(labels), weights_n=weights_n)
+                loss = self._loss(encoded, packed, labels, weights)
         output = MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
@@ -335,8 +353,8 @@ class CausalLM(GenerationMixin, VocabularyModel):
             packed = self.lm_head(encoded.states)
             logits = encoded.unpack(packed)
             if labels is not None:
-                weights_n = None if weights is None else encoded.rows(next_tokens(weights, 0))
-                loss = cross_entropy(flat_logits(packed), encoded.rows(labels), num_items_in_batch, weights_n)
+                weights = None if weights is None else next_tokens(weights, 0)
+                loss = self._loss(encoded, packed, labels, weights, num_items_in_batch)
         else:
             logits = self.lm_head(tf.gather(encoded.unpack(encoded.states), kept, axis=1))
         output = CausalLMOutputWithCrossAttentions(

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from xlmr_tf.packing import Packing
 
-__all__ = ["packed_attention"]
+__all__ = ["first_tokens_attention", "packed_attention"]
 
 
 def packed_attention(
@@ -46,8 +46,8 @@ def packed_attention(
     """
     _, heads, size = q_TNH.shape
     masked = packing.attended_T is not None
-    forward, backward = _functions(_Kind(q_TNH.dtype, heads, size, scale, dropout, causal, masked))
-    attended_T = tf.ones((0,), tf.bool) if packing.attended_T is None else packing.attended_T
+    forward, backward, _ = _functions(_Kind(q_TNH.dtype, heads, size, scale, dropout, causal, masked))
+    attended_T = _attended(packing)
     seed = tf.zeros((2,), tf.int32) if seed is None else tf.cast(seed, tf.int32)
     where = (packing.cu_seqlens, attended_T, seed)
 
@@ -59,6 +59,30 @@ def packed_attention(
         return forward(q_TNH, k_TNH, v_TNH, *where), gradient
 
     return attention(q_TNH, k_TNH, v_TNH)
+
+
+def first_tokens_attention(
+    q_BNH: tf.Tensor, k_TNH: tf.Tensor, v_TNH: tf.Tensor, packing: Packing, *, scale: float
+) -> tf.Tensor:
+    """The first token of each sequence attends to its sequence, outside training.
+
+    Args:
+        q_BNH: of the first tokens.
+        k_TNH, v_TNH: of all.
+        packing: where the sequences are.
+        scale: factor of the scores.
+
+    Returns:
+        The context (B, N, H).
+    """
+    _, heads, size = q_BNH.shape
+    kind = _Kind(q_BNH.dtype, heads, size, scale, 0.0, False, packing.attended_T is not None)
+    found: tf.Tensor = _functions(kind)[2](q_BNH, k_TNH, v_TNH, packing.cu_seqlens, _attended(packing))
+    return found
+
+
+def _attended(packing: Packing) -> tf.Tensor:
+    return tf.ones((0,), tf.bool) if packing.attended_T is None else packing.attended_T
 
 
 @dataclass(frozen=True)
@@ -117,8 +141,10 @@ class _Kind:
 
 
 @cache
-def _functions(kind: _Kind) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Attention and its gradient for one kind of model, as functions with dynamic numbers of tokens and sequences."""
+def _functions(kind: _Kind) -> tuple[Callable[..., Any], ...]:
+    """Attention, its gradient, and attention of the first tokens alone, for one kind of model, as functions with
+    dynamic numbers of tokens and sequences.
+    """
     packed = tf.TensorSpec((None, kind.heads, kind.size), kind.dtype)
     where = (tf.TensorSpec((None,), tf.int64), tf.TensorSpec((None,), tf.bool), tf.TensorSpec((2,), tf.int32))
 
@@ -169,4 +195,17 @@ def _functions(kind: _Kind) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
         return kind.over_sequences(body, 3, cu_seqlens)
 
-    return forward, backward
+    @tf.function(input_signature=(packed, packed, packed, *where[:2]), autograph=False)
+    def of_first_tokens(
+        q_BNH: tf.Tensor, k_TNH: tf.Tensor, v_TNH: tf.Tensor, cu_seqlens: tf.Tensor, attended_T: tf.Tensor
+    ) -> tf.Tensor:
+        q_BNH *= tf.constant(kind.scale, kind.dtype)
+
+        def body(part: slice, number: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            key, value = (tf.transpose(x[part], (1, 0, 2)) for x in (k_TNH, v_TNH))
+            probs, _ = kind.probabilities(q_BNH[number][:, None], key, attended_T[part], number)
+            return (tf.matmul(tf.cast(probs, kind.dtype), value),)
+
+        return kind.over_sequences(body, 1, cu_seqlens)[0]
+
+    return forward, backward, of_first_tokens

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
 from xlmr_core.calls import Call, Plan
-from xlmr_core.packing import Needs, may_pack
+from xlmr_core.packing import Needs, first_token_is_enough, may_pack
 from xlmr_tf.cache import Cache
 from xlmr_tf.inputs import is_concrete
 from xlmr_tf.kernels import AttentionPlan, causal_keep, mask_bias
@@ -42,7 +43,7 @@ def plan(encoder: EncoderModel, call: Call[tf.Tensor], needs: Needs[tf.Tensor]) 
         attention = AttentionPlan(causal=config.is_decoder, packing=packing)
     else:
         attention = _attention(encoder, call.attention_mask, dims(call.source)[1], cache, call.output_attentions)
-    return Plan(
+    planned = Plan(
         attention=attention,
         memory_attention=memory_attention,
         memory_BMD=call.memory_BMD,
@@ -50,6 +51,9 @@ def plan(encoder: EncoderModel, call: Call[tf.Tensor], needs: Needs[tf.Tensor]) 
         cache=cache,
         output_hidden_states=call.output_hidden_states,
     )
+    if first_token_is_enough(config, call, needs):
+        return replace(planned, last=replace(planned, attention=attention.of_first_tokens()))
+    return planned
 
 
 def cache_of(call: Call[tf.Tensor]) -> Cache | None:

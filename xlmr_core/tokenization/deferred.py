@@ -50,11 +50,9 @@ class Vocabulary:
         """
         from tokenizers import models
 
-        pieces = self.pieces
-        if only is not None:
-            pieces = [_NONE] * len(self.pieces)
-            for index in only:
-                pieces[index] = self.pieces[index]
+        pieces = list(self.pieces) if only is None else [_NONE] * len(self.pieces)
+        for index in only or ():
+            pieces[index] = self.pieces[index]
         return models.Unigram(list(zip(pieces, self.scores, strict=True)), self.unk_id, self.byte_fallback)
 
     def among(self, texts: Collection[str]) -> dict[str, int]:
