@@ -27,7 +27,7 @@ from xlmr_core.quantization.bitsandbytes import (
     State,
     state_of,
 )
-from xlmr_flax.widening import Derived, WidenedLinear, from_codes, held_back, pairs_of, rows_of
+from xlmr_flax.widening import Derived, WidenedLinear, from_codes, held_back, rows_of
 
 __all__ = ["Linear4bit", "Linear8bitLt", "layer", "state_in"]
 
@@ -92,7 +92,7 @@ class Linear4bit(WidenedLinear):
             codes = held_back(codes, x)
         absmax = self._absmax(first // state.block, -(-size // state.block))
         # The last half byte may be a filler.
-        values = from_codes(codes, pairs_of(self.part(QUANT_MAP)), absmax, state.block)[:size]
+        values = from_codes(codes, self.part(QUANT_MAP), absmax, state.block)[:size]
         # What is rounded must not be left out, though all of it is computed in float32.
         rounded = values if state.dtype == "float32" else lax.optimization_barrier(values.astype(state.dtype))
         return rounded.reshape(count, width)

@@ -19,7 +19,7 @@ from xlmr_core.quantization import Scheme
 from xlmr_core.quantization.codes import CODEBOOKS
 from xlmr_core.quantization.four_bit import MIDDLE, FourBit
 from xlmr_core.quantization.int8 import SCALE
-from xlmr_flax.widening import QuantizedLayer, WidenedLinear, from_codes, held_back, pairs_of, rows_of
+from xlmr_flax.widening import QuantizedLayer, WidenedLinear, from_codes, held_back, rows_of
 
 __all__ = ["FourBitEmbedding", "FourBitLinear", "layer"]
 
@@ -51,7 +51,7 @@ class _FourBitLayer(QuantizedLayer):
         middle = parts.get(MIDDLE)
         values = from_codes(
             parts[""].reshape(-1),
-            pairs_of(book),
+            book,
             parts[SCALE].reshape(-1).astype(jnp.float32),
             self.scheme.group_size,
             None if middle is None else middle.reshape(-1).astype(jnp.float32) / 16,
