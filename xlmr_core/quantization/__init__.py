@@ -29,7 +29,7 @@ __all__ = [
     "BitsAndBytesConfig",
     "Scheme",
     "Stored",
-    *("find_scheme", "refuse_quantized", "scheme_of", "scheme_with"),
+    *("find_scheme", "scheme_of", "scheme_with"),
 ]
 
 # Our own, by the name that a user asks for it.
@@ -114,17 +114,3 @@ def scheme_of(config: PretrainedConfig, file: TensorFile | None = None) -> Schem
         )
     found = known[method].read(said)
     return found if file is None else found.in_file(file)
-
-
-def refuse_quantized(config: PretrainedConfig, checkpoint: object) -> None:
-    """What a backend without quantized layers asks before it loads.
-
-    Raises:
-        ConfigError: if the weights are quantized, whoever did it.
-    """
-    scheme = scheme_of(config)
-    if scheme is not None:
-        raise ConfigError(
-            f"{checkpoint} holds {scheme.name} weights, expected floating point ones, in which this backend computes; "
-            "load the checkpoint it was made from, or load this one with xlmr_torch"
-        )
