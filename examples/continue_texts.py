@@ -1,10 +1,17 @@
 """A causal model that continues texts: the little encoder, fine-tuned to predict the next token, and asked to write.
 
-As it stands this trains for a few seconds: the loss falls, and what is written are words, not sentences. With 25
-minutes on two cores it looks like language:
+As it stands this trains for a few seconds: the loss falls, and what is written are words, not sentences. More minutes
+make it look like the language:
 
-    python examples/continue_texts.py --minutes 25 --save my-writer
+    python examples/continue_texts.py --minutes 12 --save my-writer
     xlmr run --task text-generation --model my-writer --do-sample "The children of the village"
+
+Twelve on one core of a busy machine were 679 steps. The held-out loss fell from 15.1 to 5.1, and it wrote, with little
+sense yet:
+
+    The children of the village today. However, and the Never of the Next's let in the Sciliff, area.
+    The children of the village of the day.
+    The children of the village was a hand-cote-ection.
 
 `--language` takes any code of the shared text, such as `fr`, and `--prompt` what is to be continued in it.
 """
