@@ -291,8 +291,8 @@ def oracle_4(session: nox.Session) -> None:
 
 @nox.session(name="oracle-5", venv_backend="venv", reuse_venv=True)
 def oracle_5(session: nox.Session) -> None:
-    """Live comparison with transformers 5."""
-    oracle(session, "transformers>=5,<6")
+    """Live comparison with transformers 5, and with bitsandbytes and PEFT behind it."""
+    oracle(session, "transformers>=5,<6", others=("bitsandbytes==0.50.2", "peft"))
 
 
 def oracle(session: nox.Session, transformers: str, *frameworks: str, others: Sequence[str] = ()) -> None:

@@ -22,6 +22,8 @@ ONE_TEXT, EIGHT_TEXTS = "one text, 64 new tokens", "eight texts, 64 new tokens"
 PACE = "ms a token, up to "
 PUBLISHED = "xlmr published call"
 CURVE, GROWING = "time per token", "lengths that grow"
+QUANTIZED_SENTENCE = "one sentence, logits of its mask"
+XL_QUANTIZED, XL_ANSWERS = "XL is quantized", "XL fills a mask"
 
 
 class Missing(Exception):
@@ -159,8 +161,8 @@ def file_and_bare(question: str, factor: float, bare: str) -> Bound:
     return read
 
 
-def error_of(contestant: str) -> Bound:
-    return lambda reports: error("encoder", NATURAL, contestant, "mean error")(reports)[1]
+def error_of(question: str, name: str, contestant: str, kind: str) -> Bound:
+    return lambda reports: error(question, name, contestant, kind)(reports)[1]
 
 
 # ---- The figures
@@ -214,6 +216,37 @@ def generation_of(what: str, question: str, contestant: str, torch: str) -> tupl
     )
 
 
+def quantized(scheme: str, times: float, peer: str) -> tuple[Target, ...]:
+    """What a scheme of four bits is held to: its size, its time and its error.
+
+    Args:
+        scheme: by name.
+        times: how many times the time of bfloat16.
+        peer: whose error is allowed.
+    """
+    question, name, contestant = "quantized", QUANTIZED_SENTENCE, f"xlmr {scheme}"
+    return (
+        Target(
+            f"{scheme} on disk: share of float32",
+            ratio(question, name, contestant, "xlmr float32", "mib"),
+            number(0.16),
+            at_least=False,
+        ),
+        Target(
+            f"{scheme}, one sentence: share of the time of bfloat16",
+            relative_time(question, name, contestant, "xlmr bfloat16"),
+            number(times),
+            at_least=False,
+        ),
+        Target(
+            f"{scheme}, one sentence: error, against that of {peer.removeprefix('xlmr as ')}",
+            error(question, name, contestant, "error"),
+            error_of(question, name, peer, "error"),
+            at_least=False,
+        ),
+    )
+
+
 HF, ST, FLAX = "transformers", "sentence_transformers", "transformers 4 flax"
 # What is asked of generation: in words, the contestant, how many times as fast as transformers.
 GENERATED = (
@@ -239,7 +272,7 @@ TARGETS = (
     Target(
         "encoder, natural, int8: mean error, against that of CTranslate2 int8",
         error("encoder", NATURAL, "xlmr compiled int8", "mean error"),
-        error_of("CTranslate2 int8"),
+        error_of("encoder", NATURAL, "CTranslate2 int8", "mean error"),
         at_least=False,
     ),
     Target(
@@ -253,6 +286,19 @@ TARGETS = (
         error("int8_files", "size on disk", "int8", "error of the loaded"),
         number(0.0),
         False,
+    ),
+    *quantized("int4", 1.5, "xlmr as bitsandbytes nf4"),
+    *quantized("nf4", 5.0, "xlmr as bitsandbytes nf4"),
+    *(
+        Target(
+            f"{case_name} ({scheme}): peak memory",
+            measured("quantized_xl", case_name, scheme, "peak_mib"),
+            number(bound / 2**20),
+            at_least=False,
+            unit="peak_mib",
+        )
+        for case_name, bound in ((XL_QUANTIZED, 1.5e9), (XL_ANSWERS, 3.5e9))
+        for scheme in ("int4", "nf4")
     ),
     Target("encoder, 8 x 128, float32: speed", ratio("encoder", FULL, "xlmr", HF), number(1.0)),
     Target("encoder, 8 x 128, compiled: speed", ratio("encoder", FULL, "xlmr compiled", HF), number(1.15)),

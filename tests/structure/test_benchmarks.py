@@ -287,6 +287,7 @@ OURS = {
         "generation": (["xlmr"], targets.pace(8)),
         "recompiles": (["xlmr compiled"], "later"),
         "int8_files": (["float32", "int8"], "mib"),
+        "quantized": (["xlmr float32", "xlmr int4", "xlmr nf4"], "mib"),
         "tokenizing": (["xlmr", "xlmr fast"], "seconds"),
     },
     "Flax": {
@@ -307,6 +308,7 @@ OURS = {
         "flax_start_up": (["xlmr flax, same file", "xlmr flax", "jax alone"], "peak_mib"),
         "keras_start_up": (["xlmr_tf, same file", "xlmr_tf", "tensorflow alone"], "peak_mib"),
         "conversion": (["copying", "to safetensors", "to flax"], "peak_mib"),
+        "quantized_xl": (["int4"], "peak_mib"),
     },
 }
 # As `python -m benchmarks.QUESTION OPTIONS`, one after the other, what each prints in a file of its own.
@@ -357,7 +359,8 @@ def test_every_question_runs_on_a_tiny_model_without_peers(asked: tuple[str, Pat
         shown = (work / f"{question}.md").read_text(encoding="utf-8")
         for name, row in found.items():
             assert quantity in row["samples"] or question == "training", name
-            assert all(abs(value) < 1e-5 for value in row.get("error", {}).values()), (name, row["error"])
+            allowed = 0.5 if question == "quantized" else 1e-5
+            assert all(abs(value) < allowed for value in row.get("error", {}).values()), (name, row["error"])
             assert f"| {name} |" in shown
 
 

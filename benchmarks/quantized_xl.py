@@ -1,0 +1,120 @@
+"""How much memory do the largest models take on a small machine?
+
+A synthetic XLM-RoBERTa-XL of its true size: 3.5 billion random values in float16, in files of 2 GB. A first case
+quantizes it as ``xlmr quantize`` does, a second loads what that wrote and fills a mask; each turn in a fresh process.
+Memory is the most that was resident, the interpreter and the framework included; "mib" is the size of what was written.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import harness
+from benchmarks.children import Child
+from benchmarks.conversion import read
+from benchmarks.harness import Case, Numbers, Options
+from benchmarks.models import MINI_VOCABULARY, PIECES, once, with_pairs
+from benchmarks.targets import XL_ANSWERS, XL_QUANTIZED
+
+OURS = ("int8", "int4", "nf4")
+TINY = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 256}
+SHARD = "2GB"
+
+QUANTIZE = """
+from xlmr_core.conversion import convert
+convert({source!r}, {target!r}, "safetensors", scheme={scheme!r}, max_shard_size={shard!r})
+from benchmarks import children
+children.answer()
+"""
+FILL = """
+from xlmr_torch import pipeline
+found = pipeline("fill-mask", model={folder!r})("Plants create <mask> through a process known as photosynthesis.")
+from benchmarks import children
+children.answer(len(found))
+"""
+
+
+def cases(options: Options) -> Iterator[Case]:
+    few = {"rounds": min(options.rounds, 3), "warmup": 0}  # minutes a turn
+    yield Case(
+        XL_QUANTIZED,
+        {scheme: functools.partial(Quantized, options, scheme) for scheme in (*OURS, "bitsandbytes-nf4")},
+        (),
+        **few,
+    )
+    yield Case(XL_ANSWERS, {scheme: functools.partial(Answered, options, scheme) for scheme in OURS}, (), **few)
+
+
+class Quantized:
+    """A job that quantizes the checkpoint, and leaves what it wrote for the other case."""
+
+    def __init__(self, options: Options, scheme: str) -> None:
+        self._source, self._target = checkpoint(options), place(options, scheme)
+        names = {"source": str(self._source), "target": str(self._target), "scheme": scheme, "shard": SHARD}
+        self._child = Child(QUANTIZE.format(**names))
+
+    def __call__(self) -> Numbers:
+        shutil.rmtree(self._target, ignore_errors=True)
+        read(self._source)
+        found = self._child()
+        return {**found, "mib": sum(path.stat().st_size for path in self._target.glob("*.safetensors")) / 2**20}
+
+
+class Answered:
+    """A job that loads the quantized checkpoint and fills a mask."""
+
+    def __init__(self, options: Options, scheme: str) -> None:
+        folder = place(options, scheme)
+        if not (folder / "config.json").is_file():
+            Quantized(options, scheme)()
+        self._folder, self._child = folder, Child(FILL.format(folder=str(folder)))
+
+    def __call__(self) -> Numbers:
+        read(self._folder)
+        return self._child()
+
+
+def place(options: Options, name: str) -> Path:
+    """Where a checkpoint of this name is kept."""
+    return options.work / ("tiny" if options.tiny else "xl") / "quantized" / name
+
+
+def checkpoint(options: Options) -> Path:
+    """The checkpoint as it is, made if it is not there."""
+    return once(place(options, "float16"), functools.partial(_make, tiny=options.tiny))
+
+
+def _make(folder: Path, tiny: bool) -> None:
+    """Random values, one parameter in memory at a time, without a framework."""
+    import numpy as np
+
+    from xlmr_core.checkpoints.saving import save_checkpoint
+    from xlmr_core.config import XLMRobertaXLConfig
+    from xlmr_core.formats.tensors import RawTensor
+    from xlmr_core.parameters import parameters
+    from xlmr_core.tokenization import XLMRobertaTokenizerFast
+
+    folder.mkdir()
+    vocabulary, small = folder / "sentencepiece.bpe.model", MINI_VOCABULARY.read_bytes()
+    vocabulary.write_bytes(small if tiny else with_pairs(small, PIECES))
+    XLMRobertaTokenizerFast(vocabulary).save_pretrained(folder)
+    sizes = {**TINY, "vocab_size": 32000} if tiny else {}
+    config = XLMRobertaXLConfig(**sizes, architectures=["XLMRobertaXLForMaskedLM"], dtype="float16")
+    rows = parameters(config, "ForMaskedLM")
+    # Of an odd number of values, so that no two rows are alike where they are repeated.
+    drawn = np.random.default_rng(0).standard_normal((1 << 22) + 1, np.float32)
+    block = (drawn * np.float32(config.initializer_range)).astype(np.float16)
+
+    def values(name: str) -> RawTensor:
+        return RawTensor.from_numpy(np.resize(block, rows[name].shape))
+
+    stored = {name: functools.partial(values, name) for name, row in rows.items() if row.tied_to is None}
+    together = {"config.json": config.to_json_string().encode()}
+    save_checkpoint(folder, "safetensors", stored, config, "ForMaskedLM", max_shard_size=SHARD, together=together)
+
+
+if __name__ == "__main__":
+    harness.main("quantized_xl", __doc__, cases)
