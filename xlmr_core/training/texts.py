@@ -159,9 +159,10 @@ class MultipleChoice(TrainingTask):
                 f"expected the right choice, its place from 0 to {len(choices) - 1} or its text, received "
                 f"{shown(row.get('label'), 60)}"
             )
-        question = row.get("question")
-        prompt = text_in(row, "prompt")
-        return {"prompt": f"{prompt} {question}" if question else prompt, "choices": choices, "label": label}
+        # Exams have questions whose text is a picture that is not there: one part of the two will do.
+        parts = [part for part in (row.get("prompt"), row.get("question")) if isinstance(part, str) and part.strip()]
+        prompt = " ".join(parts) or text_in(row, "prompt")
+        return {"prompt": prompt, "choices": choices, "label": label}
 
     def encode(self, examples: Sequence[Example]) -> list[list[Feature]]:
         """The prompt with each of its choices, a row each."""

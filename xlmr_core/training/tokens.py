@@ -112,8 +112,9 @@ class TokenClassification(TrainingTask):
 def _first_tokens(text: str, starts_S: NDArray[np.int64], ends_S: NDArray[np.int64]) -> NDArray[np.int64]:
     """The first token of each character, counted with ``<s>``, or -1 (C + 1,). A lone ``▁`` is of what follows it."""
     first_C = np.full(len(text) + 1, -1)
+    starts, ends = starts_S.tolist(), ends_S.tolist()
     for place in range(len(starts_S) - 1, -1, -1):
-        start, end = int(starts_S[place]), int(ends_S[place])
+        start, end = starts[place], ends[place]
         while start < len(text) and text[start].isspace():
             start += 1
         first_C[start : max(end, start + 1)] = place + 1
@@ -184,12 +185,12 @@ class QuestionAnswering(TrainingTask):
 
     def encode(self, examples: Sequence[Example]) -> list[list[Feature]]:
         """A row for each window of the context, with the question before it."""
-        found = []
-        for example in examples:
-            given = {"question": example["question"], "context": example["context"]}
-            (item,) = self._task.encode([given], self._options)
-            found.append([self._window(example, item, number) for number in range(len(item.rows))])
-        return found
+        # Together, so that a context of several questions is tokenized once.
+        given = [{"question": example["question"], "context": example["context"]} for example in examples]
+        return [
+            [self._window(example, item, number) for number in range(len(item.rows))]
+            for example, item in zip(examples, self._task.encode(given, self._options), strict=True)
+        ]
 
     def _window(self, example: Example, item: Item, number: int) -> Feature:
         start = end = 0  # <s>: the answer is not here
