@@ -71,7 +71,8 @@ ROWS = {
     "token-classification": _tokens,
     "question-answering": _questions,
     "multiple-choice": lambda count: [
-        {"prompt": sentence(n), "choices": [WORDS[n % 4], WORDS[5 + n % 4]], "label": n % 2} for n in range(count)
+        {"prompt": sentence(n), "choices": ["the sun", "a stone"][:: 1 - 2 * (n % 2)], "label": n % 2}
+        for n in range(count)
     ],
     "sentence-embedding": lambda count: [{"text": sentence(n), "other": sentence(n + 1)} for n in range(count)],
     "rerank": lambda count: [{"query": sentence(n), "passage": f"{sentence(n)} {WORDS[n % 9]}"} for n in range(count)],
