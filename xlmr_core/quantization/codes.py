@@ -26,7 +26,8 @@ _FP4 = (0.0, 0.0052083334885537624, 0.6666666865348816, 1.0, 0.3333333432674408,
 # By name: the value of each code.
 CODEBOOKS: dict[str, Array] = {
     "nf4": np.array(_NF4, np.float32),
-    "fp4": np.array([*_FP4, *(-value for value in _FP4)], np.float32),
+    # Code 8 is no negative zero.
+    "fp4": np.array([*_FP4, *(0.0 - value for value in _FP4)], np.float32),
 }
 
 
