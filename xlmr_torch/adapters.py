@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xlmr_core.errors import MissingBackendError
+from xlmr_core.errors import InputError, MissingBackendError
 from xlmr_core.training.recipe import Recipe
 from xlmr_torch.lm_heads import VocabularyModel
 from xlmr_torch.pretrained import PreTrainedModel
@@ -37,6 +37,7 @@ def adapted(model: PreTrainedModel, recipe: Recipe) -> nn.Module:
 
     Raises:
         MissingBackendError: if PEFT is not installed.
+        InputError: if the head is stored as codes too.
     """
     if importlib.util.find_spec("peft") is None:
         raise MissingBackendError(
@@ -44,11 +45,20 @@ def adapted(model: PreTrainedModel, recipe: Recipe) -> nn.Module:
         )
     from peft import LoraConfig, PeftModel
 
+    head = whole_modules(model)
+    parts = [
+        part for name, module in model.named_modules() if name.rpartition(".")[2] in head for part in module.modules()
+    ]
+    if any(isinstance(part, WidenedLinear) for part in parts):
+        raise InputError(
+            f"{', '.join(head)}: expected float weights, which are trained beside the adapters, received codes; load "
+            f"the model with BitsAndBytesConfig(..., llm_int8_skip_modules={head})"
+        )
     config = LoraConfig(
         r=recipe.lora_rank,
         lora_alpha=recipe.lora_alpha,
         target_modules=list(recipe.lora_targets),
-        modules_to_save=whole_modules(model) or None,
+        modules_to_save=head or None,
     )
     return PeftModel(model, config)
 
@@ -60,7 +70,7 @@ def whole_modules(model: PreTrainedModel) -> list[str]:
     """
     if isinstance(model, VocabularyModel) or model.base_model is model:
         return []
-    own = [name for name, part in model.named_children() if part is not model.base_model and any(part.parameters())]
+    own = [name for name, part in model.named_children() if part is not model.base_model and [*part.parameters()]]
     return [*own, "pooler"] if getattr(model.base_model, "pooler", None) is not None else own
 
 
