@@ -220,7 +220,8 @@ CONVERT = "; usage: xlmr convert SRC DST --to FORMAT [options]"
         (("inspect", "--progres", "x"), "did you mean --progress? usage: xlmr inspect PATH [options]"),
         (
             ("fly",),
-            "xlmr has no command 'fly'; expected one of run, train, convert, quantize, inspect, verify, doctor; usage: xlmr",
+            "xlmr has no command 'fly'; expected one of run, train, convert, quantize, inspect, verify, doctor; "
+            "usage: xlmr",
         ),
         (("docter", "x"), "xlmr has no command 'docter'; did you mean doctor? usage: xlmr COMMAND [arguments]"),
         (("--verzion",), "xlmr has no option --verzion; did you mean --version? usage: xlmr COMMAND [arguments]"),
