@@ -84,7 +84,6 @@ class Linear4bit(WidenedLinear):
     weight_nested_quant_map: Tensor
     weight_quant_state: Tensor
     pairs: Tensor
-    alignment = 64  # so many rows are whole blocks, whatever is in one
 
     def __init__(
         self, shape: tuple[int, ...], bias: Tensor, tensors: Mapping[str, Tensor], compute_dtype: torch.dtype
@@ -108,6 +107,7 @@ class Linear4bit(WidenedLinear):
             self.weight = Params4bit(self.weight.data, False)
         text = self.weight_quant_state.cpu().numpy().tobytes()
         self.state: State | None = state_of(text, "the weight", _TAG.get(self.weight.dtype, "U8"))
+        self.alignment = self.state.block  # so many rows are whole blocks
         self.pairs = pairs_of(self.weight_quant_map.data)
 
     def product_dtype(self, x: Tensor) -> torch.dtype:

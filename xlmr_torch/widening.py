@@ -14,7 +14,7 @@ import mmap
 import sys
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -149,7 +149,7 @@ class WidenedLinear(QuantizedLayer, nn.Linear):
     out_features: int
     bias: nn.Parameter
     # Of how many rows the first one of a block must be a multiple.
-    alignment: ClassVar[int] = 1
+    alignment: int = 1
 
     def __init__(self, out_features: int, in_features: int, bias: Tensor) -> None:
         nn.Module.__init__(self)
