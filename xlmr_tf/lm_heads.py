@@ -63,11 +63,12 @@ class LMHead(keras.layers.Layer):
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """(..., D) to (..., V)."""
         x = self.layer_norm(ACTIVATIONS["gelu"](self.dense(x)))
-        if self.decoder is not None:
-            return self.decoder(x) + tf.cast(self.bias, x.dtype)
-        assert self.table is not None
         *leading, width = dims(x)
-        logits = self._table_product(tf.reshape(x, (-1, width)), self.table) + tf.cast(self.bias, x.dtype)
+        x_nD = tf.reshape(x, (-1, width))
+        product = self._table_product(x_nD, self.table) if self.decoder is None else self.decoder(x_nD)
+        if is_xla() and x_nD.shape[0] == 1:
+            product = kept_apart(product)
+        logits = product + tf.cast(self.bias, x.dtype)
         return tf.reshape(logits, (*leading, dims(logits)[-1]))
 
     def _table_product(self, x_nD: tf.Tensor, table: Any) -> tf.Tensor:
@@ -77,6 +78,18 @@ class LMHead(keras.layers.Layer):
         if table.quantization_mode is not None:
             return table_product(x_nD, table)
         return tf.matmul(x_nD, tf.cast(table.embeddings, x_nD.dtype), transpose_b=True)
+
+
+@tf.custom_gradient
+def kept_apart(x: tf.Tensor) -> Any:
+    """``x`` itself, which XLA does not compute together with what comes behind it.
+
+    A product of one row together with the sum behind it runs in a single thread, and a token of a generation is one
+    row.
+    """
+    from tensorflow.compiler.tf2xla.python.xla import optimization_barrier
+
+    return optimization_barrier(x)[0], lambda gradient: gradient
 
 
 class VocabularyModel(HeadModel):

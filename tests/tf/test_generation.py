@@ -197,6 +197,29 @@ def test_other_values_and_other_variables(compiled):
     assert model.generation_programs.traced == 0
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_one_row_under_xla(compiled, tied):
+    """Its product with the vocabulary is kept apart from the bias; logits and gradients are those of any row."""
+    head = writer(tie_word_embeddings=tied).lm_head
+    head.bias.assign(np.linspace(-1, 1, VOCABULARY, dtype="float32"))
+    x = tf.random.stateless_normal((2, 16), (0, 1))
+
+    def answers(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            logits = head(x)
+            loss = tf.reduce_sum(logits * tf.range(VOCABULARY, dtype=tf.float32))
+        return logits, *tape.gradient(loss, [x, head.bias])
+
+    logits, gradient, _ = answers(x)
+    found = tf.function(answers, jit_compile=True)(x[:1])
+    assert_close(found[0], logits[:1])
+    assert_close(found[1], gradient[:1], tolerance=1e-4)
+    np.testing.assert_array_equal(found[2], np.arange(VOCABULARY))
+    text = tf.function(head, jit_compile=True).experimental_get_compiler_ir(x[:1])(stage="hlo")
+    assert "opt-barrier" in text
+
+
 def test_inside_a_function(compiled, model):
     """As published: ``tf.function(model.generate, jit_compile=True)``."""
     ids = prompts(2, 6).numpy()
