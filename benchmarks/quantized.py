@@ -23,7 +23,6 @@ from benchmarks import harness, peers
 from benchmarks.harness import Case, Numbers, Options, Timed
 from benchmarks.models import checkpoint
 from benchmarks.targets import QUANTIZED_SENTENCE
-from xlmr_core.quantization import scheme_with
 from xlmr_torch import AutoModelForMaskedLM, AutoTokenizer, BitsAndBytesConfig, optimize_for_inference, quantize
 
 SENTENCE = "Plants create <mask> through a process known as photosynthesis, and animals breathe it day and night."
@@ -98,10 +97,9 @@ def optimized(options: Options, dtype: str) -> Any:
 
 
 def ours(options: Options, name: str) -> Any:
-    """In a scheme of this library, a tiny model in groups that fit it."""
-    small = options.tiny and name != "int8"
+    """In a scheme of this library."""
     model = AutoModelForMaskedLM.from_pretrained(checkpoint(options))
-    return optimize_for_inference(quantize(model, scheme_with(name, (), 32 if small else None)), compile=False)
+    return optimize_for_inference(quantize(model, name), compile=False)
 
 
 def as_bitsandbytes(options: Options) -> Any:

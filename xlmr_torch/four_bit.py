@@ -182,7 +182,7 @@ class FourBitLinear(_FourBitLayer, WidenedLinear):
 
     def product_dtype(self, x: Tensor) -> torch.dtype:
         if x.device.type != "cpu":
-            return x.dtype if x.dtype is not torch.float32 else torch.float32
+            return x.dtype
         return torch.bfloat16 if HAS_FAST_BFLOAT16 and x.dtype is torch.float32 else x.dtype
 
     def by_kernel(self, x: Tensor) -> Tensor | None:

@@ -154,7 +154,9 @@ def optimize_for_inference(
         model: any model of this library, in float32 unless ``dtype`` is ``None``.
         dtype: ``None`` or ``"float32"``: as it is; ``"bfloat16"``: matrices, the word embedding included, are held and
             multiplied in bfloat16, while sums and norms stay in float32; ``"int8"``: matrices are held in int8 with a
-            scale for each channel and multiplied with activations rounded to int8 token by token (docs/int8.md).
+            scale for each channel and multiplied with activations rounded to int8 token by token (docs/int8.md);
+            ``"int4"``, ``"nf4"`` and ``"fp4"``: in four bits, as :func:`~xlmr_torch.quantized.quantize` makes them
+            (docs/quantization.md).
         head: ``"int8"``, with ``dtype="bfloat16"``: logits of the vocabulary are multiplied in int8, from a table of
             their own. Two thirds of the time of a generated token are this one product.
         compile: whether to compile the encoder; by default on the CPU, because on GPUs nobody has tried it yet.

@@ -14,12 +14,14 @@ import pytest
 from xlmr_core.checkpoint import open_checkpoint
 from xlmr_core.checkpoints.model_files import ModelFiles, open_model
 from xlmr_core.config import XLMRobertaConfig
-from xlmr_core.errors import CheckpointError, ConfigError, ConfigWarning
+from xlmr_core.errors import CheckpointError, ConfigError, ConfigWarning, InputError
 from xlmr_core.formats.tensors import RawTensor
 from xlmr_core.parameters import parameters, parts_of
-from xlmr_core.quantization import BitsAndBytes, BitsAndBytesConfig, find_scheme
+from xlmr_core.quantization import BitsAndBytes, BitsAndBytesConfig, find_scheme, scheme_with
+from xlmr_core.quantization.asked import scheme_to_apply
 from xlmr_core.quantization.bitsandbytes import ABSMAX, NESTED_ABSMAX, STATE, state_of
 from xlmr_core.quantization.bitsandbytes_config import _said
+from xlmr_core.quantization.four_bit import Nf4
 
 FOUR_BITS = ["nf4_double", "nf4_single", "fp4_single", "nf4_double_storage_bf16", "nf4_double_dtype_bf16"]
 RECORDED = [
@@ -77,7 +79,7 @@ def same_parts(written: dict[str, np.ndarray], recorded: dict[str, np.ndarray]) 
         elif suffix == NESTED_ABSMAX:
             np.testing.assert_allclose(written[suffix], values, rtol=1e-6)
         else:
-            np.testing.assert_array_equal(written[suffix], values)
+            assert written[suffix].tobytes() == values.tobytes(), suffix  # 0 is not -0
 
 
 # ---- Which weights
@@ -89,6 +91,7 @@ def same_parts(written: dict[str, np.ndarray], recorded: dict[str, np.ndarray]) 
         ("ForMaskedLM", None, ("lm_head.decoder",)),
         ("ForMaskedLM", ["lm_head.dense"], ("lm_head.dense", "lm_head.decoder")),  # tied, so never quantized
         ("ForMaskedLM", [r"roberta\.encoder\.layer\.0"], None),
+        ("ForMaskedLM", [r"roberta\.encoder\.layer\.(0|10)"], None),  # and not layer 1
         ("ForSequenceClassification", None, ()),
         ("ForSequenceClassification", ["out_proj"], ("classifier.out_proj",)),
         ("ForTokenClassification", ["classifier"], ("classifier",)),
@@ -104,6 +107,28 @@ def test_what_transformers_would_quantize(head: str, skip: Any, wide: tuple[str,
         assert tuple(said) == wide
     assert not planned.takes(rows["roberta.embeddings.word_embeddings.weight"])
     assert planned.takes(rows["roberta.encoder.layer.1.output.dense.weight"])
+
+
+def test_skipped_modules_are_left_beside_those_that_are_left_anyway() -> None:
+    """By steps of their names, as in schemes of ours; they come to the list as whole names."""
+    rows = parameters(XLMRobertaConfig(num_hidden_layers=2), "ForMaskedLM")
+    config = BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=["lm_head"])
+    for asked, wide in ((config, {"lm_head.dense", "lm_head.decoder"}), ("bitsandbytes-nf4", {"lm_head.decoder"})):
+        said = scheme_with(find_scheme(asked), ["encoder.layer.0.output"]).planned(rows).written()
+        assert set(said["llm_int8_skip_modules"]) == wide | {"roberta.encoder.layer.0.output.dense"}
+    with pytest.raises(ConfigError, match=r"modules with weights that nf4 takes, such as .*received 'layer.00'"):
+        scheme_with("bitsandbytes-nf4", ["layer.00"]).planned(rows)
+    assert scheme_with(Nf4(("query",)), ["key"]) == Nf4(("query", "key"))
+
+
+def test_a_model_that_is_quantized_so_already() -> None:
+    rows = parameters(XLMRobertaConfig(num_hidden_layers=1), "ForMaskedLM")
+    asked = BitsAndBytesConfig(load_in_4bit=True)
+    own = find_scheme(asked).planned(rows)
+    assert scheme_to_apply(asked, own) is None
+    for other, skip in ((BitsAndBytesConfig(load_in_8bit=True), ()), (asked, ["query"]), ("nf4", ())):
+        with pytest.raises(InputError, match="expected a model with its own weights"):
+            scheme_to_apply(other, own, skip)
 
 
 def test_an_untied_decoder_is_quantized_where_the_list_leaves_it_out() -> None:
@@ -197,6 +222,7 @@ def text(**changes: Any) -> np.ndarray:
         ({WEIGHT + ABSMAX: None}, f"expected the absmax {WEIGHT}.absmax of shape"),
         ({TEXT: None}, f"{WEIGHT} in .* has no {WEIGHT}.quant_state.bitsandbytes__nf4 or fp4, which says how"),
         ({TEXT: text(shape=[320, 64])}, r"quant_state of .* shape \(320, 64\), and the config that it has \(64, 320\)"),
+        ({TEXT: text(blocksize=65)}, "must be JSON with quant_type nf4 or fp4, .*received"),
         ({TEXT: text(blocksize=0)}, "must be JSON with quant_type nf4 or fp4, .*received"),
         ({TEXT: text(blocksize=32)}, r"absmax must have the shape \(640,\), received \(320,\)"),
         ({TEXT: text(quant_type="nf3")}, "must be JSON with"),

@@ -212,9 +212,17 @@ print((loaded - before) / size, (memory("VmRSS") - before) / size, (memory("VmHW
 """
 
 
-def test_an_int8_checkpoint_is_refused():
-    with pytest.raises(ConfigError, match="int8-v1 holds int8 weights, expected floating point ones"):
-        xlmr_tf.TFXLMRobertaForMaskedLM.from_pretrained(ROOT / "tests" / "core" / "recorded" / "int8-v1")
+def test_an_int8_checkpoint_of_version_1(tmp_path):
+    """Its tensors are what is saved again."""
+    recorded = ROOT / "tests" / "core" / "recorded" / "int8-v1"
+    model = xlmr_tf.TFXLMRobertaForMaskedLM.from_pretrained(recorded)
+    assert model.quantization_scheme.name == "int8"
+    model.save_pretrained(tmp_path)
+    found, expected = (open_checkpoint(folder / "model.safetensors") for folder in (tmp_path, recorded))
+    with found, expected:
+        assert set(found.names) == set(expected.names)
+        for name in expected.names:
+            assert bytes(found.tensor(name).data) == bytes(expected.tensor(name).data), name
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -72,21 +72,20 @@ def scheme_with(name: str | Scheme, skip: Sequence[str] = (), group_size: int | 
         group_size: how many values share a scale.
 
     Raises:
-        ConfigError: for an unknown name, a text as ``skip``, or a group size for a scheme without groups.
+        ConfigError: for an unknown name, a ``skip`` that is no list of names, or a group size for a scheme without
+            groups.
     """
     scheme = find_scheme(name)
-    if isinstance(skip, str):
+    if isinstance(skip, str) or not all(isinstance(name, str) for name in skip):
         raise ConfigError(f"skip must be a list of names of modules, received {shown(skip)}; put it into a list")
     if group_size is not None:
         if not isinstance(scheme, FourBit):
             known = ", ".join(name for name, other in SCHEMES.items() if isinstance(other, FourBit))
             raise ConfigError(f"group_size must be None for {name}, received {group_size}; it is a setting of {known}")
         scheme = replace(scheme, group_size=group_size)
-    if skip and isinstance(scheme, BitsAndBytes):
-        modules = ("lm_head.decoder", *skip)
-        scheme = replace(scheme, config=scheme.config.with_values(llm_int8_skip_modules=modules))
-    elif skip and isinstance(scheme, OwnScheme):
-        scheme = replace(scheme, skip=tuple(skip))
+    if skip:
+        assert isinstance(scheme, BitsAndBytes | OwnScheme)
+        scheme = replace(scheme, skip=(*scheme.skip, *skip))
     return scheme
 
 

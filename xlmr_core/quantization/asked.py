@@ -94,12 +94,22 @@ def scheme_to_apply(
         scheme = scheme_with(scheme, skip)
     if own is None:
         return scheme
-    if own.written() != scheme.written():
+    if not _is_the_same(own, scheme):
         raise InputError(
             f"expected a model with its own weights to make {scheme.name} ones of, "
             f"received one with {own.name} weights; quantize the original model"
         )
     return None
+
+
+def _is_the_same(own: Scheme, asked: Scheme) -> bool:
+    """Whether a model is quantized as asked; a model knows what it left, also where nothing was said of it."""
+    if not isinstance(own, BitsAndBytes) or not isinstance(asked, BitsAndBytes):
+        return own.written() == asked.written()
+    config = asked.config
+    if config.llm_int8_skip_modules is None and not asked.skip:
+        config = config.with_values(llm_int8_skip_modules=own.config.llm_int8_skip_modules)
+    return own.config == config and not asked.skip
 
 
 def refuse_layer(path: str, kind: type) -> NoReturn:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeAlias
 
@@ -11,12 +11,11 @@ from xlmr_core.errors import ConfigError
 from xlmr_core.parameters import Parameter, Quantized, Role
 
 if TYPE_CHECKING:
-    from xlmr_core.checkpoints.load_plan import TensorFile
-
-if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Parts", "Scheme", "Stored", "refuse_shared_sides"]
+    from xlmr_core.checkpoints.load_plan import TensorFile
+
+__all__ = ["Parts", "Scheme", "Stored", "check_skip", "is_in", "refuse_shared_sides"]
 
 Array: TypeAlias = "NDArray[Any]"
 # The tensors of a quantized weight, by suffix.
@@ -136,6 +135,34 @@ class Scheme(ABC):
         )
         assert rows[0].name == row.name, "the tensor under the weight's own name comes first"
         return rows
+
+
+def is_in(name: str, module: str) -> bool:
+    """Whether a weight belongs to a module of that name, or of a name with these steps in it."""
+    return f".{_plain(module)}." in f".{_plain(name)}."
+
+
+def check_skip(scheme: str, skip: Sequence[str], weights: Sequence[str]) -> None:
+    """Refuse a name of a module to skip in which no weight is that a scheme takes.
+
+    Args:
+        scheme: its name.
+        skip: the names.
+        weights: those that it would take, by name.
+
+    Raises:
+        ConfigError: for such a name.
+    """
+    for skipped in skip:
+        if not any(is_in(name, skipped) for name in weights):
+            raise ConfigError(
+                f"skip must name modules with weights that {scheme} takes, such as "
+                f"{_plain(weights[-1]).removesuffix('.weight')!r} or 'query', received {skipped!r}"
+            )
+
+
+def _plain(name: str) -> str:
+    return name.replace("roberta.", "")
 
 
 def refuse_shared_sides(rows: Mapping[str, Parameter]) -> None:

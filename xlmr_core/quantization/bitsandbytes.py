@@ -28,7 +28,7 @@ import numpy as np
 
 from xlmr_core.errors import CheckpointError, ConfigError
 from xlmr_core.parameters import Parameter, Role
-from xlmr_core.quantization.base import Array, Parts, Scheme, Stored, refuse_shared_sides
+from xlmr_core.quantization.base import Array, Parts, Scheme, Stored, check_skip, is_in, refuse_shared_sides
 from xlmr_core.quantization.bitsandbytes_config import METHOD, BitsAndBytesConfig
 from xlmr_core.quantization.codes import CODEBOOKS, dynamic_values, nearest_codes, packed, unpacked
 from xlmr_core.wording import shown
@@ -102,6 +102,7 @@ def state_of(text: bytes, name: str, storage: str = "U8") -> State:
             and len(state.shape) == 2
             and all(type(size) is int and 0 <= size < 1 << 40 for size in whole)
             and state.block > 0
+            and state.block % 2 == 0
             and (nested is None or nested > 0)
             and math.isfinite(state.nested_offset)
         )
@@ -124,12 +125,14 @@ class BitsAndBytes(Scheme):
         dtype: of the weights that are quantized.
         found: of a file or of a model, what lies beside each quantized weight, by bare name; ``None`` where the rule of
             transformers is yet to choose them.
+        skip: modules that stay as they are beside those of ``config``, by steps of their names, until they are chosen.
     """
 
     name: ClassVar[str] = METHOD
     config: BitsAndBytesConfig = field(default_factory=lambda: BitsAndBytesConfig(load_in_4bit=True))
     dtype: str = "float32"
     found: Mapping[str, State] | None = field(default=None, hash=False)
+    skip: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -181,16 +184,19 @@ class BitsAndBytes(Scheme):
             return self
         refuse_shared_sides(rows)
         weights = [row for row in rows.values() if row.role is Role.LINEAR_WEIGHT]
+        check_skip(self.kind, self.skip, [row.name for row in weights if row.tied_to is None])
         wide = [_module(row.name) for row in weights if not self.takes(row)]
         if len(wide) == len(weights):
             raise ConfigError("llm_int8_skip_modules leaves no linear layer to quantize; name fewer")
-        return replace(self, config=self.config.with_values(llm_int8_skip_modules=tuple(wide) or None))
+        return replace(self, config=self.config.with_values(llm_int8_skip_modules=tuple(wide) or None), skip=())
 
     def takes(self, row: Parameter) -> bool:
         if row.role is not Role.LINEAR_WEIGHT or row.tied_to is not None:
             return False
         if self.found is not None:
             return _bare(row.name) in self.found
+        if any(is_in(row.name, skipped) for skipped in self.skip):
+            return False
         module, skip = _module(row.name), self.config.llm_int8_skip_modules
         if skip is None:
             return not module.endswith(_DECODER)
@@ -354,9 +360,9 @@ def _module(weight: str) -> str:
 
 
 def _matches(module: str, pattern: str) -> bool:
-    """As transformers has it: the beginning of a name, as a regular expression, or its end."""
+    """As transformers has it: the first steps of a name, as a regular expression, or its end."""
     try:
-        return re.match(pattern, module) is not None or module.endswith(pattern)
+        return re.match(rf"(?:{pattern})(?:(?<=\.)|(?=\.|$))", module) is not None or module.endswith(pattern)
     except re.error as error:
         raise ConfigError(
             f"llm_int8_skip_modules must hold names or regular expressions, received {shown(pattern)} ({error})"

@@ -88,7 +88,6 @@ class BitsAndBytesConfig:
         if self.load_in_4bit and self.load_in_8bit:
             raise ConfigError("load_in_4bit and load_in_8bit are both True, expected one of them; leave one out")
 
-    @property
     def is_quantizable(self) -> bool:
         """Whether it asks for anything."""
         return self.load_in_4bit or self.load_in_8bit
@@ -153,7 +152,7 @@ class BitsAndBytesConfig:
                     "of this library use quantize(model, ...)"
                 )
             found = cls.from_dict(values)
-        if not found.is_quantizable:
+        if not found.is_quantizable():
             raise ConfigError(
                 "quantization_config asks for nothing, expected load_in_4bit=True or load_in_8bit=True; set one of them"
             )

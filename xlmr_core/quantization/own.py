@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 
 from xlmr_core.errors import ConfigError
 from xlmr_core.parameters import Parameter
-from xlmr_core.quantization.base import Scheme, refuse_shared_sides
+from xlmr_core.quantization.base import Scheme, check_skip, is_in, refuse_shared_sides
 from xlmr_core.wording import shown
 
 __all__ = ["OwnScheme"]
@@ -71,19 +71,13 @@ class OwnScheme(Scheme):
     def takes(self, row: Parameter) -> bool:
         # What is tied follows the other end.
         name = row.tied_to or row.name
-        return _TAKEN.fullmatch(_bare(name)) is not None and not any(_is_in(name, skipped) for skipped in self.skip)
+        return _TAKEN.fullmatch(_bare(name)) is not None and not any(is_in(name, skipped) for skipped in self.skip)
 
     def planned(self, rows: Mapping[str, Parameter]) -> Self:
         refuse_shared_sides(rows)
         # What is tied is skipped by its other end.
         names = [row.tied_to or row.name for row in rows.values()]
-        weights = [_plain(name) for name in names if _TAKEN.fullmatch(_bare(name))]
-        for skipped in self.skip:
-            if not any(_is_in(name, skipped) for name in weights):
-                raise ConfigError(
-                    f"skip must name modules with weights that {self.name} takes, such as {_module(weights[-1])!r} or "
-                    f"'query', received {skipped!r}"
-                )
+        check_skip(self.name, self.skip, [name for name in names if _TAKEN.fullmatch(_bare(name))])
         for row in rows.values():
             if self.takes(row):
                 self.for_weight(row).stored(row)
@@ -94,16 +88,3 @@ def _bare(name: str) -> str:
     found = _SIDE.match(name)
     assert found is not None, "it matches nothing too"
     return name[found.end() :]
-
-
-def _plain(name: str) -> str:
-    return name.replace("roberta.", "")
-
-
-def _module(weight: str) -> str:
-    return weight.removesuffix(".weight")
-
-
-def _is_in(name: str, module: str) -> bool:
-    """Whether a weight belongs to a module of that name, or of a name with these steps in it."""
-    return f".{_plain(module)}." in f".{_plain(name)}."
