@@ -62,19 +62,6 @@ class Batches:
         features = self.task.draw(self.features, self.numbers(step), random)
         return self.task.collate(features, random, self.multiple)
 
-    def part(self, step: int, index: int, count: int) -> Arrays:
-        """The part of a step's batch that one of ``count`` devices takes: together they are the batch.
-
-        Raises:
-            InputError: if the rows cannot be divided by so many.
-        """
-        batch, rows = self[step], len(self.numbers(step))
-        if rows % count:
-            raise InputError(f"expected a batch_size that {count} devices can share, received {rows} rows")
-        own = slice(index * rows // count, (index + 1) * rows // count)
-        # What has several rows for each of the batch holds them one after the other; see task.py.
-        return {name: _part(array, rows, own) for name, array in batch.items()}
-
     def numbers(self, step: int) -> NDArray[np.int64]:
         """Which features make the batch of a step, (B,)."""
         epoch, place = divmod(step, len(self))
@@ -193,11 +180,6 @@ class Evaluation:
             answers.gold.append(self.task.counted(batch))
             answers.languages.append(self.features.languages[int(self.features.language[self._batches[index][0]])])
         return answers
-
-
-def _part(array: NDArray[np.generic], rows: int, own: slice) -> NDArray[np.generic]:
-    several = array.reshape(-1, rows, *array.shape[1:])[:, own]
-    return several.reshape(-1, *array.shape[1:])
 
 
 def _row(array: NDArray[np.generic], rows: int, row: int) -> NDArray[np.generic]:

@@ -41,7 +41,7 @@ class Judge:
     def __init__(self, recipe: Recipe, task: TrainingTask) -> None:
         self.kind = kind_of(task)
         self.metric = recipe.metric or task.metric
-        self._labels, self._patience = task.labels, recipe.patience
+        self._labels, self._patience, self._counted = task.labels, recipe.patience, task.counted
         known = FIGURES[self.kind]
         if self.metric not in known:
             near = suggestion(self.metric, known, otherwise="choose one of them")
@@ -60,13 +60,14 @@ class Judge:
         def results() -> Iterator[tuple[Arrays, Any]]:
             for batch in evaluation:
                 outputs = predict(batch)
-                if "loss" in outputs:
-                    losses.append((float(outputs["loss"]), len(batch["input_ids"])))
+                # A loss is a mean over labels; of a batch without any it is nothing.
+                if "loss" in outputs and (count := self._counted(batch)):
+                    losses.append((float(outputs["loss"]), count))
                 yield batch, outputs
 
         measured = measure(self.kind, evaluation.answers(results()), self._labels)
         if losses and "loss" not in measured.figures:
-            measured.figures["loss"] = sum(loss * rows for loss, rows in losses) / sum(rows for _, rows in losses)
+            measured.figures["loss"] = sum(loss * count for loss, count in losses) / sum(count for _, count in losses)
         return measured
 
     def best(self, lines: Sequence[Mapping[str, Any]]) -> int | None:

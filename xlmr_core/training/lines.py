@@ -28,7 +28,6 @@ class _Lines(TrainingTask):
     columns: ClassVar[Mapping[str, Sequence[str]]] = {"text": ("content", "sentence")}
     outputs: ClassVar[Sequence[str]] = ("loss",)
     metric = "perplexity"
-    ascending = False
     by_line = True
     by_batch = True
 

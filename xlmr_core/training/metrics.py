@@ -15,8 +15,9 @@ token-classification           ``f1``, ``precision``, ``recall`` of entities whe
                                (seqeval, as published for CoNLL 2003), else ``f1`` (mean over tags); ``accuracy``
 question-answering             ``f1``, ``exact_match`` (``spans.py``)
 multiple-choice                ``accuracy``
-sentence-embedding             pairs with scores: ``spearman``, ``pearson`` of cosines; else ``accuracy``: how often a
-                               text is nearest to the one that belongs to it, both ways
+sentence-embedding             ``accuracy``: how often a text is nearest, of all in its language, to one that belongs to
+                               it, both ways; of those that are equally near each counts its share
+scored-pairs                   ``spearman``, ``pearson`` of cosines
 rerank                         ``mrr``, mean of one over the place of the right passage; ``accuracy``: first place
 =============================  =====================================================================================
 """
@@ -42,6 +43,9 @@ Figures: TypeAlias = dict[str, float]
 FEWEST = 20
 # Of the spread of the right numbers: predicted ones that are spread less are all the same.
 FLAT = 1e-3
+# What a cosine has to be larger by to be larger.
+EQUAL = 1e-9
+SCORED_PAIRS = "scored-pairs"
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,8 @@ class Measured:
     Attributes:
         figures: by name, over all examples.
         languages: the same for each language, by its code; empty where a file says none.
-        counts: examples of each language.
-        examples: how many there are.
+        counts: examples of each language; of language models, tokens.
+        examples: how many there are of all languages.
         labels: names of labels, where there are some.
         confusion: how often each label (rows) was answered by each (columns), integers (K, K).
         only_answer: the one answer that all examples got although several are right; else empty.
@@ -70,7 +74,9 @@ class Measured:
 def kind_of(task: TrainingTask) -> str:
     """What is counted of a task: its problem, where it has several, else its name."""
     kind = task.problem or task.name
-    return "entities" if kind == "token-classification" and is_of_entities(task.labels) else kind
+    if kind == "token-classification" and is_of_entities(task.labels):
+        return "entities"
+    return SCORED_PAIRS if kind == "sentence-embedding" and task.metric == "spearman" else kind
 
 
 def measure(kind: str, answers: Answers, labels: Sequence[str] = ()) -> Measured:
@@ -158,7 +164,9 @@ def _only_answer(kind: str, answers: Answers, labels: Sequence[str]) -> str:
 
 
 def _language_modeling(losses: Sequence[float], tokens: Sequence[int], languages: Sequence[str]) -> Figures:
-    loss = float(np.average(losses, weights=tokens)) if any(tokens) else math.nan
+    # A batch without a label has no loss.
+    both = [(loss, count) for loss, count in zip(losses, tokens, strict=True) if count]
+    loss = sum(loss * count for loss, count in both) / sum(count for _, count in both) if both else math.nan
     return {"perplexity": math.exp(loss) if loss < 700 else math.inf, "loss": loss}
 
 
@@ -225,22 +233,47 @@ def _choices(predicted: Sequence[int], gold: Sequence[int], languages: Sequence[
 
 
 def _embeddings(predicted: Sequence[Any], gold: Sequence[Any], languages: Sequence[str]) -> Figures:
+    vectors, right = _directions(predicted), 0.0
+    for language in sorted(set(languages)):
+        own = [row for row, one in enumerate(languages) if one == language]
+        firsts, others = zip(*(gold[row] for row in own), strict=True)
+        right += _nearest(vectors[own, 0], vectors[own, 1], firsts, others)
+        right += _nearest(vectors[own, 1], vectors[own, 0], others, firsts)
+    return {"accuracy": right / (2 * len(vectors))}
+
+
+def _scored_pairs(predicted: Sequence[Any], gold: Sequence[float], languages: Sequence[str]) -> Figures:
+    vectors = _directions(predicted)
+    figures = _correlations((vectors[:, 0] * vectors[:, 1]).sum(axis=-1).tolist(), gold)
+    return {name: figures[name] for name in ("spearman", "pearson")}
+
+
+def _directions(predicted: Sequence[Any]) -> NDArray[np.float64]:
+    """The first two vectors of each, of length one, (N, 2, D)."""
     vectors = np.stack([np.asarray(pair, np.float64)[:2] for pair in predicted])
     vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-    if gold[0] is not None:
-        figures = _correlations((vectors[:, 0] * vectors[:, 1]).sum(axis=-1).tolist(), gold)
-        return {name: figures[name] for name in ("spearman", "pearson")}
-    return {"accuracy": (_nearest(vectors[:, 0], vectors[:, 1]) + _nearest(vectors[:, 1], vectors[:, 0])) / 2}
+    return vectors
 
 
-def _nearest(from_ND: NDArray[Any], to_ND: NDArray[Any], at_once: int = 1024) -> float:
-    """How often the vector of the same place is nearest; texts that stand there twice have one vector."""
-    right = 0
+def _nearest(
+    from_ND: NDArray[Any], to_ND: NDArray[Any], firsts: Sequence[str], others: Sequence[str], at_once: int = 1024
+) -> float:
+    """How many vectors are nearest to one that belongs to them: that of a row with the same text on either side.
+
+    Args:
+        from_ND, to_ND: of the same rows.
+        firsts, others: the texts of the two, or the ids in place of both.
+        at_once: rows that are compared with all.
+    """
+    first_N, other_N = (np.unique(np.array(side), return_inverse=True)[1] for side in (firsts, others))
+    right = 0.0
     for begin in range(0, len(from_ND), at_once):
-        own = from_ND[begin : begin + at_once] @ to_ND.T
-        found = to_ND[own.argmax(axis=1)]
-        right += int(np.isclose(found, to_ND[begin : begin + len(own)], atol=1e-9).all(axis=1).sum())
-    return right / len(from_ND)
+        own = slice(begin, begin + at_once)
+        cosines = from_ND[own] @ to_ND.T
+        nearest = cosines >= cosines.max(axis=1, keepdims=True) - EQUAL
+        belongs = (first_N[own, None] == first_N) | (other_N[own, None] == other_N)
+        right += float(((nearest & belongs).sum(axis=1) / nearest.sum(axis=1)).sum())
+    return right
 
 
 def _ranks(predicted: Sequence[Any], gold: Sequence[Any], languages: Sequence[str]) -> Figures:
@@ -254,7 +287,6 @@ Counter: TypeAlias = Callable[[Sequence[Any], Sequence[Any], Sequence[str]], Map
 COUNTERS: dict[str, Counter] = {
     "masked-language-modeling": _language_modeling,
     "causal-language-modeling": _language_modeling,
-    "text-classification": _classes,
     "single_label_classification": _classes,
     "multi_label_classification": _several_labels,
     "regression": _numbers,
@@ -263,6 +295,7 @@ COUNTERS: dict[str, Counter] = {
     "question-answering": _questions,
     "multiple-choice": _choices,
     "sentence-embedding": _embeddings,
+    SCORED_PAIRS: _scored_pairs,
     "rerank": _ranks,
 }
 # The names of figures, by which a recipe can say what is best.
@@ -270,7 +303,6 @@ _LOSS = ("perplexity", "loss")
 FIGURES: dict[str, Sequence[str]] = {
     "masked-language-modeling": _LOSS,
     "causal-language-modeling": _LOSS,
-    "text-classification": ("accuracy", "f1"),
     "single_label_classification": ("accuracy", "f1"),
     "multi_label_classification": ("f1", "f1_macro", "accuracy"),
     "regression": ("pearson", "spearman", "mse"),
@@ -278,7 +310,8 @@ FIGURES: dict[str, Sequence[str]] = {
     "entities": ("f1", "precision", "recall", "accuracy"),
     "question-answering": ("f1", "exact_match"),
     "multiple-choice": ("accuracy",),
-    "sentence-embedding": ("spearman", "pearson", "accuracy"),
+    "sentence-embedding": ("accuracy",),
+    SCORED_PAIRS: ("spearman", "pearson"),
     "rerank": ("mrr", "accuracy"),
 }
 # Of these, less is better.

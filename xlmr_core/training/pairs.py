@@ -133,8 +133,9 @@ class SentenceEmbedding(TrainingTask):
         return {**self.padded(rows, multiple), name: np.stack([feature.arrays[name] for feature in features])}
 
     def answer(self, example: Example, features: Sequence[Feature], outputs: Sequence[Arrays]) -> tuple[Any, Any]:
-        """The vectors (k, D), and the score of a pair that has one."""
-        return outputs[0]["embeddings"], example.get("score")
+        """The vectors (k, D), and the score of a pair that has one, else its texts, or its id in place of both."""
+        texts = [example.get("id", example["text"]), example.get("id", example.get("other"))]
+        return outputs[0]["embeddings"], example.get("score", texts)
 
 
 class Rerank(TrainingTask):

@@ -257,11 +257,6 @@ class Recipe:
         """The values by name."""
         return {own.name: getattr(self, own.name) for own in fields(self)}
 
-    def differing(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
-        """The values of this recipe and of another one, by the names of those that are not the same."""
-        mine, others = self.values(), other.values()
-        return {name: (mine[name], others[name]) for name in mine if mine[name] != others[name]}
-
     # -- what the model and the data decide ------------------------------------------------------------------------
 
     def completed(self, hidden_size: int, batches: int) -> Self:

@@ -76,7 +76,7 @@ class Answers:
         predicted: by task: the number of a label; a float; a list of 0 and 1; a list of tags; a text; the number of a
             choice; two vectors or more (k, D); the score of a passage; or the mean loss of a batch.
         gold: the same; of questions a list of texts that are right (empty: no answer); of vectors the score of the
-            pair, or ``None``; of language models how many tokens the loss is a mean of.
+            pair, or its two texts, or its id twice; of language models how many tokens the loss is a mean of.
         languages: of the examples, ``""`` where a file does not say.
     """
 
@@ -108,8 +108,6 @@ class TrainingTask(ABC):
     ``embeddings`` are the pooled vectors (k B, D)."""
     metric: str
     """The figure by which the best checkpoint is known."""
-    ascending: bool = True
-    """Whether more of it is better."""
     at_once: ClassVar[bool] = False
     """Whether its examples have to be encoded before the first step: they have windows, or are of several kinds."""
     by_line: ClassVar[bool] = False
@@ -170,8 +168,8 @@ class TrainingTask(ABC):
         return 0
 
     def counted(self, batch: Arrays) -> int:
-        """How many labels the loss of a batch is the mean of."""
-        return int((batch["labels"] != IGNORED).sum())
+        """How many labels the loss of a batch is the mean of; places of answers and pairs are as many as rows."""
+        return int((batch["labels"] != IGNORED).sum()) if "labels" in batch else len(batch["input_ids"])
 
     def settings(self) -> dict[str, Any]:
         """What the configuration of a model for this has to say, such as ``id2label``."""

@@ -149,16 +149,6 @@ def test_languages_are_drawn_by_alpha_and_every_row_of_each_has_its_turn() -> No
     assert max(of_large) - min(of_large) <= 1
 
 
-def test_parts_make_up_the_batch() -> None:
-    batches = batches_of(some(LENGTHS))
-    whole = batches[5]
-    parts = [batches.part(5, index, 2) for index in range(2)]
-    for name, array in whole.items():
-        assert np.array_equal(np.concatenate([part[name] for part in parts]), array)
-    with pytest.raises(InputError, match="3 devices"):
-        batches.part(5, 0, 3)
-
-
 @pytest.mark.parametrize(("multiple", "widths"), [(16, {16, 32, 48, 60}), (64, {60})])
 def test_rows_are_padded_to_a_multiple_and_never_past_the_longest(multiple: int, widths: set[int]) -> None:
     batches = batches_of(some(LENGTHS), multiple, max_length=60)

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from xlmr_core.errors import TrainingError
+from xlmr_core.errors import InputError, TrainingError
+from xlmr_core.training.judging import Judge
 from xlmr_core.training.metrics import COUNTERS, FIGURES, is_of_entities, kind_of, measure
+from xlmr_core.training.recipe import Recipe
 from xlmr_core.training.spans import normalized, overlap, words_of
 from xlmr_core.training.task import Answers
 
@@ -49,8 +51,9 @@ def vectors(*angles):
             {"f1": (1 + 2 / 3 + 1) / 3, "exact_match": 2 / 3},
         ),
         ("multiple-choice", [0, 1, 2, 3], [0, 1, 2, 0], {"accuracy": 0.75}),
+        ("masked-language-modeling", [2.0, math.nan], [5, 0], {"perplexity": math.exp(2.0), "loss": 2.0}),
         (
-            "sentence-embedding",
+            "scored-pairs",
             [vectors(0.0, 0.1), vectors(0.0, 0.5), vectors(0.0, 0.3)],
             [5.0, 1.0, 3.0],
             {"spearman": 1.0, "pearson": 0.9829},
@@ -58,8 +61,8 @@ def vectors(*angles):
         # The last text of the first side is nearest to the second one of the other.
         (
             "sentence-embedding",
-            [vectors(0.0, 0.1), vectors(1.0, 1.1), vectors(1.2, 2.5)],
-            [None] * 3,
+            [vectors(0.0, 0.1), vectors(1.0, 1.1), vectors(1.25, 2.5)],
+            [["a", "x"], ["b", "y"], ["c", "z"]],
             {"accuracy": (2 / 3 + 1) / 2},
         ),
         (
@@ -139,6 +142,62 @@ def test_the_one_answer_to_everything(kind, predicted, gold, answer):
 def test_nothing_to_evaluate_is_refused():
     with pytest.raises(TrainingError, match="expected examples to evaluate on, received none"):
         measure(CLASSES, Answers())
+
+
+@pytest.mark.parametrize(
+    ("gold", "languages", "found"),
+    [
+        ([["a", "x"], ["b", "y"], ["c", "z"], ["d", "u"]], [""] * 4, 1 / 4),
+        ([["a", "x"], ["b", "y"], ["c", "z"], ["d", "u"]], ["de", "de", "sw", "sw"], 1 / 2),
+        # Two rows of one id, or with the same text on one side, belong together.
+        ([["1", "1"], ["1", "1"], ["2", "2"], ["3", "3"]], [""] * 4, (2 + 2 + 1 + 1) / 16),
+        ([["a", "x"], ["b", "x"], ["c", "z"], ["d", "u"]], [""] * 4, (2 + 2 + 1 + 1) / 16),
+    ],
+)
+def test_an_encoder_that_says_the_same_of_every_text_finds_by_chance_alone(gold, languages, found):
+    same = [np.ones((2, 8))] * 4
+    assert figures("sentence-embedding", same, gold, languages) == pytest.approx({"accuracy": found})
+
+
+def test_any_text_of_the_same_id_is_the_right_one():
+    # The second row's text is nearest to the first row's other one, which has its id.
+    answers = [vectors(0.0, 0.5), vectors(0.4, 3.0), vectors(2.0, 2.1)]
+    assert figures("sentence-embedding", answers, [["1", "1"], ["1", "1"], ["2", "2"]])["accuracy"] == 5 / 6
+    assert figures("sentence-embedding", answers, [["1", "1"], ["3", "3"], ["2", "2"]])["accuracy"] == 3 / 6
+
+
+@pytest.mark.parametrize(("metric", "kind"), [("spearman", "scored-pairs"), ("accuracy", "sentence-embedding")])
+def test_pairs_with_scores_have_figures_of_their_own(metric, kind):
+    task = SimpleNamespace(problem="", name="sentence-embedding", labels=(), metric=metric, counted=len)
+    assert kind_of(task) == kind
+    other = {"spearman": "accuracy", "accuracy": "spearman"}[metric]
+    with pytest.raises(InputError, match=f"expected a metric of {metric}.*received '{other}'"):
+        Judge(Recipe(task="sentence-embedding", metric=other), task)
+
+
+def test_the_loss_of_an_evaluation_is_the_mean_of_its_labels():
+    labels = [[1, 2, 3], [1, -100, -100], [-100, -100, -100]]
+    batches = [{"input_ids": np.ones((1, 3)), "labels": np.array([row])} for row in labels]
+    losses = iter([1.0, 5.0, math.nan])
+
+    class Looked:
+        def __iter__(self):
+            return iter(batches)
+
+        def answers(self, results):
+            assert len(list(results)) == 3
+            return Answers([["a"]], [["a"]], [""])
+
+    task = SimpleNamespace(
+        problem="",
+        name="token-classification",
+        labels=LABELS,
+        metric="f1",
+        counted=lambda batch: int((batch["labels"] != -100).sum()),
+    )
+    judge = Judge(Recipe(task="token-classification"), task)
+    measured = judge.measured(Looked(), lambda batch: {"loss": next(losses)})
+    assert measured.figures["loss"] == (3 * 1.0 + 5.0) / 4
 
 
 # Answers to questions

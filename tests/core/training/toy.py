@@ -28,6 +28,7 @@ TASK = SimpleNamespace(
     labels=LABELS,
     metric="accuracy",
     tokenizer=Tokenizer(),
+    counted=lambda batch: len(batch["labels"]),
     settings=lambda: {"id2label": dict(enumerate(LABELS))},
 )
 
