@@ -26,13 +26,30 @@ Record: TypeAlias = str | Mapping[str, Any] | XLMRError
 PACKED: dict[str, Callable[[BinaryIO], Any]] = {".gz": gzip.open, ".xz": lzma.open}
 # Where a token and its tag stand in a line of CoNLL-U; in the older CoNLL these are the first and the last column.
 CONLLU_COLUMNS, CONLLU_TOKEN, CONLLU_TAG = 10, 1, 3
-_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z]{2,8})*")
-_NO_LANGUAGES = ("dev",)
+# The codes by which the name of a file says its language: those of ISO 639-1, and a few of three letters. Other names
+# of two or three letters say something else, such as qa.jsonl and val.json.
+_CODES = """
+    aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en
+    eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv
+    ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne
+    ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st
+    su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo yue za zh zu arq ary ceb
+    fil pcm
+"""
+_LANGUAGE = re.compile(r"([a-z]{2,3})(-[A-Z][a-z]{3})?(-[A-Z]{2})?")  # zh, zh-Hant, pt-BR
 
 
 def _read_conll(file: BinaryIO) -> Iterator[tuple[int, Record]]:
-    """Sentences of a token a line with its tag in the last column; a blank line ends one."""
-    return _sentences(file, lambda cells: (cells[0], cells[-1]), least=2)
+    """Sentences of a token a line with its tag in the last column; a blank line ends one.
+
+    A line with ``#`` before a sentence is a comment where it says ``name=value``, or has another number of columns than
+    the lines of tokens; else it is the token ``#``.
+    """
+
+    def is_comment(cells: list[str], width: int, begins: bool) -> bool:
+        return begins and cells[0].startswith("#") and ("=" in "".join(cells[1:]) or len(cells) != (width or 2))
+
+    return _sentences(file, lambda cells: (cells[0], cells[-1]), least=2, is_comment=is_comment)
 
 
 def _read_conllu(file: BinaryIO) -> Iterator[tuple[int, Record]]:
@@ -42,7 +59,10 @@ def _read_conllu(file: BinaryIO) -> Iterator[tuple[int, Record]]:
         # 3-4 is the written form of two words, 5.1 a word that is not written.
         return (cells[CONLLU_TOKEN], cells[CONLLU_TAG]) if cells[0].isdecimal() else None
 
-    return _sentences(file, word, least=CONLLU_COLUMNS, by="\t", comment="#")
+    def is_comment(cells: list[str], width: int, begins: bool) -> bool:
+        return cells[0].startswith("#")
+
+    return _sentences(file, word, least=CONLLU_COLUMNS, by="\t", is_comment=is_comment)
 
 
 def _sentences(
@@ -50,12 +70,22 @@ def _sentences(
     word: Callable[[list[str]], tuple[str, str] | None],
     *,
     least: int,
+    is_comment: Callable[[list[str], int, bool], bool],
     by: str | None = None,
-    comment: str = "",
 ) -> Iterator[tuple[int, Record]]:
+    """Sentences.
+
+    Args:
+        file: read to its end.
+        word: the token and the tag in the cells of a line, if it has one.
+        least: cells of a line with a token.
+        is_comment: whether a line has no token, by its cells, how many the lines with tokens have (0 before the first
+            of them), and whether it stands before a sentence.
+        by: what stands between cells; any white space by default.
+    """
     tokens: list[str] = []
     tags: list[str] = []
-    begin, wrong = 0, None
+    begin, width, wrong = 0, 0, None
     # A last blank line ends the last sentence too.
     for number, raw in enumerate((line for lines in (file, (b"",)) for line in lines), 1):
         try:
@@ -71,13 +101,13 @@ def _sentences(
             tokens, tags, begin, wrong = [], [], 0, None
             continue
         cells = line.split(by)
-        if (comment and line.startswith(comment)) or cells[0] == "-DOCSTART-" or wrong:
+        if is_comment(cells, width, not tokens) or cells[0] == "-DOCSTART-" or wrong:
             continue
         begin = begin or number
         if len(cells) < least:
             begin, wrong = number, shown(line, 60)
             continue
-        found = word(cells)
+        found, width = word(cells), width or len(cells)
         if found:
             tokens.append(found[0])
             tags.append(found[1])
@@ -149,7 +179,8 @@ def files_of(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 def language_of(path: Path) -> str:
     """The language that the name of a file says (``de.txt.xz``), empty if none."""
     name = path.name.split(".")[0]
-    return name if _LANGUAGE.fullmatch(name) and name not in _NO_LANGUAGES else ""
+    said = _LANGUAGE.fullmatch(name)
+    return name if said and said[1] in _CODES.split() else ""
 
 
 def counted_in(path: Path) -> str:

@@ -85,7 +85,20 @@ def test_a_folder_stands_for_its_files_and_their_names_for_languages(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("name", "language"), [("de.txt", "de"), ("train.jsonl", ""), ("dev.txt", ""), ("zh-Hant.txt.xz", "zh-Hant")]
+    ("name", "language"),
+    [
+        *(
+            ("de.txt", "de"),
+            ("zh-Hant.txt.xz", "zh-Hant"),
+            ("pt-BR.csv", "pt-BR"),
+            ("yue.txt", "yue"),
+            ("ary.tsv", "ary"),
+        ),
+        *(
+            (f"{name}.jsonl", "")
+            for name in ("train", "dev", "val", "qa", "ner", "pos", "nli", "mc", "all", "new", "de-x")
+        ),
+    ],
 )
 def test_the_name_of_a_file_says_its_language(name: str, language: str) -> None:
     assert language_of(Path(name)) == language
@@ -98,11 +111,17 @@ CONLLU = (
 )
 
 
+COMMENTS = "# sent_id = 1\n# text ... of it\nAda B-PER\n# O\n\n# sent_id = 2\n# O\nOslo B-LOC\n\n# the end of it\n"
+MULTICONER = "# id 64-a\tdomain=en\nAda _ _ B-PER\nruns _ _ O\n"
+
+
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
         ("a.conll", CONLL, [(["Ada", "runs"], ["B-PER", "O"]), (["Oslo"], ["B-LOC"])]),
         ("a.iob2.gz", CONLL.rstrip(), [(["Ada", "runs"], ["B-PER", "O"]), (["Oslo"], ["B-LOC"])]),
+        ("a.conll", COMMENTS, [(["Ada", "#"], ["B-PER", "O"]), (["#", "Oslo"], ["O", "B-LOC"])]),
+        ("b.conll", MULTICONER, [(["Ada", "runs"], ["B-PER", "O"])]),
         ("a.conllu", CONLLU, [(["du", "kommer"], ["PRON", "VERB"])]),
     ],
 )
