@@ -37,6 +37,9 @@ ONE_LABEL = 0.97
 # Kinds of tasks whose loss is binary cross-entropy, and those that have another one than the labels say.
 BINARY, OTHER_LOSSES = ("multi_label_classification", "rerank"), ("sentence-embedding",)
 LANGUAGE_MODELS = ("masked-language-modeling", "causal-language-modeling")
+# Kinds of tasks of which an evaluation says whether all answers are one (``Measured.only_answer``).
+COMPARED = ("text-classification", "single_label_classification", "regression", "token-classification", "entities")
+COMPARED += ("question-answering", "multiple-choice")
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,13 @@ class Finding:
     Attributes:
         sign: by which it is seen, in a word or two.
         sentence: what is seen, its likely cause, and what to do.
+        is_collapse: the model answers as a constant does. A loss at the level of a constant answer tells that only
+            where answers were not looked at, or are not compared in this task.
     """
 
     sign: str = ""
     sentence: str = ""
+    is_collapse: bool = False
 
 
 class ConstantAnswer:
@@ -118,8 +124,8 @@ class Watch:
         self._losses: deque[float] = deque(maxlen=WINDOW)
         self._norms: deque[float] = deque(maxlen=WINDOW)
         self._first_norms: list[float] = []
-        self._steps = 0
-        self._learned = False
+        # The least mean loss of a window.
+        self._least = math.inf
 
     def saw(self, batch: Mapping[str, Any]) -> None:
         """Count the labels of a batch that is trained on."""
@@ -127,36 +133,46 @@ class Watch:
             self._constant.add(np.asarray(batch["labels"]))
 
     def step(self, step: int, loss: float, norm: float | None) -> None:
-        """Look at a step.
+        """Look at a step; of a run that goes on, first at those that its log has.
 
         Raises:
-            TrainingError: if its loss is no number: what is trained from there on is worth nothing.
+            TrainingError: if its loss is no number, or the norm of its gradients: what is trained from there on is
+                worth nothing. In float16 such a norm makes the scale of the loss smaller, and the step is left out.
         """
+        is_number = norm is None or math.isfinite(norm) or self._recipe.precision == "float16"
         if not math.isfinite(loss):
-            raise TrainingError(self._no_number(step, loss))
-        self._steps += 1
+            raise TrainingError(self._no_number(f"a loss, received {loss}", step, norm))
+        if not is_number:
+            raise TrainingError(self._no_number(f"a norm of the gradients, received {norm}", step, norm))
         self._losses.append(loss)
-        if norm is not None:
+        if norm is not None and math.isfinite(norm):
             self._norms.append(norm)
             if len(self._first_norms) < WINDOW:
                 self._first_norms.append(norm)
-        if self._steps % WINDOW == 0:
-            level = self._constant.loss
-            self._learned |= level is not None and self._mean < LEFT_LEVEL * level
+        if len(self._losses) == WINDOW:
+            self._least = min(self._least, self._mean)
 
     @property
     def _mean(self) -> float:
         return float(np.mean(self._losses))
 
+    @property
+    def _learned(self) -> bool:
+        """Whether the loss has been well below the level of a constant answer."""
+        level = self._constant.loss
+        return level is not None and self._least < LEFT_LEVEL * level
+
+    def is_early(self, step: int) -> bool:
+        """Whether there were not enough steps to tell anything."""
+        return step < WINDOW or step <= self._recipe.warmup * self._recipe.steps
+
     def look(self, step: int, measured: Measured | None) -> Finding:
-        """What seems to be wrong at a step; nothing before there were enough of them to tell.
+        """What seems to be wrong at a step; no sentence before there were enough of them to tell.
 
         Args:
             step: how many steps are done.
             measured: what an evaluation found there, if there was one.
         """
-        if step < WINDOW or step <= self._recipe.warmup * self._recipe.steps:
-            return Finding()
         signs = {}
         if measured is not None and measured.only_answer:
             signs["one answer"] = (
@@ -165,12 +181,14 @@ class Watch:
         level = self._constant.loss
         # A language model of fresh weights is for long where the frequencies of tokens have it.
         is_told = self._learned or self._kind not in LANGUAGE_MODELS
-        if level is not None and is_told and len(self._losses) == WINDOW and self._mean > AT_LEVEL * level:
+        is_full = len(self._losses) == WINDOW and not self.is_early(step)
+        if level is not None and is_told and is_full and self._mean > AT_LEVEL * level:
             signs["level"] = f"the loss, {self._mean:.4g}, is at the level of a constant answer, {level:.4g}"
         if not signs:
             return Finding()
+        is_collapse = "one answer" in signs or measured is None or self._kind not in COMPARED
         sentence = f"step {step}: {', and '.join(signs.values())}. Likely cause: {self._cause()}"
-        return Finding(" and ".join(signs), sentence)
+        return Finding(" and ".join(signs), "" if self.is_early(step) else sentence, is_collapse)
 
     def _cause(self) -> str:
         recipe, rate = self._recipe, self._recipe.learning_rate
@@ -205,20 +223,21 @@ class Watch:
             return False
         return float(np.median(self._norms)) < DEAD * float(np.median(self._first_norms))
 
-    def _no_number(self, step: int, loss: float) -> str:
+    def _no_number(self, what: str, step: int, norm: float | None) -> str:
         recipe = self._recipe
-        before = f", {self._losses[-1]:.4g} a step before" if self._losses else ""
-        said = f"expected a loss, received {loss} at step {step}{before}. Likely cause: "
+        before = f"; the loss was {self._losses[-1]:.4g} a step before" if self._losses else ""
+        said = f"expected {what} at step {step}{before}. Likely cause: "
         if not self._losses:
             return said + (
                 "the weights or the labels, as it is the first one; look at the weights with `xlmr doctor`, and at "
                 "the labels of the training data"
             )
-        norm = self._norms[-1] if self._norms else None
+        if norm is None or math.isnan(norm):
+            norm = self._norms[-1] if self._norms else None
         tail = f"; begin anew with learning_rate={min(self._usual, recipe.learning_rate / FAR_OFF):g}"
         if recipe.precision == "float16":
             return f"{said}numbers too large for float16; begin anew with precision=bfloat16 or precision=float32"
-        if norm is not None and (not math.isfinite(norm) or norm > 100 * np.median(self._first_norms)):
+        if norm is not None and (not math.isfinite(norm) or norm > 100 * np.median(self._first_norms or [norm])):
             clip = "" if recipe.clip_norm else " and clip_norm=1.0"
             return f"{said}gradients have blown up (norm {norm:.3g}){tail}{clip}"
         return f"{said}the learning rate, {recipe.learning_rate:g}{tail}"

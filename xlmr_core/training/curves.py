@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xlmr_core.training.log import EVALUATION, STEP
+from xlmr_core.training.log import EVALUATION, NORM, RATE, STEP
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,9 +54,9 @@ def curves_picture(lines: Iterable[Mapping[str, Any]], title: str) -> bytes:
     _named(middle, "evaluation")
     if shares:
         middle.set_ylim(0, 1)
-    _line(right, at, [line["rate"] for line in steps], "learning rate", COLOURS[2])
+    _line(right, at, [line[RATE] for line in steps], "learning rate", COLOURS[2])
     other = right.twinx()
-    norms = [np.nan if line.get("norm") is None else line["norm"] for line in steps]
+    norms = [np.nan if line.get(NORM) is None else line[NORM] for line in steps]
     _line(other, at, norms, "gradient norm", COLOURS[3])
     other.set_ylabel("gradient norm")
     _named(right, "learning rate")

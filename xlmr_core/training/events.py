@@ -9,6 +9,7 @@ values (1) with ``tag`` (1) and ``simple_value`` (2). Source: ``event.proto`` an
 
 from __future__ import annotations
 
+import math
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,13 +17,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from xlmr_core.atomic_files import saving_to
-from xlmr_core.training.log import EVALUATION, STEP
+from xlmr_core.training.log import EVALUATION, NORM, RATE, STEP
 
 __all__ = ["Events", "curves_of"]
 
 VERSION = b"brain.Event:2"
 # CRC-32C (Castagnoli), bits reversed, and how TensorFlow masks it.
 POLYNOMIAL, MASK = 0x82F63B78, 0xA282EAD8
+# The largest float of 32 bits.
+LARGEST = 3.4028234663852886e38
 # Kinds of fields in a protocol buffer.
 INTEGER, DOUBLE, BYTES, FLOAT = 0, 1, 2, 5
 
@@ -78,7 +81,7 @@ def curves_of(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             if main in figures:
                 yield f"languages/{language}/{main}", figures[main]
     else:
-        yield from ((f"train/{name}", line[name]) for name in ("loss", "rate", "norm") if line.get(name) is not None)
+        yield from ((f"train/{name}", line[name]) for name in ("loss", RATE, NORM) if line.get(name) is not None)
 
 
 def _record(data: bytes) -> bytes:
@@ -124,7 +127,8 @@ def _double(field: int, number: float) -> bytes:
 
 
 def _float(field: int, number: float) -> bytes:
-    return _key(field, FLOAT) + struct.pack("<f", number)
+    # A perplexity may be larger than a float of 32 bits.
+    return _key(field, FLOAT) + struct.pack("<f", number if abs(number) <= LARGEST else math.copysign(math.inf, number))
 
 
 def _bytes(field: int, content: bytes) -> bytes:

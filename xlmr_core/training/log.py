@@ -26,9 +26,11 @@ except ImportError:  # Windows
 
 __all__ = ["Log"]
 
-# The keys by which lines are told apart; and of an evaluation: figures of each language, how many examples it has, how
-# many there are in all, how often each label got each answer, and by which sign the run seems to have collapsed.
+# The keys by which lines are told apart; of a step its learning rate, and the norm of its gradients; and of an
+# evaluation: figures of each language, how many examples it has, how many there are in all, how often each label got
+# each answer, and by which sign the run seems to have collapsed.
 RUN, STEP, EVALUATION, DONE = "run", "step", "evaluation", "done"
+RATE, NORM = "learning_rate", "grad_norm"
 LANGUAGES, COUNTS, EXAMPLES, CONFUSION, COLLAPSED = "languages", "counts", "examples", "confusion", "collapsed"
 
 

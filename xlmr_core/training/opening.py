@@ -21,6 +21,11 @@ LOG, RECIPE = "log.jsonl", "recipe.toml"
 FREE = ("keep", "checkpoint_every")
 # Fields that name files; what is in them is compared.
 FILES = ("train", "eval", "test")
+# What a run that is over leaves: its card and pictures, the model, its tokenizer, and adapters.
+PUBLISHED = ("README.md", "evaluation.json", "curves.png", "confusion.png")
+PUBLISHED += ("config.json", "generation_config.json", "model.safetensors*", "model-*-of-*.safetensors", "adapter/*")
+PUBLISHED += ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "sentencepiece.bpe.model")
+PUBLISHED += ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "[0-9]_*/*.json")
 
 
 def check_place(folder: Path) -> None:
@@ -61,6 +66,7 @@ def opened(folder: Path, recipe: Recipe, data: Mapping[str, Any], checkpoints: C
     try:
         if log.run is None or restart or (log.last is None and not checkpoints.steps()):
             checkpoints.clear()
+            _forget(folder)
             log.begin(run)
             write_atomically(folder / RECIPE, recipe.to_toml().encode())
         else:
@@ -69,6 +75,14 @@ def opened(folder: Path, recipe: Recipe, data: Mapping[str, Any], checkpoints: C
         log.close()
         raise
     return log
+
+
+def _forget(folder: Path) -> None:
+    """Remove the model of a run that was there, and what was written beside it; other files stay."""
+    for path in (path for pattern in PUBLISHED for path in folder.glob(pattern)):
+        path.unlink()
+        if path.parent != folder and not any(path.parent.iterdir()):
+            path.parent.rmdir()
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -42,10 +42,10 @@ from xlmr_core.tasks.task import Arrays
 from xlmr_core.training.batches import Batches, Evaluation
 from xlmr_core.training.card import publish
 from xlmr_core.training.checkpoints import Checkpoints
-from xlmr_core.training.collapse import Watch
+from xlmr_core.training.collapse import WINDOW, Watch
 from xlmr_core.training.events import Events
 from xlmr_core.training.judging import Judge, Predict, line_of
-from xlmr_core.training.log import COLLAPSED, CONFUSION, STEP, Log
+from xlmr_core.training.log import COLLAPSED, CONFUSION, NORM, RATE, STEP, Log
 from xlmr_core.training.opening import check_place, opened
 from xlmr_core.training.preparing import prepared
 from xlmr_core.training.recipe import Recipe
@@ -80,6 +80,7 @@ class Run:
 
     Attributes:
         steps: of the whole run.
+        tell: tells how it goes, see above.
         task: the task's object, which knows what a model for it has to be (``task.auto``, ``task.settings()``).
 
     Raises:
@@ -106,7 +107,7 @@ class Run:
         self.batches, self.evaluation, self.test, self.task = batches, evaluation, test, batches.task
         self._judge = Judge(recipe, self.task)
         self._data = dict(data or {})
-        self._tell: Tell = tell or _tell
+        self.tell: Tell = tell or _tell
         self._bar = ProgressBar(progress, " steps")
         self._restart = restart
         self._watch = Watch(recipe, usual_rate or recipe.learning_rate, self._judge.kind)
@@ -119,7 +120,8 @@ class Run:
         # Steps that are done, that were when it began here, and that a checkpoint has.
         self._reached = self._begun = self._kept = 0
         self._since, self._before = time.monotonic(), 0.0
-        self._sign = ""
+        # By which sign something seems to be wrong, and whether the model seems to have collapsed.
+        self._sign, self._is_collapsed = "", False
         check_place(self.folder)
 
     @classmethod
@@ -198,14 +200,17 @@ class Run:
 
         Args:
             load: reads weights, optimizer and whatever else a step depends on from the folder of a checkpoint; it is
-                called with the newest that is whole, or not at all where there is none, and at the end with the best.
+                called with the newest that is whole, or not at all where there is none, and at the end with the best;
+                of a run that is over with the one whose model is in the folder.
 
         Raises:
-            TrainingError: as :meth:`open`, and if the log does not reach as far as the checkpoint.
+            TrainingError: as :meth:`open`, if the log does not reach as far as the checkpoint, and if the checkpoint
+                of the best step is not there any more.
         """
         log, self._load = self.open()._log, load
         if log.done is not None:
-            self._tell("", f"the run in {self.folder} is over; its model is there")
+            self.tell("", f"the run in {self.folder} is over; its model is there")
+            self._load_what_is_over(load)
             return int(log.done[STEP])
         step = max(self._checkpoints.steps(), default=0)
         if step:
@@ -215,8 +220,14 @@ class Run:
                     "restart=True to begin anew"
                 )
             load(self._checkpoints.place(step))
-            self._tell("", f"goes on after step {step} of {self.steps}")
+            self.tell("", f"goes on after step {step} of {self.steps}")
         log.cut(step)
+        self._check_best()
+        for line in log.lines():
+            if "loss" in line:
+                self._watch.step(line[STEP], line["loss"], line.get(NORM))
+        for number in range(max(0, step - WINDOW), step):
+            self._watch.saw(self.batches[number])
         self._since, self._before = time.monotonic(), float(log.last["seconds"]) if log.last else 0.0
         self._reached = self._begun = self._kept = step
         self._events = Events(self.folder / EVENTS, log.lines(), self._before)
@@ -295,7 +306,7 @@ class Run:
         self._flush()
         if not self.done:
             if self._stops and self._reached < self.steps and not self._has_stalled:
-                self._tell("", f"stopped after step {self._reached} of {self.steps}; the same call goes on")
+                self.tell("", f"stopped after step {self._reached} of {self.steps}; the same call goes on")
                 self.close()
                 return None
             self._publish(save_pretrained, predict)
@@ -317,8 +328,8 @@ class Run:
         (step, loss, norm), self._pending = self._pending, None
         loss, norm = float(loss), None if norm is None else float(norm)
         self._watch.step(step, loss, norm)
-        line: dict[str, Any] = {STEP: step, "loss": loss, "rate": self.rate(step - 1)}
-        line |= {"norm": norm} if norm is not None and math.isfinite(norm) else {}
+        line: dict[str, Any] = {STEP: step, "loss": loss, RATE: self.rate(step - 1)}
+        line |= {NORM: norm} if norm is not None and math.isfinite(norm) else {}
         self._add({**line, "seconds": round(self._before + time.monotonic() - self._since, 3)})
         self._show(loss)
 
@@ -338,15 +349,17 @@ class Run:
         measured = None if self.evaluation is None else self._judge.measured(self.evaluation, predict)
         found = self._watch.look(step, measured)
         if measured is not None:
-            self._add({STEP: step, **line_of(measured), **({COLLAPSED: found.sign} if found.sign else {})})
+            self._add({STEP: step, **line_of(measured), **({COLLAPSED: found.sign} if found.is_collapse else {})})
             best = " (the best)" if self._best_step == step else ""
-            self._tell("", f"step {step} of {self.steps}: {said(measured.figures)}{best}")
+            self.tell("", f"step {step} of {self.steps}: {said(measured.figures)}{best}")
         if found.sentence and found.sign != self._sign:
-            self._tell("warning", found.sentence)
-        self._sign = found.sign
+            self.tell("warning", found.sentence)
+        if found.sentence or not found.sign:
+            self._sign = found.sign
+        self._is_collapsed = found.is_collapse
         if self._has_stalled and step < self.steps:
             evaluations = counted(self.recipe.patience, "evaluation")
-            self._tell("", f"ends after step {step}: {self._judge.metric} has not become better in {evaluations}")
+            self.tell("", f"ends after step {step}: {self._judge.metric} has not become better in {evaluations}")
 
     @property
     def _best_step(self) -> int | None:
@@ -356,29 +369,47 @@ class Run:
     def _has_stalled(self) -> bool:
         return self._judge.has_stalled(self._log.evaluations)
 
+    def _check_best(self) -> None:
+        best = self._best_step
+        if best is not None and best not in self._checkpoints.steps():
+            raise TrainingError(
+                f"expected the checkpoint of the best step, {best}, in {self._checkpoints.folder}; bring it back, or "
+                "pass restart=True to begin anew"
+            )
+
+    def _load_what_is_over(self, load: ToFolder) -> None:
+        assert self._log.done is not None, "the run is over"
+        step = self._log.done["best"] or self._log.done[STEP]
+        if step in self._checkpoints.steps():
+            load(self._checkpoints.place(step))
+        else:
+            self.tell(
+                "warning",
+                f"the checkpoint of step {step} is not there any more, so the weights of the model stay as they are; "
+                f"load those of the run with from_pretrained({str(self.folder)!r})",
+            )
+
     def _publish(self, save_pretrained: ToFolder, predict: Predict | None) -> None:
         best = self._best_step
         if best is not None and best != self._reached:
-            if best not in self._checkpoints.steps():
-                raise TrainingError(
-                    f"expected the checkpoint of the best step, {best}, in {self._checkpoints.folder}; bring it back, "
-                    "or pass restart=True to begin anew"
-                )
+            self._check_best()
             assert self._load is not None, "restore() comes before finish()"
             self._load(self._checkpoints.place(best))
-        lines = self._log.evaluations
-        sign = lines[-1].get(COLLAPSED, "") if lines else self._sign
+        # Of the weights that are published.
+        line = next((line for line in self._log.evaluations if line[STEP] == best), None)
+        sign = line.get(COLLAPSED, "") if line else self._sign if self._is_collapsed else ""
+        sign = "" if self._watch.is_early(self._reached) else sign
         done = {"done": True, STEP: self._reached, "best": best, COLLAPSED: sign}
         if self.test is not None:
             measured = self._judge.measured(self.test, predict)
             done |= {name: value for name, value in line_of(measured, "test").items() if name != CONFUSION}
-            self._tell("", f"test: {said(measured.figures)}")
+            self.tell("", f"test: {said(measured.figures)}")
         save_pretrained(self.folder)
         self.task.tokenizer.save_pretrained(self.folder)
         publish(self.folder, self._log, self.recipe, self.task, self._judge.metric, best, done)
         self._log.add(done)
         self._log.sync()
-        self._tell("", f"{counted(self._reached, 'step')}; the model is in {self.folder}")
+        self.tell("", f"{counted(self._reached, 'step')}; the model is in {self.folder}")
 
     # ---- Its end
 

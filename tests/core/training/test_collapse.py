@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def test_of_a_run_that_learns_or_is_young_nothing_is_said(watch):
             math.inf,
             1.0,
             {},
-            "received inf at step 2, 0.5 a step before. Likely cause: the learning rate, 2e-05; beg",
+            "inf at step 2; the loss was 0.5 a step before. Likely cause: the learning rate, 2e-05; b",
         ),
         ([0.5], math.nan, 1.0, {"precision": "float16"}, "too large for float16; begin anew with precision=bfloat16"),
         ([0.5] * 9, math.nan, None, {}, "Likely cause: the learning rate, 2e-05; begin anew with learning_rate=5e-06"),
@@ -142,6 +143,54 @@ def test_a_loss_that_is_no_number_ends_the_run(before, loss, norm, recipe, messa
     assert message in str(ended.value)
 
 
+@pytest.mark.parametrize("norm", [math.nan, math.inf])
+def test_a_norm_that_is_no_number_ends_the_run_but_in_float16(norm):
+    with pytest.raises(TrainingError, match=f"expected a norm of the gradients, received {norm} at step 10; the loss"):
+        watched([0.5] * 9).step(10, 0.5, norm)
+    watched([0.5] * 9, precision="float16").step(10, 0.5, norm)
+
+
+def test_answers_that_vary_are_no_collapse_whatever_the_loss_is():
+    varied = Measured({"accuracy": 0.5}, examples=32)
+    found = watched(FLAT).look(200, varied)
+    assert found.sign == "level" and found.sentence and not found.is_collapse
+    assert watched(FLAT).look(200, ONE_ANSWER).is_collapse and watched(FLAT).look(200, None).is_collapse
+    of_several = {"labels": np.array([[0.0, 1.0], [1.0, 0.0]], np.float32)}
+    assert watched(FLAT, kind="multi_label_classification", batch=of_several).look(200, varied).is_collapse
+
+
+def test_a_run_that_goes_on_knows_its_losses_and_norms(tmp_path, monkeypatch):
+    monkeypatch.setattr(card, "publish", lambda *_, **__: None)
+    recipe = {"steps": 120, "evaluate_every": 60}
+
+    def ends(step):
+        if step == 100:
+            raise KeyboardInterrupt
+
+    with run_in(tmp_path / "run", recipe=recipe) as run, pytest.raises(KeyboardInterrupt):
+        train(Toy(), run, ends)
+    with run_in(tmp_path / "run", recipe=recipe) as again:
+        assert again.restore(lambda folder: None) == 99
+        old, new = run._watch, again._watch
+        assert list(new._losses) == list(old._losses) and list(new._norms) == list(old._norms)
+        assert new._learned and new._first_norms == old._first_norms
+        assert new._constant.loss == pytest.approx(old._constant.loss, rel=0.02)
+
+
+@pytest.mark.parametrize(("good", "collapsed"), [(60, ""), (0, "one answer")])
+def test_the_card_speaks_of_the_weights_that_are_published(good, collapsed, tmp_path, monkeypatch):
+    monkeypatch.setattr("xlmr_core.training.run.publish", lambda *_, **__: None)
+    run = run_in(tmp_path / "run", recipe={"steps": 120, "evaluate_every": 60})
+    measured = run._judge.measured
+
+    def judged(*arguments):
+        found = measured(*arguments)
+        return found if run._reached <= good else replace(found, figures={"accuracy": 0.3}, only_answer="'sport'")
+
+    run._judge.measured = judged
+    assert train(Toy(), run).collapsed == collapsed
+
+
 def test_a_run_says_it_once_and_its_card_says_it_too(tmp_path, monkeypatch):
     monkeypatch.setattr(card, "curves_picture", lambda *_: b"curves")
     monkeypatch.setattr(card, "confusion_picture", lambda *_: b"confusion")
@@ -152,7 +201,7 @@ def test_a_run_says_it_once_and_its_card_says_it_too(tmp_path, monkeypatch):
     outcome = train(model, run_in(tmp_path / "run", said, recipe={"steps": 100, "evaluate_every": 10}))
     warnings = [line for line in said if line.startswith("warning: ")]
     assert len(warnings) == 1 and "get one answer, 'sport', and the loss, 1.099" in warnings[0]
-    assert outcome.collapsed == "one answer and level"
+    assert outcome.collapsed == "one answer"  # of the first evaluation, whose weights are published
     assert "**The run seems to have collapsed**" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
 
 

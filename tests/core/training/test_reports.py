@@ -16,14 +16,14 @@ from xlmr_core.training.recipe import Recipe
 from xlmr_core.training.reports import Figures, Outcome, in_columns, in_markdown, said, table
 
 LINES = [
-    {"step": 1, "loss": 2.5, "rate": 1e-5, "norm": 3.0, "seconds": 0.5},
-    {"step": 2, "loss": 2.0, "rate": 2e-5, "seconds": 1.0},
+    {"step": 1, "loss": 2.5, "learning_rate": 1e-5, "grad_norm": 3.0, "seconds": 0.5},
+    {"step": 2, "loss": 2.0, "learning_rate": 2e-5, "seconds": 1.0},
     {"step": 2, "evaluation": {"accuracy": 0.5, "loss": 2.2}, "languages": {"de": {"accuracy": 0.25}}, "counts": {}},
     {"done": True, "step": 2},
 ]
 POINTS = [
-    *((1, "train/loss", 2.5), (1, "train/rate", 1e-5), (1, "train/norm", 3.0)),
-    *((2, "train/loss", 2.0), (2, "train/rate", 2e-5)),
+    *((1, "train/loss", 2.5), (1, "train/learning_rate", 1e-5), (1, "train/grad_norm", 3.0)),
+    *((2, "train/loss", 2.0), (2, "train/learning_rate", 2e-5)),
     *((2, "evaluation/accuracy", 0.5), (2, "evaluation/loss", 2.2), (2, "languages/de/accuracy", 0.25)),
 ]
 
@@ -47,6 +47,14 @@ def test_tensorboard_reads_the_events(tmp_path):
     read = [(event.step, value.tag, value.simple_value) for event in found[1:] for value in event.summary.value]
     assert read == [(step, tag, pytest.approx(value)) for step, tag, value in POINTS]
     assert [event.wall_time - found[0].wall_time for event in found[1:]] == pytest.approx([0.5, 1.0, 1.0], abs=1e-3)
+
+
+@pytest.mark.parametrize("value", [1e300, -1e300, math.inf, 3.4028235e38])
+def test_a_figure_that_is_too_large_for_an_event_is_infinite(value, tmp_path):
+    events = Events(tmp_path, [{"step": 1, "evaluation": {"perplexity": value}}], 0.0)
+    events.close()
+    (path,) = tmp_path.iterdir()
+    assert struct.pack("<f", math.copysign(math.inf, value)) in path.read_bytes()
 
 
 def test_events_begin_anew_and_go_on(tmp_path):

@@ -121,7 +121,30 @@ def test_a_run_that_is_over_stays_as_it_is(tmp_path, whole):
     outcome = train(model, run_in(folder, said))
     assert said == [f"the run in {folder} is over; its model is there"]
     assert outcome.evaluation.all == log_of(whole)[-2]["evaluation"] and outcome.steps == 12
+    assert np.array_equal(model.weights, np.load(whole / "weights.npy")), "the model has what the run found"
     check_is_whole(folder, whole)
+
+
+def test_a_run_that_is_over_and_has_no_checkpoints_says_where_its_weights_are(tmp_path, whole):
+    folder, said = tmp_path / "run", []
+    shutil.copytree(whole, folder)
+    shutil.rmtree(folder / "checkpoints")
+    train(Toy(seed=7), run_in(folder, said))
+    (warning,) = (line for line in said if line.startswith("warning: "))
+    assert f"load those of the run with from_pretrained('{folder}')" in warning
+
+
+def test_a_run_that_is_begun_anew_forgets_the_model_and_no_other_file(tmp_path, whole):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    names = ("config.json", "model-00001-of-00002.safetensors", "adapter/adapter_config.json", "1_Pooling/config.json")
+    for name in (*names, "mine.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{}", encoding="utf-8")
+    with run_in(folder, restart=True) as run:
+        run.open()
+        # The toy's weights have a name of their own.
+        assert there(folder) == {"log.jsonl", "recipe.toml", "mine.txt", "tensorboard", "weights.npy"}
 
 
 def test_a_checkpoint_that_lost_a_file_is_none(tmp_path, whole):
@@ -149,7 +172,7 @@ def interrupted(folder: Path, at: int, **how) -> None:
 
 
 @pytest.mark.parametrize(
-    "tail", [b'{"step": 11, "lo', b"\0" * 30, b'{"step": 11, "loss": 0.1, "rate": 1, "seconds": 1}\n']
+    "tail", [b'{"step": 11, "lo', b"\0" * 30, b'{"step": 11, "loss": 0.1, "learning_rate": 1, "seconds": 1}\n']
 )
 def test_what_stands_behind_the_checkpoint_is_cut_off(tail, tmp_path, whole):
     folder = tmp_path / "run"
@@ -340,6 +363,9 @@ def test_a_best_checkpoint_that_is_gone_is_refused(tmp_path):
     run._show = gone
     with run, pytest.raises(TrainingError, match="expected the checkpoint of the best step, 4, in"):
         train(Toy(), run)
+    # A run that goes on says so before it does anything.
+    with run_in(tmp_path / "run") as run, pytest.raises(TrainingError, match="of the best step, 4, in"):
+        run.restore(lambda folder: None)
 
 
 @pytest.mark.parametrize(
