@@ -40,8 +40,8 @@ import xlmr_flax
 assert set(dir(xlmr_flax)) == set(xlmr_flax.__all__)
 assert all(getattr(xlmr_flax, name) is not None for name in xlmr_flax.__all__)
 try:
-    xlmr_flax.FlaxAutoModelForEverything
+    xlmr_flax.Nonsense
 except AttributeError as error:
     print(error)
 """
-    assert run(code) == "module 'xlmr_flax' has no attribute 'FlaxAutoModelForEverything'"
+    assert run(code) == "module 'xlmr_flax' has no attribute 'Nonsense'"

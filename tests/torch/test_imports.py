@@ -112,8 +112,8 @@ import xlmr_torch
 assert set(dir(xlmr_torch)) == set(xlmr_torch.__all__)
 assert all(getattr(xlmr_torch, name) is not None for name in xlmr_torch.__all__)
 try:
-    xlmr_torch.AutoModelForEverything
+    xlmr_torch.Nonsense
 except AttributeError as error:
     print(error)
 """
-    assert run(code).strip() == "module 'xlmr_torch' has no attribute 'AutoModelForEverything'"
+    assert run(code).strip() == "module 'xlmr_torch' has no attribute 'Nonsense'"
