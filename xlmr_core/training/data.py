@@ -11,7 +11,7 @@ import numpy as np
 from xlmr_core.arguments import suggestion
 from xlmr_core.errors import InputError
 from xlmr_core.training.batches import Batches, Evaluation
-from xlmr_core.training.examples import Examples, read_examples
+from xlmr_core.training.examples import MOST_LABELS, Examples, read_examples
 from xlmr_core.training.features import Features
 from xlmr_core.training.lines import Packed, rows_of_lines
 from xlmr_core.training.recipe import Recipe
@@ -63,10 +63,12 @@ class Data:
         if not recipe.train:
             raise InputError("expected files to train on, received none; name them in train of the recipe")
         kind = TRAINING[recipe.task]
-        train = read_examples(kind, recipe.train, recipe.columns, recipe.languages)
-        others = {name: getattr(recipe, name) for name in ("eval", "test")}
-        looked_at = {name: read_examples(kind, files, recipe.columns) for name, files in others.items() if files}
+        train = read_examples(kind, recipe.train, recipe.columns, recipe.languages, recipe.problem or "")
         problem = _problem(kind, recipe, train)
+        others = {name: getattr(recipe, name) for name in ("eval", "test")}
+        looked_at = {
+            name: read_examples(kind, files, recipe.columns, problem=problem) for name, files in others.items() if files
+        }
         labels = _labels(kind, recipe, train, problem, config)
         if not issubclass(kind, WITH_LABELS):
             # What the data says of itself, such as that some questions have no answer.
@@ -82,9 +84,9 @@ class Data:
 
 
 def _features(task: TrainingTask, examples: Examples, recipe: Recipe) -> Features:
-    features = Features(task, examples)
     if not (task.by_line and recipe.packing):
-        return features
+        return Features(task, examples)
+    features = Features(task, examples, every=True)
     # A line of several windows has all of their tokens, so it stands alone; <s> and </s> are counted once a row.
     around = len(task.tokenizer.build_inputs_with_special_tokens([]))
     tokens = np.bincount(features.example, features.lengths - around, len(examples)).astype(np.int64)
@@ -103,7 +105,13 @@ def _labels(kind: type[TrainingTask], recipe: Recipe, train: Examples, problem: 
     """Names of labels in the order of their numbers: the recipe's, the model's if they are the same, or sorted."""
     if problem == "regression":
         return ()
-    there = [label[0] if isinstance(label, tuple) else str(label) for label in train.labels]
+    if len(train.labels) > MOST_LABELS:
+        raise InputError(
+            f"expected at most {MOST_LABELS} labels, received more; check whether the labels are in the right column, "
+            "and whether the problem is 'regression'"
+        )
+    # A label may stand alone in one row, and in the list of another.
+    there = list(dict.fromkeys(label[0] if isinstance(label, tuple) else str(label) for label in train.labels))
     if recipe.labels:
         return recipe.labels
     names = {} if config is None else dict(config.id2label)

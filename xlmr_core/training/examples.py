@@ -7,12 +7,14 @@ be larger than memory and of any format, and a file that changes during a run ch
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import tempfile
 import threading
 import weakref
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ MOST_IN_MEMORY = 1 << 27  # bytes
 LANGUAGE = ("language", "lang")
 # How many bad lines an error names.
 NAMED = 8
-MOST_LABELS = 10_000
+MOST_LABELS = 1 << 20
 _READING = threading.Lock()
 
 
@@ -46,7 +48,10 @@ class Examples(Sequence[Example]):
         languages: their names, sorted.
         language: the number of each example's, (N,).
         sizes: characters of the texts of each, (N,).
-        labels: the labels that there are, in the order in which they come.
+        labels: the labels that there are, in the order in which they come, up to one more than ``MOST_LABELS``.
+
+    Raises:
+        InputError: if there is no room on the disk for those that memory should not hold.
     """
 
     def __init__(self, examples: Iterable[tuple[Example, Sequence[Any]]]) -> None:
@@ -55,7 +60,7 @@ class Examples(Sequence[Example]):
         self.labels: list[Any] = []
         seen: dict[Any, None] = {}
         names: dict[str, int] = {}
-        places, sizes, language = [0], [], []
+        places, sizes, language = array("q", [0]), array("q"), array("q")  # 24 bytes a row
         for example, labels in examples:
             row = json.dumps(example, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
             self._write(row)
@@ -65,10 +70,10 @@ class Examples(Sequence[Example]):
             if len(seen) <= MOST_LABELS:
                 seen |= dict.fromkeys(labels)
         self._written()
-        self.labels = list(seen)
+        self.labels = list(seen)[: MOST_LABELS + 1]
         self.languages = sorted(names)
         number = np.array([self.languages.index(name) for name in names], np.int64)
-        self.language: NDArray[np.int64] = number[language] if language else np.zeros(0, np.int64)
+        self.language: NDArray[np.int64] = number[np.array(language, np.int64)]
         self.sizes: NDArray[np.int64] = np.array(sizes, np.int64)
         self._places: NDArray[np.int64] = np.array(places, np.int64)
 
@@ -89,18 +94,21 @@ class Examples(Sequence[Example]):
 
     def _written(self) -> None:
         if self._file is not None:
-            self._file.flush()
+            with _on_disk():
+                self._file.flush()
 
     def _write(self, row: bytes) -> None:
         if self._file is None and len(self._memory) + len(row) > MOST_IN_MEMORY:
-            self._file = tempfile.TemporaryFile(prefix="xlmr-examples-")  # noqa: SIM115, it lives as long as this
-            weakref.finalize(self, self._file.close)
-            self._file.write(self._memory)
+            with _on_disk():
+                self._file = tempfile.TemporaryFile(prefix="xlmr-examples-")  # noqa: SIM115, it lives as long as this
+                weakref.finalize(self, _closed, self._file)
+                self._file.write(self._memory)
             self._memory = bytearray()
         if self._file is None:
             self._memory += row
         else:
-            self._file.write(row)
+            with _on_disk():
+                self._file.write(row)
 
 
 def read_examples(
@@ -108,6 +116,7 @@ def read_examples(
     paths: Iterable[str | os.PathLike[str]],
     columns: Mapping[str, str] | None = None,
     languages: Sequence[str] = (),
+    problem: str = "",
 ) -> Examples:
     """The examples of files.
 
@@ -116,6 +125,7 @@ def read_examples(
         paths: of files and folders.
         columns: columns of the files by the task's names, where those are none that it knows.
         languages: take the rows of these alone; by default all.
+        problem: what the rows have to be examples of, where a task has several and it is known.
 
     Raises:
         InputError: for files that are not there or hold nothing, for columns that are not there, and for rows that are
@@ -123,7 +133,7 @@ def read_examples(
     """
     files = files_of(paths)
     wrong: list[tuple[Path, int, XLMRError]] = []
-    found = Examples(_examples(task, files, dict(columns or {}), languages, wrong))
+    found = Examples(_examples(task, files, dict(columns or {}), languages, problem, wrong))
     if wrong:
         path, number, error = wrong[0]
         others = [f"{path.name}:{number}" for path, number, _ in wrong[1 : NAMED + 1]]
@@ -146,6 +156,7 @@ def _examples(
     files: Sequence[Path],
     columns: dict[str, str],
     languages: Sequence[str],
+    problem: str,
     wrong: list[tuple[Path, int, XLMRError]],
 ) -> Iterator[tuple[Example, Sequence[Any]]]:
     """The examples with their labels; what is wrong goes into a list."""
@@ -163,6 +174,7 @@ def _examples(
                 if languages and language not in languages:
                     continue
                 example = {**task.read(row), "language": language}
+                task.check(example, problem)
                 # A blank line is left out; that one stood there ends a document.
                 if task.by_line and not (isinstance(record, str) and before and number == before + 1):
                     example["begins"] = True
@@ -190,7 +202,7 @@ class _Columns:
         if there not in self._found:
             self._found[there] = self._choose(there)
         return {
-            name: row[column] if isinstance(column, str) else [row[one] for one in column if row[one]]
+            name: row[column] if isinstance(column, str) else _filled([row[one] for one in column])
             for name, column in self._found[there].items()
         }
 
@@ -220,6 +232,32 @@ class _Columns:
         pattern = self._task.numbered.get(name)
         found = [re.fullmatch(pattern, one) for one in there] if pattern else []
         return [match[0] for match in sorted((one for one in found if one), key=lambda one: int(one[1]))]
+
+
+def _filled(cells: list[Any]) -> list[Any]:
+    """Cells without the blank ones behind the last that has something: a row may have fewer than others."""
+    filled = [
+        place for place, cell in enumerate(cells) if not (cell is None or (isinstance(cell, str) and not cell.strip()))
+    ]
+    return cells[: filled[-1] + 1] if filled else []
+
+
+@contextlib.contextmanager
+def _on_disk() -> Iterator[None]:
+    """Say of an error of the disk where the rows were to be kept."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot keep the rows of the data in the folder of temporary files: {error.strerror or error}; make room "
+            "there, or name another folder in the variable TMPDIR"
+        ) from error
+
+
+def _closed(file: Any) -> None:
+    """Close it, also where a full disk does not take the last bytes."""
+    with contextlib.suppress(OSError):
+        file.close()
 
 
 def _read_at(file: Any, place: int, size: int) -> bytes:

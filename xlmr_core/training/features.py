@@ -34,6 +34,7 @@ class Features:
         examples: of one or several files.
         at_once: encode all now; by default if the texts have at most ``MOST_AT_ONCE`` characters, or the task
             says so.
+        every: with the rows that have no label; these are left out by default of what is encoded now.
 
     Attributes:
         examples: as given.
@@ -44,8 +45,10 @@ class Features:
         languages: names of languages, by number.
     """
 
-    def __init__(self, task: TrainingTask, examples: Examples, at_once: bool | None = None) -> None:
-        self._task, self.examples = task, examples
+    def __init__(
+        self, task: TrainingTask, examples: Examples, at_once: bool | None = None, every: bool = False
+    ) -> None:
+        self._task, self.examples, self._every = task, examples, every
         few = int(examples.sizes.sum()) <= MOST_AT_ONCE
         self._encoded: list[Feature] | None = None
         if task.at_once or (few if at_once is None else at_once):
@@ -78,7 +81,8 @@ class Features:
         self._encoded, owners = [], []
         for begin in range(0, len(self.examples), ENCODED_TOGETHER):
             several = [self.examples[i] for i in range(begin, min(begin + ENCODED_TOGETHER, len(self.examples)))]
-            for place, features in enumerate(self._task.encode(several)):
+            for place, found in enumerate(self._task.encode(several)):
+                features = [feature for feature in found if self._every or self._task.has_label(feature)]
                 self._encoded += features
                 owners += [begin + place] * len(features)
         self.example = np.array(owners, np.int64)

@@ -72,6 +72,10 @@ class MaskedLanguageModeling(_Lines):
     def _opens(self) -> NDArray[np.int64]:
         return self.vocabulary.openings(self.tokenizer)
 
+    def has_label(self, feature: Feature) -> bool:
+        """Special tokens, such as those of a text of signs that are not known, are never hidden."""
+        return bool(self.vocabulary.ordinary[feature.arrays["input_ids"]].any())
+
     def collate(self, features: Sequence[Feature], random: np.random.Generator, multiple: int = 1) -> Arrays:
         """Rows with other tokens hidden at each step."""
         recipe, pad = self.recipe, self.vocabulary.pad

@@ -137,6 +137,14 @@ class TrainingTask(ABC):
         """The labels that an example has, as the file has them; none for tasks without."""
         return ()
 
+    @classmethod  # noqa: B027, most tasks have one problem
+    def check(cls, example: Example, problem: str) -> None:
+        """Refuse an example that a problem cannot have; ``""`` where it is not known yet.
+
+        Raises:
+            InputError: saying what was expected of which column.
+        """
+
     # -- arrays ----------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -162,6 +170,10 @@ class TrainingTask(ABC):
             random: the only source of chance.
         """
         return features.take(numbers)
+
+    def has_label(self, feature: Feature) -> bool:
+        """Whether a row has something that can count; one without is left out."""
+        return True
 
     def kind(self, feature: Feature) -> int:
         """Features of one kind only can share a batch."""

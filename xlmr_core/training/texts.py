@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -16,6 +18,7 @@ from xlmr_core.wording import shown
 
 __all__ = ["MultipleChoice", "TextClassification"]
 
+LARGEST = float(np.finfo(np.float32).max)
 REGRESSION, ONE_LABEL, SEVERAL_LABELS = PROBLEMS
 _WITH_A_POINT = re.compile(r"[-+]?\d*\.\d+([eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+")
 
@@ -42,8 +45,8 @@ class TextClassification(TrainingTask):
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> Example:
-        """A text, perhaps its pair, and a label: a text or number, or a list of texts."""
-        label = row.get("label")
+        """A text, perhaps its pair, and a label: a text or number, or a list of texts, in a cell of csv as JSON."""
+        label = _list_in(row.get("label"))
         if isinstance(label, list):
             if not all(isinstance(one, str | int) and not isinstance(one, bool) for one in label):
                 raise InputError(f"expected labels to be texts, received {shown(label, 60)}")
@@ -70,6 +73,18 @@ class TextClassification(TrainingTask):
         fractions = any(isinstance(label, float) or _WITH_A_POINT.fullmatch(label) for label in labels)
         return REGRESSION if fractions and all(map(_is_number, labels)) else ONE_LABEL
 
+    @classmethod
+    def check(cls, example: Example, problem: str) -> None:
+        """A regression has numbers, and one label is no list."""
+        label = example["label"]
+        if problem == REGRESSION and not _is_number(label):
+            raise InputError(f"expected a finite number as the label of a regression, received {shown(label, 60)}")
+        if problem == ONE_LABEL and isinstance(label, list):
+            raise InputError(
+                f"expected one label, received the list {shown(label, 60)}; with several labels for a text problem is "
+                f"{SEVERAL_LABELS!r}"
+            )
+
     def encode(self, examples: Sequence[Example]) -> list[list[Feature]]:
         """``<s> text </s>``, or ``<s> text </s></s> pair </s>``, of which the longer is cut first."""
         found: list[list[Feature]] = [[] for _ in examples]
@@ -91,7 +106,8 @@ class TextClassification(TrainingTask):
         if self.problem == ONE_LABEL:
             return np.int64(self.number(str(label)))
         several = np.zeros(len(self.labels), np.float32)
-        several[[self.number(one) for one in label]] = 1
+        # A single text is a set of one.
+        several[[self.number(one) for one in (label if isinstance(label, list) else [str(label)])]] = 1
         return several
 
     def collate(self, features: Sequence[Feature], random: np.random.Generator, multiple: int = 1) -> Arrays:
@@ -117,9 +133,17 @@ class TextClassification(TrainingTask):
 
 def _is_number(label: Any) -> bool:
     try:
-        return bool(np.isfinite(float(label)))
-    except ValueError:
+        return abs(float(label)) <= LARGEST
+    except (TypeError, ValueError):
         return False
+
+
+def _list_in(cell: Any) -> Any:
+    """The list that a text is in JSON, which is how csv has several labels; anything else as it is."""
+    if isinstance(cell, str) and cell.startswith("["):
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(cell)
+    return cell
 
 
 class MultipleChoice(TrainingTask):
@@ -145,15 +169,13 @@ class MultipleChoice(TrainingTask):
         if (
             not isinstance(choices, list)
             or len(choices) < 2
-            or not all(isinstance(one, str) and one for one in choices)
+            or not all(isinstance(one, str) and one.strip() for one in choices)
         ):
             raise InputError(
                 f"expected a list of two choices or more, all of them texts, received {shown(choices, 60)}"
             )
-        if isinstance(label, str) and label in choices:
-            label = choices.index(label)
-        if isinstance(label, str) and label.isdecimal():
-            label = int(label)
+        if isinstance(label, str):
+            label = _place(label, choices)
         if not isinstance(label, int) or not 0 <= label < len(choices):
             raise InputError(
                 f"expected the right choice, its place from 0 to {len(choices) - 1} or its text, received "
@@ -196,3 +218,21 @@ class MultipleChoice(TrainingTask):
     def answer(self, example: Example, features: Sequence[Feature], outputs: Sequence[Arrays]) -> tuple[Any, Any]:
         """The place of the choice with the highest logit."""
         return int(outputs[0]["logits"].argmax()), int(example["label"])
+
+
+def _place(label: str, choices: Sequence[str]) -> int | str:
+    """The place of a choice that a text says, by its text or by the number; the text where it says none.
+
+    Raises:
+        InputError: for a text that is one choice and the place of another.
+    """
+    number = int(label) if label.isdecimal() and int(label) < len(choices) else None
+    if label not in choices:
+        return label if number is None else number
+    place = choices.index(label)
+    if number is not None and choices[number] != label:
+        raise InputError(
+            f"expected to know the right choice, received {label!r}, which is the text of the choice {place} and the "
+            f"place of another one; in a file of JSON Lines say the place as a number, {place} or {number}"
+        )
+    return place

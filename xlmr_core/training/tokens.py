@@ -50,6 +50,8 @@ class TokenClassification(TrainingTask):
         tokens, tags = row["tokens"], row["tags"]
         if not isinstance(tokens, list) or not tokens or not all(isinstance(one, str) for one in tokens):
             raise InputError(f"expected tokens to be a list of texts, received {shown(tokens, 60)}")
+        if not any(one.strip() for one in tokens):
+            raise InputError(f"expected tokens with a text, received blank ones alone, {shown(tokens, 60)}")
         if not isinstance(tags, list) or len(tags) != len(tokens):
             received = counted(len(tags), "tag") if isinstance(tags, list) else shown(tags, 60)
             raise InputError(f"expected a tag for each of {counted(len(tokens), 'token')}, received {received}")

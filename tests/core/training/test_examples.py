@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import lzma
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -175,11 +178,68 @@ def test_choices_are_a_list_or_columns_with_numbers(tmp_path: Path) -> None:
     assert again[0] == {**found[0], "prompt": "It fell."}
 
 
+def test_blank_cells_behind_the_last_choice_alone_are_left_out(tmp_path: Path) -> None:
+    text = "prompt,ending0,ending1,ending2,label\np,a,b,c,2\np,a,b,,1\np,a,b, ,1\n"
+    found = read_examples(CHOICES, [written(tmp_path, "a.csv", text)])
+    assert [(len(one["choices"]), one["label"]) for one in found] == [(3, 2), (2, 1), (2, 1)]
+    with pytest.raises(InputError, match="row 4: expected a list of two choices or more, all of them texts"):
+        read_examples(CHOICES, [written(tmp_path, "a.csv", text + "p,a,,c,2\n")])
+
+
+@pytest.mark.parametrize(
+    ("label", "choices", "place"),
+    [
+        ("0", "ab", 0),
+        ("b", "ab", 1),
+        ("1", "10", "one"),
+        ("1", "01", 1),
+        ("5", "75", 1),
+        (1, "10", 1),
+        ("2", "120", "one"),
+    ],
+)
+def test_a_label_is_the_text_of_a_choice_or_its_place(label: object, choices: str, place: object) -> None:
+    row = {"prompt": "p", "choices": list(choices), "label": label}
+    if place == "one":
+        with pytest.raises(InputError, match="is the text of the choice . and the place of another one"):
+            CHOICES.read(row)
+    else:
+        assert CHOICES.read(row)["label"] == place
+
+
+def test_a_cell_holds_several_labels_as_a_list_in_json(tmp_path: Path) -> None:
+    text = 'text,label\nx,"[""a"", ""b""]"\ny,b\nz,[]\nw,[sic]\n'
+    found = read_examples(CLASSES, [written(tmp_path, "a.csv", text)])
+    assert [one["label"] for one in found] == [["a", "b"], "b", [], "[sic]"]
+
+
+@pytest.mark.parametrize("label", ["n/a", "nan", "inf", "1e39", ["1.0"]])
+def test_a_regression_has_finite_numbers(tmp_path: Path, label: object) -> None:
+    path = written(tmp_path, "a.jsonl", json_lines({"text": "a", "label": 1.5}, {"text": "b", "label": label}))
+    with pytest.raises(InputError, match=r"a\.jsonl, line 2: expected a finite number as the label of a regression"):
+        read_examples(CLASSES, [path], problem="regression")
+    assert len(read_examples(CLASSES, [path])) == 2
+
+
+def test_rows_that_the_disk_does_not_take_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def write(self, content: bytes = b"") -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        close = write
+
+    monkeypatch.setattr(reading, "MOST_IN_MEMORY", 10)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Full())
+    with pytest.raises(InputError, match="No space left on device; make room there, or name another folder"):
+        read_examples(CLASSES, [written(tmp_path, "a.csv", FORMS["a.csv"])])
+
+
 GOOD = {"text": "a", "label": "x"}
 BAD = {
     "no text": (CLASSES, {"text": " ", "label": "x"}, "expected a text in the column 'text'"),
     "no label": (CLASSES, {"text": "a", "label": None}, "expected a label, a text or a number, received nothing"),
     "a label of its own kind": (CLASSES, {"text": "a", "label": {"b": 1}}, "expected a label"),
+    "blank tokens": (TAGS, {"tokens": ["", " "], "tags": ["O", "O"]}, "expected tokens with a text"),
     "uneven tags": (TAGS, {"tokens": ["a", "b"], "tags": ["O"]}, "a tag for each of 2 tokens, received 1 tag"),
     "an answer elsewhere": (
         QUESTIONS,

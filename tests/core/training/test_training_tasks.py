@@ -10,6 +10,8 @@ import pytest
 
 from xlmr_core.errors import InputError
 from xlmr_core.tokenization import XLMRobertaTokenizer, XLMRobertaTokenizerFast
+from xlmr_core.training import data as preparation
+from xlmr_core.training import examples as reading
 from xlmr_core.training import features as encoding
 from xlmr_core.training.data import Data
 from xlmr_core.training.lines import rows_of_lines
@@ -77,6 +79,8 @@ def test_pairs_and_labels_of_texts(tmp_path: Path, tokenizer) -> None:
         (["3.5", "4"], "regression", [3.5, 4.0]),
         (["v1.5", "4"], "single_label_classification", [1, 0]),
         ([["a", "b"], ["b"]], "multi_label_classification", [[1, 1], [0, 1]]),
+        ([["a", "b"], "b"], "multi_label_classification", [[1, 1], [0, 1]]),
+        ([["ab", "2.5"], 2.5], "multi_label_classification", [[1, 1], [1, 0]]),
         ([[], ["b"]], "multi_label_classification", [[0], [1]]),
     ],
 )
@@ -125,6 +129,28 @@ def test_a_label_that_training_does_not_know_is_refused(tmp_path: Path, tokenize
         data_of(tmp_path, tokenizer, "text-classification", rows, [{"text": "a", "label": "god"}])
     with pytest.raises(InputError, match="expected files to train on"):
         Data.read(Recipe(task="text-classification"), tokenizer)
+
+
+def test_a_label_of_another_problem_is_refused_with_its_line(tmp_path: Path, tokenizer) -> None:
+    numbers = [{"text": "a", "label": 1.5}, {"text": "a", "label": 2}]
+    with pytest.raises(InputError, match=r"eval\.jsonl, line 1: expected a finite number.*received 'n/a'"):
+        data_of(tmp_path, tokenizer, "text-classification", numbers, [{"text": "a", "label": "n/a"}])
+    texts = [{"text": "a", "label": "x"}, {"text": "a", "label": "y"}]
+    with pytest.raises(InputError, match=r"eval\.jsonl, line 1: expected one label, received the list \['x', 'y'\]"):
+        data_of(tmp_path, tokenizer, "text-classification", texts, [{"text": "a", "label": ["x", "y"]}])
+    several = {"problem": "multi_label_classification"}
+    batch = data_of(tmp_path, tokenizer, "text-classification", texts, **several).train[0]
+    assert batch["labels"].sum() == 2 and batch["labels"].shape == (2, 2)
+
+
+def test_more_labels_than_are_remembered_are_refused(tmp_path: Path, tokenizer, monkeypatch) -> None:
+    monkeypatch.setattr(reading, "MOST_LABELS", 3)
+    monkeypatch.setattr(preparation, "MOST_LABELS", 3)
+    rows = [{"text": "a", "label": n} for n in range(5)]
+    assert len(data_of(tmp_path, tokenizer, "text-classification", rows[:3]).task.labels) == 3
+    with pytest.raises(InputError, match="expected at most 3 labels, received more"):
+        data_of(tmp_path, tokenizer, "text-classification", rows)
+    assert data_of(tmp_path, tokenizer, "text-classification", rows, problem="regression").task.labels == ()
 
 
 # ---- Token classification
@@ -369,6 +395,20 @@ def test_masked_lines_have_labels_where_tokens_are_hidden(tmp_path: Path, tokeni
     answers = data.evaluation.answers((batch, {"loss": np.float32(2.0)}) for batch in data.evaluation)
     assert answers.predicted == [2.0] and answers.languages == ["de"]
     assert answers.gold == [int((data.evaluation[0]["labels"] != IGNORED).sum())]
+
+
+def test_lines_without_a_token_to_hide_are_left_out(tmp_path: Path, tokenizer) -> None:
+    path = lines_file(tmp_path, ["eins", "<unk>", "zwei", "<unk> <unk>"])
+    recipe = Recipe(task="masked-language-modeling", train=path, eval=path, batch_size=1)
+    data = Data.read(recipe, tokenizer)
+    assert data.train.features.example.tolist() == [0, 2] and data.evaluation is not None
+    assert all(data.task.counted(batch) for batch in data.evaluation)
+    # Put together with others they stay.
+    packed = Data.read(recipe.replace(packing=True, max_length=16), tokenizer).train
+    assert (packed[0]["input_ids"] == tokenizer.unk_token_id).any()
+    alone = lines_file(tmp_path, ["<unk>", "<unk> <unk>"])
+    with pytest.raises(InputError, match="expected rows to train on, received none"):
+        Data.read(recipe.replace(train=alone, eval=()), tokenizer)
 
 
 def test_whole_words_are_hidden_and_typed(tmp_path: Path, tokenizer) -> None:
