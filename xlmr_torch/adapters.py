@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from xlmr_core.arguments import suggestion
 from xlmr_core.errors import InputError, MissingBackendError
 from xlmr_core.training.recipe import Recipe
 from xlmr_torch.lm_heads import VocabularyModel
@@ -37,12 +39,13 @@ def adapted(model: PreTrainedModel, recipe: Recipe) -> nn.Module:
 
     Raises:
         MissingBackendError: if PEFT is not installed.
-        InputError: if the head is stored as codes too.
+        InputError: if a target is no layer of the model, or the head is stored as codes too.
     """
     if importlib.util.find_spec("peft") is None:
         raise MissingBackendError(
             "peft is needed for adapters (lora_rank) and is not installed; install it with: pip install peft"
         )
+    _check_targets(model, recipe.lora_targets)
     from peft import LoraConfig, PeftModel
 
     head = whole_modules(model)
@@ -61,6 +64,15 @@ def adapted(model: PreTrainedModel, recipe: Recipe) -> nn.Module:
         modules_to_save=head or None,
     )
     return PeftModel(model, config)
+
+
+def _check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
+    names = [name for name, part in model.named_modules() if isinstance(part, nn.Linear | nn.Embedding | WidenedLinear)]
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            known = sorted({name.rpartition(".")[2] for name in names})
+            near = suggestion(target, known, otherwise=f"choose of {', '.join(known)}")
+            raise InputError(f"lora_targets: expected names of layers, received {target!r}; {near}")
 
 
 def whole_modules(model: PreTrainedModel) -> list[str]:

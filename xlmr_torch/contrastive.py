@@ -24,7 +24,9 @@ def pooled(states_BSD: Tensor, mask_BS: Tensor, pooling: str) -> Tensor:
     return (states_BSD.float() * weights_BS1).sum(1) / weights_BS1.sum(1)
 
 
-def in_batch_negatives(first_BD: Tensor, others_ND: Tensor, group_B: Tensor, temperature: float) -> Tensor:
+def in_batch_negatives(
+    first_BD: Tensor, others_ND: Tensor, group_B: Tensor, temperature: float, texts_k: Tensor | None = None
+) -> Tensor:
     """Each text is to be closest to the one that belongs to it, of all in the batch; in both directions.
 
     The softmax over cosines of van den Oord et al. 2018 (InfoNCE), in both directions as in Feng et al. 2022 (LaBSE).
@@ -34,12 +36,19 @@ def in_batch_negatives(first_BD: Tensor, others_ND: Tensor, group_B: Tensor, tem
         others_ND: the second ones in the same order, and behind them texts that belong to none (hard negatives).
         group_B: integers; the texts of pairs of one group are no negatives of each other.
         temperature: what cosines are divided by.
+        texts_k: (B + N,) integers, by which texts are told apart. What belongs to a text in any pair of the batch is no
+            negative of it, and neither is the text itself.
     """
     first_BD, others_ND = F.normalize(first_BD, dim=-1), F.normalize(others_ND, dim=-1)
     scores_BN = first_BD @ others_ND.T / temperature
     pairs = len(first_BD)
-    same_BB = (group_B[:, None] == group_B) & ~torch.eye(pairs, dtype=torch.bool, device=group_B.device)
-    scores_BN = scores_BN.masked_fill(F.pad(same_BB, (0, scores_BN.shape[1] - pairs)), -torch.inf)
+    same_BN = F.pad(group_B[:, None] == group_B, (0, scores_BN.shape[1] - pairs))
+    if texts_k is not None:
+        first_B, others_N = texts_k[:pairs], texts_k[pairs:]
+        of_first_BB, alike_BN = first_B[:, None] == first_B, others_N[:pairs, None] == others_N
+        same_BN |= (first_B[:, None] == others_N) | (of_first_BB.float() @ alike_BN.float() > 0)
+    same_BN[:, :pairs].fill_diagonal_(False)
+    scores_BN = scores_BN.masked_fill(same_BN, -torch.inf)
     right_B = torch.arange(pairs, device=scores_BN.device)
     back_BB = scores_BN[:, :pairs].T
     return (F.cross_entropy(scores_BN, right_B) + F.cross_entropy(back_BB, right_B)) / 2
@@ -68,7 +77,8 @@ def embedding_loss(
 
     Args:
         vectors_kBD: (k B, D): B first texts, the B second ones, and B each of texts that belong to none.
-        batch: ``labels`` float (B,) where pairs have scores, else ``group`` (B,).
+        batch: ``labels`` float (B,) where pairs have scores, else ``group`` (B,), and perhaps ``texts`` (k B,), see
+            :func:`in_batch_negatives`.
         temperature: of either loss.
         widths: the same loss is taken of the first so many numbers of a vector too, and the mean of all is trained
             (Kusupati et al. 2022, Matryoshka).
@@ -87,5 +97,6 @@ def embedding_loss(
             losses.append(cosent(first_BD, second_BD, batch["labels"], temperature))
         else:
             pairs = len(batch["group"])
-            losses.append(in_batch_negatives(cut_kBD[:pairs], cut_kBD[pairs:], batch["group"], temperature))
+            sides = cut_kBD[:pairs], cut_kBD[pairs:]
+            losses.append(in_batch_negatives(*sides, batch["group"], temperature, batch.get("texts")))
     return torch.stack(losses).mean()

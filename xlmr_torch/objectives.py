@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from xlmr_core.tasks.task import Arrays
@@ -31,9 +32,11 @@ def parts(batch: Arrays, task: TrainingTask, begin: int, count: int, of: int) ->
         task: which counts labels.
         begin, count: the parts from ``begin`` to ``begin + count - 1``.
         of: parts of the batch; each has every ``of``-th row. One that would have no row, or no label, has a row that
-            counts nothing: all processes take the same steps.
+            counts nothing: all processes take the same steps. A batch without labels has no parts.
     """
     rows = _rows(batch)
+    if task.name != EMBEDDING and not counted(task, batch):
+        return
     for index in range(begin, begin + count):
         part = rows_of(batch, rows, slice(index if index < rows else 0, None, of if index < rows else rows))
         if task.name == EMBEDDING:
@@ -74,7 +77,7 @@ def loss_of(model: Any, task: TrainingTask, part: Arrays, batch: Arrays, togethe
     pairs = _rows(batch)
     vectors_knD = _vectors(model, task, inputs).unflatten(0, (len(batch["input_ids"]) // pairs, -1))
     vectors_BkD = together.gather(vectors_knD.transpose(0, 1), pairs)
-    labels = {name: array for name, array in batch.items() if len(array) == pairs}
+    labels = {**{name: array for name, array in batch.items() if len(array) == pairs}, "texts": _texts(batch)}
     loss = _embedding_loss(task, vectors_BkD.transpose(0, 1).flatten(0, 1), _tensors(labels, together.device))
     # The gradients of a process are waited for also where no row of the batch is its own.
     return loss + 0.0 * vectors_knD.sum()
@@ -92,10 +95,13 @@ def answers(model: Any, task: TrainingTask, batch: Arrays, device: torch.device)
     inputs = _tensors(batch, device)
     if task.name == EMBEDDING:
         vectors = _vectors(model, task, inputs)
-        return {"embeddings": vectors, "loss": _embedding_loss(task, vectors, inputs)}
+        texts = torch.from_numpy(_texts(batch)).to(device)
+        return {"embeddings": vectors, "loss": _embedding_loss(task, vectors, {**inputs, "texts": texts})}
     output = model(**inputs)
-    names = [*task.outputs, "loss"] if counted(task, batch) else task.outputs
-    return {name: output[name] for name in dict.fromkeys(names)}
+    if counted(task, batch):
+        return {name: output[name] for name in dict.fromkeys([*task.outputs, "loss"])}
+    # The mean over no label is no number; as nothing is counted, it is 0.
+    return {name: torch.zeros(()) if name == "loss" else output[name] for name in task.outputs}
 
 
 def _tensors(batch: Arrays, device: torch.device) -> dict[str, Tensor]:
@@ -105,6 +111,11 @@ def _tensors(batch: Arrays, device: torch.device) -> dict[str, Tensor]:
 def _rows(batch: Arrays) -> int:
     """Rows of a batch; some arrays may hold several of the model's for each."""
     return min(len(array) for array in batch.values())
+
+
+def _texts(batch: Arrays) -> NDArray[np.int64]:
+    """(k B,): the same number for the same text."""
+    return np.unique(batch["input_ids"], axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
 def _vectors(model: Any, task: TrainingTask, inputs: dict[str, Tensor]) -> Tensor:

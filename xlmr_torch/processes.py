@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -100,6 +101,16 @@ class Processes:
                     part.set_force_sum_reduction_for_comms(True)
         return model
 
+    def alone(self, called: Any, is_alone: bool) -> AbstractContextManager[Any]:
+        """While the block runs a process keeps the gradients of its copy for itself: of the parts of a batch the last
+        alone brings those of all together. Shards are brought together at once, as they have no room for whole ones.
+
+        Args:
+            called: of :meth:`wrap`.
+            is_alone: whether it does.
+        """
+        return called.no_sync() if is_alone and hasattr(called, "no_sync") else nullcontext()
+
     def sum(self, value: Tensor) -> Tensor:
         """The sum of a tensor over the processes."""
         if self.world > 1:
@@ -108,6 +119,9 @@ class Processes:
 
     def gather(self, rows: Tensor, count: int) -> Tensor:
         """The rows of all processes in the order of the batch; gradients flow to those of this process.
+
+        Each process computes the same of all rows, and its share of that is one of as many as there are. As the
+        gradients of its rows are in no other share, they count as often as there are processes.
 
         Args:
             rows: (n, ...), every ``world``-th row of the batch from the ``rank``-th on.
@@ -123,6 +137,8 @@ class Processes:
         here[: len(rows)] = rows.detach()
         found = [torch.empty_like(here) for _ in range(self.world)]
         dist.all_gather(found, here)
+        if rows.requires_grad:
+            rows.register_hook(lambda gradient: gradient * self.world)
         here[: len(rows)] = 0
         found[self.rank] = torch.cat([rows, here[len(rows) :]])
         return torch.stack(found, 1).flatten(0, 1)[:count]

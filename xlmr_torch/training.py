@@ -17,15 +17,15 @@ import torch
 from torch import nn
 
 from xlmr_core.config import AutoConfig
-from xlmr_core.errors import InputError, LoadWarning
+from xlmr_core.errors import InputError, LoadWarning, MismatchError
 from xlmr_core.training.recipe import Recipe
 from xlmr_torch import auto
 from xlmr_torch.adapters import adapted, merged
 from xlmr_torch.objectives import EMBEDDING, answers, loss_of, parts
-from xlmr_torch.optimizers import freeze, optimizer_of
+from xlmr_torch.optimizers import depth_of, freeze, optimizer_of
 from xlmr_torch.pretrained import PreTrainedModel
 from xlmr_torch.processes import Led, Processes
-from xlmr_torch.training_state import read_state, whole, write_state
+from xlmr_torch.training_state import gathered, read_state, whole, write_state
 
 if TYPE_CHECKING:
     from xlmr_core.tasks.task import Arrays
@@ -88,7 +88,7 @@ def train(
         return {name: value.float().cpu().numpy() for name, value in found.items()}
 
     def save_pretrained(folder: Path) -> None:
-        values = {name: whole(value) for name, value in trained.state_dict().items()}
+        values = {name: gathered(value, first) for name, value in trained.state_dict().items()}
         if not recipe.lora_rank:
             trained.save_pretrained(folder, is_main_process=first, state_dict=values)
         elif first:
@@ -107,19 +107,23 @@ def train(
     while lead(run.goes_on, step):
         torch.manual_seed(seed_of(recipe.seed, step, together.rank))
         batch, loss = run.batch(step), torch.zeros((), device=device)
-        for part, share in parts(batch, task, together.rank * accumulate, accumulate, together.world * accumulate):
-            with autocast:
-                own = share * loss_of(called, task, part, batch, together)
-            # Of several processes the mean of the gradients is taken, and the sum is meant.
-            scaler.scale(own * together.world).backward()
+        held = [*parts(batch, task, together.rank * accumulate, accumulate, together.world * accumulate)]
+        for number, (part, share) in enumerate(held):
+            with together.alone(called, number < len(held) - 1):
+                with autocast:
+                    own = share * loss_of(called, task, part, batch, together)
+                # Of several processes the mean of the gradients is taken, and the sum is meant.
+                scaler.scale(own * together.world).backward()
             loss += own.detach()
-        scaler.unscale_(optimizer)
-        norm = whole(nn.utils.clip_grad_norm_(trained.parameters(), recipe.clip_norm or float("inf")))
-        for group in optimizer.param_groups:
-            group["lr"] = run.rate(step) * group["share"]
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
+        norm = torch.zeros_like(loss)
+        if held:  # a batch without labels teaches nothing
+            scaler.unscale_(optimizer)
+            norm = whole(nn.utils.clip_grad_norm_(trained.parameters(), recipe.clip_norm or float("inf")))
+            for group in optimizer.param_groups:
+                group["lr"] = run.rate(step) * group["share"]
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
         step += 1
         lead(run.after, step, together.sum(loss), norm, save=lead.save, predict=lead.predict)
     outcome = lead(run.finish, lead.save_pretrained, predict=lead.predict)
@@ -128,7 +132,9 @@ def train(
 
 
 def model_for(run: Run) -> PreTrainedModel:
-    """The model that a run starts from; what is new in it, such as its head, is drawn from the recipe's seed."""
+    """The model that a run starts from; what is new in it, such as its head, is drawn from the recipe's seed. A head
+    for other labels than the run's is left, and a fresh one takes its place.
+    """
     recipe, kind = run.recipe, getattr(auto, run.task.auto)
     # A sentence is the mean of its tokens, or the first of them: no pooler.
     bare = {"add_pooling_layer": False} if kind is auto.AutoModel else {}
@@ -136,8 +142,19 @@ def model_for(run: Run) -> PreTrainedModel:
     if recipe.config:
         config = AutoConfig.from_pretrained(recipe.config, **run.settings)
         return kind.from_config(config, dtype="float32", **bare)
+    values = {"dtype": "float32", **run.settings, **bare}
     with warnings.catch_warnings(action="ignore", category=LoadWarning):  # that the head is to be trained
-        return kind.from_pretrained(recipe.model, dtype="float32", **run.settings, **bare)
+        try:
+            return kind.from_pretrained(recipe.model, **values)
+        except MismatchError as error:
+            fresh = {"ignore_mismatched_sizes": True, "output_loading_info": True}
+            model, info = kind.from_pretrained(recipe.model, **fresh, **values)
+            names = [name for name, *_ in info["mismatched_keys"]]
+            layers = model.config.num_hidden_layers
+            if any(depth_of(name, layers) <= layers for name in names):
+                raise error from None
+    run.tell("", f"{recipe.model} was trained for other labels; {', '.join(names)} start fresh")
+    return model
 
 
 def check(recipe: Recipe, accumulate: int, shard: bool) -> None:

@@ -50,6 +50,27 @@ def test_in_batch_negatives(group: list[int], negatives: int) -> None:
     assert float(loss) == pytest.approx((there + back) / 2, rel=1e-5)
 
 
+def test_texts_that_belong_to_a_query_are_no_negatives_of_it() -> None:
+    # Of the pairs (a, p), (a, q), (b, r), (r, s), with the hard negatives t, p, u, s.
+    texts = ["a", "a", "b", "r", "p", "q", "r", "s", "t", "p", "u", "s"]
+    count = 4
+    own = [{texts[i], *(texts[4 + j] for j in range(count) if texts[j] == texts[i])} for i in range(count)]
+    all_of = vectors(12, 6)
+    for place, text in enumerate(texts):  # the same text has the same vector
+        all_of[place] = all_of[texts.index(text)]
+    first, others = all_of[:4], all_of[4:]
+    there = back = 0.0
+    for i in range(count):
+        right = math.exp(cosine(first[i], others[i]) / 0.3)
+        columns = [j for j in range(8) if j == i or texts[4 + j] not in own[i]]
+        there -= math.log(right / sum(math.exp(cosine(first[i], others[j]) / 0.3) for j in columns))
+        rows = [j for j in range(4) if j == i or texts[4 + i] not in own[j]]
+        back -= math.log(right / sum(math.exp(cosine(first[j], others[i]) / 0.3) for j in rows))
+    numbers = torch.tensor([sorted(set(texts)).index(text) for text in texts])
+    loss = in_batch_negatives(first, others, torch.arange(4), 0.3, numbers)
+    assert float(loss) == pytest.approx((there + back) / 8, rel=1e-5)
+
+
 def test_scores_order_cosines() -> None:
     first, second = vectors(4, 6), vectors(4, 6, seed=1)
     scores = [0.5, 3.0, 3.0, 1.0]
@@ -90,6 +111,11 @@ def test_parts_of_all_processes_are_the_batch(of: int) -> None:
     for part, share in found:
         own = (part["labels"] != -100).sum()
         assert own and share in (own / 6, 0.0)
+
+
+def test_a_batch_without_labels_has_no_parts() -> None:
+    batch = {"input_ids": np.zeros((3, 2), np.int64), "labels": np.full((3, 2), -100)}
+    assert [*parts(batch, task(), 0, 2, 2)] == []
 
 
 def test_pairs_of_a_batch_stay_together() -> None:

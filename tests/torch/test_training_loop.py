@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import subprocess
+import json
+import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from tests.torch.small_runs import ROWS, TASKS, losses, small_recipe, small_run, written
-from xlmr_core.errors import CheckpointError, InputError, MissingBackendError
+from tests.torch.small_runs import ROWS, SIZES, TASKS, losses, small_recipe, small_run, written
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.errors import CheckpointError, InputError, MismatchError, MissingBackendError
 from xlmr_core.training.card import RUN_AS
+from xlmr_core.training.checkpoints import Checkpoints
+from xlmr_core.training.run import Run
 from xlmr_torch import auto, pipeline
+from xlmr_torch.objectives import answers
 from xlmr_torch.training import model_for, train
+from xlmr_torch.training_state import read_state, write_state
 
-ROOT = Path(__file__).resolve().parents[2]
 ASKED: dict[str, tuple[Any, ...]] = {
     "masked-language-modeling": ("the sun is <mask>",),
     "causal-language-modeling": ("the sun",),
@@ -93,49 +98,10 @@ def test_a_run_that_was_interrupted_ends_bit_for_bit_as_an_undisturbed_one(tmp_p
     found = trained(resumed)
     assert steps == [3, 4, 5, 6, 7], "the work since the last checkpoint is done again, and no other"
     assert losses(resumed) == losses(whole)
+    over = trained(small_run(tmp_path, at=tmp_path / "broken", **values))
     for name, value in expected.items():
         assert torch.equal(value, found[name]), name
-
-
-KILLED = """
-import sys, time
-from pathlib import Path
-sys.path.insert(0, {root!r})
-from tests.torch.small_runs import small_run
-from xlmr_torch.training import model_for, train
-run = small_run(Path({folder!r}), steps=200, checkpoint_every=1, dropout=0.1)
-after = run.after
-def slow(*arguments, **named):
-    time.sleep(0.1)
-    after(*arguments, **named)
-run.after = slow
-train(model_for(run), run)
-"""
-
-
-def test_a_killed_run_goes_on(tmp_path: Path) -> None:
-    code = KILLED.format(root=str(ROOT), folder=str(tmp_path))
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "run" / "checkpoints" / "step-3").exists():
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    values = {"steps": 200, "checkpoint_every": 1, "dropout": 0.1}
-    run = small_run(tmp_path, **values)
-    first: list[int] = []
-    goes_on = run.goes_on
-    run.goes_on = lambda step: (first.append(step), step < 6 and goes_on(step))[1]  # type: ignore[method-assign]
-    run.finish = lambda *a, **k: run._flush()  # type: ignore[method-assign]
-    trained(run)
-    assert 3 <= first[0] < 6
-    undisturbed = small_run(tmp_path, at=tmp_path / "undisturbed", **values)
-    other = undisturbed.goes_on
-    undisturbed.goes_on = lambda step: step < 6 and other(step)  # type: ignore[method-assign]
-    undisturbed.finish = lambda *a, **k: undisturbed._flush()  # type: ignore[method-assign]
-    trained(undisturbed)
-    assert losses(run) == losses(undisturbed)
+        assert torch.equal(value, over[name]), f"of a run that is over: {name}"
 
 
 @pytest.mark.parametrize("task", ["masked-language-modeling", "text-classification"])
@@ -146,6 +112,85 @@ def test_parts_of_a_batch_train_as_the_batch_does(task: str, tmp_path: Path) -> 
     assert losses(divided) == pytest.approx(losses(whole), rel=1e-4)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=2e-3, msg=name)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_batch_without_labels_teaches_nothing(precision: str, tmp_path: Path) -> None:
+    task = "masked-language-modeling"
+    eval_file = written(tmp_path, "eval.jsonl", ROWS[task](4))
+    run = small_run(tmp_path, task, steps=3, precision=precision, eval=str(eval_file), evaluate_every=3)
+    batch, weights = run.batch, []
+    model = model_for(run)
+
+    def without(step: int) -> Any:
+        weights.append(state_of(model))
+        found = batch(step)
+        return {**found, "labels": np.full_like(found["labels"], -100)} if step == 1 else found
+
+    run.batch = without  # type: ignore[method-assign]
+    with run:
+        train(model, run, accumulate=2)
+    assert losses(run)[1] == 0 and all(loss > 0 for loss in losses(run)[::2])
+    assert all(torch.equal(weights[2][name], value) for name, value in weights[1].items())
+    assert any(not torch.equal(weights[1][name], value) for name, value in weights[0].items())
+    found = answers(model, run.task, {**batch(0), "labels": np.full_like(batch(0)["labels"], -100)}, model.device)
+    assert float(found["loss"]) == 0
+
+
+def test_a_head_for_other_labels_starts_fresh(tmp_path: Path) -> None:
+    first = small_run(tmp_path, at=tmp_path / "first")
+    start, said = tmp_path / "start", []
+    kind = auto.AutoModelForSequenceClassification
+    kind.from_config(XLMRobertaConfig(**SIZES, num_labels=5)).save_pretrained(start)
+    first.task.tokenizer.save_pretrained(start)
+    recipe = small_recipe(tmp_path / "data", model=str(start), config="")
+    run = Run.of(recipe, tmp_path / "run", tell=lambda kind, text: said.append(text))
+    model = model_for(run)
+    assert model.config.num_labels == 3 and said[0].endswith(
+        "was trained for other labels; classifier.out_proj.weight, classifier.out_proj.bias start fresh"
+    )
+    stored = kind.from_pretrained(start)
+    assert torch.equal(model.classifier.dense.weight, stored.classifier.dense.weight)
+    # What is not of the head has to fit.
+    config = json.loads((start / "config.json").read_text(encoding="utf-8"))
+    (start / "config.json").write_text(json.dumps({**config, "intermediate_size": 24}), encoding="utf-8")
+    with pytest.raises(MismatchError, match="intermediate"):
+        model_for(run)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of POSIX")
+def test_a_disk_that_is_full_is_told_and_nothing_is_half_written(tmp_path: Path) -> None:
+    import resource
+
+    model = torch.nn.Linear(300, 300)
+    optimizer, scaler = torch.optim.AdamW(model.parameters()), torch.amp.GradScaler("cpu", enabled=False)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 2)
+    checkpoints.save(2, lambda folder: write_state(folder, model, optimizer, scaler, True))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match="cannot save the checkpoint of step 4 to .*: File too large"):
+            checkpoints.save(4, lambda folder: write_state(folder, model, optimizer, scaler, True))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-2"]
+
+
+def test_what_was_read_outlives_its_file(tmp_path: Path) -> None:
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(3)).sum().backward()
+    optimizer.step()
+    write_state(tmp_path, model, optimizer, scaler, True)
+    other = torch.nn.Linear(3, 2)
+    again = torch.optim.AdamW(other.parameters())
+    read_state(tmp_path, other, again, scaler)
+    with open(tmp_path / "state.pt", "r+b") as file:  # a mapped file shows what is written into it
+        file.write(bytes(os.path.getsize(tmp_path / "state.pt")))
+    assert torch.equal(other.weight, model.weight)
+    for one, two in zip(optimizer.state.values(), again.state.values(), strict=True):
+        assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
 def test_the_rate_of_a_step_is_each_group_s_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +266,6 @@ def test_a_model_of_another_shape_does_not_go_on(tmp_path: Path) -> None:
     model = model_for(run)
     model.classifier.requires_grad_(False)
     from xlmr_torch.optimizers import optimizer_of
-    from xlmr_torch.training_state import read_state
 
     optimizer = optimizer_of(model, run.recipe, 2)
     with pytest.raises(CheckpointError, match=r"trains other weights.*classifier"):
@@ -244,9 +288,26 @@ def test_a_model_of_another_shape_does_not_go_on(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_served_is_refused(task: str, values: Any, how: Any, text: str, tmp_path: Path) -> None:
-    run = small_run(tmp_path, task, **values)
-    with run, pytest.raises(InputError, match=text):
+    with pytest.raises(InputError, match=text), small_run(tmp_path, task, **values) as run:
         train(model_for(run), run, **how)
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ("qery", "lora_targets: expected names of layers, received 'qery'; did you mean 'query'"),
+        ("uery", "received 'uery'"),
+        ("roberta.query", "received 'roberta.query'"),
+    ],
+)
+def test_adapters_of_a_layer_that_is_not_there(
+    target: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = small_run(tmp_path, lora_rank=2, lora_targets=["attention.self.query", target])
+    model = model_for(run)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    with run, pytest.raises(InputError, match=text):
+        train(model, run)
 
 
 def test_adapters_need_peft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
