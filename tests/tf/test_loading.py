@@ -38,7 +38,8 @@ def test_round_trip(case, size, tmp_path):
     loaded, info = case.model_class.from_pretrained(tmp_path, output_loading_info=True)
     assert info["missing_keys"] == info["unexpected_keys"] == info["mismatched_keys"] == []
     same_values(loaded, model)
-    same_outputs(loaded(case.inputs()), model(case.inputs()), tolerance=0)
+    # Products of few rows differ in the last digit by where values lie in memory.
+    same_outputs(loaded(case.inputs()), model(case.inputs()), tolerance=1e-6)
     assert loaded.config.name_or_path == str(tmp_path)
 
 
