@@ -166,7 +166,7 @@ def _making(recipe: Recipe, outcome: Outcome, data: Mapping[str, Any]) -> str:
     files = "\n".join(f"- {what}: {_said(value)}" for what, value in data.items())
     return (
         f"## How it was made\n\n{counted(outcome.steps, 'step')} in {took}, by `xlmr train --recipe recipe.toml`:\n\n"
-        f"```toml\n{short.to_toml()}```" + (f"\n\nThe data:\n\n{files}" if files else "")
+        f"```toml\n{short.to_toml()}```" + (f"\n\nMade from:\n\n{files}" if files else "")
     )
 
 

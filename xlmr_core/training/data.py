@@ -14,6 +14,7 @@ from xlmr_core.training.batches import Batches, Evaluation
 from xlmr_core.training.examples import MOST_LABELS, Examples, read_examples
 from xlmr_core.training.features import Features
 from xlmr_core.training.lines import Packed, rows_of_lines
+from xlmr_core.training.pairs import SCORE, SentenceEmbedding
 from xlmr_core.training.recipe import Recipe
 from xlmr_core.training.task import TrainingTask
 from xlmr_core.training.tasks import TRAINING
@@ -60,6 +61,11 @@ class Data:
                 f"expected max_length of at most {config.max_tokens}, which is what the model takes, received "
                 f"{recipe.max_length}"
             )
+        if config is not None and max(recipe.matryoshka, default=0) > config.hidden_size:
+            raise InputError(
+                f"expected matryoshka widths of at most {config.hidden_size}, the model's, received "
+                f"{max(recipe.matryoshka)}; leave the wider ones out"
+            )
         if not recipe.train:
             raise InputError("expected files to train on, received none; name them in train of the recipe")
         kind = TRAINING[recipe.task]
@@ -73,13 +79,15 @@ class Data:
         if not issubclass(kind, WITH_LABELS):
             # What the data says of itself, such as that some questions have no answer.
             labels = looked_at.get("eval", train).labels
+        if issubclass(kind, SentenceEmbedding):
+            _check_scores(looked_at)
         task = kind(recipe, tokenizer, labels, problem)
         _check_labels(task, {"train": train, **looked_at})
-        evaluations = {
-            name: Evaluation(task, _features(task, found, recipe), recipe, multiple)
-            for name, found in looked_at.items()
-        }
-        batches = Batches(task, _features(task, train, recipe), recipe, multiple)
+        rows = {name: _features(task, found, recipe) for name, found in (("train", train), *looked_at.items())}
+        for features in rows.values():
+            task.check_rows(features)
+        batches = Batches(task, rows.pop("train"), recipe, multiple)
+        evaluations = {name: Evaluation(task, features, recipe, multiple) for name, features in rows.items()}
         return cls(task, batches, evaluations.get("eval"), evaluations.get("test"))
 
 
@@ -129,6 +137,15 @@ def _order(label: str) -> tuple[Any, ...]:
         return (1, int(label), label)
     prefix, sign, name = label.partition("-")
     return (2, name, prefix) if sign and len(prefix) == 1 else (2, label, "")
+
+
+def _check_scores(looked_at: dict[str, Examples]) -> None:
+    """Refuse what cannot be counted in one way: pairs with scores and others."""
+    if SCORE in (there := {label for found in looked_at.values() for label in found.labels}) and len(there) > 1:
+        raise InputError(
+            f"expected pairs that all have scores, or none that has one, in {' and '.join(looked_at)}, received both; "
+            "evaluate on one kind"
+        )
 
 
 def _check_labels(task: TrainingTask, read: dict[str, Examples]) -> None:

@@ -108,15 +108,15 @@ def mask(
     shares: tuple[float, float] = SHARES,
     allowed: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Hide a share of the ordinary tokens of a batch, at least one where there are any.
+    """Hide a share of the ordinary tokens of a batch, at least one where there are any, and none for a rate of 0.
 
     Args:
         ids: token ids (B, S).
         vocabulary: of the tokenizer.
         rate: the share.
         random: the only source of chance.
-        words: hide whole words and no punctuation, so that a single ``<mask>`` stands for a word, as where somebody
-            types one; by default, and where there is no word, tokens are hidden whatever they are.
+        words: hide whole words, all tokens of each, and no punctuation; by default, and where there is no word, tokens
+            are hidden whatever they are.
         shares: of the hidden tokens, those that become ``<mask>``, and those that become another token.
         allowed: bool (B, S), which tokens may be hidden; special ones never are.
 
@@ -127,6 +127,8 @@ def mask(
     hideable = vocabulary.ordinary[flat]
     ordinary = np.flatnonzero(hideable if allowed is None else hideable & allowed.reshape(-1))
     labels = np.full_like(flat, IGNORED)
+    if not rate:
+        return flat.reshape(ids.shape), labels.reshape(ids.shape)
     chosen = np.zeros(0, np.int64) if words is None else _whole_words(flat, ordinary, rate, random, words)
     if not len(chosen) and len(ordinary):
         chosen = random.choice(ordinary, size=max(1, round(rate * len(ordinary))), replace=False)
@@ -181,7 +183,8 @@ def as_typed(
         vocabulary: of the tokenizer.
         opens: (V,), what each token becomes behind ``<mask>``: itself, the token with ``▁`` before it, or minus the
             number of the lone ``▁`` that is put before it.
-        longest: tokens of a row at most; what is more is cut off.
+        longest: tokens of a row at most; what is more is cut off before the ``</s>`` that ends the row, as a tokenizer
+            does that truncates.
 
     Returns:
         Both, (B, S') with S' at most ``longest``; ids are padded with ``<pad>``, labels with -100.
@@ -202,4 +205,9 @@ def as_typed(
     wider_labels[row, column[row, old]] = labels[row, old]
     row, old = np.nonzero(apart)
     wider[row, column[row, old] - 1] = -opens[fed[row, old]]
+    ends = np.where(fed != vocabulary.pad, column, -1).max(axis=1) + 1
+    for cut in np.flatnonzero(ends > longest).tolist():
+        last = wider[cut, ends[cut] - 1]
+        if not vocabulary.ordinary[last] and last != vocabulary.mask:
+            wider[cut, longest - 1], wider_labels[cut, longest - 1] = last, IGNORED
     return wider[:, : min(width, longest)], wider_labels[:, : min(width, longest)]

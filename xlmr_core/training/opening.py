@@ -22,7 +22,7 @@ FREE = ("keep", "checkpoint_every")
 # Fields that name files; what is in them is compared.
 FILES = ("train", "eval", "test")
 # What a run that is over leaves: its card and pictures, the model, its tokenizer, and adapters.
-PUBLISHED = ("README.md", "evaluation.json", "curves.png", "confusion.png")
+PUBLISHED: tuple[str, ...] = ("README.md", "evaluation.json", "curves.png", "confusion.png")
 PUBLISHED += ("config.json", "generation_config.json", "model.safetensors*", "model-*-of-*.safetensors", "adapter/*")
 PUBLISHED += ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "sentencepiece.bpe.model")
 PUBLISHED += ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "[0-9]_*/*.json")
@@ -90,7 +90,13 @@ def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any])
     for part in ("recipe", "data"):
         old, new = before.get(part, {}), now[part]
         for name in {**old, **new}:
-            if name not in (*FREE, *(FILES if part == "recipe" else ())) and old.get(name) != new.get(name):
+            # The order of files is that of the rows, and so of the batches.
+            same = (
+                json.dumps(old.get(name)) == json.dumps(new.get(name))
+                if part == "data"
+                else old.get(name) == new.get(name)
+            )
+            if name not in (*FREE, *(FILES if part == "recipe" else ())) and not same:
                 raise TrainingError(
                     f"the run in {folder} was begun with another {name}, {old.get(name)!r}, received "
                     f"{new.get(name)!r}; go on with that, give another folder, or pass restart=True to begin anew"

@@ -7,6 +7,7 @@ negatives), or passages that are drawn from those of its language (rerankers).
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,12 +23,13 @@ from xlmr_core.wording import shown
 if TYPE_CHECKING:
     from xlmr_core.training.features import Features
 
-__all__ = ["Rerank", "SentenceEmbedding"]
+__all__ = ["NO_SCORE", "SCORE", "Rerank", "SentenceEmbedding"]
 
 # What a row of an embedding is: a pair with a score, two texts, three, or one of those that share an id.
 SCORED, PAIR, TRIPLE, PARALLEL = range(4)
-# Passages that are tried for the negatives of a query; one may stand in the data several times.
-MOST_TRIED = 256
+SCORE, NO_SCORE = "score", "no score"
+# Passages that are tried at once for the negatives of a query; one may stand in the data several times.
+TRIED = 256
 
 
 class SentenceEmbedding(TrainingTask):
@@ -54,7 +56,7 @@ class SentenceEmbedding(TrainingTask):
     def __init__(self, recipe: Recipe, tokenizer: Any, labels: Sequence[str] = (), problem: str = "") -> None:
         super().__init__(recipe, tokenizer, (), "")
         # Data says by its labels whether pairs have scores; see labels_of.
-        self.metric = "spearman" if "score" in labels else "accuracy"
+        self.metric = "spearman" if SCORE in labels else "accuracy"
         self._members: tuple[int, dict[str, NDArray[np.int64]]] = (0, {})
 
     @classmethod
@@ -76,8 +78,8 @@ class SentenceEmbedding(TrainingTask):
 
     @classmethod
     def labels_of(cls, example: Example) -> Sequence[Any]:
-        """``score`` of a pair that has one."""
-        return ("score",) if "score" in example else ()
+        """``score`` of a pair that has one, ``no score`` of any other row."""
+        return (SCORE,) if "score" in example else (NO_SCORE,)
 
     def encode(self, examples: Sequence[Example]) -> list[list[Feature]]:
         """Each text by itself."""
@@ -185,6 +187,29 @@ class Rerank(TrainingTask):
         own = query[: max(room // 2, room - len(passage))]
         return np.array(whole(own, passage[: room - len(own)]), np.int64)
 
+    def check_rows(self, features: Features) -> None:
+        """Each query without passages of its own finds as many in its language as are to be drawn."""
+        wanted = self.recipe.negatives
+        rows = features.take(range(len(features)))
+        passages = [
+            (int(code), tuple(row.kept["passages"][0])) for code, row in zip(features.language, rows, strict=True)
+        ]
+        of_language, of_passage = Counter(code for code, _ in passages), Counter(passages)
+        for number, (row, own) in enumerate(zip(rows, passages, strict=True)):
+            if not row.kept["is_drawn"]:
+                continue
+            if not wanted:
+                raise InputError(
+                    "expected other passages to compare that of a query with, received a row without negatives and the "
+                    "recipe's negatives=0; leave that out, or give each row its negatives"
+                )
+            if of_language[own[0]] - of_passage[own] < wanted:
+                raise InputError(
+                    f"expected {wanted} other passages for each query, found fewer in "
+                    f"{features.language_of(int(features.example[number])) or 'the data'}; give more rows, or fewer "
+                    "negatives in the recipe"
+                )
+
     def kind(self, feature: Feature) -> int:
         """How many passages are none: a batch has as many for each query."""
         return -1 if feature.kept["is_drawn"] else len(feature.kept["passages"])
@@ -200,15 +225,13 @@ class Rerank(TrainingTask):
             right = feature.kept["passages"][0]
             passages: list[list[int]] = []
             # A passage may stand there several times, with other queries.
-            for other in features.take(random.permutation(others)[:MOST_TRIED]):
-                if other.kept["passages"][0] != right and len(passages) < self.recipe.negatives:
-                    passages.append(other.kept["passages"][0])
-            if len(passages) < self.recipe.negatives:
-                raise InputError(
-                    f"expected {self.recipe.negatives} other passages for each query, found fewer in "
-                    f"{features.language_of(int(features.example[number])) or 'the data'}; give more rows, or fewer "
-                    "negatives in the recipe"
-                )
+            order = random.permutation(others)
+            for begin in range(0, len(order), TRIED):
+                for other in features.take(order[begin : begin + TRIED]):
+                    if other.kept["passages"][0] != right and len(passages) < self.recipe.negatives:
+                        passages.append(other.kept["passages"][0])
+                if len(passages) == self.recipe.negatives:
+                    break
             drawn.append(Feature(feature.arrays, {**feature.kept, "passages": [right, *passages]}))
         return drawn
 

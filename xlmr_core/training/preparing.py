@@ -11,6 +11,7 @@ from typing import Any
 
 from xlmr_core.config import AutoConfig
 from xlmr_core.errors import InputError
+from xlmr_core.hub import BUILT_IN, resolve
 from xlmr_core.tokenization import AutoTokenizer
 from xlmr_core.training.batches import Batches, Evaluation
 from xlmr_core.training.data import Data
@@ -18,10 +19,11 @@ from xlmr_core.training.extras import require
 from xlmr_core.training.formats import files_of
 from xlmr_core.training.recipe import Recipe
 
-__all__ = ["Prepared", "fingerprint", "prepared"]
+__all__ = ["Prepared", "fingerprint", "fingerprint_of_model", "prepared"]
 
 # Of a larger file the beginning and the end are looked at.
 MOST_BYTES, ENDS = 1 << 28, 1 << 20
+CONFIG, WEIGHTS = ("config.json",), (".safetensors", ".bin", ".h5", ".msgpack")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Prepared:
     Attributes:
         recipe: completed.
         batches, evaluation, test: of the data.
-        data: what tells the files from others, in plain Python.
+        data: what tells the files and the model that training starts from from others, in plain Python.
         usual_rate: the rate that the task and the width of the model usually have.
     """
 
@@ -63,13 +65,45 @@ def prepared(recipe: Recipe, multiple: int = 1) -> Prepared:
     data = Data.read(recipe, tokenizer, config, multiple)
     completed = recipe.completed(config.hidden_size, len(data.train))
     files = {name: fingerprint(getattr(recipe, name)) for name in ("train", "eval", "test") if getattr(recipe, name)}
+    files["model"] = fingerprint_of_model(recipe)
     usual_rate = recipe.usual_rate(config.hidden_size)
     return Prepared(completed, data.train, data.evaluation, data.test, files, usual_rate)
 
 
 def fingerprint(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
-    """What tells the content of files from any other: names, sizes and hashes."""
-    return {path.name: f"{path.stat().st_size} bytes, sha256 {_hash(path)}" for path in files_of(paths)}
+    """What tells the content of files from any other: names, sizes and hashes, in the order in which they are read.
+
+    The names are those from the folder on that holds all of them, so that ``en/train.jsonl`` is not ``de/train.jsonl``.
+    """
+    found: dict[str, Any] = {}
+    files = [path.absolute() for path in files_of(paths)]
+    above = os.path.commonpath([path.parent for path in files])
+    for path in files:
+        name = path.relative_to(above).as_posix()
+        while name in found:
+            name += " again"
+        found[name] = _content(path)
+    return found
+
+
+def fingerprint_of_model(recipe: Recipe) -> dict[str, Any]:
+    """What tells the weights that training starts from, or the config of fresh ones, from any other.
+
+    Of a model of the hub it is the name of the folder that holds it, which is that of its commit.
+    """
+    if recipe.config:
+        place = Path(recipe.config)
+        files = [place if place.is_file() else resolve(place, patterns=CONFIG) / CONFIG[0]]
+    else:
+        folder = resolve(recipe.model, patterns=CONFIG)
+        if not Path(recipe.model).expanduser().is_dir() and recipe.model not in BUILT_IN:
+            return {"commit": folder.name}
+        files = [path for path in sorted(folder.iterdir()) if path.name in CONFIG or path.suffix in WEIGHTS]
+    return {path.name: _content(path) for path in files}
+
+
+def _content(path: Path) -> str:
+    return f"{path.stat().st_size} bytes, sha256 {_hash(path)}"
 
 
 def _hash(path: Path) -> str:

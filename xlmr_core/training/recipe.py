@@ -25,7 +25,6 @@ from xlmr_core.bounded_files import read_bytes, refusing
 from xlmr_core.errors import InputError
 from xlmr_core.hub import DEFAULT_MODEL
 from xlmr_core.tasks.options import NUMBERS, kind_of, option
-from xlmr_core.training.schedules import SCHEDULES
 from xlmr_core.wording import shown
 
 __all__ = ["PRECISIONS", "PROBLEMS", "TASK_NAMES", "Recipe"]
@@ -33,6 +32,8 @@ __all__ = ["PRECISIONS", "PROBLEMS", "TASK_NAMES", "Recipe"]
 PRECISIONS = ("float32", "bfloat16", "float16")
 PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
 POOLINGS = ("mean", "cls")
+# Those of schedules.py that need no options; without theirs the others are one of these.
+CURVES = ("linear", "cosine", "inverse_sqrt", "constant", "constant_with_warmup")
 
 # What holds where nothing is said, by task; EVERY holds for the others.
 EVERY: dict[str, Any] = {"epochs": 3.0, "batch_size": 32, "max_length": 128, "weight_decay": 0.1}
@@ -87,7 +88,7 @@ class Recipe:
         max_length: tokens of a row at most.
         learning_rate: at its highest.
         warmup: share of the steps over which the rate rises.
-        schedule: how it falls afterwards (see ``schedules.py``).
+        schedule: how it goes on afterwards, a name of ``CURVES`` (see ``schedules.py``).
         weight_decay: of all but biases and norms.
         beta1, beta2, epsilon: of AdamW.
         clip_norm: the norm that gradients are cut to; 0: they are not.
@@ -107,7 +108,8 @@ class Recipe:
         masking_rate: share of the tokens that are hidden.
         whole_words: share of the batches in which whole words are hidden.
         as_typed: in those, write the text behind a ``<mask>`` as a tokenizer does where somebody types one.
-        packing: put short lines of one document together until a row is full.
+        packing: put short lines of one document together until a row is full; the lines are those of text files, as a
+            row of any other format is a document of its own.
         doc_stride: tokens that two windows of a context share; ``None``: 128, or half a window where that is less.
         temperature: of the contrastive loss.
         matryoshka: widths at which an embedding is trained beside its full width.
@@ -134,7 +136,7 @@ class Recipe:
 
     learning_rate: float = option(_NOTHING, "at its highest (default: by the model's width)", kind=float, least=0.0)
     warmup: float = option(0.06, "share of the steps over which the rate rises", least=0.0)
-    schedule: str = option("linear", "how the rate falls afterwards", choices=tuple(SCHEDULES))
+    schedule: str = option("linear", "how the rate falls afterwards", choices=CURVES)
     weight_decay: float = option(_NOTHING, "of all but biases and norms", kind=float, least=0.0)
     beta1: float = option(0.9, "of AdamW", least=0.0)
     beta2: float = option(0.98, "of AdamW", least=0.0)
@@ -189,11 +191,12 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and value > 1:
                 raise InputError(f"{name} is a share, expected at most 1.0, received {value!r}")
-        for name in ("epsilon", "temperature", "layer_decay"):
+        for name in ("epsilon", "temperature", "layer_decay", "masking_rate"):
             if getattr(self, name) == 0:
                 raise InputError(f"expected {name} above 0, received 0; leave it out to have the usual value")
-        if self.beta1 == 1 or self.beta2 == 1:
-            raise InputError("expected beta1 and beta2 below 1.0, received 1.0")
+        for name in ("beta1", "beta2", "dropout"):
+            if getattr(self, name) == 1:
+                raise InputError(f"expected {name} below 1.0, received 1.0")
         if self.head_only and self.lora_rank:
             raise InputError("expected head_only or lora_rank, received both; leave one of them out")
         if self.steps == 0 and self.epochs == 0:

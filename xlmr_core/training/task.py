@@ -175,6 +175,13 @@ class TrainingTask(ABC):
         """Whether a row has something that can count; one without is left out."""
         return True
 
+    def check_rows(self, features: Features) -> None:  # noqa: B027, most tasks draw nothing
+        """Refuse rows of which no batch can be drawn.
+
+        Raises:
+            InputError: saying what is missing.
+        """
+
     def kind(self, feature: Feature) -> int:
         """Features of one kind only can share a batch."""
         return 0

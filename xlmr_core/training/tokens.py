@@ -189,10 +189,28 @@ class QuestionAnswering(TrainingTask):
         """A row for each window of the context, with the question before it."""
         # Together, so that a context of several questions is tokenized once.
         given = [{"question": example["question"], "context": example["context"]} for example in examples]
+        try:
+            items = self._task.encode(given, self._options)
+        except InputError:
+            for row in given:
+                self._check_room(row)
+            raise
         return [
             [self._window(example, item, number) for number in range(len(item.rows))]
-            for example, item in zip(examples, self._task.encode(given, self._options), strict=True)
+            for example, item in zip(examples, items, strict=True)
         ]
+
+    def _check_room(self, row: Mapping[str, str]) -> None:
+        """Refuse a question that leaves no room for its context, by what a recipe can say against it."""
+        try:
+            self._task.encode([row], self._options)
+        except InputError as error:
+            ids = self.tokenizer(row["question"], add_special_tokens=False, verbose=False)["input_ids"]
+            raise InputError(
+                "expected a question that leaves room for its context and for what its windows share, received one of "
+                f"{counted(len(ids), 'token')}, {shown(row['question'], 60)}, where max_length is "
+                f"{self.recipe.max_length}; leave the row out, or give a greater max_length or a smaller doc_stride"
+            ) from error
 
     def _window(self, example: Example, item: Item, number: int) -> Feature:
         start = end = 0  # <s>: the answer is not here
@@ -205,6 +223,10 @@ class QuestionAnswering(TrainingTask):
                 start, end = (item.kept.first + token - first for token in (one, last))
         arrays = {"input_ids": item.rows[number]["input_ids"]}
         return Feature({**arrays, "start_positions": np.array(start), "end_positions": np.array(end)}, item)
+
+    def settings(self) -> dict[str, Any]:
+        """Two numbers for a token: of where an answer begins, and of where it ends."""
+        return {"num_labels": 2}
 
     def collate(self, features: Sequence[Feature], random: np.random.Generator, multiple: int = 1) -> Arrays:
         """Rows, and where the answers begin and end in them."""

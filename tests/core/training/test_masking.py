@@ -175,6 +175,23 @@ def test_rows_stay_within_the_longest() -> None:
     assert wider.shape == labels.shape == (1, 512)
 
 
+def test_a_row_that_is_cut_ends_as_it_did() -> None:
+    vocabulary = small_vocabulary(100)
+    rows = np.array([[0, 10, 99, 11, 99, 12, 2], [0, 10, 11, 12, 13, 2, 1], [0, 10, 99, 11, 10, 10, 99]])
+    labels = np.full_like(rows, IGNORED)
+    labels[0, 4], labels[1, 4] = 20, 21
+    wider, found = as_typed(rows, labels, vocabulary, np.where(np.arange(100) > 0, -13, 0), 6)
+    assert wider[0].tolist() == [0, 10, 99, 13, 11, 2] and wider[1].tolist() == [0, 10, 11, 12, 13, 2]
+    assert wider[2].tolist() == [0, 10, 99, 13, 11, 10], "a <mask> that is cut off is no end"
+    assert (found[0] == IGNORED).all() and found[1].tolist() == [*[IGNORED] * 4, 21, IGNORED]
+
+
+def test_a_rate_of_0_hides_nothing() -> None:
+    ids = np.arange(4, 104).reshape(2, 50)
+    fed, labels = mask(ids, small_vocabulary(), 0.0, np.random.default_rng(0))
+    assert (fed == ids).all() and (labels == IGNORED).all()
+
+
 def test_a_tokenizer_without_a_mask_is_refused() -> None:
     tokenizer = XLMRobertaTokenizerFast.from_pretrained(MINI)
     tokenizer.mask_token = None

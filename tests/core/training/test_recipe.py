@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from xlmr_core.errors import InputError
-from xlmr_core.training.recipe import BY_TASK, EVERY, TASK_NAMES, Recipe
+from xlmr_core.training.recipe import BY_TASK, CURVES, EVERY, TASK_NAMES, Recipe
+from xlmr_core.training.schedules import SCHEDULES, factor
 from xlmr_core.training.tasks import TRAINING
 
 
@@ -68,12 +69,23 @@ def test_what_is_not_said_is_the_tasks(task: str) -> None:
         ({"max_length": 64, "doc_stride": 64}, "doc_stride below max_length, 64"),
         ({"beta2": 1.0}, "below 1.0"),
         ({"temperature": 0}, "expected temperature above 0"),
+        ({"masking_rate": 0}, "expected masking_rate above 0"),
+        ({"dropout": 1.0}, "expected dropout below 1.0"),
+        *(
+            ({"schedule": name}, "schedule must be one of 'linear', 'cosine', ")
+            for name in sorted({*SCHEDULES} - {*CURVES})
+        ),
     ],
 )
 def test_a_value_that_will_not_do_is_refused(values: dict, told: str) -> None:
     with pytest.raises(InputError) as caught:
         Recipe.of({"task": "text-classification", **values})
     assert told in str(caught.value)
+
+
+def test_each_schedule_that_a_recipe_can_name_is_another() -> None:
+    curves = {tuple(round(factor(name, step, 3, 20), 6) for step in range(20)) for name in CURVES}
+    assert len(curves) == len(CURVES)
 
 
 def test_the_command_line_and_a_file_say_the_same() -> None:

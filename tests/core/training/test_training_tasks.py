@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from xlmr_core.config import AutoConfig
 from xlmr_core.errors import InputError
 from xlmr_core.tokenization import XLMRobertaTokenizer, XLMRobertaTokenizerFast
 from xlmr_core.training import data as preparation
@@ -272,6 +273,16 @@ def test_questions_without_an_answer_may_get_none(tmp_path: Path, tokenizer) -> 
     assert (answers.predicted, answers.gold) == (["", ""], [[], []])
 
 
+def test_a_question_without_room_for_its_context_is_shown(tmp_path: Path, tokenizer) -> None:
+    long = {"question": "Why oh why " * 20, "context": CONTEXT, "answers": []}
+    with pytest.raises(
+        InputError, match=r"received one of \d+ tokens, 'Why oh why .*max_length is 48; leave the row out"
+    ):
+        data_of(tmp_path, tokenizer, "question-answering", [question("London"), long], max_length=48)
+    data = data_of(tmp_path, tokenizer, "question-answering", [question("London")] * 2)
+    assert data.task.settings() == {"num_labels": 2}
+
+
 # ---- Choices
 
 
@@ -357,8 +368,42 @@ def test_passages_of_other_queries_are_drawn(tmp_path: Path, tokenizer) -> None:
     assert data.evaluation is not None
     answers = data.evaluation.answers((one, {"logits": one["labels"]}) for one in data.evaluation)
     assert answers.predicted == [[1, 0, 0, 0]] * 18 and answers.gold == [[1, 0, 0, 0]] * 18
-    with pytest.raises(InputError, match="expected 9 other passages.*found fewer in en"):
-        data_of(tmp_path, tokenizer, "rerank", rows[-6:], negatives=9).train[0]
+    # Before anything starts, also where one of several languages has too few.
+    for train, eval_rows in ((rows[-6:], None), (rows[:14], None), (rows[:12], rows[-3:])):
+        with pytest.raises(InputError, match="expected [63] other passages for each query, found fewer in en"):
+            data_of(tmp_path, tokenizer, "rerank", train, eval_rows, negatives=6 if eval_rows is None else 3)
+    with pytest.raises(InputError, match="received a row without negatives and the recipe's negatives=0"):
+        data_of(tmp_path, tokenizer, "rerank", rows, negatives=0)
+    given = [{"query": "q", "passage": "p", "negatives": ["n"]}]
+    assert len(data_of(tmp_path, tokenizer, "rerank", given, negatives=0).train[0]["input_ids"]) == 2
+
+
+def test_a_passage_that_most_queries_share_hides_no_others(tmp_path: Path, tokenizer) -> None:
+    rows = [{"query": f"q {n}", "passage": "p" if n else "the other"} for n in range(400)]
+    data = data_of(tmp_path, tokenizer, "rerank", rows, negatives=1, batch_size=64)
+    other = tokenizer.convert_tokens_to_ids("▁other")
+    batch = data.train[0]
+    assert (batch["input_ids"] == other).any(axis=1).sum() >= 63, "it is found among 400"
+
+
+def test_pairs_are_evaluated_with_scores_or_without(tmp_path: Path, tokenizer) -> None:
+    pair = {"text": "a", "text_en": "b"}
+    task = "sentence-embedding"
+    assert data_of(tmp_path, tokenizer, task, [pair] * 2, [pair]).task.metric == "accuracy"
+    with pytest.raises(InputError, match="expected pairs that all have scores, or none that has one, in eval"):
+        data_of(tmp_path, tokenizer, task, [pair] * 2, [pair, {**pair, "score": 1}])
+    test = json_file(tmp_path / "test.jsonl", [{**pair, "score": 1}])
+    with pytest.raises(InputError, match="in eval and test, received both"):
+        data_of(tmp_path, tokenizer, task, [pair] * 2, [pair], test=test)
+
+
+def test_a_width_above_the_models_is_refused(tmp_path: Path, tokenizer) -> None:
+    rows = json_file(tmp_path / "t.jsonl", [{"text": "a", "text_en": "b"}])
+    config = AutoConfig.from_pretrained(MINI)
+    recipe = Recipe(task="sentence-embedding", train=rows, matryoshka=[64, config.hidden_size])
+    assert Data.read(recipe, tokenizer, config)
+    with pytest.raises(InputError, match=f"widths of at most {config.hidden_size}, the model's, received 4096"):
+        Data.read(recipe.replace(matryoshka=[4096]), tokenizer, config)
 
 
 def test_given_passages_are_used_and_long_ones_cut(tmp_path: Path, tokenizer) -> None:
