@@ -44,7 +44,9 @@ if arguments.steps:
 
 with Run.of(recipe, arguments.output) as run:
     outcome = train(model_for(run), run)
-if outcome is not None and (figures := outcome.test or outcome.evaluation) is not None:
+if outcome is None or os.environ.get("RANK", "0") != "0":  # it was stopped, or the first process goes on alone
+    raise SystemExit
+if (figures := outcome.test or outcome.evaluation) is not None:
     print(*in_columns(table(figures)), sep="\n")
 
 for answer in pipeline("fill-mask", arguments.output, top_k=3)(SENTENCE):
