@@ -19,6 +19,8 @@ __all__ = ["Judge", "Predict", "line_of"]
 Predict: TypeAlias = Callable[[Arrays], Mapping[str, Any]]
 """Gives the outputs for a batch that ``task.outputs`` names, float32 NumPy arrays, without dropout."""
 
+# What predicts may give it for every task.
+LOSS = "loss"
 # Labels up to which the log has the confusion matrix of an evaluation.
 MOST_LABELS = 200
 
@@ -42,7 +44,7 @@ class Judge:
         self.kind = kind_of(task)
         self.metric = recipe.metric or task.metric
         self._labels, self._patience, self._counted = task.labels, recipe.patience, task.counted
-        known = FIGURES[self.kind]
+        known = tuple(dict.fromkeys([*FIGURES[self.kind], LOSS]))
         if self.metric not in known:
             near = suggestion(self.metric, known, otherwise="choose one of them")
             raise InputError(f"expected a metric of {', '.join(known)}, received {self.metric!r}; {near}")
@@ -51,7 +53,7 @@ class Judge:
         """What an evaluation finds; with the ``loss``, where that is among the outputs.
 
         Raises:
-            TrainingError: without a function that predicts, or without examples.
+            TrainingError: without a function that predicts, without examples, or without the recipe's metric.
         """
         if predict is None:
             raise TrainingError("expected a function that predicts, as there are examples to look at; pass predict=")
@@ -68,6 +70,11 @@ class Judge:
         measured = measure(self.kind, evaluation.answers(results()), self._labels)
         if losses and "loss" not in measured.figures:
             measured.figures["loss"] = sum(loss * count for loss, count in losses) / sum(count for _, count in losses)
+        if self.metric not in measured.figures:
+            raise TrainingError(
+                f"expected {self.metric!r} of an evaluation, by which the best is known, received "
+                f"{', '.join(measured.figures)}; a loss is there where predict gives one, of examples with labels"
+            )
         return measured
 
     def best(self, lines: Sequence[Mapping[str, Any]]) -> int | None:

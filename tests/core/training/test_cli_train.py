@@ -160,7 +160,7 @@ USAGE = f"; usage: {command.USAGE}"
         ((*LINE, "--steps", "-1"), "--steps: expected an integer of at least 0, received '-1'"),
         ((*LINE, "--warmup", "6"), "warmup is a share, expected at most 1.0, received 6.0"),
         ((*LINE, "--schedule", "liner"), "--schedule: expected one of linear, cosine, "),
-        ((*LINE, "--metric", "bleu"), "expected a metric of accuracy, f1, received 'bleu'; choose one of them"),
+        ((*LINE, "--metric", "bleu"), "expected a metric of accuracy, f1, loss, received 'bleu'; choose one of them"),
         ((*LINE[:4], "none.csv", "--output", "out"), "none.csv, where there is none"),
         ((*LINE, "--columns", "text=body"), "expected the column 'body'"),
         ((*LINE, "--languages", "fr"), "found none in fr"),

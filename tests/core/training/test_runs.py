@@ -371,7 +371,7 @@ def test_a_best_checkpoint_that_is_gone_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ({"metric": "bleu"}, "expected a metric of accuracy, f1, received 'bleu'; choose one of them"),
+        ({"metric": "bleu"}, "expected a metric of accuracy, f1, loss, received 'bleu'; choose one of them"),
     ],
 )
 def test_a_metric_that_the_task_does_not_have_is_refused(recipe, message, tmp_path):
@@ -412,6 +412,17 @@ def test_the_loss_of_evaluations_is_logged_where_there_is_one(tmp_path):
     assert measured.figures["loss"] == 2 and list(measured.figures) == ["accuracy", "f1", "loss"]
     with pytest.raises(TrainingError, match="expected a function that predicts"):
         run._judge.measured(run.evaluation, None)
+    run.close()
+
+
+def test_the_best_may_be_that_of_the_least_loss(tmp_path):
+    run = run_in(tmp_path / "run", recipe={"metric": "loss"})
+    lines = [{"step": step, "evaluation": {"accuracy": step, "loss": loss}} for step, loss in ((1, 2.0), (2, 3.0))]
+    assert run._judge.best(lines) == 1
+    with pytest.raises(
+        TrainingError, match="expected .loss. of an evaluation, by which the best is known"
+    ):
+        train(Toy(), run)
     run.close()
 
 
