@@ -36,7 +36,7 @@ from xlmr_core.errors import TrainingError
 from xlmr_core.training.spans import overlap
 from xlmr_core.training.task import Answers, TrainingTask
 
-__all__ = ["FEWEST", "FIGURES", "LOWER", "Measured", "is_of_entities", "kind_of", "measure"]
+__all__ = ["FEWEST", "FIGURES", "LOWER", "SCORED_PAIRS", "Measured", "is_of_entities", "kind_of", "measure"]
 
 Figures: TypeAlias = dict[str, float]
 # Examples of a language below which its figures tell little; they are counted all the same.

@@ -98,7 +98,7 @@ def test_labels_that_are_nearly_all_the_same():
         watched([0.4] * 100),
         watched(FLAT[: WINDOW - 1]),
         watched([9.0] * 200, kind="masked-language-modeling"),
-        watched([5.0] * 200, kind="sentence-embedding", batch={"labels": np.array([1.0, 0.5], np.float32)}),
+        watched([5.0] * 200, kind="scored-pairs", batch={"labels": np.array([1.0, 0.5], np.float32)}),
         watched([5.0] * 200, kind="question-answering", batch={"start_positions": np.array([1, 2])}),
     ],
 )
