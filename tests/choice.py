@@ -18,7 +18,8 @@ suite takes
 - a dozen mistakes a backend: that all of them are noticed is tested with the reference, which makes them as a backend
   does;
 - of the golden outputs those of the reference: a backend's own would follow, as it equals the reference on the same
-  inputs.
+  inputs;
+- of the tasks that are trained one of each kind of loss.
 
 Of the benchmarks' questions the suite asks those about PyTorch. ``nox -s everything`` takes all of it.
 """
