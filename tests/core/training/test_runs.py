@@ -419,9 +419,7 @@ def test_the_best_may_be_that_of_the_least_loss(tmp_path):
     run = run_in(tmp_path / "run", recipe={"metric": "loss"})
     lines = [{"step": step, "evaluation": {"accuracy": step, "loss": loss}} for step, loss in ((1, 2.0), (2, 3.0))]
     assert run._judge.best(lines) == 1
-    with pytest.raises(
-        TrainingError, match="expected .loss. of an evaluation, by which the best is known"
-    ):
+    with pytest.raises(TrainingError, match="expected .loss. of an evaluation, by which the best is known"):
         train(Toy(), run)
     run.close()
 
