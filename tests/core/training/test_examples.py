@@ -114,7 +114,7 @@ CONLLU = (
 )
 
 
-COMMENTS = "# sent_id = 1\n# text ... of it\nAda B-PER\n# O\n\n# sent_id = 2\n# O\nOslo B-LOC\n\n# the end of it\n"
+COMMENTS = "# sent_id = 1\n# text ... of it\nAda B-PER\n# x=y O\n\n# sent_id = 2\n# O\nOslo B-LOC\n\n# the end of it\n"
 MULTICONER = "# id 64-a\tdomain=en\nAda _ _ B-PER\nruns _ _ O\n"
 
 

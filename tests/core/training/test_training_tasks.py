@@ -449,8 +449,10 @@ def test_lines_without_a_token_to_hide_are_left_out(tmp_path: Path, tokenizer) -
     assert data.train.features.example.tolist() == [0, 2] and data.evaluation is not None
     assert all(data.task.counted(batch) for batch in data.evaluation)
     # Put together with others they stay.
-    packed = Data.read(recipe.replace(packing=True, max_length=16), tokenizer).train
-    assert (packed[0]["input_ids"] == tokenizer.unk_token_id).any()
+    long = lines_file(tmp_path, ["eins", "<unk> <unk> <unk> <unk>"] * 6)
+    packed = Data.read(recipe.replace(train=long, eval=(), packing=True, max_length=16), tokenizer).train.features
+    assert {packed.windows(row) for row in range(len(packed.examples))} == {1}
+    assert (packed.take([0])[0].arrays["input_ids"] == tokenizer.unk_token_id).any()
     alone = lines_file(tmp_path, ["<unk>", "<unk> <unk>"])
     with pytest.raises(InputError, match="expected rows to train on, received none"):
         Data.read(recipe.replace(train=alone, eval=()), tokenizer)
