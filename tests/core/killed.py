@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,9 @@ def killed_at(step: int, work: Callable[[], object]) -> bool:
     Raises:
         AssertionError: if it failed by itself.
     """
-    child = os.fork()
+    # JAX warns of threads, if another test has imported it; what a child does here needs none.
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        child = os.fork()
     if child:
         status = os.waitpid(child, 0)[1]
         assert os.WIFSIGNALED(status) or status == 0, f"it failed by itself at step {step}: {status}"

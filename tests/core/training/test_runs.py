@@ -325,6 +325,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 
 
 @POSIX
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # of JAX, if another test has imported it
 def test_two_processes_at_one_run_are_refused(tmp_path):
     with run_in(tmp_path / "run") as run:
         run.open()
