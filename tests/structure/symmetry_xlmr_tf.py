@@ -158,7 +158,7 @@ DIFFERENCES = {
     "+losses.py:weigh": "fit takes weights of examples",
     "+heads.py:weights_of": "fit takes weights of examples",
     "+lm_heads.py:at_places": "of labels and of their weights",
-    "+lm_heads.py:kept_apart": "XLA alone would compute the product with the vocabulary and its bias as one, in a single thread",
+    "+lm_heads.py:kept_apart": "XLA alone would compute the product and its bias as one, in a single thread",
     "+lm_heads.py:labels_at": "in a graph the shape of the labels may show only when it runs",
     "+values.py:ModelValues.get_parameter": "torch.nn.Module has it",
     "+values.py:ModelValues.get_values": "kernels lie transposed, and adapters are added up",
