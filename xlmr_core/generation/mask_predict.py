@@ -141,7 +141,7 @@ def plan_mask_predict(
         else np.concatenate([types, np.repeat(types[:, -1:], new_tokens + 1, axis=1)], axis=1),
     )
     special = {config.pad_token_id, mask_id, *_ids(config.bos_token_id), *ends, *(values["suppress_tokens"] or ())}
-    if special >= set(range(config.vocab_size)):
+    if sum(0 <= token < config.vocab_size for token in special) == config.vocab_size:
         raise InputError(
             "suppress_tokens must leave a token that may be filled in, received all but special ones; forbid fewer"
         )
