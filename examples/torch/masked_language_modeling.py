@@ -39,8 +39,7 @@ recipe = Recipe(
     as_typed=True,
 )
 if arguments.steps:
-    first = {"steps": arguments.steps, "checkpoint_every": arguments.steps, "batch_size": 4, "eval": (), "test": ()}
-    recipe = recipe.replace(**first, train=recipe.eval)
+    recipe = recipe.first_try(arguments.steps, train=recipe.eval)
 
 with Run.of(recipe, arguments.output) as run:
     outcome = train(model_for(run), run)

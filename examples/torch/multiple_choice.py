@@ -38,8 +38,7 @@ recipe = Recipe(
     max_length=96,
 )
 if arguments.steps:
-    first = {"steps": arguments.steps, "checkpoint_every": arguments.steps, "batch_size": 4, "eval": (), "test": ()}
-    recipe = recipe.replace(**first, languages=["pt"])
+    recipe = recipe.first_try(arguments.steps, languages=["pt"])
 
 with Run.of(recipe, arguments.output) as run:
     outcome = train(model_for(run), run)

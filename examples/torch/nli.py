@@ -40,8 +40,7 @@ recipe = Recipe(
     epochs=6,
 )
 if arguments.steps:
-    first = {"steps": arguments.steps, "checkpoint_every": arguments.steps, "batch_size": 4, "eval": (), "test": ()}
-    recipe = recipe.replace(**first, languages=["ja"])
+    recipe = recipe.first_try(arguments.steps, languages=["ja"])
 
 with Run.of(recipe, arguments.output) as run:
     outcome = train(model_for(run), run)

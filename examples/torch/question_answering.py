@@ -41,8 +41,7 @@ recipe = Recipe(
     doc_stride=64,
 )
 if arguments.steps:
-    first = {"steps": arguments.steps, "checkpoint_every": arguments.steps, "batch_size": 4, "eval": (), "test": ()}
-    recipe = recipe.replace(**first, languages=["en"])
+    recipe = recipe.first_try(arguments.steps, languages=["en"])
 
 with Run.of(recipe, arguments.output) as run:
     outcome = train(model_for(run), run)

@@ -40,8 +40,7 @@ recipe = Recipe(
     matryoshka=[64, 128],
 )
 if arguments.steps:
-    first = {"steps": arguments.steps, "checkpoint_every": arguments.steps, "batch_size": 4, "eval": (), "test": ()}
-    recipe = recipe.replace(**first, languages=["en", "de"])
+    recipe = recipe.first_try(arguments.steps, languages=["en", "de"])
 
 with Run.of(recipe, arguments.output) as run:
     outcome = train(model_for(run), run)

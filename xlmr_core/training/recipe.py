@@ -256,6 +256,16 @@ class Recipe:
         """This recipe with other values."""
         return type(self).of({**self.values(), **values})
 
+    def first_try(self, steps: int, **values: Any) -> Self:
+        """This recipe in so many steps of a few rows, with nothing to evaluate on: whether all goes through.
+
+        Args:
+            steps: of the run; the last has the only checkpoint.
+            **values: other values, such as less data.
+        """
+        small = {"steps": steps, "checkpoint_every": steps, "batch_size": 4, "eval": (), "test": ()}
+        return self.replace(**{**small, **values})
+
     def values(self) -> dict[str, Any]:
         """The values by name."""
         return {own.name: getattr(self, own.name) for own in fields(self)}

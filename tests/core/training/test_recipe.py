@@ -119,3 +119,10 @@ def test_the_model_and_the_data_complete_a_recipe() -> None:
     kept = recipe.replace(steps=7, evaluate_every=3, learning_rate=0.5).completed(768, 10)
     assert (kept.steps, kept.evaluate_every, kept.checkpoint_every, kept.learning_rate) == (7, 3, 3, 0.5)
     assert kept.completed(64, 1000) == kept
+
+
+def test_a_first_try_is_small() -> None:
+    recipe = Recipe(task="rerank", train="a.csv", eval="b.csv", test="c.csv", seed=3)
+    small = {"steps": 2, "checkpoint_every": 2, "batch_size": 4, "eval": (), "test": ()}
+    assert recipe.first_try(2, train=recipe.eval) == recipe.replace(**small, train=("b.csv",))
+    assert recipe.first_try(2, batch_size=1) == recipe.replace(**{**small, "batch_size": 1})
