@@ -22,16 +22,14 @@ from flax import nnx
 from jax import Array, lax
 
 from xlmr_core.quantization.bitsandbytes import STATE
+from xlmr_core.quantization.widening import spans
 from xlmr_flax.functional import attribute_of
 from xlmr_flax.linear import accumulator, by_rows
 
 __all__ = [
     *("Codes", "Derived", "QuantizedLayer", "Text", "WidenedLinear"),
-    *("from_codes", "held_back", "in_blocks", "rows_of", "spans"),
+    *("from_codes", "held_back", "in_blocks", "rows_of"),
 ]
-
-# Bytes of a weight in float32 that is widened as a whole, and of a block of one that is not.
-WHOLE, BLOCK = 64 << 20, 32 << 20
 
 
 class Codes(nnx.Variable[Any]):
@@ -68,18 +66,6 @@ def from_codes(codes: Array, book: Any, scales: Array, block: int, middles: Arra
         blocks = blocks + middles[:whole, None]
     scaled = (blocks * scales[:whole, None]).reshape(-1)
     return jnp.concatenate([scaled, rest * scales[whole:]]) if rest.size else scaled
-
-
-def spans(count: int, width: int, alignment: int = 1) -> list[tuple[int, int]]:
-    """The rows of a weight (count, width) that are widened at a time: all, or blocks of them.
-
-    The first row of a block is a multiple of ``alignment``.
-    """
-    nbytes = 4 * width
-    if nbytes * count <= WHOLE:
-        return [(0, count)]
-    step = max(1, BLOCK // nbytes // alignment) * alignment
-    return [(begin, min(begin + step, count)) for begin in range(0, count, step)]
 
 
 def rows_of(part: Array, begin: Any, count: int) -> Array:

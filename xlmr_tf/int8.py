@@ -26,8 +26,9 @@ from xlmr_core.parameters import Parameter, Role
 from xlmr_core.quantization import INT8, Scheme
 from xlmr_core.quantization.asked import refuse_gradient
 from xlmr_core.quantization.int8 import LARGEST, SCALE
+from xlmr_core.quantization.widening import spans
 from xlmr_tf.linear import dims
-from xlmr_tf.widening import QuantizedLayer, WidenedLinear, spans
+from xlmr_tf.widening import QuantizedLayer, WidenedLinear
 
 __all__ = ["Int8Embedding", "Int8Linear", "encoded", "int8_linear", "layer", "quantize_rows", "quantize_tokens"]
 

@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from xlmr_core.errors import InputError
 from xlmr_core.quantization import Scheme
+from xlmr_core.quantization.widening import spans
 from xlmr_tf.values import nodes
-from xlmr_tf.widening import spans
 
 __all__ = ["QuantizedByKeras", "first_row", "quantize_as_written", "table_product", "written_by_keras"]
 

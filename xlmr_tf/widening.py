@@ -20,12 +20,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from xlmr_core.quantization.widening import spans
 from xlmr_tf.linear import dims, unset
 
-__all__ = ["QuantizedLayer", "WidenedLinear", "from_codes", "pairs_of", "spans"]
-
-# Bytes of a weight in float32 that is widened as a whole, and of a block of one that is not.
-WHOLE, BLOCK = 64 << 20, 32 << 20
+__all__ = ["QuantizedLayer", "WidenedLinear", "from_codes", "pairs_of"]
 
 _BYTE = np.arange(256)
 
@@ -58,18 +56,6 @@ def from_codes(
         blocks = blocks + middles[:, None]
     scaled = tf.reshape(blocks * scales[:, None], (-1,))
     return scaled[:count] if short else scaled
-
-
-def spans(count: int, width: int, alignment: int = 1) -> list[tuple[int, int]]:
-    """The rows of a weight (count, width) that are widened at a time: all, or blocks of them.
-
-    The first row of a block is a multiple of ``alignment``.
-    """
-    nbytes = 4 * width
-    if nbytes * count <= WHOLE:
-        return [(0, count)]
-    step = max(1, BLOCK // nbytes // alignment) * alignment
-    return [(begin, min(begin + step, count)) for begin in range(0, count, step)]
 
 
 class QuantizedLayer(keras.layers.Layer):

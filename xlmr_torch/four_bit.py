@@ -29,8 +29,9 @@ from xlmr_core.quantization import Scheme
 from xlmr_core.quantization.codes import CODEBOOKS
 from xlmr_core.quantization.four_bit import MIDDLE, FourBit
 from xlmr_core.quantization.int8 import SCALE
+from xlmr_core.quantization.widening import spans
 from xlmr_torch.cuda_four_bit import has_kernel, product
-from xlmr_torch.widening import QuantizedLayer, WidenedLinear, from_codes, frozen, let_go, pairs_of, spans
+from xlmr_torch.widening import QuantizedLayer, WidenedLinear, from_codes, frozen, let_go, pairs_of
 
 __all__ = ["FEW", "FourBitEmbedding", "FourBitLinear", "encoded", "layer"]
 

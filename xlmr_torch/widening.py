@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xlmr_core.quantization.widening import spans
+
 __all__ = [
     "QuantizedLayer",
     "WidenedLinear",
@@ -27,11 +29,7 @@ __all__ = [
     "from_codes",
     "let_go",
     "pairs_of",
-    "spans",
 ]
-
-# Bytes of a weight in float32 that is widened as a whole, and of a block of one that is not.
-WHOLE, BLOCK = 64 << 20, 32 << 20
 
 # MADV_PAGEOUT of Linux
 _PAGE_OUT = 21
@@ -71,18 +69,6 @@ def from_codes(codes: Tensor, pairs: Tensor, scales: Tensor, block: int, middles
         blocks = blocks + middles[:whole, None]
     scaled = (blocks * scales[:whole, None]).view(-1)
     return torch.cat([scaled, rest * scales[whole:]]) if rest.numel() else scaled
-
-
-def spans(count: int, width: int, alignment: int = 1) -> list[tuple[int, int]]:
-    """The rows of a weight (count, width) that are widened at a time: all, or blocks of them.
-
-    The first row of a block is a multiple of ``alignment``.
-    """
-    nbytes = 4 * width
-    if nbytes * count <= WHOLE:
-        return [(0, count)]
-    step = max(1, BLOCK // nbytes // alignment) * alignment
-    return [(begin, min(begin + step, count)) for begin in range(0, count, step)]
 
 
 def let_go(tensor: Tensor) -> None:

@@ -23,11 +23,12 @@ from xlmr_core.checkpoint import open_checkpoint  # noqa: E402
 from xlmr_core.conversion import convert  # noqa: E402
 from xlmr_core.errors import CheckpointError, ConfigError, ConfigWarning, InputError  # noqa: E402
 from xlmr_core.parameters import Init, Parameter, Role  # noqa: E402
-from xlmr_core.quantization import scheme_with  # noqa: E402
+from xlmr_core.quantization import scheme_with, widening  # noqa: E402
 from xlmr_core.quantization.four_bit import Int4, Nf4  # noqa: E402
-from xlmr_flax import BitsAndBytesConfig, bitsandbytes, four_bit, int8, quantize, widening  # noqa: E402
+from xlmr_flax import BitsAndBytesConfig, bitsandbytes, four_bit, int8, quantize  # noqa: E402
 from xlmr_flax.functional import compiled, flatten  # noqa: E402
 from xlmr_flax.quantized import _encoded  # noqa: E402
+from xlmr_flax.widening import QuantizedLayer  # noqa: E402
 
 OURS = ["int8", "int4", "nf4", "fp4"]
 WIDE = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 1}
@@ -66,7 +67,7 @@ def assert_same(one, other):
 
 
 def layers_of(model):
-    return {path: node for path, node in nnx.iter_graph(model) if isinstance(node, widening.QuantizedLayer)}
+    return {path: node for path, node in nnx.iter_graph(model) if isinstance(node, QuantizedLayer)}
 
 
 # ---- What bitsandbytes wrote

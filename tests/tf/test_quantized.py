@@ -21,9 +21,9 @@ from xlmr_core.checkpoint import open_checkpoint  # noqa: E402
 from xlmr_core.conversion import convert  # noqa: E402
 from xlmr_core.errors import CheckpointError, ConfigError, ConfigWarning, InputError  # noqa: E402
 from xlmr_core.parameters import Init, Parameter, Role  # noqa: E402
-from xlmr_core.quantization import scheme_with  # noqa: E402
+from xlmr_core.quantization import scheme_with, widening  # noqa: E402
 from xlmr_core.quantization.four_bit import Int4, Nf4  # noqa: E402
-from xlmr_tf import BitsAndBytesConfig, bitsandbytes, four_bit, int8, quantize, widening  # noqa: E402
+from xlmr_tf import BitsAndBytesConfig, bitsandbytes, four_bit, int8, quantize  # noqa: E402
 from xlmr_tf.values import layer_at  # noqa: E402
 from xlmr_tf.widening import QuantizedLayer  # noqa: E402
 

@@ -22,7 +22,7 @@ from xlmr_core.checkpoint import open_checkpoint
 from xlmr_core.conversion import convert
 from xlmr_core.errors import CheckpointError, ConfigError, ConfigWarning, InputError
 from xlmr_core.parameters import Init, Parameter, Role
-from xlmr_core.quantization import Scheme, scheme_with
+from xlmr_core.quantization import Scheme, scheme_with, widening
 from xlmr_core.quantization.bitsandbytes import ABSMAX, STATE
 from xlmr_core.quantization.four_bit import Int4, Nf4
 from xlmr_torch import (
@@ -32,7 +32,6 @@ from xlmr_torch import (
     four_bit,
     optimize_for_inference,
     quantize,
-    widening,
 )
 from xlmr_torch.bitsandbytes import Linear4bit, Linear8bitLt, Params4bit
 from xlmr_torch.four_bit import FourBitEmbedding, FourBitLinear
