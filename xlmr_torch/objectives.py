@@ -19,7 +19,7 @@ from xlmr_core.training.task import TrainingTask
 from xlmr_torch.contrastive import embedding_loss, pooled
 from xlmr_torch.processes import Processes
 
-__all__ = ["EMBEDDING", "answers", "counted", "loss_of", "parts"]
+__all__ = ["EMBEDDING", "answers", "loss_of", "parts"]
 
 EMBEDDING = "sentence-embedding"
 
@@ -35,23 +35,18 @@ def parts(batch: Arrays, task: TrainingTask, begin: int, count: int, of: int) ->
             counts nothing: all processes take the same steps. A batch without labels has no parts.
     """
     rows = _rows(batch)
-    if task.name != EMBEDDING and not counted(task, batch):
+    if task.name != EMBEDDING and not task.counted(batch):
         return
     for index in range(begin, begin + count):
         part = rows_of(batch, rows, slice(index if index < rows else 0, None, of if index < rows else rows))
         if task.name == EMBEDDING:
             yield part, 1 / of
             continue
-        share = counted(task, part) / counted(task, batch) if index < rows else 0.0
+        share = task.counted(part) / task.counted(batch) if index < rows else 0.0
         if not share:
             single = (rows_of(batch, rows, slice(row, row + 1)) for row in range(rows))
-            part = next(one for one in single if counted(task, one))
+            part = next(one for one in single if task.counted(one))
         yield part, share
-
-
-def counted(task: TrainingTask, batch: Arrays) -> int:
-    """How many labels the loss of a batch is the mean of; positions and pairs are as many as rows."""
-    return task.counted(batch) if "labels" in batch else len(batch["input_ids"])
 
 
 def rows_of(batch: Arrays, rows: int, chosen: slice) -> Arrays:
@@ -98,7 +93,7 @@ def answers(model: Any, task: TrainingTask, batch: Arrays, device: torch.device)
         texts = torch.from_numpy(_texts(batch)).to(device)
         return {"embeddings": vectors, "loss": _embedding_loss(task, vectors, {**inputs, "texts": texts})}
     output = model(**inputs)
-    if counted(task, batch):
+    if task.counted(batch):
         return {name: output[name] for name in dict.fromkeys([*task.outputs, "loss"])}
     # The mean over no label is no number; as nothing is counted, it is 0.
     return {name: torch.zeros(()) if name == "loss" else output[name] for name in task.outputs}
