@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlmr_core.errors import TrainingError
-from xlmr_core.training.metrics import SCORED_PAIRS, Measured
+from xlmr_core.training.metrics import COMPARED, SCORED_PAIRS, Measured
 from xlmr_core.training.recipe import Recipe
 from xlmr_core.training.task import IGNORED
 
@@ -37,11 +37,6 @@ ONE_LABEL = 0.97
 # Kinds of tasks whose loss is binary cross-entropy, and those that have another one than the labels say.
 BINARY, OTHER_LOSSES = ("multi_label_classification", "rerank"), (SCORED_PAIRS,)
 LANGUAGE_MODELS = ("masked-language-modeling", "causal-language-modeling")
-# Kinds of tasks of which an evaluation says whether all answers are one (``Measured.only_answer``).
-COMPARED = (
-    *("single_label_classification", "regression", "token-classification", "entities"),
-    *("question-answering", "multiple-choice"),
-)
 
 
 @dataclass(frozen=True)

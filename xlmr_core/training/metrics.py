@@ -36,7 +36,7 @@ from xlmr_core.errors import TrainingError
 from xlmr_core.training.spans import overlap
 from xlmr_core.training.task import Answers, TrainingTask
 
-__all__ = ["FEWEST", "FIGURES", "LOWER", "SCORED_PAIRS", "Measured", "is_of_entities", "kind_of", "measure"]
+__all__ = ["COMPARED", "FEWEST", "FIGURES", "LOWER", "SCORED_PAIRS", "Measured", "is_of_entities", "kind_of", "measure"]
 
 Figures: TypeAlias = dict[str, float]
 # Examples of a language below which its figures tell little; they are counted all the same.
@@ -141,6 +141,8 @@ def _confusion(kind: str, answers: Answers, labels: Sequence[str]) -> NDArray[np
 
 def _only_answer(kind: str, answers: Answers, labels: Sequence[str]) -> str:
     """The one answer to everything, where several are right."""
+    if kind not in COMPARED:
+        return ""
     predicted, gold = answers.predicted, answers.gold
     counter = COUNTERS[kind]
     if counter in TAGS:
@@ -150,8 +152,6 @@ def _only_answer(kind: str, answers: Answers, labels: Sequence[str]) -> str:
     if counter is _numbers:
         is_flat = len(predicted) > 1 and np.std(predicted) < FLAT * np.std(gold)
         return f"{np.mean(predicted):.4g}" if is_flat else ""
-    if counter not in (_classes, _choices, *TAGS, _questions):
-        return ""
     if len(set(predicted)) != 1 or len(set(gold)) == 1:
         return ""
     answer = predicted[0]
@@ -298,6 +298,10 @@ COUNTERS: dict[str, Counter] = {
     SCORED_PAIRS: _scored_pairs,
     "rerank": _ranks,
 }
+# Kinds of which ``Measured.only_answer`` says whether all answers are one.
+COMPARED = tuple(
+    kind for kind, counter in COUNTERS.items() if counter in (_classes, _numbers, *TAGS, _questions, _choices)
+)
 # The names of figures, by which a recipe can say what is best.
 _LOSS = ("perplexity", "loss")
 FIGURES: dict[str, Sequence[str]] = {
