@@ -17,9 +17,9 @@ from xlmr_core import __version__
 from xlmr_core.atomic_files import write_all_atomically
 from xlmr_core.jobs.values import shown_in_json
 from xlmr_core.training.curves import confusion_picture, curves_picture
-from xlmr_core.training.log import CONFUSION, STEP, Log
+from xlmr_core.training.log import CONFUSION, Log
 from xlmr_core.training.metrics import FEWEST
-from xlmr_core.training.recipe import Recipe
+from xlmr_core.training.recipe import FILES, Recipe
 from xlmr_core.training.reports import Figures, Outcome, as_values, in_markdown, table
 from xlmr_core.training.sentences import sentence_files
 from xlmr_core.wording import counted
@@ -41,8 +41,6 @@ RUN_AS = {
     "sentence-embedding": ("sentence-embedding", "sentence-similarity"),
     "rerank": ("rerank", "text-ranking"),
 }
-# Fields of a recipe that name files.
-PATHS = ("train", "eval", "test")
 WORDS = {
     "masked-language-modeling": "masked language modelling",
     "causal-language-modeling": "causal language modelling",
@@ -76,7 +74,7 @@ def publish(
     """
     name, outcome = folder.resolve().name, Outcome.of(log, metric, best, done)
     contents = {CURVES: curves_picture(log.lines(), name)}
-    line = next((line for line in log.evaluations if line[STEP] == best), {})
+    line = log.evaluation(best)
     if CONFUSION in line:
         contents[CONFUSIONS] = confusion_picture(task.labels, np.array(line[CONFUSION], np.int64))
     data = log.run["data"] if log.run else {}
@@ -161,7 +159,7 @@ def _use(name: str, recipe: Recipe) -> str:
 
 def _making(recipe: Recipe, outcome: Outcome, data: Mapping[str, Any]) -> str:
     took = f"{outcome.seconds / 60:.1f} minutes" if outcome.seconds >= 60 else f"{outcome.seconds:.0f} seconds"
-    named = {name: tuple(PurePath(path).name for path in getattr(recipe, name)) for name in PATHS}
+    named = {name: tuple(PurePath(path).name for path in getattr(recipe, name)) for name in FILES}
     short = recipe.replace(**named, model=_named(recipe.model), config=_named(recipe.config))
     files = "\n".join(f"- {what}: {_said(value)}" for what, value in data.items())
     return (

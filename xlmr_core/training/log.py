@@ -152,6 +152,10 @@ class Log:
                 if line is not None and RUN not in line:
                     yield line
 
+    def evaluation(self, step: int | None) -> Mapping[str, Any]:
+        """The line of the evaluation at a step; an empty one where there is none."""
+        return next((line for line in self.evaluations if line[STEP] == step), {})
+
     def close(self) -> None:
         """Let others have the file."""
         if self._handle is not None:

@@ -12,15 +12,13 @@ from xlmr_core.atomic_files import write_atomically
 from xlmr_core.errors import TrainingError
 from xlmr_core.training.checkpoints import Checkpoints
 from xlmr_core.training.log import Log
-from xlmr_core.training.recipe import Recipe
+from xlmr_core.training.recipe import FILES, Recipe
 
 __all__ = ["check_place", "opened"]
 
 LOG, RECIPE = "log.jsonl", "recipe.toml"
 # Fields of a recipe that a run that goes on may have changed: they decide what stays on the disk.
 FREE = ("keep", "checkpoint_every")
-# Fields that name files; what is in them is compared.
-FILES = ("train", "eval", "test")
 # What a run that is over leaves: its card and pictures, the model, its tokenizer, and adapters.
 PUBLISHED: tuple[str, ...] = ("README.md", "evaluation.json", "curves.png", "confusion.png")
 PUBLISHED += ("config.json", "generation_config.json", "model.safetensors*", "model-*-of-*.safetensors", "adapter/*")
@@ -96,6 +94,7 @@ def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any])
                 if part == "data"
                 else old.get(name) == new.get(name)
             )
+            # What is in the files is compared, among the data, and not where they lie.
             if name not in (*FREE, *(FILES if part == "recipe" else ())) and not same:
                 raise TrainingError(
                     f"the run in {folder} was begun with another {name}, {old.get(name)!r}, received "

@@ -17,7 +17,7 @@ from xlmr_core.training.batches import Batches, Evaluation
 from xlmr_core.training.data import Data
 from xlmr_core.training.extras import require
 from xlmr_core.training.formats import files_of
-from xlmr_core.training.recipe import Recipe
+from xlmr_core.training.recipe import FILES, Recipe
 
 __all__ = ["Prepared", "fingerprint", "fingerprint_of_model", "prepared"]
 
@@ -64,7 +64,7 @@ def prepared(recipe: Recipe, multiple: int = 1) -> Prepared:
     tokenizer = AutoTokenizer.from_pretrained(_beside(recipe.model or place))
     data = Data.read(recipe, tokenizer, config, multiple)
     completed = recipe.completed(config.hidden_size, len(data.train))
-    files = {name: fingerprint(getattr(recipe, name)) for name in ("train", "eval", "test") if getattr(recipe, name)}
+    files = {name: fingerprint(getattr(recipe, name)) for name in FILES if getattr(recipe, name)}
     files["model"] = fingerprint_of_model(recipe)
     usual_rate = recipe.usual_rate(config.hidden_size)
     return Prepared(completed, data.train, data.evaluation, data.test, files, usual_rate)

@@ -27,11 +27,13 @@ from xlmr_core.hub import DEFAULT_MODEL
 from xlmr_core.tasks.options import NUMBERS, kind_of, option
 from xlmr_core.wording import shown
 
-__all__ = ["PRECISIONS", "PROBLEMS", "TASK_NAMES", "Recipe"]
+__all__ = ["FILES", "PRECISIONS", "PROBLEMS", "TASK_NAMES", "Recipe"]
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
 POOLINGS = ("mean", "cls")
+# The fields that name files.
+FILES = ("train", "eval", "test")
 # Those of schedules.py that need no options; without theirs the others are one of these.
 CURVES = ("linear", "cosine", "inverse_sqrt", "constant", "constant_with_warmup")
 

@@ -72,7 +72,6 @@ class Outcome:
             done: the last line of the log, where it is not written yet.
         """
         done = log.done or done or {}
-        line = next((line for line in log.evaluations if line[STEP] == best), {})
         last = log.last or {}
         return cls(
             steps=int(last.get(STEP, 0)),
@@ -80,7 +79,7 @@ class Outcome:
             loss=last.get("loss"),
             metric=metric,
             best=best,
-            evaluation=Figures.of(line, EVALUATION),
+            evaluation=Figures.of(log.evaluation(best), EVALUATION),
             test=Figures.of(done, "test"),
             collapsed=done.get(COLLAPSED, ""),
         )

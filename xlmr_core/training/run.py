@@ -396,7 +396,7 @@ class Run:
             assert self._load is not None, "restore() comes before finish()"
             self._load(self._checkpoints.place(best))
         # Of the weights that are published.
-        line = next((line for line in self._log.evaluations if line[STEP] == best), None)
+        line = self._log.evaluation(best)
         sign = line.get(COLLAPSED, "") if line else self._sign if self._is_collapsed else ""
         sign = "" if self._watch.is_early(self._reached) else sign
         done = {"done": True, STEP: self._reached, "best": best, COLLAPSED: sign}
