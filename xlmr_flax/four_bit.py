@@ -10,20 +10,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array
 
 from xlmr_core.parameters import Parameter, Role
 from xlmr_core.quantization import Scheme
-from xlmr_core.quantization.codes import CODEBOOKS
 from xlmr_core.quantization.four_bit import MIDDLE, FourBit
 from xlmr_core.quantization.int8 import SCALE
 from xlmr_flax.widening import QuantizedLayer, WidenedLinear, from_codes, held_back, rows_of
 
 __all__ = ["FourBitEmbedding", "FourBitLinear", "layer"]
-
-_STEPS = np.arange(16, dtype=np.float32) - 8
 
 
 def layer(scheme: Scheme, row: Parameter, tensors: Mapping[str, Any], bias: nnx.Param[Array] | None) -> QuantizedLayer:
@@ -47,11 +43,10 @@ class _FourBitLayer(QuantizedLayer):
 
     def widened(self, parts: Mapping[str, Array]) -> Array:
         """Codes (rows, K / 2) and what lies beside them as float32 (rows, K)."""
-        book = CODEBOOKS.get(self.scheme.name, _STEPS)
         middle = parts.get(MIDDLE)
         values = from_codes(
             parts[""].reshape(-1),
-            book,
+            self.scheme.book,
             parts[SCALE].reshape(-1).astype(jnp.float32),
             self.scheme.group_size,
             None if middle is None else middle.reshape(-1).astype(jnp.float32) / 16,

@@ -14,15 +14,12 @@ import tensorflow as tf
 
 from xlmr_core.parameters import Parameter, Role
 from xlmr_core.quantization import Scheme
-from xlmr_core.quantization.codes import CODEBOOKS
 from xlmr_core.quantization.four_bit import MIDDLE, FourBit
 from xlmr_core.quantization.int8 import SCALE
 from xlmr_tf.linear import dims
 from xlmr_tf.widening import QuantizedLayer, WidenedLinear, from_codes, pairs_of
 
 __all__ = ["FourBitEmbedding", "FourBitLinear", "encoded", "layer"]
-
-_STEPS = [float(code - 8) for code in range(16)]
 
 # Values of a table in the works while it is quantized.
 _PIECE = 1 << 21
@@ -72,8 +69,7 @@ class _FourBitLayer(QuantizedLayer):
 
     def widened(self, weight: tf.Tensor, scale: tf.Tensor, middle: tf.Tensor | None) -> tf.Tensor:
         """Codes (rows, K / 2) and what lies beside them as float32 (rows, K)."""
-        book = CODEBOOKS.get(self.scheme.name)
-        pairs = pairs_of(tf.constant(_STEPS if book is None else book, tf.float32))
+        pairs = pairs_of(tf.constant(self.scheme.book))
         scales = tf.cast(tf.reshape(scale, (-1,)), tf.float32)
         middles = None if middle is None else tf.cast(tf.reshape(middle, (-1,)), tf.float32) / 16
         values = from_codes(tf.reshape(weight, (-1,)), pairs, scales, self.scheme.group_size, middles)

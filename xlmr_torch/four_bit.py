@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from xlmr_core.parameters import Parameter, Role
 from xlmr_core.quantization import Scheme
-from xlmr_core.quantization.codes import CODEBOOKS
 from xlmr_core.quantization.four_bit import MIDDLE, FourBit
 from xlmr_core.quantization.int8 import SCALE
 from xlmr_core.quantization.widening import spans
@@ -40,7 +39,6 @@ FEW = 64  # tokens
 _KERNEL_GROUPS, _SIXTEEN = (32, 64, 128, 256), 16
 # So many rows lie together in its order, whatever the machine.
 _KERNEL_ROWS = 64
-_STEPS = [float(code - 8) for code in range(16)]
 # An operator of our own, in which the compiler sees neither the kernel nor how many tokens there are.
 _LIBRARY = torch.library.Library("xlmr", "FRAGMENT")
 _LIBRARY.define(
@@ -116,6 +114,7 @@ class _FourBitLayer(QuantizedLayer):
     weight_scale: Tensor
     weight_middle: Tensor | None
     pairs: Tensor
+    _book: Tensor
 
     def _hold(self, scheme: FourBit, weight: Tensor, weight_scale: Tensor, weight_middle: Tensor | None) -> None:
         self.scheme = scheme
@@ -129,9 +128,9 @@ class _FourBitLayer(QuantizedLayer):
         self.settle()
 
     def settle(self) -> None:
-        book = CODEBOOKS.get(self.scheme.name)
-        values = torch.tensor(_STEPS if book is None else book.tolist(), dtype=torch.float32, device="cpu")
-        self.pairs = pairs_of(values).to("cpu" if self.weight.is_meta else self.weight.device)
+        place = "cpu" if self.weight.is_meta else self.weight.device
+        self._book = torch.tensor(self.scheme.book.tolist(), dtype=torch.float32, device=place)
+        self.pairs = pairs_of(self._book)
 
     @torch.no_grad()
     def set_values(self, weight: Tensor) -> None:
@@ -187,11 +186,11 @@ class FourBitLinear(_FourBitLayer, WidenedLinear):
         return torch.bfloat16 if HAS_FAST_BFLOAT16 and x.dtype is torch.float32 else x.dtype
 
     def by_kernel(self, x: Tensor) -> Tensor | None:
-        book, group = CODEBOOKS.get(self.scheme.name), self.scheme.group_size
-        if book is None or not has_kernel(x, group):
+        group = self.scheme.group_size
+        if self.weight_middle is not None or not has_kernel(x, group):
             return None
-        values = torch.from_numpy(book).to(x.device)
-        return product(x, self.weight, self.weight_scale, values, self.scheme.name, group, torch.float32)
+        book = self._book.to(x.device)
+        return product(x, self.weight, self.weight_scale, book, self.scheme.name, group, torch.float32)
 
     def rows(self, begin: int, end: int) -> Tensor:
         middle = None if self.weight_middle is None else self.weight_middle[begin:end]

@@ -38,6 +38,7 @@ __all__ = ["FP4", "INT4", "MIDDLE", "NF4", "FourBit", "Fp4", "Int4", "Nf4"]
 
 MIDDLE = "_middle"  # suffix
 _LARGEST_SCALE = np.float32(np.finfo(np.float16).max)
+_STEPS = np.arange(16, dtype=np.float32) - np.float32(8)
 # Of the largest magnitude of a group, as a scale to begin with.
 _SHARES = np.float32(1), np.float32(0.9)
 
@@ -83,6 +84,11 @@ class FourBit(OwnScheme):
         codes = unpacked(parts[""]).reshape(shape[0], -1, self.group_size)
         return self._values(codes, parts).reshape(shape)
 
+    @property
+    @abstractmethod
+    def book(self) -> Array:
+        """What each code stands for, before a middle is added and it is scaled: float32 (16,)."""
+
     @abstractmethod
     def _beside(self) -> tuple[tuple[str, str], ...]:
         """Suffix and dtype of what each group has beside its codes."""
@@ -102,11 +108,15 @@ class _ByCodebook(FourBit):
         is_table = (row.tied_to or row.name).endswith(("word_embeddings.weight", "lm_head.decoder.weight"))
         return Int4(self.skip, min(self.group_size, Int4.group_size)) if is_table else self
 
+    @property
+    def book(self) -> Array:
+        return CODEBOOKS[self.name]
+
     def _beside(self) -> tuple[tuple[str, str], ...]:
         return ((SCALE, "F16"),)
 
     def _codes(self, groups: Array) -> tuple[Array, dict[str, Array]]:
-        book, largest = CODEBOOKS[self.name], np.abs(groups).max(-1)
+        book, largest = self.book, np.abs(groups).max(-1)
         found: list[tuple[Array, Array, Array]] = []
         for share in _SHARES:
             codes = nearest_codes(groups / _divisor(_as_scale(largest * share)), book)
@@ -124,7 +134,7 @@ class _ByCodebook(FourBit):
         return codes, {SCALE: scale}
 
     def _values(self, codes: Array, parts: Parts) -> Array:
-        values: Array = CODEBOOKS[self.name][codes] * parts[SCALE].astype(np.float32)[..., None]
+        values: Array = self.book[codes] * parts[SCALE].astype(np.float32)[..., None]
         return values
 
 
@@ -148,6 +158,10 @@ class Int4(FourBit):
 
     name: ClassVar[str] = "int4"
 
+    @property
+    def book(self) -> Array:
+        return _STEPS
+
     def _beside(self) -> tuple[tuple[str, str], ...]:
         return (SCALE, "F16"), (MIDDLE, "I8")
 
@@ -161,7 +175,7 @@ class Int4(FourBit):
         return np.clip(codes, 0, 15).astype(np.uint8), {SCALE: scale, MIDDLE: middle}
 
     def _values(self, codes: Array, parts: Parts) -> Array:
-        steps = codes.astype(np.float32) - np.float32(8) + parts[MIDDLE].astype(np.float32)[..., None] / np.float32(16)
+        steps = self.book[codes] + parts[MIDDLE].astype(np.float32)[..., None] / np.float32(16)
         values: Array = steps * parts[SCALE].astype(np.float32)[..., None]
         return values
 
