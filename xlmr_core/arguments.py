@@ -22,9 +22,9 @@ from xlmr_core.errors import InputError
 from xlmr_core.wording import MOST_COMPARED, letters_apart, nearest
 
 __all__ = [
-    *("FORMAT_ARGUMENTS", "HUB_ARGUMENTS", "LOADER_ARGUMENTS", "MODEL_NOT_NEEDED", "NOT_NEEDED", "ONLY", "PART"),
-    "Served",
-    *("check_known", "known_names", "misspelt_keys", "model_only", "refuse_unknown"),
+    *("FORMAT_ARGUMENTS", "HUB_ARGUMENTS", "LOADER_ARGUMENTS", "MODEL_NOT_NEEDED", "MODEL_ONLY", "NOT_NEEDED"),
+    *("ONLY", "PART", "Served"),
+    *("check_known", "known_names", "misspelt_keys", "refuse_unknown"),
     *("reworded_call", "suggestion", "without_published"),
 ]
 
@@ -61,25 +61,23 @@ ONLY: Served = {
     "proxies": ((None,), "set the HTTPS_PROXY environment variable"),
     "gguf_file": ((None,), "GGUF is not read; pass the checkpoint that it was made from"),
 }
+_UNLOADED = "a model that is not loaded is not quantized; call quantize(model, ...) on it"
+# Of from_pretrained and from_config of models.
+MODEL_ONLY: Served = {
+    **ONLY,
+    "variant": ((None,), "variants are not looked up; pass the path of the folder or file that holds it"),
+    "quantization_config": ((None,), _UNLOADED),
+    "load_in_8bit": ((False,), _UNLOADED),
+    "load_in_4bit": ((False,), _UNLOADED),
+    "key_mapping": ((None,), "names are mapped by the loader itself; rename the tensors, or pass state_dict="),
+    **dict.fromkeys(
+        ("tp_plan", "tp_size", "device_mesh"),
+        ((None,), "a model is loaded onto one device; shard it afterwards, with the framework's own means"),
+    ),
+    "push_to_hub": ((False,), "it is an argument of save_pretrained, and a method of models"),
+}
 # Values of these are not shown in messages.
 _SECRET = ("use_auth_token", "proxies")
-
-
-def model_only(quantization: str) -> Served:
-    """``ONLY`` of models; ``quantization`` is what to do in place of asking this backend for a quantized model."""
-    return {
-        **ONLY,
-        "variant": ((None,), "variants are not looked up; pass the path of the folder or file that holds it"),
-        "quantization_config": ((None,), quantization),
-        "load_in_8bit": ((False,), quantization),
-        "load_in_4bit": ((False,), quantization),
-        "key_mapping": ((None,), "names are mapped by the loader itself; rename the tensors, or pass state_dict="),
-        **dict.fromkeys(
-            ("tp_plan", "tp_size", "device_mesh"),
-            ((None,), "a model is loaded onto one device; shard it afterwards, with the framework's own means"),
-        ),
-        "push_to_hub": ((False,), "it is an argument of save_pretrained, and a method of models"),
-    }
 
 
 def without_published(

@@ -16,8 +16,8 @@ from xlmr_core.arguments import (
     HUB_ARGUMENTS,
     LOADER_ARGUMENTS,
     MODEL_NOT_NEEDED,
+    MODEL_ONLY,
     PART,
-    Served,
     check_known,
     refuse_unknown,
     without_published,
@@ -78,7 +78,6 @@ def read_request(
     config: ModelConfig | str | os.PathLike[str] | None,
     has_state_dict: bool,
     arguments: Mapping[str, Any],
-    only: Served,
 ) -> Request:
     """Read the arguments of ``from_pretrained`` that say nothing about the framework.
 
@@ -88,7 +87,6 @@ def read_request(
         config: in place of the checkpoint's own.
         has_state_dict: whether one was passed.
         arguments: all others, by name.
-        only: published arguments of which some values can be served, see :func:`xlmr_core.arguments.model_only`.
 
     Raises:
         ModelNotFoundError: if the name or folder cannot be found.
@@ -99,7 +97,7 @@ def read_request(
     if name_or_path is not None and not isinstance(name_or_path, Found):
         check_name(name_or_path, f"{kind.__name__}.from_pretrained()")
     format, where = _where_to_look(arguments)
-    left = without_published(arguments, only, (*MODEL_NOT_NEEDED, *HUB_ARGUMENTS, *FORMAT_ARGUMENTS, PART))
+    left = without_published(arguments, MODEL_ONLY, (*MODEL_NOT_NEEDED, *HUB_ARGUMENTS, *FORMAT_ARGUMENTS, PART))
     names, takes_any = kind._constructor_arguments()
     own_names = set(left) - kind.config_class._known_names()  # a name of the configuration is the configuration's
     constructor = {key: left.pop(key) for key in (own_names if takes_any else own_names & names)}

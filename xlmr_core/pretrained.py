@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from xlmr_core.arguments import MODEL_NOT_NEEDED, Served, refuse_unknown, without_published
+from xlmr_core.arguments import MODEL_NOT_NEEDED, MODEL_ONLY, refuse_unknown, without_published
 from xlmr_core.config import EncoderDecoderConfig, ModelConfig, XLMRobertaConfig, XLMRobertaXLConfig
 from xlmr_core.errors import ConfigError, InputError, XLMRError
 from xlmr_core.wording import an
@@ -109,20 +109,19 @@ def dtype_to_build(asked: Any, config: ModelConfig) -> Any:
     return asked
 
 
-def arguments_to_build(auto: type, kind: Any, arguments: Mapping[str, Any], only: Served) -> dict[str, Any]:
+def arguments_to_build(auto: type, kind: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What ``from_config`` of an Auto class hands on to the constructor of the model's class.
 
     Args:
         auto: the Auto class.
         kind: the model's class.
         arguments: by name.
-        only: published arguments of which some values can be served, see :func:`xlmr_core.arguments.model_only`.
 
     Raises:
         InputError: for a published argument whose value cannot be served.
         TypeError: for an argument that nothing knows.
     """
-    left = without_published(arguments, only, MODEL_NOT_NEEDED)
+    left = without_published(arguments, MODEL_ONLY, MODEL_NOT_NEEDED)
     names, takes_any = kind._constructor_arguments()
     if not takes_any:
         others = [*names, *("dtype", "torch_dtype", "attn_implementation", "packing")]

@@ -22,7 +22,6 @@ from xlmr_flax.encoder import EncoderModel
 from xlmr_flax.encoder_decoder import FlaxEncoderDecoderModel, family_class
 from xlmr_flax.heads import MultipleChoice, QuestionAnswering, SequenceClassification, TokenClassification
 from xlmr_flax.lm_heads import CausalLM, MaskedLM
-from xlmr_flax.loading import MODEL_ONLY
 from xlmr_flax.pretrained import PreTrainedModel
 
 __all__ = [
@@ -96,7 +95,7 @@ class _AutoModel(Generic[ModelT]):
         kind = cls._class_for(config)
         dtype = dtype_to_build(torch_dtype if dtype is None else dtype, config)
         dtype = jnp.float32 if dtype is None else dtype
-        model = kind(config, dtype=dtype, **arguments_to_build(cls, kind, kwargs, MODEL_ONLY))
+        model = kind(config, dtype=dtype, **arguments_to_build(cls, kind, kwargs))
         if attn_implementation is not None:
             model.set_attn_implementation(attn_implementation)
         if packing is not None:

@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from xlmr_core.arguments import Served, model_only
 from xlmr_core.checkpoints.load_plan import LoadPlan, LoadWarning, TensorFile, plan_load
 from xlmr_core.checkpoints.saving import save_checkpoint
 from xlmr_core.config import XLMRobertaConfig
@@ -45,7 +44,7 @@ from xlmr_flax.widening import Derived
 if TYPE_CHECKING:
     from xlmr_flax.pretrained import PreTrainedModel
 
-__all__ = ["MODEL_ONLY", "from_pretrained", "save_pretrained", "to_numpy", "to_raw"]
+__all__ = ["from_pretrained", "save_pretrained", "to_numpy", "to_raw"]
 
 ModelT = TypeVar("ModelT", bound="PreTrainedModel")
 
@@ -67,9 +66,6 @@ TAG_OF_DTYPE = {dtype: tag for tag, dtype in DTYPE_OF_TAG.items()}
 
 # What stands in a safetensors file of ours whose parameters are not float32.
 PARAMETERS = {"parameters": "flax"}
-
-# Published arguments of which only some values can be served: those values, and what to say to others.
-MODEL_ONLY: Served = model_only("a model that is not loaded is not quantized; call quantize(model, ...) on it")
 
 
 def to_numpy(raw: RawTensor) -> np.ndarray[Any, Any]:
@@ -151,7 +147,7 @@ def from_pretrained(
     dtype = find_dtype(jnp.float32 if dtype is None else dtype)
     if param_dtype not in (None, "auto"):
         param_dtype = find_dtype(param_dtype)
-    request = read_request(cls, name_or_path, config, state_dict is not None, kwargs, MODEL_ONLY)
+    request = read_request(cls, name_or_path, config, state_dict is not None, kwargs)
     config = request.config
     asked = asked_while_loading(quantization_config, load_in_8bit, load_in_4bit)
     opened = (

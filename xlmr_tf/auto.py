@@ -20,7 +20,6 @@ from xlmr_tf.encoder import EncoderModel
 from xlmr_tf.encoder_decoder import TFEncoderDecoderModel, family_class
 from xlmr_tf.heads import MultipleChoice, QuestionAnswering, SequenceClassification, TokenClassification
 from xlmr_tf.lm_heads import CausalLM, MaskedLM
-from xlmr_tf.loading import MODEL_ONLY
 from xlmr_tf.placement import find_policy
 from xlmr_tf.pretrained import PreTrainedModel
 
@@ -97,7 +96,7 @@ class _AutoModel(Generic[ModelT]):
         kind = cls._class_for(config)
         dtype = dtype_to_build(torch_dtype if dtype is None else dtype, config)
         dtype = None if dtype is None else find_policy(dtype)
-        model = kind(config, dtype=dtype, **arguments_to_build(cls, kind, kwargs, MODEL_ONLY))
+        model = kind(config, dtype=dtype, **arguments_to_build(cls, kind, kwargs))
         if attn_implementation is not None:
             model.set_attn_implementation(attn_implementation)
         if packing is not None:

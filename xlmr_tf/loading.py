@@ -17,7 +17,6 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from xlmr_core.arguments import Served, model_only
 from xlmr_core.checkpoints.load_plan import LoadPlan, TensorFile, plan_load
 from xlmr_core.checkpoints.saving import save_tensors
 from xlmr_core.config import XLMRobertaConfig
@@ -39,7 +38,7 @@ from xlmr_tf.values import lost, places, unbuilt, value_at, variable_at
 if TYPE_CHECKING:
     from xlmr_tf.pretrained import PreTrainedModel
 
-__all__ = ["MODEL_ONLY", "from_pretrained", "save_pretrained", "to_raw"]
+__all__ = ["from_pretrained", "save_pretrained", "to_raw"]
 
 ModelT = TypeVar("ModelT", bound="PreTrainedModel")
 
@@ -59,9 +58,6 @@ TAG_OF_NAME: dict[str, str] = {
     "uint8": "U8",
     "bool": "BOOL",
 }
-
-# Published arguments of which only some values can be served: those values, and what to say to others.
-MODEL_ONLY: Served = model_only("a model that is not loaded is not quantized; call quantize(model, ...) on it")
 
 
 def to_raw(values: NDArray[Any]) -> RawTensor:
@@ -131,7 +127,7 @@ def from_pretrained(
     target = find_one_device(device, device_map)
     if dtype not in (None, "auto"):
         dtype = find_policy(dtype)
-    request = read_request(cls, name_or_path, config, state_dict is not None, kwargs, MODEL_ONLY)
+    request = read_request(cls, name_or_path, config, state_dict is not None, kwargs)
     config = request.config
     asked = asked_while_loading(quantization_config, load_in_8bit, load_in_4bit)
     source: TensorFile = (

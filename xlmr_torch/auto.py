@@ -22,7 +22,6 @@ from xlmr_torch.encoder import EncoderModel
 from xlmr_torch.encoder_decoder import EncoderDecoderModel, family_class
 from xlmr_torch.heads import MultipleChoice, QuestionAnswering, SequenceClassification, TokenClassification
 from xlmr_torch.lm_heads import CausalLM, MaskedLM
-from xlmr_torch.loading import MODEL_ONLY
 from xlmr_torch.placement import find_dtype
 from xlmr_torch.pretrained import PreTrainedModel
 
@@ -97,7 +96,7 @@ class _AutoModel(Generic[ModelT]):
             **kwargs: model arguments such as ``add_pooling_layer``.
         """
         kind = cls._class_for(config)
-        model = kind(config, **arguments_to_build(cls, kind, kwargs, MODEL_ONLY))
+        model = kind(config, **arguments_to_build(cls, kind, kwargs))
         dtype = dtype_to_build(torch_dtype if dtype is None else dtype, config)
         if attn_implementation is not None:
             model.set_attn_implementation(attn_implementation)

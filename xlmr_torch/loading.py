@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from xlmr_core.arguments import Served, model_only
 from xlmr_core.checkpoints.load_plan import LoadPlan, TensorFile, plan_load
 from xlmr_core.checkpoints.saving import save_tensors
 from xlmr_core.config import XLMRobertaConfig
@@ -41,7 +40,7 @@ from xlmr_torch.widening import QuantizedLayer
 if TYPE_CHECKING:
     from xlmr_torch.pretrained import PreTrainedModel
 
-__all__ = ["MODEL_ONLY", "from_pretrained", "save_pretrained", "to_raw", "to_torch"]
+__all__ = ["from_pretrained", "save_pretrained", "to_raw", "to_torch"]
 
 ModelT = TypeVar("ModelT", bound="PreTrainedModel")
 
@@ -59,9 +58,6 @@ DTYPE_OF_TAG: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 TAG_OF_DTYPE = {dtype: tag for tag, dtype in DTYPE_OF_TAG.items()}
-
-# Published arguments of which only some values can be served: those values, and what to say to others.
-MODEL_ONLY: Served = model_only("a model that is not loaded is not quantized; call quantize(model, ...) on it")
 
 
 def to_torch(raw: RawTensor) -> Tensor:
@@ -139,7 +135,7 @@ def from_pretrained(
     target = find_one_device(device, device_map)
     if dtype not in (None, "auto"):
         dtype = find_dtype(dtype)
-    request = read_request(cls, name_or_path, config, state_dict is not None, kwargs, MODEL_ONLY)
+    request = read_request(cls, name_or_path, config, state_dict is not None, kwargs)
     config = request.config
     asked = asked_while_loading(quantization_config, load_in_8bit, load_in_4bit)
     source: TensorFile = (
