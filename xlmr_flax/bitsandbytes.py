@@ -27,12 +27,12 @@ from xlmr_core.quantization.bitsandbytes import (
     State,
     state_of,
 )
+from xlmr_flax.placement import TAG_OF_DTYPE
 from xlmr_flax.widening import Derived, WidenedLinear, from_codes, held_back, rows_of
 
 __all__ = ["Linear4bit", "Linear8bitLt", "layer", "state_in"]
 
 _LARGEST = np.finfo(np.float32).max
-_TAG = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "uint8": "U8"}
 
 
 def layer(scheme: Scheme, row: Parameter, tensors: Mapping[str, Any], bias: nnx.Param[Array] | None) -> WidenedLinear:
@@ -49,7 +49,7 @@ def state_in(tensors: Mapping[str, Any]) -> State:
     if SCB in tensors:
         return State("int8", storage="I8", shape=tensors[""].shape)
     text = next(x for suffix, x in tensors.items() if suffix.startswith(STATE))
-    return state_of(np.asarray(text).tobytes(), "the weight", _TAG[tensors[""].dtype.name])
+    return state_of(np.asarray(text).tobytes(), "the weight", TAG_OF_DTYPE[tensors[""].dtype])
 
 
 class Linear4bit(WidenedLinear):

@@ -36,7 +36,7 @@ from xlmr_core.quantization.own import OwnScheme
 from xlmr_flax.functional import flatten, in_layout, is_transposed, unflatten, with_params, write_params
 from xlmr_flax.generation import GenerationMixin
 from xlmr_flax.linear import loading
-from xlmr_flax.placement import find_dtype, find_one_device
+from xlmr_flax.placement import DTYPE_OF_TAG, TAG_OF_DTYPE, find_dtype, find_one_device
 from xlmr_flax.quantized import quantize
 from xlmr_flax.values import lost, places, spots
 from xlmr_flax.widening import Derived
@@ -47,22 +47,6 @@ if TYPE_CHECKING:
 __all__ = ["from_pretrained", "save_pretrained", "to_numpy", "to_raw"]
 
 ModelT = TypeVar("ModelT", bound="PreTrainedModel")
-
-# By the tags of safetensors.
-DTYPE_OF_TAG: dict[str, Any] = {
-    "F64": jnp.dtype("float64"),
-    "F32": jnp.dtype("float32"),
-    "F16": jnp.dtype("float16"),
-    "BF16": jnp.dtype("bfloat16"),
-    "I64": jnp.dtype("int64"),
-    "I32": jnp.dtype("int32"),
-    "I16": jnp.dtype("int16"),
-    "I8": jnp.dtype("int8"),
-    "U32": jnp.dtype("uint32"),
-    "U8": jnp.dtype("uint8"),
-    "BOOL": jnp.dtype("bool"),
-}
-TAG_OF_DTYPE = {dtype: tag for tag, dtype in DTYPE_OF_TAG.items()}
 
 # What stands in a safetensors file of ours whose parameters are not float32.
 PARAMETERS = {"parameters": "flax"}

@@ -1,4 +1,4 @@
-"""Devices and dtypes as users name them, checked before anything is loaded or moved."""
+"""Devices and dtypes as users name them, checked before anything is loaded or moved; dtypes as files name them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,26 @@ from jax.sharding import AbstractMesh, AxisType, Mesh
 from xlmr_core.errors import InputError
 from xlmr_core.placement import FLOAT_DTYPES, one_device, refuse_absent, refuse_device, refuse_dtype
 
-__all__ = ["check_mesh", "find_device", "find_dtype", "find_one_device", "refuse_explicit_axes"]
+__all__ = [
+    *("DTYPE_OF_TAG", "TAG_OF_DTYPE"),
+    *("check_mesh", "find_device", "find_dtype", "find_one_device", "refuse_explicit_axes"),
+]
+
+# By the tags of safetensors.
+DTYPE_OF_TAG: dict[str, Any] = {
+    "F64": jnp.dtype("float64"),
+    "F32": jnp.dtype("float32"),
+    "F16": jnp.dtype("float16"),
+    "BF16": jnp.dtype("bfloat16"),
+    "I64": jnp.dtype("int64"),
+    "I32": jnp.dtype("int32"),
+    "I16": jnp.dtype("int16"),
+    "I8": jnp.dtype("int8"),
+    "U32": jnp.dtype("uint32"),
+    "U8": jnp.dtype("uint8"),
+    "BOOL": jnp.dtype("bool"),
+}
+TAG_OF_DTYPE = {dtype: tag for tag, dtype in DTYPE_OF_TAG.items()}
 
 
 def find_device(device: int | str | jax.Device | None) -> jax.Device | None:

@@ -21,6 +21,7 @@ from xlmr_core.quantization.asked import refuse_layer, refuse_values, scheme_to_
 from xlmr_flax.embeddings import Embedding
 from xlmr_flax.functional import in_layout, read_params, write_params
 from xlmr_flax.linear import Linear, is_loading
+from xlmr_flax.placement import DTYPE_OF_TAG, TAG_OF_DTYPE
 from xlmr_flax.values import layer_at, put_layer
 
 if TYPE_CHECKING:
@@ -36,15 +37,6 @@ FILES = {
     **dict.fromkeys(("int4", "nf4", "fp4"), "xlmr_flax.four_bit"),
     "bitsandbytes": "xlmr_flax.bitsandbytes",
 }
-# By the tags of files.
-_DTYPES = {
-    "F32": jnp.dtype("float32"),
-    "F16": jnp.dtype("float16"),
-    "BF16": jnp.dtype("bfloat16"),
-    "I8": jnp.dtype("int8"),
-    "U8": jnp.dtype("uint8"),
-}
-_TAGS = {dtype: tag for tag, dtype in _DTYPES.items()}
 # Values of a weight in the works while it is quantized, if each of its rows is stored by itself.
 _PIECE = 1 << 21
 
@@ -105,11 +97,11 @@ def _tensors(scheme: Scheme, row: Parameter, layer: Any) -> dict[str, Any]:
     weight = (layer.embedding if row.role is Role.EMBEDDING else layer.kernel).get_value()
     if isinstance(weight, jax.ShapeDtypeStruct):
         stored = scheme.for_weight(row).stored(row)
-        return {part.suffix: jax.ShapeDtypeStruct(part.shape, _DTYPES[part.dtype]) for part in stored}
+        return {part.suffix: jax.ShapeDtypeStruct(part.shape, DTYPE_OF_TAG[part.dtype]) for part in stored}
     where = weight.sharding if weight.committed else None
     if isinstance(where, NamedSharding):  # each device has all of it
         where = NamedSharding(where.mesh, PartitionSpec())
-    tag = _TAGS.get(weight.dtype, "F32")
+    tag = TAG_OF_DTYPE.get(weight.dtype, "F32")
     parts = _encoded(scheme.for_weight(row).of_dtype(tag), row, in_layout(row, np.asarray(weight)))
     return {suffix: jax.device_put(part, where) for suffix, part in parts.items()}
 
@@ -125,7 +117,7 @@ def _encoded(scheme: Scheme, row: Parameter, weight: np.ndarray[Any, Any]) -> di
         for suffix, part in scheme.encode(piece).items():
             found.setdefault(suffix, []).append(part)
     whole = {suffix: pieces[0] if len(pieces) == 1 else np.concatenate(pieces) for suffix, pieces in found.items()}
-    dtypes = {stored.suffix: _DTYPES[stored.dtype] for stored in scheme.stored(row)}
+    dtypes = {stored.suffix: DTYPE_OF_TAG[stored.dtype] for stored in scheme.stored(row)}
     # NumPy has no bfloat16: codes that are called so come as integers.
     return {suffix: part.view(dtypes.get(suffix, part.dtype)) for suffix, part in whole.items()}
 

@@ -20,19 +20,15 @@ from xlmr_core.quantization import BitsAndBytes, BitsAndBytesConfig, Scheme
 from xlmr_core.quantization.asked import refuse_drawing
 from xlmr_core.quantization.bitsandbytes import FORMAT, SCB, STATE, State, state_of
 from xlmr_tf.linear import replace_values
+from xlmr_tf.placement import DTYPE_OF_TAG, TAG_OF_NAME
 from xlmr_tf.widening import QuantizedLayer, WidenedLinear, from_codes, pairs_of
 
 __all__ = ["Linear4bit", "Linear8bitLt", "encoded", "layer", "state_in"]
 
-_DTYPES = {"float32": tf.float32, "float16": tf.float16, "bfloat16": tf.bfloat16}
-_TAG = {tf.float32: "F32", tf.float16: "F16", tf.bfloat16: "BF16"}
-# By the tag of the dtype that codes have in a file.
-_STORAGE = {"U8": tf.uint8, "F32": tf.float32, "F16": tf.float16, "BF16": tf.bfloat16}
-
 
 def encoded(scheme: BitsAndBytes, weight: tf.Tensor) -> dict[str, tf.Tensor]:
     """The tensors of a weight by suffix: the very bits of the scheme's ``encode``."""
-    scheme = scheme.of_dtype(_TAG.get(weight.dtype, "F32"))
+    scheme = scheme.of_dtype(TAG_OF_NAME.get(weight.dtype.name, "F32"))
     return {suffix: tf.constant(x) for suffix, x in scheme.encode(tf.cast(weight, tf.float32).numpy()).items()}
 
 
@@ -48,7 +44,7 @@ def layer(
         state = state_of(text.numpy().tobytes(), row.name, scheme.stored(row)[0].dtype)
     else:
         state = scheme.found[row.name.removeprefix("roberta.")]
-    compute_dtype = _DTYPES[scheme.config.bnb_4bit_compute_dtype]
+    compute_dtype = tf.as_dtype(scheme.config.bnb_4bit_compute_dtype)
     return Linear4bit(row.shape, bias, tensors, state, compute_dtype, dtype=dtype)
 
 
@@ -128,7 +124,7 @@ class Linear4bit(WidenedLinear):
             absmax = values * scales + np.float32(state.nested_offset)
         values = from_codes(codes, pairs_of(self.weight_quant_map), absmax, state.block)
         # The last half byte may be a filler.
-        return tf.cast(tf.reshape(values[: last - first], (end - begin, self.in_features)), _DTYPES[state.dtype])
+        return tf.cast(tf.reshape(values[: last - first], (end - begin, self.in_features)), state.dtype)
 
     # ---- Files
 
@@ -139,11 +135,11 @@ class Linear4bit(WidenedLinear):
 
     def stored_shape(self, attribute: str) -> tuple[int, ...]:
         shape = super().stored_shape(attribute)
-        return (shape[0] // _STORAGE[self.state.storage].size, 1) if attribute == "weight" else shape
+        return (shape[0] // DTYPE_OF_TAG[self.state.storage].size, 1) if attribute == "weight" else shape
 
     def stored_value(self, attribute: str) -> NDArray[Any]:
         values = super().stored_value(attribute)
-        storage = _STORAGE[self.state.storage].as_numpy_dtype
+        storage = DTYPE_OF_TAG[self.state.storage].as_numpy_dtype
         return values.reshape(-1).view(storage)[:, None] if attribute == "weight" else values
 
     def load_own_variables(self, store: Any) -> None:

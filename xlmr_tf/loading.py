@@ -31,7 +31,7 @@ from xlmr_core.quantization.asked import asked_while_loading, loaded_as_asked, r
 from xlmr_core.quantization.own import OwnScheme
 from xlmr_tf.generation import GenerationMixin
 from xlmr_tf.linear import loading
-from xlmr_tf.placement import find_one_device, find_policy
+from xlmr_tf.placement import TAG_OF_NAME, find_one_device, find_policy
 from xlmr_tf.quantized import quantize
 from xlmr_tf.values import lost, places, unbuilt, value_at, variable_at
 
@@ -41,23 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["from_pretrained", "save_pretrained", "to_raw"]
 
 ModelT = TypeVar("ModelT", bound="PreTrainedModel")
-
-# By the names of dtypes; the tags are those of safetensors.
-TAG_OF_NAME: dict[str, str] = {
-    "float64": "F64",
-    "float32": "F32",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "int64": "I64",
-    "int32": "I32",
-    "int16": "I16",
-    "int8": "I8",
-    "uint64": "U64",
-    "uint32": "U32",
-    "uint16": "U16",
-    "uint8": "U8",
-    "bool": "BOOL",
-}
 
 
 def to_raw(values: NDArray[Any]) -> RawTensor:

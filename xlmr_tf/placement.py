@@ -1,4 +1,4 @@
-"""Devices and dtypes as users name them, checked before anything is loaded or moved."""
+"""Devices and dtypes as users name them, checked before anything is loaded or moved; dtypes as files name them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,26 @@ import tensorflow as tf
 
 from xlmr_core.placement import FLOAT_DTYPES, one_device, refuse_absent, refuse_device, refuse_dtype
 
-__all__ = ["find_device", "find_one_device", "find_policy"]
+__all__ = ["DTYPE_OF_TAG", "TAG_OF_NAME", "find_device", "find_one_device", "find_policy"]
 
 POLICIES = (*FLOAT_DTYPES, "mixed_float16", "mixed_bfloat16")
+# By the names of dtypes; the tags are those of safetensors.
+TAG_OF_NAME: dict[str, str] = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint64": "U64",
+    "uint32": "U32",
+    "uint16": "U16",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+DTYPE_OF_TAG = {tag: tf.as_dtype(name) for name, tag in TAG_OF_NAME.items()}
 
 
 def find_device(device: int | str) -> str:

@@ -20,6 +20,7 @@ from xlmr_core.quantization import INT8, BitsAndBytes, BitsAndBytesConfig, Schem
 from xlmr_core.quantization.asked import refuse_layer, refuse_values, scheme_to_apply
 from xlmr_core.quantization.bitsandbytes import State, state_of
 from xlmr_tf.linear import Linear, is_loading, loading
+from xlmr_tf.placement import DTYPE_OF_TAG
 from xlmr_tf.values import layer_at, nodes, set_trainable
 from xlmr_tf.widening import QuantizedLayer
 
@@ -36,8 +37,6 @@ FILES = {
     **dict.fromkeys(("int4", "nf4", "fp4"), "xlmr_tf.four_bit"),
     "bitsandbytes": "xlmr_tf.bitsandbytes",
 }
-# By the tags of files.
-_DTYPES = {"F32": tf.float32, "F16": tf.float16, "BF16": tf.bfloat16, "I8": tf.int8, "U8": tf.uint8}
 # Values of a weight that are looked at at a time.
 _PIECE = 1 << 22
 # Layers that can be quantized, as they were made.
@@ -145,7 +144,7 @@ def made_as_written(make: Callable[[], ModelT], written: Mapping[str, Any]) -> M
 def _tensors(scheme: Scheme, row: Parameter, layer: Any, file: Any) -> dict[str, Any]:
     """The tensors of a weight, by suffix; in a model that is about to be loaded, what they will be."""
     if is_loading():
-        return {part.suffix: tf.TensorSpec(part.shape, _DTYPES[part.dtype]) for part in scheme.stored(row)}
+        return {part.suffix: tf.TensorSpec(part.shape, DTYPE_OF_TAG[part.dtype]) for part in scheme.stored(row)}
     values = tf.convert_to_tensor(_weight(layer))
     found: dict[str, Any] = file.encoded(scheme, values if row.role is Role.EMBEDDING else tf.transpose(values))
     return found

@@ -18,12 +18,12 @@ from xlmr_core.quantization import BitsAndBytes, BitsAndBytesConfig, Scheme
 from xlmr_core.quantization.asked import refuse_drawing, refuse_training
 from xlmr_core.quantization.bitsandbytes import FORMAT, SCB, STATE, State, state_of
 from xlmr_torch.cuda_four_bit import has_kernel, product
+from xlmr_torch.placement import TAG_OF_DTYPE
 from xlmr_torch.widening import WidenedLinear, from_codes, frozen, pairs_of
 
 __all__ = ["Linear4bit", "Linear8bitLt", "Params4bit", "encoded", "layer", "state_in"]
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_TAG = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
 class Params4bit(nn.Parameter):
@@ -43,7 +43,7 @@ class Params4bit(nn.Parameter):
 def encoded(scheme: BitsAndBytes, weight: Tensor) -> dict[str, Tensor]:
     """The tensors of a weight by suffix: the very bits of the scheme's ``encode``."""
     weight = weight.detach()
-    scheme = scheme.of_dtype(_TAG.get(weight.dtype, "F32"))
+    scheme = scheme.of_dtype(TAG_OF_DTYPE.get(weight.dtype, "F32"))
     storage = _DTYPES.get(scheme.config.bnb_4bit_quant_storage)
     found = {suffix: torch.from_numpy(x.copy()) for suffix, x in scheme.encode(weight.float().cpu().numpy()).items()}
     if scheme.kind != "int8" and storage is not None:
@@ -106,7 +106,7 @@ class Linear4bit(WidenedLinear):
         if type(self.weight) is not Params4bit:
             self.weight = Params4bit(self.weight.data, False)
         text = self.weight_quant_state.cpu().numpy().tobytes()
-        self.state: State | None = state_of(text, "the weight", _TAG.get(self.weight.dtype, "U8"))
+        self.state: State | None = state_of(text, "the weight", TAG_OF_DTYPE[self.weight.dtype])
         self.alignment = self.state.block  # so many rows are whole blocks
         self.pairs = pairs_of(self.weight_quant_map.data)
 

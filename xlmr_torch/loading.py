@@ -32,7 +32,14 @@ from xlmr_core.quantization.asked import asked_while_loading, loaded_as_asked, r
 from xlmr_core.quantization.own import OwnScheme
 from xlmr_torch.generation import GenerationMixin
 from xlmr_torch.linear import loading
-from xlmr_torch.placement import as_device_map, find_dtype, find_one_device, refuse_meta
+from xlmr_torch.placement import (
+    DTYPE_OF_TAG,
+    TAG_OF_DTYPE,
+    as_device_map,
+    find_dtype,
+    find_one_device,
+    refuse_meta,
+)
 from xlmr_torch.quantized import quantize
 from xlmr_torch.values import places, put, share, tensor_at
 from xlmr_torch.widening import QuantizedLayer
@@ -43,21 +50,6 @@ if TYPE_CHECKING:
 __all__ = ["from_pretrained", "save_pretrained", "to_raw", "to_torch"]
 
 ModelT = TypeVar("ModelT", bound="PreTrainedModel")
-
-# By the tags of safetensors.
-DTYPE_OF_TAG: dict[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-TAG_OF_DTYPE = {dtype: tag for tag, dtype in DTYPE_OF_TAG.items()}
 
 
 def to_torch(raw: RawTensor) -> Tensor:

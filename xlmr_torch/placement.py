@@ -1,4 +1,4 @@
-"""Devices and dtypes as users name them, checked before anything is loaded or moved."""
+"""Devices and dtypes as users name them, checked before anything is loaded or moved; dtypes as files name them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,25 @@ import torch
 from xlmr_core.errors import InputError
 from xlmr_core.placement import one_device, refuse_absent, refuse_device, refuse_dtype
 
-__all__ = ["NoValuesError", "as_device_map", "find_device", "find_dtype", "find_one_device", "refuse_meta"]
+__all__ = [
+    *("DTYPE_OF_TAG", "TAG_OF_DTYPE"),
+    *("NoValuesError", "as_device_map", "find_device", "find_dtype", "find_one_device", "refuse_meta"),
+]
+
+# By the tags of safetensors.
+DTYPE_OF_TAG: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+TAG_OF_DTYPE = {dtype: tag for tag, dtype in DTYPE_OF_TAG.items()}
 
 
 class NoValuesError(InputError, RuntimeError):

@@ -18,6 +18,7 @@ from xlmr_core.parameters import Parameter, Role
 from xlmr_core.quantization import INT8, BitsAndBytes, BitsAndBytesConfig, Scheme
 from xlmr_core.quantization.asked import refuse_layer, refuse_values, scheme_to_apply
 from xlmr_torch.linear import is_plain
+from xlmr_torch.placement import DTYPE_OF_TAG
 from xlmr_torch.values import tensor_at
 from xlmr_torch.widening import WidenedLinear
 
@@ -33,14 +34,6 @@ FILES = {
     "int8": "xlmr_torch.int8",
     **dict.fromkeys(("int4", "nf4", "fp4"), "xlmr_torch.four_bit"),
     "bitsandbytes": "xlmr_torch.bitsandbytes",
-}
-# By the tags of files.
-_DTYPES = {
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
 }
 
 
@@ -107,7 +100,7 @@ def _tensors(model: PreTrainedModel, scheme: Scheme, row: Parameter, weight: Ten
     if row.tied_to is not None:
         return {part.suffix: tensor_at(model, scheme.part_name(row.tied_to, part.suffix)) for part in stored}
     if weight.is_meta:  # in a model that is about to be loaded
-        return {part.suffix: torch.empty(part.shape, dtype=_DTYPES[part.dtype], device="meta") for part in stored}
+        return {part.suffix: torch.empty(part.shape, dtype=DTYPE_OF_TAG[part.dtype], device="meta") for part in stored}
     found: dict[str, Tensor] = file.encoded(scheme, weight)
     return found
 
