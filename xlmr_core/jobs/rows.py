@@ -21,7 +21,7 @@ from xlmr_core.jobs import parquet_file
 from xlmr_core.tasks.task import Task
 from xlmr_core.wording import counted
 
-__all__ = ["READERS", "Columns", "Reader", "Row", "columns_of", "read_rows"]
+__all__ = ["READERS", "Columns", "Reader", "Row", "columns_of", "list_in", "read_rows"]
 
 # Of a cell of csv; more is a quotation mark that does not end.
 MOST_CHARACTERS = 1 << 24
@@ -334,7 +334,8 @@ def _row_of_cells(task: type[Task], number: int, record: Mapping[str, Any], colu
         if value is None and name in columns.optional:
             continue
         if name in task.list_columns and isinstance(value, str):
-            value = _list_in(value)
+            texts = list_in(value)
+            value = texts if texts is not None and all(isinstance(text, str) for text in texts) else [value]
         wrong = [one for one in (value if isinstance(value, list) else [value]) if not isinstance(one, str)]
         given[name] = value
         if wrong:
@@ -346,11 +347,10 @@ def _row_of_cells(task: type[Task], number: int, record: Mapping[str, Any], colu
     return Row(number, given, kept, next(iter(given.values())) if alone else given)
 
 
-def _list_in(cell: str) -> list[Any]:
-    """The texts in a cell: a list in JSON, which is how csv has one, or else one text."""
+def list_in(cell: str) -> list[Any] | None:
+    """The list in a cell, in JSON, which is how csv has one; ``None`` for any other text."""
     if cell.startswith("["):
         with contextlib.suppress(ValueError, RecursionError):
-            found = json.loads(cell)
-            if all(isinstance(text, str) for text in found):
-                return list(found)
-    return [cell]
+            found: list[Any] = json.loads(cell)
+            return found
+    return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -11,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from xlmr_core.errors import InputError
+from xlmr_core.jobs.rows import list_in
 from xlmr_core.tasks.task import Arrays
 from xlmr_core.training.recipe import PROBLEMS, Recipe
 from xlmr_core.training.task import Example, Feature, TrainingTask, text_in
@@ -46,7 +45,9 @@ class TextClassification(TrainingTask):
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> Example:
         """A text, perhaps its pair, and a label: a text or number, or a list of texts, in a cell of csv as JSON."""
-        label = _list_in(row.get("label"))
+        label = row.get("label")
+        if isinstance(label, str) and (several := list_in(label)) is not None:
+            label = several
         if isinstance(label, list):
             if not all(isinstance(one, str | int) and not isinstance(one, bool) for one in label):
                 raise InputError(f"expected labels to be texts, received {shown(label, 60)}")
@@ -136,14 +137,6 @@ def _is_number(label: Any) -> bool:
         return abs(float(label)) <= LARGEST
     except (TypeError, ValueError):
         return False
-
-
-def _list_in(cell: Any) -> Any:
-    """The list that a text is in JSON, which is how csv has several labels; anything else as it is."""
-    if isinstance(cell, str) and cell.startswith("["):
-        with contextlib.suppress(ValueError, RecursionError):
-            return json.loads(cell)
-    return cell
 
 
 class MultipleChoice(TrainingTask):
