@@ -18,6 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from xlmr_core.parameters import Parameter, Role
 from xlmr_core.quantization import INT8, BitsAndBytes, BitsAndBytesConfig, Scheme
 from xlmr_core.quantization.asked import refuse_layer, refuse_values, scheme_to_apply
+from xlmr_core.quantization.widening import rows_at_once
 from xlmr_flax.embeddings import Embedding
 from xlmr_flax.functional import in_layout, read_params, write_params
 from xlmr_flax.linear import Linear, is_loading
@@ -37,8 +38,6 @@ FILES = {
     **dict.fromkeys(("int4", "nf4", "fp4"), "xlmr_flax.four_bit"),
     "bitsandbytes": "xlmr_flax.bitsandbytes",
 }
-# Values of a weight in the works while it is quantized, if each of its rows is stored by itself.
-_PIECE = 1 << 21
 
 
 def quantize(model: ModelT, scheme: str | Scheme | BitsAndBytesConfig = INT8, skip: Sequence[str] = ()) -> ModelT:
@@ -108,7 +107,7 @@ def _tensors(scheme: Scheme, row: Parameter, layer: Any) -> dict[str, Any]:
 
 def _encoded(scheme: Scheme, row: Parameter, weight: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
     """The tensors of a weight (N, K) by suffix: the very bits of the scheme's ``encode``."""
-    step = max(1, _PIECE // weight.shape[1]) if scheme.by_rows else weight.shape[0]
+    step = rows_at_once(weight.shape[1]) if scheme.by_rows else weight.shape[0]
     found: dict[str, list[np.ndarray[Any, Any]]] = {}
     for begin in range(0, weight.shape[0], step):
         piece = np.asarray(weight[begin : begin + step], np.float32)

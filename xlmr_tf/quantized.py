@@ -19,6 +19,7 @@ from xlmr_core.parameters import Parameter, Role
 from xlmr_core.quantization import INT8, BitsAndBytes, BitsAndBytesConfig, Scheme, scheme_of
 from xlmr_core.quantization.asked import refuse_layer, refuse_values, scheme_to_apply
 from xlmr_core.quantization.bitsandbytes import State, state_of
+from xlmr_core.quantization.widening import rows_at_once
 from xlmr_tf.linear import Linear, is_loading, loading
 from xlmr_tf.placement import DTYPE_OF_TAG
 from xlmr_tf.values import layer_at, nodes, set_trainable
@@ -37,8 +38,6 @@ FILES = {
     **dict.fromkeys(("int4", "nf4", "fp4"), "xlmr_tf.four_bit"),
     "bitsandbytes": "xlmr_tf.bitsandbytes",
 }
-# Values of a weight that are looked at at a time.
-_PIECE = 1 << 22
 # Layers that can be quantized, as they were made.
 _PLAIN = (Linear, keras.layers.Dense, keras.layers.Embedding)
 
@@ -161,7 +160,7 @@ def _check(layer: Any, name: str) -> None:
     if is_loading():
         return
     weight = _weight(layer)
-    step = max(1, _PIECE // weight.shape[1])
+    step = rows_at_once(weight.shape[1])
     for begin in range(0, weight.shape[0], step):
         if not tf.reduce_all(tf.math.is_finite(weight[begin : begin + step])):
             refuse_values(name)

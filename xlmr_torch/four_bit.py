@@ -28,7 +28,7 @@ from xlmr_core.parameters import Parameter, Role
 from xlmr_core.quantization import Scheme
 from xlmr_core.quantization.four_bit import MIDDLE, FourBit
 from xlmr_core.quantization.int8 import SCALE
-from xlmr_core.quantization.widening import spans
+from xlmr_core.quantization.widening import rows_at_once, spans
 from xlmr_torch.cuda_four_bit import has_kernel, product
 from xlmr_torch.widening import QuantizedLayer, WidenedLinear, from_codes, frozen, let_go, pairs_of
 
@@ -46,15 +46,12 @@ _LIBRARY.define(
     "int group) -> Tensor"
 )
 
-# Values of a table in the works while it is quantized.
-_PIECE = 1 << 21
-
 HAS_FAST_BFLOAT16 = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
 def encoded(scheme: Scheme, weight: Tensor) -> dict[str, Tensor]:
     """The tensors of a weight by suffix: the very bits of the scheme's ``encode``."""
-    pieces = weight.detach().split(max(1, _PIECE // weight.shape[1]))
+    pieces = weight.detach().split(rows_at_once(weight.shape[1]))
     parts = [scheme.encode(piece.float().cpu().numpy()) for piece in pieces]
     return {x: torch.cat([torch.from_numpy(part[x]) for part in parts]).to(weight.device) for x in parts[0]}
 
@@ -229,7 +226,7 @@ class FourBitLinear(_FourBitLayer, WidenedLinear):
             padded = self.out_features + -self.out_features % _SIXTEEN
             ordered = torch.empty(padded, self.in_features // 2, dtype=torch.uint8)
             scales = torch.zeros(self.weight_scale.shape[1], padded, 2, dtype=torch.bfloat16)
-            step = max(1, _PIECE // self.in_features // _KERNEL_ROWS) * _KERNEL_ROWS
+            step = rows_at_once(self.in_features, _KERNEL_ROWS)
             for begin in range(0, self.out_features, step):
                 rows = self.weight[begin : begin + step]
                 codes = torch.stack([rows >> 4, rows & 15], -1).view(rows.shape[0], self.in_features)

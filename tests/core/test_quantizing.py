@@ -12,7 +12,6 @@ import pytest
 from tests.core.small_models import arrays_of, change_config, config_of, save, with_tokenizer
 from tests.core.test_encoder_decoder import config_of as pair_of
 from xlmr_core.checkpoint import open_checkpoint
-from xlmr_core.checkpoints import quantizing
 from xlmr_core.checkpoints.model_files import open_model
 from xlmr_core.cli import main, quantize
 from xlmr_core.conversion import convert
@@ -20,7 +19,7 @@ from xlmr_core.diagnosis import diagnose
 from xlmr_core.errors import CheckpointError, ConfigError
 from xlmr_core.inspection import inspect_model
 from xlmr_core.parameters import Role
-from xlmr_core.quantization import BITSANDBYTES, SCHEMES, scheme_of, scheme_with
+from xlmr_core.quantization import BITSANDBYTES, SCHEMES, scheme_of, scheme_with, widening
 from xlmr_core.verification import compare
 
 NAMES = (*SCHEMES, *BITSANDBYTES)
@@ -45,7 +44,7 @@ def test_the_names_of_the_command_are_those_of_the_core() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_checkpoint_there_and_back(name: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantizing, "PIECE", 64)  # so that a weight is many pieces
+    monkeypatch.setattr(widening, "PIECE", 64)  # so that a weight is many pieces
     scheme = scheme_called(name, ("query",))
     done = convert(source, tmp_path / "small", "safetensors", scheme=scheme)
     with open_model(tmp_path / "small") as small, open_checkpoint(source) as plain:

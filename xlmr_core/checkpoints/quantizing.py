@@ -1,4 +1,6 @@
-"""Weights quantized, or widened again, while a checkpoint is written: a piece of rows in memory at a time."""
+"""Weights quantized, or widened again, while a checkpoint is written: a piece of rows in memory at a time, and the
+whole weight where its rows hang together.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,11 @@ from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import DTYPES, FLOAT_TAGS, LazyTensor
 from xlmr_core.parameters import Parameter, parts_of
 from xlmr_core.quantization import Scheme
+from xlmr_core.quantization.widening import rows_at_once
 
 __all__ = ["dequantized", "quantized"]
 
 Array: TypeAlias = NDArray[Any]
-
-# Values of a weight in the works at a time; of a scheme whose rows hang together it is the whole weight.
-PIECE = 1 << 21
 
 
 def quantized(scheme: Scheme, row: Parameter, source: LazyTensor) -> dict[str, LazyTensor]:
@@ -130,7 +130,7 @@ def _decoded(scheme: Scheme, parts: Mapping[str, LazyTensor], shape: tuple[int, 
             values = {suffix: raw.bits() if raw.dtype == "BF16" else raw.to_numpy() for suffix, raw in whole.items()}
             yield _bytes(scheme.decode(values, shape))
             return
-        step = max(1, PIECE // shape[1])
+        step = rows_at_once(shape[1])
         for columns in zip(*(_in_steps(stream, step) for stream in parts.values()), strict=True):
             piece = dict(zip(parts, columns, strict=True))
             yield _bytes(scheme.decode(piece, (len(piece[""]), *shape[1:])))
@@ -140,7 +140,7 @@ def _decoded(scheme: Scheme, parts: Mapping[str, LazyTensor], shape: tuple[int, 
 
 def _rows_of(source: LazyTensor) -> Iterator[Array]:
     """The float values of a weight by whole rows."""
-    step = max(1, PIECE // source.shape[1])
+    step = rows_at_once(source.shape[1])
     for data in _rows_in_bytes(source, step):
         yield widened(data, source.dtype).reshape(-1, source.shape[1])
 
