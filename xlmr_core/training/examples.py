@@ -85,12 +85,16 @@ class Examples(Sequence[Example]):
             return [self[i] for i in range(*number.indices(len(self)))]
         if not -len(self) <= number < len(self):
             raise IndexError(f"expected a number below {len(self)}, received {number}")
-        begin, end = self._places[number % len(self)], self._places[number % len(self) + 1]
+        return self._read(number % len(self))
+
+    def _read(self, number: int) -> Example:
+        begin, end = self._places[number], self._places[number + 1]
         if self._file is None:
             row = bytes(memoryview(self._memory)[begin:end])
         else:
             row = _read_at(self._file, int(begin), int(end - begin))
-        return json.loads(row.decode("utf-8", "surrogatepass"))
+        example: Example = json.loads(row.decode("utf-8", "surrogatepass"))
+        return example
 
     def _written(self) -> None:
         if self._file is not None:

@@ -124,9 +124,7 @@ class Packed(Examples):
         self.language = lines.language[starts]
         self.sizes = np.add.reduceat(lines.sizes, starts) if len(starts) else lines.sizes
 
-    def __getitem__(self, number: Any) -> Any:
-        if isinstance(number, slice):
-            return [self[i] for i in range(*number.indices(len(self)))]
+    def _read(self, number: int) -> Example:
         own = self._lines[int(self._starts[number]) : int(self._starts[number + 1])]
         return {**own[0], "text": " ".join(line["text"] for line in own)}
 
