@@ -57,7 +57,6 @@ class Measured:
         languages: the same for each language, by its code; empty where a file says none.
         counts: examples of each language; of language models, tokens.
         examples: how many there are of all languages.
-        labels: names of labels, where there are some.
         confusion: how often each label (rows) was answered by each (columns), integers (K, K).
         only_answer: the one answer that all examples got although several are right; else empty.
     """
@@ -66,7 +65,6 @@ class Measured:
     languages: Mapping[str, Figures] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     examples: int = 0
-    labels: Sequence[str] = ()
     confusion: NDArray[np.int64] | None = None
     only_answer: str = ""
 
@@ -96,14 +94,12 @@ def measure(kind: str, answers: Answers, labels: Sequence[str] = ()) -> Measured
     for number, language in enumerate(answers.languages):
         if language:
             rows.setdefault(language, []).append(number)
-    confusion = _confusion(kind, answers, labels)
     return Measured(
         figures=_figures(kind, answers, range(len(answers.predicted))),
         languages={language: _figures(kind, answers, where) for language, where in sorted(rows.items())},
         counts={language: _size(kind, answers, where) for language, where in sorted(rows.items())},
         examples=_size(kind, answers, range(len(answers.predicted))),
-        labels=() if confusion is None else tuple(labels),
-        confusion=confusion,
+        confusion=_confusion(kind, answers, labels),
         only_answer=_only_answer(kind, answers, labels),
     )
 
