@@ -41,7 +41,7 @@ STOPPED = 128
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     """Declare the command's arguments, among them one for each field of a recipe."""
-    from xlmr_core.training.recipe import Recipe
+    from xlmr_core.training.recipe import EVERY, Recipe
 
     parser.add_argument("--output", required=True, metavar="FOLDER", help="the folder of the run, and of its model")
     parser.add_argument("--recipe", metavar="FILE", help="a recipe in TOML; options below take the place of its values")
@@ -54,8 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     parser.add_argument("--restart", action="store_true", help="forget the run that is in the folder")
     add_format(parser, json="one object")
     add_progress(parser)
-    by_task = "by the task"
-    told = dict.fromkeys(("epochs", "batch_size", "max_length", "weight_decay"), by_task)
+    told = dict.fromkeys(EVERY, "by the task")
     add_options(parser, "options of the recipe", Recipe, left_open=True, **told)
 
 

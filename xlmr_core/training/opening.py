@@ -10,6 +10,7 @@ from typing import Any
 from xlmr_core import __version__
 from xlmr_core.atomic_files import write_atomically
 from xlmr_core.errors import TrainingError
+from xlmr_core.training.card import CARD, CONFUSIONS, CURVES, FIGURES
 from xlmr_core.training.checkpoints import Checkpoints
 from xlmr_core.training.log import Log
 from xlmr_core.training.recipe import FILES, Recipe
@@ -20,7 +21,7 @@ LOG, RECIPE = "log.jsonl", "recipe.toml"
 # Fields of a recipe that a run that goes on may have changed: they decide what stays on the disk.
 FREE = ("keep", "checkpoint_every")
 # What a run that is over leaves: its card and pictures, the model, its tokenizer, and adapters.
-PUBLISHED: tuple[str, ...] = ("README.md", "evaluation.json", "curves.png", "confusion.png")
+PUBLISHED: tuple[str, ...] = (CARD, FIGURES, CURVES, CONFUSIONS)
 PUBLISHED += ("config.json", "generation_config.json", "model.safetensors*", "model-*-of-*.safetensors", "adapter/*")
 PUBLISHED += ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "sentencepiece.bpe.model")
 PUBLISHED += ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "[0-9]_*/*.json")
