@@ -16,19 +16,10 @@ from xlmr_core.parameters import Parameter, Role
 from xlmr_core.quantization import Scheme
 from xlmr_core.quantization.four_bit import MIDDLE, FourBit
 from xlmr_core.quantization.int8 import SCALE
-from xlmr_core.quantization.widening import rows_at_once
 from xlmr_tf.linear import dims
-from xlmr_tf.widening import QuantizedLayer, WidenedLinear, from_codes, pairs_of
+from xlmr_tf.widening import QuantizedLayer, WidenedLinear, encoded, from_codes, pairs_of
 
 __all__ = ["FourBitEmbedding", "FourBitLinear", "encoded", "layer"]
-
-
-def encoded(scheme: Scheme, weight: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The tensors of a weight by suffix: the very bits of the scheme's ``encode``."""
-    step = rows_at_once(weight.shape[1])
-    pieces = [weight[begin : begin + step] for begin in range(0, weight.shape[0], step)]
-    parts = [scheme.encode(tf.cast(piece, tf.float32).numpy()) for piece in pieces]
-    return {suffix: tf.concat([part[suffix] for part in parts], 0) for suffix in parts[0]}
 
 
 def layer(

@@ -28,18 +28,9 @@ from xlmr_core.quantization.asked import refuse_gradient
 from xlmr_core.quantization.int8 import LARGEST, SCALE
 from xlmr_core.quantization.widening import spans
 from xlmr_tf.linear import dims
-from xlmr_tf.widening import QuantizedLayer, WidenedLinear
+from xlmr_tf.widening import QuantizedLayer, WidenedLinear, encoded
 
-__all__ = ["Int8Embedding", "Int8Linear", "encoded", "int8_linear", "layer", "quantize_rows", "quantize_tokens"]
-
-_ROWS_AT_ONCE = 4096  # of a table while it is quantized, to hold no second float copy
-
-
-def quantize_rows(weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """A float weight (O, D) as int8 (O, D) and float32 scales (O,), to the bits of the scheme's ``encode``."""
-    pieces = [weight[begin : begin + _ROWS_AT_ONCE] for begin in range(0, weight.shape[0], _ROWS_AT_ONCE)]
-    parts = [INT8.encode(tf.cast(piece, tf.float32).numpy()) for piece in pieces]
-    return tf.concat([part[""] for part in parts], 0), tf.concat([part[SCALE] for part in parts], 0)
+__all__ = ["Int8Embedding", "Int8Linear", "encoded", "int8_linear", "layer", "quantize_tokens"]
 
 
 def quantize_tokens(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -107,9 +98,9 @@ class _Int8Module(QuantizedLayer):
 
     def set_values(self, weight: tf.Tensor) -> None:
         """Quantize a float weight into this layer's variables."""
-        rows, scale = quantize_rows(weight)
-        self.weight.assign(rows)
-        self.weight_scale.assign(scale)
+        parts = encoded(INT8, weight)
+        self.weight.assign(parts[""])
+        self.weight_scale.assign(parts[SCALE])
 
     def rows(self, begin: int, end: int) -> tf.Tensor:
         return tf.cast(self.weight[begin:end], tf.float32) * self.weight_scale[begin:end, None]
@@ -141,12 +132,6 @@ class Int8Linear(_Int8Module, WidenedLinear):
 
     def product_dtype(self, x: tf.Tensor) -> tf.DType:
         return tf.float32
-
-
-def encoded(scheme: Scheme, weight: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The tensors of a weight by suffix: the very bits of the scheme's ``encode``."""
-    rows, scale = quantize_rows(weight)
-    return {"": rows, SCALE: scale}
 
 
 def layer(

@@ -20,12 +20,21 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from xlmr_core.quantization.widening import spans
+from xlmr_core.quantization import Scheme
+from xlmr_core.quantization.widening import rows_at_once, spans
 from xlmr_tf.linear import dims, unset
 
-__all__ = ["QuantizedLayer", "WidenedLinear", "from_codes", "pairs_of"]
+__all__ = ["QuantizedLayer", "WidenedLinear", "encoded", "from_codes", "pairs_of"]
 
 _BYTE = np.arange(256)
+
+
+def encoded(scheme: Scheme, weight: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The tensors of a weight by suffix, to the bits of the ``encode`` of a scheme that stores each row by itself."""
+    step = rows_at_once(weight.shape[1])
+    pieces = [weight[begin : begin + step] for begin in range(0, weight.shape[0], step)]
+    parts = [scheme.encode(tf.cast(piece, tf.float32).numpy()) for piece in pieces]
+    return {suffix: tf.concat([part[suffix] for part in parts], 0) for suffix in parts[0]}
 
 
 def pairs_of(book: tf.Tensor) -> tf.Tensor:

@@ -35,7 +35,9 @@ from xlmr_core.parameters import Parameter, Role
 from xlmr_core.quantization import Scheme
 from xlmr_core.quantization.asked import refuse_gradient
 from xlmr_core.quantization.int8 import LARGEST, SCALE
+from xlmr_core.quantization.widening import rows_at_once
 from xlmr_torch.quantized import quantize
+from xlmr_torch.widening import frozen
 
 __all__ = [
     "HAS_FAST_PRODUCT",
@@ -49,8 +51,6 @@ __all__ = [
     "quantize_tokens",
     "row_sums",
 ]
-
-_ROWS_AT_ONCE = 4096  # of a table while it is quantized, to hold no second float copy
 
 
 def _has_fast_product() -> bool:
@@ -73,7 +73,7 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     largest = torch.maximum(weight.amax(1), -weight.amin(1)).float()
     scale = (largest / LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
     rows = torch.empty_like(weight, dtype=torch.int8, memory_format=torch.contiguous_format)
-    parts = (x.split(_ROWS_AT_ONCE) for x in (rows, weight, scale))
+    parts = (x.split(rows_at_once(weight.shape[1])) for x in (rows, weight, scale))
     for rows_part, weight_part, scale_part in zip(*parts, strict=True):
         rows_part.copy_((weight_part / scale_part[:, None]).round_())
     return rows, scale
@@ -143,8 +143,7 @@ class _Int8Module(nn.Module):
 
     def __init__(self, weight: Tensor, weight_scale: Tensor) -> None:
         super().__init__()
-        # A parameter that is passed stays the same one, so that a decoder and an embedding can share it.
-        self.weight, self.weight_scale = _frozen(weight), _frozen(weight_scale)
+        self.weight, self.weight_scale = frozen(weight), frozen(weight_scale)
 
     @torch.no_grad()
     def set_values(self, weight: Tensor) -> None:
@@ -188,7 +187,7 @@ class Int8Linear(_Int8Module):
     def __init__(self, weight: Tensor, weight_scale: Tensor, bias: Tensor) -> None:
         super().__init__(weight, weight_scale)
         self.out_features, self.in_features = weight.shape
-        self.bias = _frozen(bias)
+        self.bias = frozen(bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Float (..., D) to (..., O) of the same dtype.
@@ -214,10 +213,6 @@ class Int8Linear(_Int8Module):
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"
-
-
-def _frozen(values: Tensor) -> nn.Parameter:
-    return values.requires_grad_(False) if isinstance(values, nn.Parameter) else nn.Parameter(values, False)
 
 
 def encoded(scheme: Scheme, weight: Tensor) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ VALUE = "a cache is a value, as everything of TensorFlow: a call gives another o
 LOOP = "a loop is one program for XLA, or programs of its steps; PyTorch's is eager and keeps what it knows in objects"
 
 KERNELS = "kernels of four and eight bits, on the CPU and on CUDA, are PyTorch's"
+BY_CORE = "the core quantizes every scheme of ours, a piece of rows at a time; PyTorch has an int8 of its own"
 TABLES = "a tied head multiplies by the embedding itself, so what widens and multiplies is of every quantized layer"
 STORED = "attributes of Keras are no names of a state dict, and codes are bytes in memory whatever a file calls them"
 OWN_FILES = "Keras's own files build a model by its configuration, and then load the variables of each layer"
@@ -73,6 +74,10 @@ DIFFERENCES = {
     "-four_bit.py:FourBitLinear.prepare": KERNELS,
     "-four_bit.py:FourBitLinear.in_order": KERNELS,
     "-bitsandbytes.py:Linear4bit.by_kernel": KERNELS,
+    "+widening.py:encoded": BY_CORE,
+    "-four_bit.py:encoded": BY_CORE,
+    "-int8.py:encoded": BY_CORE,
+    "-int8.py:quantize_rows": BY_CORE,
     "-widening.py:WidenedLinear.by_kernel": KERNELS,
     "-widening.py:WidenedLinear.prepare": KERNELS,
     "-quantized.py:prepare": KERNELS,

@@ -119,7 +119,7 @@ def _labels(kind: type[TrainingTask], recipe: Recipe, train: Examples, problem: 
             "and whether the problem is 'regression'"
         )
     # A label may stand alone in one row, and in the list of another.
-    there = list(dict.fromkeys(label[0] if isinstance(label, tuple) else str(label) for label in train.labels))
+    there = list(dict.fromkeys(map(_name_of, train.labels)))
     if recipe.labels:
         return recipe.labels
     names = {} if config is None else dict(config.id2label)
@@ -127,6 +127,11 @@ def _labels(kind: type[TrainingTask], recipe: Recipe, train: Examples, problem: 
     if len(own) > 1 and set(there) <= set(own) and sorted(own) != [f"LABEL_{n}" for n in range(len(own))]:
         return own
     return sorted(there, key=_order)
+
+
+def _name_of(label: Any) -> str:
+    """The name of a label, which one of a list has in a tuple."""
+    return str(label[0] if isinstance(label, tuple) else label)
 
 
 def _order(label: str) -> tuple[Any, ...]:
@@ -152,7 +157,7 @@ def _check_labels(task: TrainingTask, read: dict[str, Examples]) -> None:
     """Refuse labels that have no number."""
     for place, examples in read.items():
         for label in examples.labels if task.labels else ():
-            name = label[0] if isinstance(label, tuple) else str(label)
+            name = _name_of(label)
             if name not in task.number_of:
                 near = suggestion(name, task.labels, otherwise="name all of them in labels of the recipe")
                 raise InputError(

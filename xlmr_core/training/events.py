@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from xlmr_core.atomic_files import saving_to
-from xlmr_core.training.log import EVALUATION, NORM, RATE, STEP
+from xlmr_core.training.log import EVALUATION, LANGUAGES, NORM, RATE, STEP
 
 __all__ = ["Events", "curves_of"]
 
@@ -77,7 +77,7 @@ def curves_of(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     if EVALUATION in line:
         yield from ((f"evaluation/{name}", value) for name, value in line[EVALUATION].items())
         main = next(iter(line[EVALUATION]), "")
-        for language, figures in line.get("languages", {}).items():
+        for language, figures in line.get(LANGUAGES, {}).items():
             if main in figures:
                 yield f"languages/{language}/{main}", figures[main]
     else:

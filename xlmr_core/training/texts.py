@@ -187,13 +187,8 @@ class MultipleChoice(TrainingTask):
         rows = iter(self.tokenizer(prompts, choices, truncation=True, max_length=limit, verbose=False)["input_ids"])
         found = []
         for example in examples:
-            own = [np.array(next(rows), np.int64) for _ in example["choices"]]
-            arrays = {
-                "input_ids": self.pad(own, self.tokenizer.pad_token_id),
-                "attention_mask": self.pad([np.ones(len(row), np.int64) for row in own], 0),
-                "labels": np.array(example["label"], np.int64),
-            }
-            found.append([Feature(arrays)])
+            own = [Feature({"input_ids": np.array(next(rows), np.int64)}) for _ in example["choices"]]
+            found.append([Feature({**self.padded(own), "labels": np.array(example["label"], np.int64)})])
         return found
 
     def kind(self, feature: Feature) -> int:
