@@ -6,53 +6,19 @@ of all vectors, those of the others as numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from xlmr_core.tasks.task import Arrays
+from xlmr_core.training.parts import EMBEDDING, rows_in, texts_in
 from xlmr_core.training.task import TrainingTask
 from xlmr_torch.contrastive import embedding_loss, pooled
 from xlmr_torch.processes import Processes
 
-__all__ = ["EMBEDDING", "answers", "loss_of", "parts"]
-
-EMBEDDING = "sentence-embedding"
-
-
-def parts(batch: Arrays, task: TrainingTask, begin: int, count: int, of: int) -> Iterator[tuple[Arrays, float]]:
-    """Some parts of a batch, each with the share of the batch's loss that its loss is.
-
-    Args:
-        batch: (k B, ...) each, see ``xlmr_core/training/task.py``.
-        task: which counts labels.
-        begin, count: the parts from ``begin`` to ``begin + count - 1``.
-        of: parts of the batch; each has every ``of``-th row. One that would have no row, or no label, has a row that
-            counts nothing: all processes take the same steps. A batch without labels has no parts.
-    """
-    rows = _rows(batch)
-    if task.name != EMBEDDING and not task.counted(batch):
-        return
-    for index in range(begin, begin + count):
-        part = rows_of(batch, rows, slice(index if index < rows else 0, None, of if index < rows else rows))
-        if task.name == EMBEDDING:
-            yield part, 1 / of
-            continue
-        share = task.counted(part) / task.counted(batch) if index < rows else 0.0
-        if not share:
-            single = (rows_of(batch, rows, slice(row, row + 1)) for row in range(rows))
-            part = next(one for one in single if task.counted(one))
-        yield part, share
-
-
-def rows_of(batch: Arrays, rows: int, chosen: slice) -> Arrays:
-    """Some of the ``rows`` of a batch; where an array holds several of the model's for each, all of these."""
-    several = {name: array.reshape(-1, rows, *array.shape[1:])[:, chosen] for name, array in batch.items()}
-    return {name: array.reshape(-1, *array.shape[2:]) for name, array in several.items()}
+__all__ = ["answers", "loss_of"]
 
 
 def loss_of(model: Any, task: TrainingTask, part: Arrays, batch: Arrays, together: Processes) -> Tensor:
@@ -69,10 +35,10 @@ def loss_of(model: Any, task: TrainingTask, part: Arrays, batch: Arrays, togethe
     if task.name != EMBEDDING:
         loss: Tensor = model(**inputs).loss
         return loss
-    pairs = _rows(batch)
+    pairs = rows_in(batch)
     vectors_knD = _vectors(model, task, inputs).unflatten(0, (len(batch["input_ids"]) // pairs, -1))
     vectors_BkD = together.gather(vectors_knD.transpose(0, 1), pairs)
-    labels = {**{name: array for name, array in batch.items() if len(array) == pairs}, "texts": _texts(batch)}
+    labels = {**{name: array for name, array in batch.items() if len(array) == pairs}, "texts": texts_in(batch)}
     loss = _embedding_loss(task, vectors_BkD.transpose(0, 1).flatten(0, 1), _tensors(labels, together.device))
     # The gradients of a process are waited for also where no row of the batch is its own.
     return loss + 0.0 * vectors_knD.sum()
@@ -90,7 +56,7 @@ def answers(model: Any, task: TrainingTask, batch: Arrays, device: torch.device)
     inputs = _tensors(batch, device)
     if task.name == EMBEDDING:
         vectors = _vectors(model, task, inputs)
-        texts = torch.from_numpy(_texts(batch)).to(device)
+        texts = torch.from_numpy(texts_in(batch)).to(device)
         return {"embeddings": vectors, "loss": _embedding_loss(task, vectors, {**inputs, "texts": texts})}
     output = model(**inputs)
     if task.counted(batch):
@@ -101,16 +67,6 @@ def answers(model: Any, task: TrainingTask, batch: Arrays, device: torch.device)
 
 def _tensors(batch: Arrays, device: torch.device) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in batch.items()}
-
-
-def _rows(batch: Arrays) -> int:
-    """Rows of a batch; some arrays may hold several of the model's for each."""
-    return min(len(array) for array in batch.values())
-
-
-def _texts(batch: Arrays) -> NDArray[np.int64]:
-    """(k B,): the same number for the same text."""
-    return np.unique(batch["input_ids"], axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
 def _vectors(model: Any, task: TrainingTask, inputs: dict[str, Tensor]) -> Tensor:

@@ -19,10 +19,11 @@ from torch import nn
 from xlmr_core.config import AutoConfig
 from xlmr_core.errors import InputError, LoadWarning, MismatchError
 from xlmr_core.training.depths import depth_of
+from xlmr_core.training.parts import EMBEDDING, parts
 from xlmr_core.training.recipe import Recipe
 from xlmr_torch import auto
 from xlmr_torch.adapters import adapted, merged
-from xlmr_torch.objectives import EMBEDDING, answers, loss_of, parts
+from xlmr_torch.objectives import answers, loss_of
 from xlmr_torch.optimizers import freeze, optimizer_of
 from xlmr_torch.pretrained import PreTrainedModel
 from xlmr_torch.processes import Led, Processes

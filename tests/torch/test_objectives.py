@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from tests.torch.small_runs import small_recipe
 from xlmr_core.config import XLMRobertaXLConfig
 from xlmr_core.training.depths import depth_of
+from xlmr_core.training.parts import parts
 from xlmr_torch import XLMRobertaXLForSequenceClassification
 from xlmr_torch.contrastive import cosent, embedding_loss, in_batch_negatives, pooled
-from xlmr_torch.objectives import parts
 from xlmr_torch.optimizers import optimizer_of
 
 
