@@ -1,17 +1,18 @@
 """How large, how fast and how far off is a model whose weights have four or eight bits?
 
 The masked language model of the size of base, random weights, one sentence: the logits at its mask. "xlmr" are models
-after ``optimize_for_inference`` in that scheme, not compiled; "as bitsandbytes" is ours with a ``BitsAndBytesConfig``
-(nf4, double quantization, bfloat16 products), and "bitsandbytes" the original library behind transformers, asked the
-same. "mib" is what ``save_pretrained`` writes. The error is that of the last hidden states: the root mean square of the
-difference to float32, over that of float32.
+after ``optimize_for_inference`` in that scheme, not compiled; with a "wide table" that of words stays as it is, which
+bitsandbytes never quantizes. "as bitsandbytes" is ours with a ``BitsAndBytesConfig`` (nf4, double quantization,
+bfloat16 products), and "bitsandbytes" the original library behind transformers, asked the same. "mib" is what
+``save_pretrained`` writes. The error is that of the last hidden states: the root mean square of the difference to
+float32, over that of float32.
 """
 
 from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,10 @@ def cases(options: Options) -> Iterator[Case]:
             **{
                 f"xlmr {name}": functools.partial(job, options, functools.partial(ours, options, name))
                 for name in SCHEMES
+            },
+            **{
+                f"xlmr {name}, wide table": functools.partial(job, options, functools.partial(as_wide, options, name))
+                for name in ("int4", "nf4")
             },
             "xlmr as bitsandbytes nf4": functools.partial(job, options, functools.partial(as_bitsandbytes, options)),
             "bitsandbytes nf4": functools.partial(job, options, functools.partial(bitsandbytes, options)),
@@ -96,10 +101,15 @@ def optimized(options: Options, dtype: str) -> Any:
     return optimize_for_inference(AutoModelForMaskedLM.from_pretrained(checkpoint(options)), dtype, compile=False)
 
 
-def ours(options: Options, name: str) -> Any:
+def ours(options: Options, name: str, skip: Sequence[str] = ()) -> Any:
     """In a scheme of this library."""
     model = AutoModelForMaskedLM.from_pretrained(checkpoint(options))
-    return optimize_for_inference(quantize(model, name), compile=False)
+    return optimize_for_inference(quantize(model, name, skip), compile=False)
+
+
+def as_wide(options: Options, name: str) -> Any:
+    """In a scheme of this library, but for the table of words and what is tied to it."""
+    return ours(options, name, ["embeddings"])
 
 
 def as_bitsandbytes(options: Options) -> Any:

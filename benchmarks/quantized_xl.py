@@ -2,6 +2,7 @@
 
 A synthetic XLM-RoBERTa-XL of its true size: 3.5 billion random values in float16, in files of 2 GB. A first case
 quantizes it as ``xlmr quantize`` does, a second loads what that wrote and fills a mask; each turn in a fresh process.
+A third quantizes four of its layers from each other format, in float32, in one file or in several.
 Memory is the most that was resident, the interpreter and the framework included; "mib" is the size of what was written.
 """
 
@@ -12,7 +13,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import harness
+from benchmarks import conversion, harness
 from benchmarks.children import Child
 from benchmarks.conversion import read
 from benchmarks.harness import Case, Numbers, Options
@@ -21,7 +22,7 @@ from benchmarks.targets import XL_ANSWERS, XL_QUANTIZED
 
 OURS = ("int8", "int4", "nf4")
 TINY = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 256}
-SHARD = "2GB"
+SHARD, ONE_FILE = "2GB", "100GB"
 
 QUANTIZE = """
 from xlmr_core.conversion import convert
@@ -46,13 +47,31 @@ def cases(options: Options) -> Iterator[Case]:
         **few,
     )
     yield Case(XL_ANSWERS, {scheme: functools.partial(Answered, options, scheme) for scheme in OURS}, (), **few)
+    yield Case(
+        "four layers of XL are quantized",
+        {
+            f"from {format}, {how}": functools.partial(Quantized, options, "int4", format, size)
+            for format in ("torch", "tf", "flax")
+            for how, size in (("one file", ONE_FILE), ("several", SHARD))
+        },
+        (),
+        **few,
+    )
 
 
 class Quantized:
-    """A job that quantizes the checkpoint, and leaves what it wrote for the other case."""
+    """A job that quantizes the checkpoint, and leaves what it wrote for the other case.
 
-    def __init__(self, options: Options, scheme: str) -> None:
-        self._source, self._target = checkpoint(options), place(options, scheme)
+    Args:
+        options: of the benchmark.
+        scheme: by name.
+        format: of the checkpoint of four layers that is read in place of the whole one.
+        size: of the largest file of that.
+    """
+
+    def __init__(self, options: Options, scheme: str, format: str = "", size: str = "") -> None:
+        self._source = four_layers(options, format, size) if format else checkpoint(options)
+        self._target = place(options, f"{scheme} from {format}" if format else scheme)
         names = {"source": str(self._source), "target": str(self._target), "scheme": scheme, "shard": SHARD}
         self._child = Child(QUANTIZE.format(**names))
 
@@ -85,6 +104,20 @@ def place(options: Options, name: str) -> Path:
 def checkpoint(options: Options) -> Path:
     """The checkpoint as it is, made if it is not there."""
     return once(place(options, "float16"), functools.partial(_make, tiny=options.tiny))
+
+
+def four_layers(options: Options, format: str, size: str) -> Path:
+    """Four layers of it in another format, in files of a size at most, made if they are not there."""
+    if size == ONE_FILE:
+        return conversion.checkpoint(options, format)
+    source = conversion.checkpoint(options, "safetensors")
+    return once(place(options, f"{format} in {size}"), functools.partial(_shard, source, format, size))
+
+
+def _shard(source: Path, format: str, size: str, folder: Path) -> None:
+    from xlmr_core.conversion import convert
+
+    convert(source, folder, format, max_shard_size=size)
 
 
 def _make(folder: Path, tiny: bool) -> None:

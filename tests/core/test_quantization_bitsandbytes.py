@@ -18,7 +18,7 @@ from xlmr_core.errors import CheckpointError, ConfigError, ConfigWarning, InputE
 from xlmr_core.formats.tensors import RawTensor
 from xlmr_core.parameters import parameters, parts_of
 from xlmr_core.quantization import BitsAndBytes, BitsAndBytesConfig, find_scheme, scheme_with
-from xlmr_core.quantization.asked import scheme_to_apply
+from xlmr_core.quantization.asked import asked_while_loading, loaded_as_asked, scheme_to_apply
 from xlmr_core.quantization.bitsandbytes import ABSMAX, NESTED_ABSMAX, STATE, state_of
 from xlmr_core.quantization.bitsandbytes_config import _said
 from xlmr_core.quantization.four_bit import Nf4
@@ -153,6 +153,41 @@ def test_a_config_of_another_library_and_a_dictionary() -> None:
         assert BitsAndBytesConfig.of(other) == asked
     assert find_scheme(said) == BitsAndBytes(asked)  # type: ignore[arg-type]
     assert asked.to_diff_dict()["load_in_4bit"] is True and "llm_int8_threshold" not in asked.to_diff_dict()
+
+
+def test_a_dictionary_and_what_is_no_field_of_it() -> None:
+    """As published; what is not asked back is refused."""
+    said = {**BitsAndBytesConfig(load_in_4bit=True).to_dict(), "bnb_4bit_quant_type": "nf4"}
+    config, unused = BitsAndBytesConfig.from_dict(said, True, bnb_4bit_use_double_quant=True, device_map="auto")
+    assert unused == {"device_map": "auto"}
+    asked = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+    assert config == BitsAndBytesConfig(**asked)
+    assert BitsAndBytesConfig.from_dict(said, bnb_4bit_use_double_quant=True) == config
+    with pytest.raises(TypeError, match="does not know the argument 'bnb_4bit_use_double'; did you mean"):
+        BitsAndBytesConfig.from_dict(said, bnb_4bit_use_double=True)
+    with pytest.raises(TypeError, match="did you mean 'load_in_4bit'"):
+        BitsAndBytesConfig.from_dict({"load_in_4bits": True}, return_unused_kwargs=True)
+
+
+def test_a_quantized_checkpoint_keeps_its_dtype_of_products_unless_one_is_asked_for() -> None:
+    def of_another_library(**said: Any) -> Any:
+        whole = BitsAndBytesConfig(load_in_4bit=True, **said)
+        return SimpleNamespace(to_dict=whole.to_dict, to_diff_dict=whole.to_diff_dict)
+
+    half = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype="bfloat16")
+    scheme = BitsAndBytes(half)
+    for asked, dtype in (
+        (BitsAndBytesConfig(load_in_4bit=True), "bfloat16"),
+        ({"load_in_4bit": True}, "bfloat16"),
+        (of_another_library(), "bfloat16"),
+        (BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype="float32"), "float32"),
+        ({"load_in_4bit": True, "bnb_4bit_compute_dtype": "float32"}, "float32"),
+        (of_another_library(bnb_4bit_compute_dtype="float16"), "float16"),
+    ):
+        found = loaded_as_asked(BitsAndBytesConfig.of(asked), scheme)
+        assert found == BitsAndBytes(half.with_values(bnb_4bit_compute_dtype=dtype))
+    asked_so = asked_while_loading(None, load_in_8bit=False, load_in_4bit=True)
+    assert asked_so is not None and loaded_as_asked(asked_so, scheme) == scheme
 
 
 def test_the_config_beside_recorded_weights_is_what_is_written(quantized: Path) -> None:

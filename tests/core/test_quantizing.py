@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import pytest
 
 from tests.core.small_models import arrays_of, change_config, config_of, save, with_tokenizer
 from tests.core.test_encoder_decoder import config_of as pair_of
+from xlmr_core import bounded_files
 from xlmr_core.checkpoint import open_checkpoint
 from xlmr_core.checkpoints.model_files import open_model
 from xlmr_core.cli import main, quantize
 from xlmr_core.conversion import convert
 from xlmr_core.diagnosis import diagnose
 from xlmr_core.errors import CheckpointError, ConfigError
+from xlmr_core.formats import h5_file, tensors
 from xlmr_core.inspection import inspect_model
 from xlmr_core.parameters import Role
 from xlmr_core.quantization import BITSANDBYTES, SCHEMES, scheme_of, scheme_with, widening
@@ -91,6 +94,32 @@ def test_weights_of_half_precision_and_shards(tmp_path: Path) -> None:
     with open_model(tmp_path / "small") as files:
         assert files.scheme is not None and files.scheme.found["classifier.out_proj.weight"].dtype == "float16"  # type: ignore[attr-defined]
         assert all(files.checkpoint.info(name).dtype == "F16" for name, row in files.rows.items() if not row.quantized)
+
+
+@pytest.mark.parametrize("name", ["int4", "bitsandbytes-nf4"])
+@pytest.mark.parametrize("format", ["safetensors", "torch", "tf", "flax"])
+@pytest.mark.parametrize("shard", ["5GB", "300KB"])
+def test_a_piece_of_the_table_is_in_memory_at_a_time(
+    shard: str, format: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever format it comes from."""
+    config = config_of("xl", "ForMaskedLM", vocab_size=20_000, num_hidden_layers=1)
+    save(tmp_path / "plain", config, "ForMaskedLM")
+    convert(tmp_path / "plain", tmp_path / "source", format, max_shard_size=shard)
+    table = config.vocab_size * config.hidden_size * 4
+    for file in (tensors, h5_file):
+        monkeypatch.setattr(file, "PIECE", 1 << 14)
+    monkeypatch.setattr(bounded_files.read_bytes, "__defaults__", (1 << 17,))
+    monkeypatch.setattr(widening, "PIECE", 1 << 12)
+    scheme = scheme_called(name)
+    convert(tmp_path / "source", tmp_path / "first", "safetensors", scheme=scheme)  # what is imported stays
+    tracemalloc.start()
+    try:
+        convert(tmp_path / "source", tmp_path / "small", "safetensors", scheme=scheme)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < table / 2
 
 
 def test_codes_that_lie_in_a_float_dtype_are_no_values(shared: Path) -> None:

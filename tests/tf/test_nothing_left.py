@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -30,14 +31,19 @@ def uncompiled():
     tf.config.run_functions_eagerly(False)
 
 
-def writer(head: str = "ForCausalLM", **changes: Any) -> Any:
-    kind = {"use_cache": True, "eos_token_id": None, "num_hidden_layers": 1}
-    return Case("XLMRoberta", head).build(**{**kind, **changes})
+@cache
+def writer(head: str = "ForCausalLM") -> Any:
+    return made(head)
 
 
+def made(head: str) -> Any:
+    return Case("XLMRoberta", head).build(use_cache=True, eos_token_id=None, num_hidden_layers=1)
+
+
+@cache
 def broken(head: str = "ForCausalLM") -> Any:
     """Whose scores are no numbers."""
-    model = writer(head)
+    model = made(head)
     (bias,) = (x for x in model.weights if x.shape == (VOCABULARY,))
     bias.assign(np.full(VOCABULARY, np.nan))
     return model

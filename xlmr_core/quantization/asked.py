@@ -41,7 +41,8 @@ def asked_while_loading(value: Any, load_in_8bit: bool, load_in_4bit: bool) -> B
 
 
 def loaded_as_asked(asked: BitsAndBytesConfig, scheme: Scheme) -> Scheme:
-    """The scheme of a checkpoint that is quantized already, computing in the dtype that is asked for.
+    """The scheme of a checkpoint that is quantized already, computing in the dtype that is asked for, or its own where
+    none is.
 
     Raises:
         InputError: if it is quantized otherwise.
@@ -54,8 +55,11 @@ def loaded_as_asked(asked: BitsAndBytesConfig, scheme: Scheme) -> Scheme:
             f"the checkpoint has {scheme.name} weights already, received quantization_config={asked.to_diff_dict()!r}; "
             "leave it out, or load the checkpoint it was made from"
         )
-    config = scheme.config.with_values(bnb_4bit_compute_dtype=asked.bnb_4bit_compute_dtype)
-    if asked.with_values(llm_int8_skip_modules=config.llm_int8_skip_modules) != config:
+    config = scheme.config
+    if asked.says_compute_dtype:
+        config = config.with_values(bnb_4bit_compute_dtype=asked.bnb_4bit_compute_dtype)
+    decided = {name: getattr(config, name) for name in ("llm_int8_skip_modules", "bnb_4bit_compute_dtype")}
+    if asked.with_values(**decided) != config:
         warn_caller(
             "the checkpoint is quantized already, and as its config.json says: of quantization_config only "
             "bnb_4bit_compute_dtype is used",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from dataclasses import Field, dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, overload
 
 from xlmr_core.arguments import refuse_unknown
 from xlmr_core.errors import ConfigError, ConfigWarning, warn_caller
@@ -45,6 +45,8 @@ class BitsAndBytesConfig:
         bnb_4bit_quant_type: ``nf4`` or ``fp4`` (default).
         bnb_4bit_use_double_quant: the scales are quantized to 8 bits too.
         bnb_4bit_quant_storage: as what dtype the codes lie in a file: ``uint8`` (default), or a float dtype.
+        says_compute_dtype: whether ``bnb_4bit_compute_dtype`` was said; else a checkpoint that is quantized already
+            keeps its own.
 
     Raises:
         ConfigError: for a value that is none of these.
@@ -65,8 +67,10 @@ class BitsAndBytesConfig:
     bnb_4bit_quant_type: str = "fp4"
     bnb_4bit_use_double_quant: bool = False
     bnb_4bit_quant_storage: Any = None
+    says_compute_dtype: bool = field(init=False, repr=False, compare=False, default=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "says_compute_dtype", self.bnb_4bit_compute_dtype is not None)
         for name, known in (("bnb_4bit_compute_dtype", _DTYPES), ("bnb_4bit_quant_storage", _STORAGE)):
             value = getattr(self, name)
             dtype = known[0] if value is None else _dtype_name(value)
@@ -78,9 +82,9 @@ class BitsAndBytesConfig:
             if isinstance(skip, str) or not all(isinstance(name, str) for name in skip):
                 raise ConfigError(f"llm_int8_skip_modules must be a list of names, received {shown(skip)}")
             object.__setattr__(self, "llm_int8_skip_modules", tuple(skip))
-        for field in fields(self):
-            if field.type == "bool" and not isinstance(getattr(self, field.name), bool):
-                raise ConfigError(f"{field.name} must be True or False, received {shown(getattr(self, field.name))}")
+        for one in _arguments():
+            if one.type == "bool" and not isinstance(getattr(self, one.name), bool):
+                raise ConfigError(f"{one.name} must be True or False, received {shown(getattr(self, one.name))}")
         if isinstance(self.llm_int8_threshold, bool) or not isinstance(self.llm_int8_threshold, int | float):
             raise ConfigError(f"llm_int8_threshold must be a number, received {shown(self.llm_int8_threshold)}")
         if self.bnb_4bit_quant_type not in ("nf4", "fp4"):
@@ -98,7 +102,7 @@ class BitsAndBytesConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The value of ``quantization_config`` in config.json, as transformers writes it."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {one.name: getattr(self, one.name) for one in _arguments()}
         if self.llm_int8_skip_modules is not None:
             values["llm_int8_skip_modules"] = list(self.llm_int8_skip_modules)
         return {
@@ -117,18 +121,40 @@ class BitsAndBytesConfig:
         """The values as JSON, by default without those that are the default's."""
         return json.dumps(self.to_diff_dict() if use_diff else self.to_dict(), indent=2, sort_keys=True) + "\n"
 
+    @overload
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> BitsAndBytesConfig:
+    def from_dict(
+        cls, config_dict: Mapping[str, Any], return_unused_kwargs: Literal[True], **kwargs: Any
+    ) -> tuple[BitsAndBytesConfig, dict[str, Any]]: ...
+
+    @overload
+    @classmethod
+    def from_dict(
+        cls, config_dict: Mapping[str, Any], return_unused_kwargs: Literal[False] = ..., **kwargs: Any
+    ) -> BitsAndBytesConfig: ...
+
+    @classmethod
+    def from_dict(cls, config_dict: Mapping[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
         """From a dictionary such as :meth:`to_dict` gives.
+
+        Args:
+            config_dict: fields by name.
+            return_unused_kwargs: the answer is ``(config, unused)``, where ``unused`` are the arguments that name no
+                field.
+            **kwargs: fields that win over those of ``config_dict``.
 
         Raises:
             ConfigError: for a value that cannot be served.
-            TypeError: for a key that is no field.
+            TypeError: for a key that is no field; for an argument that names none, unless they are asked back.
         """
-        known = {field.name for field in fields(cls)}
-        given = {key: value for key, value in values.items() if not (key.startswith("_load_in_") or key in _METHODS)}
-        refuse_unknown(given, known, "BitsAndBytesConfig()")
-        return cls(**given)
+        known = {one.name for one in _arguments()}
+        given = {
+            key: value for key, value in config_dict.items() if not (key.startswith("_load_in_") or key in _METHODS)
+        }
+        unused = {key: value for key, value in kwargs.items() if key not in known}
+        refuse_unknown([*given, *(() if return_unused_kwargs else unused)], known, "BitsAndBytesConfig()")
+        config = cls(**{**given, **{key: value for key, value in kwargs.items() if key in known}})
+        return (config, unused) if return_unused_kwargs else config
 
     @classmethod
     def of(cls, value: Any) -> BitsAndBytesConfig:
@@ -140,7 +166,7 @@ class BitsAndBytesConfig:
         if isinstance(value, cls):
             found = value
         else:
-            values = value.to_dict() if callable(getattr(value, "to_dict", None)) else value
+            values = _said_by(value) if callable(getattr(value, "to_dict", None)) else value
             if not isinstance(values, Mapping):
                 raise ConfigError(
                     f"quantization_config must be a BitsAndBytesConfig or a dict, received {shown(value)}"
@@ -164,6 +190,21 @@ class BitsAndBytesConfig:
 
 
 _METHODS = ("quant_method", "quantization_method")
+
+
+def _arguments() -> list[Field[Any]]:
+    """The published fields."""
+    return [one for one in fields(BitsAndBytesConfig) if one.init]
+
+
+def _said_by(config: Any) -> Any:
+    """The values of another library's config, without a dtype of products that is the default's: it may not have been
+    said.
+    """
+    values, differing = config.to_dict(), getattr(config, "to_diff_dict", None)
+    if isinstance(values, Mapping) and callable(differing) and "bnb_4bit_compute_dtype" not in differing():
+        return {key: value for key, value in values.items() if key != "bnb_4bit_compute_dtype"}
+    return values
 
 
 def _dtype_name(value: Any) -> str:

@@ -182,3 +182,23 @@ def test_adapters_of_peft(asked: dict[str, Any], tmp_path: Path) -> None:
             with torch.no_grad():
                 answers.append(loaded(**inputs_of(name)).logits)
         assert torch.allclose(*answers, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [("XLMRobertaForMaskedLM", "nf4_single"), ("XLMRobertaForSequenceClassification", "nf4_skip_classifier")],
+)
+def test_recorded_adapters_are_read_by_peft(name: str, base: str, shared: Path) -> None:
+    """The second one has a whole classifier in it (``modules_to_save``)."""
+    peft = pytest.importorskip("peft")
+    folder = shared / "quantized" / name.removeprefix("XLMRobertaFor")
+    expected = np.load(folder / f"lora_on_{base}" / "expected.npz")
+    inputs = {key: torch.from_numpy(expected[key]) for key in ("input_ids", "attention_mask")}
+    model = ours(name, folder / base).set_packing("never")
+    adapted = peft.PeftModel.from_pretrained(model, folder / f"lora_on_{base}").eval()
+    with torch.no_grad():
+        found = adapted(**inputs).logits
+        with adapted.disable_adapter():
+            plain = adapted(**inputs).logits
+    np.testing.assert_allclose(found.numpy(), expected["logits_dequantized_float32"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(plain.numpy(), expected["logits_without_adapter"], rtol=0, atol=1e-5)
