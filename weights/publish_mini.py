@@ -14,6 +14,7 @@ import math
 import os
 import re
 import string
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,11 @@ def export(state: dict[str, Any], folder: Path) -> int:
     return parameters
 
 
-def sources(data: Path) -> str:
-    """The page of attributions: the rows of the data folder's licence table that went into the training text."""
+def sources(data: Path, folders: Collection[str] = ("pretrain",)) -> str:
+    """The page of attributions: the rows of the data folder's licence table that went into some of its folders."""
     table = re.findall(r"^\|.+\|$", (data / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in table]
-    used = [row for row in cells if len(row) == 5 and "pretrain" in re.split(r",\s*", row[3])]
+    used = [row for row in cells if len(row) == 5 and {*folders} & {*re.split(r",\s*", row[3])}]
     lines = [f"| {repository} | {commit} | {licence} | {credit} |" for repository, commit, licence, _, credit in used]
     return "\n".join(
         [
@@ -200,11 +201,25 @@ def continued(published: list[dict[str, Any]], runs: list[dict[str, Any]]) -> li
 
 def manifest(folder: Path, parameters: int, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Hash and size of every file of the checkpoint, and how it was trained."""
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        for path in sorted(folder.iterdir())
+    return {folder.name: {"parameters": parameters, "training": runs, "files": hashes(folder)}}
+
+
+def hashes(folder: Path) -> dict[str, dict[str, Any]]:
+    """Hash and size of every file in a folder and those below it, by its path there."""
+    return {
+        path.relative_to(folder).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     }
-    return {folder.name: {"parameters": parameters, "training": runs, "files": files}}
+
+
+def write_manifest(path: Path, entries: dict[str, Any]) -> None:
+    """Write entries of models into the manifest, in place of those that are there under their names."""
+    there = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    write(path, json.dumps({**there, **entries}, indent=1) + "\n")
 
 
 def write(path: Path, text: str) -> None:
@@ -241,7 +256,7 @@ def main() -> None:
     write(MODEL / "evaluation.json", json.dumps(figures, ensure_ascii=False, indent=1) + "\n")
     write(MODEL / "SOURCES.md", sources(options.data.parent))
     write(MODEL / "README.md", card(runs, figures, config, parameters, corpus.characters(options.data)))
-    write(HERE / "manifest.json", json.dumps(manifest(MODEL, parameters, runs), indent=1) + "\n")
+    write_manifest(HERE / "manifest.json", manifest(MODEL, parameters, runs))
     print(json.dumps({"all": figures["all"], "sentences": figures["sentences"]}, ensure_ascii=False, indent=1))
 
 

@@ -50,13 +50,17 @@ def test_every_module_of_the_source_is_in_the_wheel_and_nothing_else():
         assert in_wheel == in_source
 
 
-def test_the_built_in_checkpoint_is_the_one_of_the_source():
-    here, there = installed("xlmr_core") / "data" / "xlmr-mini", SOURCE / "weights" / "xlmr-mini"
-    names = {path.relative_to(there) for path in there.rglob("*") if path.is_file()}
-    assert {path.relative_to(here) for path in here.rglob("*") if path.is_file()} == names
-    assert {Path("config.json"), Path("model.safetensors"), Path("sentencepiece.bpe.model")} <= names
-    for name in names:
-        assert (here / name).read_bytes() == (there / name).read_bytes()
+def test_the_built_in_checkpoints_are_those_of_the_source():
+    from xlmr_core.hub import BUILT_IN
+
+    assert {folder.name for folder in (installed("xlmr_core") / "data").iterdir()} == set(BUILT_IN)
+    for model in BUILT_IN:
+        here, there = installed("xlmr_core") / "data" / model, SOURCE / "weights" / model
+        names = {path.relative_to(there) for path in there.rglob("*") if path.is_file()}
+        assert {path.relative_to(here) for path in here.rglob("*") if path.is_file()} == names
+        assert Path("config.json") in names
+        for name in names:
+            assert (here / name).read_bytes() == (there / name).read_bytes()
 
 
 def test_metadata():

@@ -22,7 +22,7 @@ from xlmr_core.jobs.answering import answer_each
 from xlmr_core.jobs.rows import READERS
 from xlmr_core.placement import FLOAT_DTYPES
 from xlmr_core.progress import ProgressBar, stepping_aside
-from xlmr_core.tasks import ALIASES, TASKS, TaskRow, find_task
+from xlmr_core.tasks import ALIASES, TASKS, TaskRow, default_model, find_task
 from xlmr_core.tasks.options import WINDOW, TaskOptions
 from xlmr_core.tasks.pipeline import USUAL_TOKENS, changed
 from xlmr_core.tasks.task import Task
@@ -52,11 +52,12 @@ DTYPES = (*FLOAT_DTYPES, "auto")
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     """Declare the arguments that all tasks have, and those of the task that ``words`` name."""
-    row = _task_in(words)
+    name = _task_in(words)
+    row = find_task(name) if name else None
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="text to answer; without any, lines of standard input")
     parser.add_argument("--task", required=True, metavar="TASK", help="what to do; the tasks stand below")
     model = "a folder, a built-in model or a name on the Hugging Face hub"
-    default = row.model if row and row.model else None
+    default = default_model(name) or None if name else None
     parser.add_argument("--model", default=default, help=model + (" (default: %(default)s)" if default else ""))
     parser.add_argument("--device", help="cpu or -1, a GPU's number such as 0, or a name such as cuda:1 (default: cpu)")
     parser.add_argument(
@@ -93,11 +94,11 @@ def _told(row: TaskRow) -> str:
     return "\n" + "\n    ".join(lines) + "\n"
 
 
-def _task_in(words: Sequence[str]) -> TaskRow | None:
+def _task_in(words: Sequence[str]) -> str | None:
     """The task that is named among the words; none where help is asked for without one, or the name is forgotten.
 
     Raises:
-        XLMRError: if there is none, or none of that name.
+        UsageError: if there is none.
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--task", nargs="?", const="")
@@ -105,7 +106,8 @@ def _task_in(words: Sequence[str]) -> TaskRow | None:
     found = early.parse_known_args(words)[0]
     if found.task is None and not found.help:
         raise UsageError(f"xlmr run needs --task, one of {', '.join(TASKS)}; usage: {USAGE}")
-    return find_task(found.task) if found.task else None
+    name: str | None = found.task or None
+    return name
 
 
 def execute(arguments: argparse.Namespace) -> int:

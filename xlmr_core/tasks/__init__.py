@@ -22,7 +22,7 @@ from xlmr_core.hub import DEFAULT_MODEL
 if TYPE_CHECKING:
     from xlmr_core.tasks.task import Task
 
-__all__ = ["ALIASES", "TASKS", "Alias", "TaskRow", "auto_of", "find_task", "models_for"]
+__all__ = ["ALIASES", "TASKS", "Alias", "TaskRow", "auto_of", "default_model", "find_task", "models_for"]
 
 
 @dataclass(frozen=True)
@@ -189,10 +189,12 @@ class Alias:
     Attributes:
         task: a name of ``TASKS``.
         hub: names of models on the hub, for who names none.
+        model: what runs where no model is named; empty where one has to be named.
     """
 
     task: str
     hub: tuple[str, ...]
+    model: str = ""
 
 
 ALIASES: dict[str, Alias] = {
@@ -221,6 +223,11 @@ def find_task(name: str | TaskRow) -> TaskRow:
         meant = suggestion(name, [*TASKS, *ALIASES], otherwise="choose one of them")
         raise XLMRError(f"expected a task of {', '.join(map(repr, TASKS))}, received {name!r}; {meant}")
     return TASKS[name]
+
+
+def default_model(name: str | TaskRow) -> str:
+    """What runs where no model is named, for a task by one of its names; empty where one has to be named."""
+    return ALIASES[name].model if isinstance(name, str) and name in ALIASES else find_task(name).model
 
 
 def models_for(name: str) -> tuple[str, ...]:

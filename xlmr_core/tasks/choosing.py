@@ -17,7 +17,7 @@ from xlmr_core.heads import ENCODER_DECODER, FAMILIES, HEADS
 from xlmr_core.loading import auto_checkpoint
 from xlmr_core.parameters import HEAD_PARTS
 from xlmr_core.quantization import scheme_of
-from xlmr_core.tasks import TASKS, TaskRow, auto_of, find_task, models_for
+from xlmr_core.tasks import TASKS, TaskRow, auto_of, default_model, find_task, models_for
 from xlmr_core.tasks.pipeline import changed, check_framework
 from xlmr_core.tokenization import AutoTokenizer
 
@@ -164,10 +164,11 @@ def choose(
         raise InputError(
             f"config must be a configuration or its name, received {received}; pass a tokenizer as tokenizer="
         )
-    if model is None and not row.model:
+    usual = row.model if task is None else default_model(task)
+    if model is None and not usual:
         known = ", such as " + " or ".join(map(repr, models_for(str(task)))) if models_for(str(task)) else ""
         raise InputError(f"{task} needs a model, received none; pass model=, a folder or a name on the hub{known}")
-    model = row.model if model is None else model
+    model = usual if model is None else model
     hub = {name: value for name, value in (("revision", revision), ("token", token)) if value is not None}
     return Choice(
         task=row,

@@ -1,0 +1,94 @@
+"""What the ready-made models are compared with: nothing that knows of order, context or other languages.
+
+Each looks at the same training rows and the same test rows as the model beside it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from xlmr_core.training.batches import Evaluation
+from xlmr_core.training.metrics import Measured, kind_of, measure
+from xlmr_core.training.run import Run
+from xlmr_core.training.task import Answers, Feature
+
+FIRST = 3  # ids below it are <s>, <pad> and </s>
+END = 2
+STRENGTH, ROUNDS = 10.0, 100  # of the regression: the inverse of its penalty, and its steps at most
+
+
+def bag_of_pieces(run: Run, test: Evaluation) -> Measured:
+    """How often each piece of the vocabulary is in a text, and one linear layer (logistic regression) on these counts.
+
+    The two texts of a pair are counted apart.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    size = len(run.task.tokenizer)
+    rows, right = _all(run.batches.features), _all(test.features)
+    model = LogisticRegression(C=STRENGTH, max_iter=ROUNDS)
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        model.fit(counts(rows, size), [int(row.arrays["labels"]) for row in rows])
+    predicted = model.predict(counts(right, size)).tolist()
+    return _measured(run, test, predicted, [int(row.arrays["labels"]) for row in right])
+
+
+def counts(rows: Sequence[Feature], size: int) -> Any:
+    """Counts of the pieces of texts and of pairs, each row of length one, (N, 2 size), sparse."""
+    from scipy.sparse import csr_matrix
+    from sklearn.preprocessing import normalize
+
+    columns, ends = [], [0]
+    for row in rows:
+        ids = row.arrays["input_ids"]
+        side = np.cumsum(ids == END) > 0
+        columns.append((ids + size * side)[ids >= FIRST])
+        ends.append(ends[-1] + len(columns[-1]))
+    found = np.concatenate(columns)
+    matrix = csr_matrix((np.ones(len(found), np.float32), found, ends), shape=(len(rows), 2 * size))
+    matrix.sum_duplicates()
+    return normalize(matrix)
+
+
+def tag_of_word(run: Run, test: Evaluation) -> Measured:
+    """The tag that a word has most often in its language, else in any, else the tag that most words have."""
+    own: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    any_language: dict[str, Counter[str]] = defaultdict(Counter)
+    all_tags: Counter[str] = Counter()
+    for example in run.batches.features.examples:
+        for word, tag in zip(example["tokens"], example["tags"], strict=True):
+            own[example["language"], word][tag] += 1
+            any_language[word][tag] += 1
+            all_tags[tag] += 1
+    usual = all_tags.most_common(1)[0][0]
+
+    def tag_of(language: str, word: str) -> str:
+        known = own.get((language, word)) or any_language.get(word)
+        return known.most_common(1)[0][0] if known else usual
+
+    examples = test.features.examples
+    predicted = [[tag_of(one["language"], word) for word in one["tokens"]] for one in examples]
+    return _measured(run, test, predicted, [list(one["tags"]) for one in examples])
+
+
+def _all(features: Any) -> list[Feature]:
+    return list(features.take(range(len(features))))
+
+
+def _measured(run: Run, test: Evaluation, predicted: list[Any], gold: list[Any]) -> Measured:
+    languages = [test.features.language_of(number) for number in range(len(predicted))]
+    return measure(kind_of(run.task), Answers(predicted, gold, languages), run.task.labels)
+
+
+# By name: what to call it, and the function; without one it is the model that training starts from.
+BASELINES: dict[str, tuple[str, Callable[[Run, Evaluation], Measured] | None]] = {
+    "bag": ("a bag of pieces with one linear layer, which learned from the same rows", bag_of_pieces),
+    "word": ("the tag that each word usually has in the same rows", tag_of_word),
+    "base": ("`xlmr-mini` without this training", None),
+}

@@ -1,0 +1,118 @@
+"""What training changed of a model, as a low-rank adapter: a few megabytes beside the model that training started from.
+
+A model is trained whole, but for its embeddings. Of each matrix the difference to the start is cut to its largest
+singular values (Eckart and Young 1936), which LoRA (Hu et al. 2022) stores as two thin matrices; norms, biases and the
+head, which are small, stand there whole. The files are those of PEFT, which reads them, and so does this library.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+Arrays = Mapping[str, NDArray[np.float32]]
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."  # PEFT's, before the names of the model that it wraps
+NORM = "LayerNorm"
+# The matrices of a layer, as PEFT looks for them: a regular expression for whole names.
+MATRICES = r"(.*\.)?encoder\.layer\.\d+\.(.*\.)?(query|key|value|dense)"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A difference between two models of one encoder.
+
+    Attributes:
+        tensors: by the names of the file.
+        heads: modules that the model at the start lacks, which are stored whole.
+        rank: of the matrices.
+        lost: what the cut left away of the difference of the matrices: the root of the sum of squares, of that of all.
+    """
+
+    tensors: dict[str, NDArray[np.float16]]
+    heads: tuple[str, ...]
+    rank: int
+    lost: float
+
+
+def values_of(folder: Path) -> dict[str, NDArray[np.float32]]:
+    """The values of a checkpoint in safetensors, by name, in float32."""
+    return {name: value.astype(np.float32) for name, value in load_file(folder / "model.safetensors").items()}
+
+
+def adapter_of(before: Arrays, after: Arrays, rank: int) -> Adapter:
+    """The difference between two models.
+
+    Args:
+        before: values of the model at the start, by their names in a model with a head.
+        after: values of the trained one.
+        rank: singular values that are kept of each matrix.
+
+    Raises:
+        ValueError: if something else than layers, norms, biases and a head was trained.
+    """
+    tensors: dict[str, NDArray[Any]] = {}
+    heads: dict[str, None] = {}
+    left, whole = 0.0, 0.0
+    for name, value in after.items():
+        start = before.get(name, before.get(f"roberta.{name}"))  # an encoder alone has no such prefix
+        module, _, last = name.rpartition(".")
+        if start is None:
+            heads[name.partition(".")[0]] = None
+            tensors[name] = value
+        elif module.endswith(NORM):
+            tensors[name] = value
+        elif np.array_equal(start, value):
+            continue
+        elif last == "bias":
+            tensors[f"{module}.base_layer.bias"] = value
+        elif re.fullmatch(MATRICES, module):
+            difference = value - start
+            thin, wide = cut(difference, rank)
+            tensors[f"{module}.lora_A.weight"], tensors[f"{module}.lora_B.weight"] = wide, thin
+            left += float(((difference - thin @ wide) ** 2).sum())
+            whole += float((difference**2).sum())
+        else:
+            raise ValueError(f"{name} was trained, which is shared by all models; freeze_embeddings leaves it as it is")
+    stored = {PREFIX + name: np.ascontiguousarray(value, np.float16) for name, value in tensors.items()}
+    return Adapter(stored, tuple(heads), rank, (left / whole) ** 0.5 if whole else 0.0)
+
+
+def cut(matrix: NDArray[np.float32], rank: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The two matrices (out, rank) and (rank, in) whose product is nearest to a matrix (out, in)."""
+    left, strengths, right = np.linalg.svd(matrix, full_matrices=False)
+    roots = np.sqrt(strengths[:rank])
+    return left[:, :rank] * roots, roots[:, None] * right[:rank]
+
+
+def config_of(adapter: Adapter, base: str, task_type: str | None) -> dict[str, Any]:
+    """``adapter_config.json``, as PEFT writes it."""
+    return {
+        "base_model_name_or_path": base,
+        "bias": "all",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "lora_alpha": adapter.rank,
+        "lora_dropout": 0.0,
+        "modules_to_save": [*adapter.heads, NORM],
+        "peft_type": "LORA",
+        "r": adapter.rank,
+        "target_modules": MATRICES,
+        "task_type": task_type,
+    }
+
+
+def write(adapter: Adapter, folder: Path, base: str, task_type: str | None) -> None:
+    """Write the two files of an adapter into a folder that is there."""
+    save_file(adapter.tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    text = json.dumps(config_of(adapter, base, task_type), indent=1) + "\n"
+    (folder / CONFIG).write_text(text, encoding="utf-8")
