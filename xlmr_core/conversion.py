@@ -41,8 +41,9 @@ _CONFIG, _MODULES = "config.json", "modules.json"
 # Small files that belong to a model and are copied beside its weights, where there are any: the tokenizer, how to
 # generate, what makes a sentence encoder of it (beside the folders that the list of modules names), and the other heads
 # of bge-m3.
+TOKENIZER_FILES = (VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE, DICTIONARY_FILE)
 COPIED = (
-    *(VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE, DICTIONARY_FILE),
+    *TOKENIZER_FILES,
     "generation_config.json",
     *(_MODULES, "config_sentence_transformers.json", "sentence_bert_config.json"),
     *EXTRA_HEAD_FILES,
@@ -280,9 +281,12 @@ def small_files(files: ModelFiles, dtype: str | None = None) -> dict[str, bytes]
     found = {_CONFIG: _config_json(files, dtype)}
     root = files.folder
     nested = not (root / _MODULES).is_file() and (root.parent / _MODULES).is_file() and _is_module(root)
-    for folder in (root.parent, root) if nested else (root,):
+    base = () if files.base is None else (files.base,)
+    for folder in (*base, *((root.parent, root) if nested else (root,))):
         for name in COPIED:
-            if (folder / name).is_file() and not (name == TOKENIZER_FILE and files.tokenizer != root):
+            other = folder == files.base and name in TOKENIZER_FILES and files.tokenizer != folder
+            no_json = name == TOKENIZER_FILE and files.tokenizer not in (root, files.base)
+            if (folder / name).is_file() and not (other or no_json):
                 found[name] = _content(folder / name)
         # The rows of a model of fairseq follow dict.txt, and nobody else reads that: its order goes into the model.
         if (folder / VOCAB_FILE).is_file():
@@ -309,6 +313,8 @@ def _config_json(files: ModelFiles, dtype: str | None) -> bytes:
         config = files.config.copy(architectures=[files.architecture], dtype=dtype or files.config.dtype)
         return config.to_json_string().encode()
     changed = dict(values)
+    if files.base is not None:  # whose weights are widened
+        changed.pop("quantization_config", None)
     if dtype is not None:
         changed.pop("torch_dtype", None)
         changed["dtype"] = dtype

@@ -106,6 +106,8 @@ class Inspection:
         own, num_own_parameters: the tensors that are this class's own, and their values, which ``num_parameters``
             counts too.
         quantized: the share of quantized weights, if there are any.
+        adapter: what is added to the weights of ``base``, if the files hold an adapter.
+        base: the weights that it changes.
         notes: further things worth a look.
         problem: why a model could not be loaded from it, or empty.
     """
@@ -132,6 +134,8 @@ class Inspection:
     own: tuple[str, ...] = ()
     num_own_parameters: int = 0
     quantized: QuantizedShare | None = None
+    adapter: str = ""
+    base: str = ""
 
 
 def inspect_model(
@@ -203,6 +207,8 @@ def inspect_files(files: ModelFiles) -> Inspection:
         own=own,
         num_own_parameters=own_parameters,
         quantized=_quantized(files),
+        adapter=checkpoint.metadata.get("adapter", "") if files.base is not None else "",
+        base=checkpoint.metadata.get("base", "") if files.base is not None else "",
     )
 
 

@@ -179,7 +179,7 @@ def from_pretrained(
             stacklevel=3,
         )
     if request.found is not None and isinstance(model, GenerationMixin):
-        model.generation_config = read_generation_config(request.found.folder, config)
+        model.generation_config = read_generation_config(request.found.beside(GENERATION_CONFIG_NAME), config)
     if _do_init or asked is not None:
         model.params = params
     if asked is not None and scheme is None:

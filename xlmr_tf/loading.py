@@ -149,7 +149,7 @@ def from_pretrained(
         model = quantize(model, asked)
     config.dtype = str(model.variable_dtype)
     if request.found is not None and isinstance(model, GenerationMixin):
-        model.generation_config = read_generation_config(request.found.folder, config)
+        model.generation_config = read_generation_config(request.found.beside(GENERATION_CONFIG_NAME), config)
     return (model, loading_info(plan.report)) if output_loading_info else model
 
 

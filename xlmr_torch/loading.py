@@ -170,7 +170,7 @@ def from_pretrained(
         model.hf_device_map = as_device_map(device_map, target)
     config.dtype = str(wanted).removeprefix("torch.")
     if request.found is not None and isinstance(model, GenerationMixin):
-        model.generation_config = read_generation_config(request.found.folder, config)
+        model.generation_config = read_generation_config(request.found.beside(GENERATION_CONFIG_NAME), config)
     model.eval()
     return (model, loading_info(plan.report)) if output_loading_info else model
 

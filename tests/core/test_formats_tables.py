@@ -26,7 +26,9 @@ IDS = [name for name, _, _ in CONFIGS]
 
 
 def test_the_order_in_which_a_folder_is_searched() -> None:
-    assert tuple(FORMATS) == ("safetensors", "torch", "tf", "flax", "fairseq", "keras", "kerashub", "lightning")
+    assert tuple(FORMATS) == (
+        *("peft", "safetensors", "torch", "tf", "flax", "fairseq", "keras", "kerashub", "lightning", "onnx"),
+    )
     assert WRITABLE == ("safetensors", "torch", "tf", "flax", "fairseq", "keras")
 
 

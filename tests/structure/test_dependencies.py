@@ -47,7 +47,7 @@ LAYERS = (
     ("wording",),
     ("elsewhere", "errors"),
     ("bounded_files",),
-    ("arguments", "atomic_files", "hub_answers", "importing", "placement", "positions", "progress"),
+    ("adapters", "arguments", "atomic_files", "hub_answers", "importing", "placement", "positions", "progress"),
     ("hub", "uploads"),
     ("config_checks",),
     ("config_base",),

@@ -6,18 +6,22 @@ import contextlib
 import fnmatch
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from xlmr_core.adapters import ADAPTER_CONFIG, base_of, read_adapter_config
 from xlmr_core.atomic_files import finish_interrupted
 from xlmr_core.bounded_files import is_there
+from xlmr_core.checkpoints.adapted import adapted, adapted_values
 from xlmr_core.checkpoints.reading import holds_model, open_file
 from xlmr_core.config import EncoderDecoderConfig, ModelConfig, config_class_of, read_config_json
 from xlmr_core.errors import CheckpointError, InputError, ModelNotFoundError
 from xlmr_core.formats import FORMATS, Checkpoint, Format
 from xlmr_core.formats.base import damaged
 from xlmr_core.formats.finding import transformer_folder
+from xlmr_core.formats.peft_format import OLDER, PEFT
 from xlmr_core.hub import BUILT_IN, resolve
 from xlmr_core.wording import shown
 
@@ -34,7 +38,12 @@ __all__ = [
 ]
 
 # Of a model on the hub, beside its weights; sentence-transformers keep them one folder down.
-CONFIG_FILES = ("config.json", "generation_config.json", "modules.json", "0_Transformer/config.json")
+CONFIG_FILES = (
+    *("config.json", "generation_config.json", "modules.json", "0_Transformer/config.json"),
+    *(ADAPTER_CONFIG, OLDER),
+)
+# The formats of which files are fetched from the hub first, together: an adapter says itself where its base is.
+FIRST = 2
 # How names of files with weights end, whoever wrote them.
 FILE_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".keras", ".msgpack")
 # One of several files of a model, which only their index makes whole.
@@ -69,12 +78,14 @@ class Found:
         format: its format.
         name: what the user called it, if it was asked for by a name.
         part: which of several models in the file is meant; see :func:`open_checkpoint`.
+        base: of an adapter, the weights that it changes.
     """
 
     path: Path
     format: Format
     name: str = ""
     part: str | None = None
+    base: Found | None = None
 
     @property
     def folder(self) -> Path:
@@ -83,9 +94,21 @@ class Found:
         is_inner = folder.name == INNER_FOLDER and not (folder / "config.json").is_file()
         return folder.parent if is_inner else folder
 
+    def beside(self, name: str) -> Path:
+        """The folder with a file of that name: where the weights are, or else, of an adapter, where its base's are."""
+        return self.folder if self.base is None or is_there(self.folder / name) else self.base.folder
+
     def open(self, part: str | None = None) -> Checkpoint:
         """The checkpoint; see :func:`open_checkpoint`. Without ``part`` its own."""
-        found, wanted = self, self.part if part is None else part
+        wanted = self.part if part is None else part
+        if self.base is None:
+            return self._open(wanted)
+        adapter, config = self._open(None), read_adapter_config(self.path.parent)
+        return adapted(adapter, config, self.base.open(wanted), self.base.config(wanted))
+
+    def _open(self, wanted: str | None) -> Checkpoint:
+        """The tensors of the file itself."""
+        found = self
         while True:
             state = _state(found.path)
             try:
@@ -122,18 +145,52 @@ def _state(path: Path) -> tuple[int, int, int] | None:
     return state.st_ino, state.st_mtime_ns, state.st_size
 
 
-def find(path: str | os.PathLike[str], format: str | None = None) -> Found:
-    """Look for a checkpoint. A file is known by its content, whatever its name.
+def find(path: str | os.PathLike[str], format: str | None = None, **where: Any) -> Found:
+    """Look for a checkpoint. A file is known by its content, whatever its name. The base of an adapter is looked for
+    with it, and fetched where it has to be.
 
     Args:
         path: a folder, a file of weights, or an index. Of a folder without a published name, the only file that holds
             a model.
         format: the word for the only format to look for; by default the first of ``FORMATS`` that is there.
+        **where: of an adapter, how to fetch its base: as for :func:`xlmr_core.hub.resolve`.
 
     Raises:
         CheckpointError: if there are no such weights.
+        ModelNotFoundError: if there is no such base.
     """
     path = Path(path)
+    found = _find(path, format)
+    return found if found.format is not PEFT else replace(found, base=_find_base(found, where))
+
+
+def _find_base(found: Found, where: Mapping[str, Any]) -> Found:
+    """The weights that an adapter changes."""
+    folder = found.path.parent
+    place, revision = base_of(folder), read_adapter_config(folder).revision
+    # Of these the one is of the adapter's own repository.
+    own: dict[str, Any] = {key: value for key, value in where.items() if key not in ("revision", "subfolder")}
+    own |= {} if revision is None else {"revision": revision}
+    try:
+        base = fetch_files(place, **own)
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(
+            f"{found.path} is an adapter of {shown(place)}, which is needed with it: {error}; or correct "
+            f"base_model_name_or_path in {ADAPTER_CONFIG}"
+        ) from error
+    whole = [name for name in FORMATS if name != PEFT.name]
+    if base.is_dir() and PEFT.find(base) is not None:
+        named = next((name for name in whole if FORMATS[name].find(base) is not None), None)
+        if named is None:
+            raise CheckpointError(
+                f"{found.path} changes {shown(place)}, which is an adapter itself; write that as a whole model (xlmr "
+                f"convert), and its folder into base_model_name_or_path of {ADAPTER_CONFIG}"
+            )
+        return replace(_find(base, named), name=place)
+    return replace(_find(base, None), name=place)
+
+
+def _find(path: Path, format: str | None) -> Found:
     finish_interrupted(path if path.is_dir() else path.parent)
     formats = tuple(FORMATS.values()) if format is None else (format_of(format),)
     if path.is_dir():
@@ -152,7 +209,7 @@ def find(path: str | os.PathLike[str], format: str | None = None) -> Found:
                 return Found(path, row)
     if format is not None:
         return Found(path, formats[0])  # which says what is wrong with it
-    kinds = ", ".join(row.title for row in formats)
+    kinds = ", ".join(row.title for row in formats if not row.is_part)
     raise CheckpointError(f"{path} is none of: {kinds}; pass a file of weights, or fetch it again if it should be one")
 
 
@@ -238,6 +295,8 @@ def read_config_values(
 
 
 def _config_values(folder: Path, found: Found | None, part: str | None) -> dict[str, Any]:
+    if found is not None and found.base is not None:
+        return _adapted_config_values(found, part)
     there = is_there(folder / "config.json")
     values = read_config_json(folder / "config.json") if there else {}
     if not {"model_type", "architectures"} & set(values) and found is not None and found.format.config is not None:
@@ -248,6 +307,18 @@ def _config_values(folder: Path, found: Found | None, part: str | None) -> dict[
     side = None if part is None else values.get(part.removesuffix("."))
     # Of an encoder-decoder a side can be asked for, which has a configuration of its own in there.
     return side if values.get("model_type") == EncoderDecoderConfig.model_type and isinstance(side, dict) else values
+
+
+def _adapted_config_values(found: Found, part: str | None) -> dict[str, Any]:
+    """What stands beside an adapter, or else what its base has, for the weights of the sum, which are not quantized."""
+    assert found.base is not None
+    own = found.folder / "config.json"
+    values = read_config_json(own) if is_there(own) else {}
+    if {"model_type", "architectures"} & set(values):
+        return {key: value for key, value in values.items() if key != "quantization_config"}
+    values = found.base.config_values(part)
+    with found._open(None) as adapter:
+        return adapted_values(values, read_adapter_config(found.path.parent), adapter)
 
 
 # ---- By name
@@ -285,7 +356,7 @@ def fetch(name_or_path: str | os.PathLike[str] | Found, format: str | None = Non
     """
     if isinstance(name_or_path, Found):
         return name_or_path
-    found = find(fetch_files(name_or_path, format, **where), format)
+    found = find(fetch_files(name_or_path, format, **where), format, **where)
     return replace(found, name=os.fspath(name_or_path))
 
 
@@ -312,10 +383,12 @@ def fetch_files(
     if local.is_file():
         return local
     rows = [row for row in FORMATS.values() if row.single] if format is None else [format_of(format)]
-    folder = resolve(name_or_path, patterns=patterns or (*CONFIG_FILES, *rows[0].files), **where)
-    if local.is_dir() or os.fspath(name_or_path) in BUILT_IN or rows[0].find(folder) is not None:
+    first = [name for row in rows[:FIRST] for name in row.files]
+    folder = resolve(name_or_path, patterns=patterns or (*CONFIG_FILES, *first), **where)
+    is_here = local.is_dir() or os.fspath(name_or_path) in BUILT_IN
+    if is_here or any(row.find(folder) is not None for row in rows[:FIRST]):
         return folder
-    for row in rows[1:]:
+    for row in rows[FIRST:]:
         found = row.find(folder)
         if found is not None and found.name != row.index:
             break
@@ -334,7 +407,7 @@ def format_of(name: str) -> Format:
 
 
 def _nothing_in(folder: Path, formats: tuple[Format, ...], weights: list[str]) -> str:
-    singles = list(dict.fromkeys(row.single for row in formats if row.single))
+    singles = list(dict.fromkeys(row.single for row in formats if row.single and not row.is_part))
     expected = (
         f"expected {' or '.join(singles)} in {folder}" if singles else f"expected one {formats[0].title} in {folder}"
     )

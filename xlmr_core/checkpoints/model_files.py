@@ -10,26 +10,19 @@ from pathlib import Path
 from types import TracebackType
 
 from xlmr_core.checkpoints.found import fetch_files, find
+from xlmr_core.checkpoints.head_in_file import has_pooler, head_of, is_known
 from xlmr_core.checkpoints.load_plan import OTHER_TASK, LoadPlan, LoadWarning, plan_load
 from xlmr_core.config import EncoderDecoderConfig, ModelConfig
-from xlmr_core.errors import CheckpointError, XLMRError
+from xlmr_core.errors import CheckpointError
 from xlmr_core.formats import Checkpoint
 from xlmr_core.formats.tensors import LazyTensor
-from xlmr_core.heads import ENCODER_DECODER, HEADS, head_of_class, model_class_name
+from xlmr_core.heads import ENCODER_DECODER, HEADS, model_class_name
 from xlmr_core.hub import MODEL_FILES
 from xlmr_core.parameters import Parameter, parameters, stored_names
 from xlmr_core.quantization import Scheme, scheme_of
 from xlmr_core.tokenization.files import TOKENIZER_FILE, VOCAB_FILE
 
 __all__ = ["ModelFiles", "find_model", "head_of", "open_model"]
-
-# What betrays a head in a file: a parameter of its own, by name.
-_HEAD_BY_PARAMETER = {
-    "lm_head.dense.weight": "ForMaskedLM",
-    "classifier.dense.weight": "ForSequenceClassification",
-    "classifier.weight": "ForTokenClassification",
-    "qa_outputs.weight": "ForQuestionAnswering",
-}
 
 
 @dataclass(frozen=True)
@@ -42,6 +35,7 @@ class ModelFiles:
         config: its configuration.
         head: a suffix of ``HEADS``, or that of an encoder-decoder.
         pooler: whether the file has a pooler.
+        base: of an adapter, the folder of the model that it changes.
     """
 
     name: str
@@ -49,6 +43,7 @@ class ModelFiles:
     config: ModelConfig
     head: str
     pooler: bool
+    base: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -57,12 +52,15 @@ class ModelFiles:
 
     @property
     def tokenizer(self) -> Path | None:
-        """Where its tokenizer is read from: the folder, or of a KerasHub preset, with files of its own, the model."""
+        """Where its tokenizer is read from: the folder, or else that of an adapter's base; of a KerasHub preset, with
+        files of its own, the model.
+        """
         if self.checkpoint.format == "kerashub":
             model = self.folder / "assets" / "tokenizer" / "vocabulary.spm"
             return model if model.is_file() else None
-        there = any((self.folder / name).is_file() for name in (TOKENIZER_FILE, VOCAB_FILE))
-        return self.folder if there else None
+        folders = (self.folder,) if self.base is None else (self.folder, self.base)
+        names = (TOKENIZER_FILE, VOCAB_FILE)
+        return next((folder for folder in folders if any((folder / name).is_file() for name in names)), None)
 
     @property
     def architecture(self) -> str:
@@ -73,7 +71,7 @@ class ModelFiles:
     def own_class(self) -> str:
         """The class that the configuration names, where it is none that this library knows; empty otherwise."""
         named = self.config.architectures or ()
-        return ", ".join(named) if named and not any(map(_is_known, named)) else ""
+        return ", ".join(named) if named and not any(map(is_known, named)) else ""
 
     @property
     def own_parts(self) -> tuple[str, ...]:
@@ -169,39 +167,11 @@ def open_model(
         config = found.config(part)
         _refuse_head_of_both(config, head)
         head = head_of(config, checkpoint) if head is None else head
-        return ModelFiles(str(name_or_path), checkpoint, config, head, _has_pooler(checkpoint))
+        base = None if found.base is None else found.base.folder
+        return ModelFiles(str(name_or_path), checkpoint, config, head, has_pooler(checkpoint), base)
     except BaseException:
         checkpoint.close()
         raise
-
-
-def head_of(config: ModelConfig, checkpoint: Checkpoint) -> str:
-    """The head of a checkpoint: what ``architectures`` of the config says, or else what the file's parameters betray.
-
-    Raises:
-        CheckpointError: if the file holds several heads.
-    """
-    if isinstance(config, EncoderDecoderConfig):
-        return ENCODER_DECODER.suffix
-    for architecture in config.architectures or ():
-        if _is_known(architecture):
-            return head_of_class(architecture).suffix
-        # of another library, or the user's own: the file itself says more
-    found = [head for name, head in _HEAD_BY_PARAMETER.items() if name in checkpoint.names]
-    if len(found) > 1:
-        raise CheckpointError(
-            f"{checkpoint.path} holds the heads {' and '.join(found)}, "
-            "and no architectures in its config say which is meant; "
-            f"name one: head={found[0]!r}"
-        )
-    if not found:
-        return "Model"
-    if found == ["ForMaskedLM"] and config.is_decoder:
-        return "ForCausalLM"  # with the same parameters
-    one_score = "classifier.weight" in checkpoint.names and checkpoint.info("classifier.weight").shape[0] == 1
-    if found == ["ForTokenClassification"] and _has_pooler(checkpoint) and one_score:
-        return "ForMultipleChoice"
-    return found[0]
 
 
 def _refuse_head_of_both(config: ModelConfig, head: str | None) -> None:
@@ -213,15 +183,3 @@ def _refuse_head_of_both(config: ModelConfig, head: str | None) -> None:
             f"{ENCODER_DECODER.suffix} is the only head of an encoder-decoder, received model_type "
             f"{config.model_type!r} and head {head!r}; {remedy if is_both else 'name another'}"
         )
-
-
-def _is_known(architecture: str) -> bool:
-    try:
-        return bool(head_of_class(architecture))
-    except XLMRError:
-        return False
-
-
-def _has_pooler(checkpoint: Checkpoint) -> bool:
-    starts = ("pooler.", "roberta.pooler.", "encoder.pooler.")
-    return any(name.startswith(starts) for name in checkpoint.names)

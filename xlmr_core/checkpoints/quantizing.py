@@ -18,7 +18,7 @@ from xlmr_core.parameters import Parameter, parts_of
 from xlmr_core.quantization import Scheme
 from xlmr_core.quantization.widening import rows_at_once
 
-__all__ = ["dequantized", "quantized"]
+__all__ = ["dequantized", "quantized", "rows_of"]
 
 Array: TypeAlias = NDArray[Any]
 
@@ -52,7 +52,7 @@ def _by_rows(scheme: Scheme, row: Parameter, source: LazyTensor) -> dict[str, La
         # What lies beside the codes is small; it is kept until it is written, which is next.
         beside.clear()
         beside.update({stored.suffix: [] for stored in others})
-        for piece in _rows_of(source):
+        for piece in rows_of(source):
             parts = scheme.encode(_finite(piece, row.name))
             for stored in others:
                 beside[stored.suffix].append(parts[stored.suffix].tobytes())
@@ -82,7 +82,7 @@ def _as_a_whole(scheme: Scheme, row: Parameter, source: LazyTensor) -> dict[str,
     def encoded() -> dict[str, Array]:
         whole = np.empty(row.shape, np.float32)
         done = 0
-        for piece in _rows_of(source):
+        for piece in rows_of(source):
             whole[done : done + len(piece)] = piece
             done += len(piece)
         return scheme.encode(_finite(whole, row.name))
@@ -138,7 +138,7 @@ def _decoded(scheme: Scheme, parts: Mapping[str, LazyTensor], shape: tuple[int, 
     return LazyTensor("F32", shape, pieces)
 
 
-def _rows_of(source: LazyTensor) -> Iterator[Array]:
+def rows_of(source: LazyTensor) -> Iterator[Array]:
     """The float values of a weight by whole rows."""
     step = rows_at_once(source.shape[1])
     for data in _rows_in_bytes(source, step):

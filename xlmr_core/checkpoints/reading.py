@@ -62,6 +62,8 @@ def holds_model(path: Path, format: Format) -> bool:
 
 def _naming(file: Described, format: Format, part: str | None) -> Naming:
     """The names of a format, of a model wherever it is in the file."""
+    if format.is_part:
+        return format.naming(file, part)
     heads = file.metadata.get("heads", ())
     if part is not None and heads and part not in heads:
         raise CheckpointError(f"{file.path} has no part {part!r}; it has {', '.join(heads)}")

@@ -92,8 +92,10 @@ def lines(found: Inspection, in_place: Callable[[str], str] = str) -> Iterator[s
             "activations on top",
         ),
     ]
+    if found.adapter:
+        rows.insert(1, ("adapter", f"{found.adapter}, over {found.base}"))
     if found.quantized is not None:
-        rows.insert(5, ("quantized", _quantized(found.quantized)))
+        rows.insert(len(rows) - 2, ("quantized", _quantized(found.quantized)))
     yield from (f"  {key:13}{text}" for key, text in rows)
     for key, names in (
         ("own parts", found.own),

@@ -86,6 +86,7 @@ class Format:
         config: the configuration that the files imply where there is no ``config.json``; ``None`` for a format whose
             files imply none.
         name_in_index: the stored name for a name in the index.
+        is_part: whether its files hold no model but what is added to one, under names that stand for themselves.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Format:
     write: Callable[[Path, Mapping[str, LazyTensor], Model], None] | None = None
     config: Callable[[Path, Checkpoint], ModelConfig] | None = None
     name_in_index: Callable[[str], str] = lambda name: name
+    is_part: bool = False
 
     @property
     def can_write(self) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from xlmr_core.adapters import ADAPTER_CONFIG, base_of
 from xlmr_core.arguments import HUB_ARGUMENTS, NOT_NEEDED, ONLY, without_published
 from xlmr_core.atomic_files import saving_to, write_all_atomically
 from xlmr_core.bounded_files import is_there, refusing
@@ -87,6 +88,11 @@ def find_files(
 
         folder = transformer_folder(folder)
     vocab_file, tokenizer_file = folder / VOCAB_FILE, folder / TOKENIZER_FILE
+    if not (vocab_file.is_file() or tokenizer_file.is_file()) and is_there(folder / ADAPTER_CONFIG):
+        # The base of an adapter is no adapter itself, so that this comes to an end.
+        base, of_adapter = base_of(folder), ("revision", "subfolder")
+        if Path(base) != folder:
+            return find_files(base, {name: value for name, value in arguments.items() if name not in of_adapter})
     if not vocab_file.is_file() and not tokenizer_file.is_file():
         found = ", ".join(sorted(item.name for item in folder.iterdir())[:12]) or "nothing"
         raise TokenizerError(
