@@ -9,10 +9,11 @@ int4     ``weight_scale`` float16: a step; ``weight_middle`` int8:   ``(code - 8
          where the middle of the range lies, in sixteenths of it
 =======  ==========================================================  ================================================
 
-Two codes lie in a byte, the first in its high half. A range of int4 has zero in it. A scale of nf4 and fp4 is searched:
-from the largest magnitude and from 0.9 of it values get their nearest codes, a scale follows from these as their least
-squares, and codes from that; of both, what errs less is stored. Every row is stored by itself, so
-that a token is looked up without the rest of the table.
+Two codes lie in a byte, the first in its high half. Scales are searched: values get their nearest codes, a scale, and
+of int4 a middle, follow from these as their least squares, and codes from that again. int4 begins with the range of a
+group, which has zero in it, and does so three times; nf4 and fp4 begin with the largest magnitude and with 0.9 of it,
+nf4 also with the negative of both, because its codebook is not the same on both sides of zero. Of all tries what errs
+least is stored. Every row is stored by itself, so that a token is looked up without the rest of the table.
 
 The table of words, and the projection to the vocabulary, are int4 in every scheme of these. All rows of a table are
 large in the same few columns, and where two of these share a scale the far codes of nf4 and fp4, which lie wide apart,
@@ -22,6 +23,7 @@ round one of them alike for every word: hidden states are then off by twice as m
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,8 +41,8 @@ __all__ = ["FP4", "INT4", "MIDDLE", "NF4", "FourBit", "Fp4", "Int4", "Nf4"]
 MIDDLE = "_middle"  # suffix
 _LARGEST_SCALE = np.float32(np.finfo(np.float16).max)
 _STEPS = np.arange(16, dtype=np.float32) - np.float32(8)
-# Of the largest magnitude of a group, as a scale to begin with.
-_SHARES = np.float32(1), np.float32(0.9)
+# How many times int4 fits a scale.
+_FITS = 3
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,10 @@ class FourBit(OwnScheme):
         """A weight of any floating point dtype; bfloat16, which NumPy has not, as float32."""
         count, width = weight.shape
         groups = weight.astype(np.float32).reshape(count, width // self.group_size, self.group_size)
-        codes, beside = self._codes(groups)
-        return {"": packed(codes.reshape(count, width)), **beside}
+        with np.errstate(all="ignore"):  # of values that no float16 reaches, and of nothing but zeros
+            codes, *beside = _least(self._tries(groups))
+        suffixes = (suffix for suffix, _ in self._beside())
+        return {"": packed(codes.reshape(count, width)), **dict(zip(suffixes, beside, strict=True))}
 
     def decode(self, parts: Parts, shape: tuple[int, ...]) -> Array:
         codes = unpacked(parts[""]).reshape(shape[0], -1, self.group_size)
@@ -94,8 +98,10 @@ class FourBit(OwnScheme):
         """Suffix and dtype of what each group has beside its codes."""
 
     @abstractmethod
-    def _codes(self, groups: Array) -> tuple[Array, dict[str, Array]]:
-        """The codes of groups (N, groups, values), and what lies beside them (N, groups)."""
+    def _tries(self, groups: Array) -> Iterator[tuple[Array, ...]]:
+        """Ways to store groups (N, groups, values): their squared errors (N, groups), their codes, and what lies beside
+        these (N, groups), in the order of :meth:`_beside`.
+        """
 
     @abstractmethod
     def _values(self, codes: Array, parts: Parts) -> Array:
@@ -104,6 +110,9 @@ class FourBit(OwnScheme):
 
 @dataclass(frozen=True)
 class _ByCodebook(FourBit):
+    # Of the value of the largest magnitude of a group, as a scale to begin with.
+    shares: ClassVar[tuple[float, ...]] = (1.0, 0.9)
+
     def for_weight(self, row: Parameter) -> Scheme:
         is_table = (row.tied_to or row.name).endswith(("word_embeddings.weight", "lm_head.decoder.weight"))
         return Int4(self.skip, min(self.group_size, Int4.group_size)) if is_table else self
@@ -115,23 +124,16 @@ class _ByCodebook(FourBit):
     def _beside(self) -> tuple[tuple[str, str], ...]:
         return ((SCALE, "F16"),)
 
-    def _codes(self, groups: Array) -> tuple[Array, dict[str, Array]]:
-        book, largest = self.book, np.abs(groups).max(-1)
-        found: list[tuple[Array, Array, Array]] = []
-        for share in _SHARES:
-            codes = nearest_codes(groups / _divisor(_as_scale(largest * share)), book)
-            values = book[codes]
-            with np.errstate(all="ignore"):  # of values that no float16 reaches, and of nothing but zeros
-                fitted = (groups * values).sum(-1) / (values * values).sum(-1)
-            scale = _as_scale(np.where(np.isfinite(fitted), fitted, largest))
+    def _tries(self, groups: Array) -> Iterator[tuple[Array, ...]]:
+        book, low, high = self.book, groups.min(-1), groups.max(-1)
+        extreme = np.where(high < -low, low, high)
+        for share in self.shares:
+            values = book[nearest_codes(groups / _divisor(_as_scale(extreme * np.float32(share))), book)]
+            fitted = (groups * values).sum(-1) / (values * values).sum(-1)
+            scale = _as_scale(np.where(np.isfinite(fitted), fitted, extreme))
             codes = nearest_codes(groups / _divisor(scale), book)
-            with np.errstate(over="ignore"):
-                error = np.square(book[codes] * scale.astype(np.float32)[..., None] - groups).sum(-1)
-            found.append((error, scale, codes))
-        (least, scale, codes), (error, other, others) = found
-        is_less = error < least
-        scale[is_less], codes[is_less] = other[is_less], others[is_less]
-        return codes, {SCALE: scale}
+            error = np.square(book[codes] * scale.astype(np.float32)[..., None] - groups).sum(-1)
+            yield error, codes, scale
 
     def _values(self, codes: Array, parts: Parts) -> Array:
         values: Array = self.book[codes] * parts[SCALE].astype(np.float32)[..., None]
@@ -143,6 +145,7 @@ class Nf4(_ByCodebook):
     """See the module."""
 
     name: ClassVar[str] = "nf4"
+    shares: ClassVar[tuple[float, ...]] = (1.0, 0.9, -1.0, -0.9)
 
 
 @dataclass(frozen=True)
@@ -165,14 +168,23 @@ class Int4(FourBit):
     def _beside(self) -> tuple[tuple[str, str], ...]:
         return (SCALE, "F16"), (MIDDLE, "I8")
 
-    def _codes(self, groups: Array) -> tuple[Array, dict[str, Array]]:
+    def _tries(self, groups: Array) -> Iterator[tuple[Array, ...]]:
         low, high = np.minimum(groups.min(-1), np.float32(0)), np.maximum(groups.max(-1), np.float32(0))
-        scale = np.minimum((high - low) / np.float32(15), _LARGEST_SCALE).astype(np.float16)
-        divisor = _divisor(scale)
-        sixteenths = np.rint((low / divisor[..., 0] + np.float32(8)) * np.float32(16))
-        middle = np.clip(sixteenths, -127, 127).astype(np.int8)
-        codes = np.rint(groups / divisor - middle.astype(np.float32)[..., None] / np.float32(16)) + np.float32(8)
-        return np.clip(codes, 0, 15).astype(np.uint8), {SCALE: scale, MIDDLE: middle}
+        step, lowest = (high - low) / np.float32(15), low
+        for _ in range(1 + _FITS):
+            scale = _as_scale(step)
+            divisor = _divisor(scale)
+            middle = np.rint((lowest / divisor[..., 0] + np.float32(8)) * np.float32(16))
+            middle = np.clip(middle, -127, 127).astype(np.int8)
+            shift = middle.astype(np.float32)[..., None] / np.float32(16)
+            steps = np.clip(np.rint(groups / divisor - shift), -8, 7)
+            error = np.square((steps + shift) * scale.astype(np.float32)[..., None] - groups).sum(-1)
+            yield error, (steps + np.float32(8)).astype(np.uint8), scale, middle
+            mean = steps.mean(-1)
+            centred = steps - mean[..., None]
+            fitted = (groups * centred).sum(-1) / np.square(centred).sum(-1)
+            step = np.where(np.isfinite(fitted) & (fitted > 0), fitted, step)
+            lowest = groups.mean(-1) - step * (mean + np.float32(8))
 
     def _values(self, codes: Array, parts: Parts) -> Array:
         steps = self.book[codes] + parts[MIDDLE].astype(np.float32)[..., None] / np.float32(16)
@@ -180,8 +192,18 @@ class Int4(FourBit):
         return values
 
 
+def _least(tries: Iterator[tuple[Array, ...]]) -> list[Array]:
+    """Of each group the try that errs least, of several the first; without the errors."""
+    error, *found = next(tries)
+    for other, *others in tries:
+        is_less = other < error
+        for mine, new in zip((error, *found), (other, *others), strict=True):
+            mine[is_less] = new[is_less]
+    return found
+
+
 def _as_scale(values: Array) -> Array:
-    return np.minimum(values, _LARGEST_SCALE).astype(np.float16)
+    return np.clip(values, -_LARGEST_SCALE, _LARGEST_SCALE).astype(np.float16)
 
 
 def _divisor(scale: Array) -> Array:
