@@ -305,10 +305,18 @@ def oracle(session: nox.Session, transformers: str, *frameworks: str, others: Se
 @nox.session(venv_backend="venv", reuse_venv=True)
 def guests(session: nox.Session) -> None:
     """Our models in the training of other libraries, and adapters by PEFT; not part of the default run."""
-    others = ("transformers>=5,<6", "accelerate", "peft", "lightning", "sentence-transformers", "datasets")
+    others = ("transformers>=5,<6", "accelerate", "peft", "lightning", "sentence-transformers", "datasets", "nbformat")
     session.install("-q", "-e", ".[torch,train]", *pinned("torch"), *others, "pytest", "pytest-timeout")
-    files = ("tests/torch/test_guests.py", "tests/torch/test_adapters.py")
+    files = ("tests/torch/test_guests.py", "tests/torch/test_adapters.py", "tests/structure/test_notebooks.py")
     session.run("python", "-m", "pytest", *files, *session.posargs, env=ENV)
+
+
+@nox.session(venv_backend="venv", reuse_venv=True)
+def clusters(session: nox.Session) -> None:
+    """Answers from the workers of a local Ray and a local Spark, which needs Java; not part of the default run."""
+    others = ("ray[data]==2.60.0", "pyspark>=4,<5", "pandas", "pyarrow")
+    session.install("-q", "-e", ".[torch,tables]", *pinned("torch", "numpy"), *others, "pytest", "pytest-timeout")
+    session.run("python", "-m", "pytest", "tests/core/jobs/test_clusters.py", *session.posargs, env=ENV)
 
 
 # The shared test files of transformers with our classes in place of theirs: for each backend the version whose files

@@ -13,12 +13,14 @@ __all__ = ["answer"]
 
 _TRAINERS = (
     "the models of xlmr_torch train in that of transformers (from transformers import {name}), in a loop of your own, "
-    "or by the loop here: xlmr train"
+    "or by the loop here: xlmr train, or xlmr_torch.training.train in Python (docs/torch-training.md)"
 )
 _OWN_LOOPS = {
     "xlmr_torch": _TRAINERS,
-    "xlmr_tf": "models of Keras train by compile() and fit(), or by the loop here: xlmr train --backend tf",
-    "xlmr_flax": "train in a loop of optax (docs/flax-training.md), or by the loop here: xlmr train --backend flax",
+    "xlmr_tf": "models of Keras train by compile() and fit(), or by the loop here: xlmr train --backend tf, or "
+    "xlmr_tf.training.train in Python (docs/keras-training.md)",
+    "xlmr_flax": "train in a loop of optax, or by the loop here: xlmr train --backend flax, or "
+    "xlmr_flax.training.train in Python (docs/flax-training.md)",
 }
 _SCHEDULES = {
     "xlmr_tf": "learning_rate_schedule() and create_optimizer() make schedules for Keras",
@@ -34,10 +36,18 @@ _OPTIMIZERS = {
     "xlmr_tf": "use keras.optimizers.AdamW, or create_optimizer()",
     "xlmr_flax": "use optax.adamw",
 }
+_ADAPTERS = {
+    "xlmr_torch": "PEFT works on these models (from peft import {name}), a recipe with lora_rank trains by it, and a "
+    "folder with an adapter loads like any other",
+    "xlmr_tf": "adapters train by model.enable_lora(), or by a recipe with lora_rank; a folder with one of PEFT's "
+    "loads like any other",
+    "xlmr_flax": "adapters train by a recipe with lora_rank; a folder with one of PEFT's loads like any other",
+}
 # Published names, by a pattern, and what to do in each backend, or in all.
 _INSTEAD: tuple[tuple[str, dict[str, str] | str], ...] = (
     (r"(Seq2Seq)?(Trainer|TrainingArguments)|Trainer\w+|TF(Trainer|TrainingArguments)", _OWN_LOOPS),
     (r"(EarlyStopping|Printer|Progress|DefaultFlow)Callback|EvalPrediction|IntervalStrategy", _OWN_LOOPS),
+    (r"get_peft_model|Peft(Model|Config)\w*|LoraConfig|prepare_model_for_kbit_training", _ADAPTERS),
     (r"get_\w*schedule\w*|get_scheduler|SchedulerType", _SCHEDULES),
     (r"AdamW|Adafactor|AdamWeightDecay", _OPTIMIZERS),
     (r"set_seed|enable_full_determinism", _SEEDS),

@@ -153,6 +153,8 @@ def test_a_schedule_says_what_it_needs() -> None:
     [
         ("Trainer", "from transformers import Trainer"),
         ("TrainingArguments", "from transformers import TrainingArguments"),
+        ("Seq2SeqTrainer", "xlmr_torch.training.train in Python (docs/torch-training.md)"),
+        ("LoraConfig", "from peft import LoraConfig"),
         ("AutoModelForMaskLM", "did you mean 'AutoModelForMaskedLM'"),
         ("DataColatorWithPadding", "did you mean 'DataCollatorWithPadding'"),
         ("TFXLMRobertaModel", "from xlmr_tf import TFXLMRobertaModel"),

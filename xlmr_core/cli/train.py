@@ -51,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
         metavar="BACKEND",
         help=f"what trains: {', '.join(BACKENDS)} (default: the first of them that is installed)",
     )
+    parser.add_argument(
+        "--accumulate",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="compute a batch in N parts, one after the other, where it is too large for the memory (default: 1)",
+    )
     parser.add_argument("--restart", action="store_true", help="forget the run that is in the folder")
     add_format(parser, json="one object")
     add_progress(parser)
@@ -88,10 +95,16 @@ def execute(arguments: argparse.Namespace) -> int:
             return _report(run.outcome, arguments)
         training = load_training(name)
         with _stopping(run) as stopped:
-            outcome = training.train(training.model_for(run), run)
+            outcome = training.train(training.model_for(run), run, accumulate=arguments.accumulate)
     if outcome is None:
         return STOPPED + stopped[0]
     return _report(outcome, arguments)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, received {text!r}")
+    return int(text)
 
 
 def _recipe(arguments: argparse.Namespace) -> Any:

@@ -34,7 +34,9 @@ class Bag:
         return points / points.sum(axis=1, keepdims=True)
 
 
-def train(model: Bag, run):
+def train(model: Bag, run, *, accumulate):
+    model.parts = accumulate
+
     def predict(batch):
         return {"logits": model.points(batch) @ model.weights}
 
@@ -85,6 +87,15 @@ def test_from_files_to_a_model_with_its_card(here, capsys):
     with open("out/README.md", encoding="utf-8") as file:
         text = file.read()
     assert "2 labels: `music`, `sport`." in text and 'train = ["train.csv"]' in text
+
+
+def test_parts_of_a_batch_are_no_part_of_the_recipe(here, capsys):
+    made = []
+    here.model_for = lambda run: made.append(Bag(run)) or made[-1]
+    assert cli.main([*LINE, *SHORT, "--accumulate", "3"]) == 0
+    assert cli.main([*LINE, *SHORT, "--accumulate", "2"]) == 0  # the run is over, and is the same
+    assert [model.parts for model in made] == [3] and "accumulate" not in Path("out/recipe.toml").read_text()
+    assert "the run in out is over" in capsys.readouterr().err
 
 
 def test_a_recipe_in_a_file_and_what_the_line_says_otherwise(here, capsys):
@@ -158,6 +169,7 @@ USAGE = f"; usage: {command.USAGE}"
         (("train", "--output", "out"), "xlmr train needs --task, or --recipe with a file that says it" + USAGE),
         ((*LINE, "--tsak", "x"), "xlmr train has no option --tsak; did you mean --task? usage: " + command.USAGE),
         ((*LINE, "--steps", "-1"), "--steps: expected an integer of at least 0, received '-1'"),
+        ((*LINE, "--accumulate", "0"), "--accumulate: expected an integer of at least 1, received '0'"),
         ((*LINE, "--warmup", "6"), "warmup is a share, expected at most 1.0, received 6.0"),
         ((*LINE, "--schedule", "liner"), "--schedule: expected one of linear, cosine, "),
         ((*LINE, "--metric", "bleu"), "expected a metric of accuracy, f1, loss, received 'bleu'; choose one of them"),
