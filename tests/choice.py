@@ -19,7 +19,8 @@ suite takes
   does;
 - of the golden outputs those of the reference: a backend's own would follow, as it equals the reference on the same
   inputs;
-- of the tasks that are trained one of each kind of loss.
+- of the tasks that are trained one of each kind of loss; of the recipes of Keras and Flax, which differ from PyTorch's
+  in nouns, a few (`noxfile.py`).
 
 Of the benchmarks' questions the suite asks those about PyTorch. ``nox -s everything`` takes all of it.
 """

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xlmr_core.arguments import suggestion
 from xlmr_core.errors import InputError, MissingBackendError
 from xlmr_core.training.recipe import Recipe
+from xlmr_core.training.refusals import check_targets
 from xlmr_torch.lm_heads import VocabularyModel
 from xlmr_torch.pretrained import PreTrainedModel
 from xlmr_torch.widening import WidenedLinear
@@ -68,11 +68,7 @@ def adapted(model: PreTrainedModel, recipe: Recipe) -> nn.Module:
 
 def _check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
     names = [name for name, part in model.named_modules() if isinstance(part, nn.Linear | nn.Embedding | WidenedLinear)]
-    for target in targets:
-        if not any(name == target or name.endswith(f".{target}") for name in names):
-            known = sorted({name.rpartition(".")[2] for name in names})
-            near = suggestion(target, known, otherwise=f"choose of {', '.join(known)}")
-            raise InputError(f"lora_targets: expected names of layers, received {target!r}; {near}")
+    check_targets(names, targets)
 
 
 def whole_modules(model: PreTrainedModel) -> list[str]:

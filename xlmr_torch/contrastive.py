@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xlmr_core.errors import InputError
+from xlmr_core.training.refusals import check_widths
 
 __all__ = ["cosent", "embedding_loss", "in_batch_negatives", "pooled"]
 
@@ -87,8 +87,7 @@ def embedding_loss(
         InputError: for a width above D.
     """
     width = vectors_kBD.shape[-1]
-    if max(widths, default=0) > width:
-        raise InputError(f"expected matryoshka widths of at most {width}, the model's, received {max(widths)}")
+    check_widths(widths, width)
     losses = []
     for size in sorted({width, *widths}):
         cut_kBD = vectors_kBD[:, :size]

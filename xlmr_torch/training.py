@@ -19,8 +19,9 @@ from torch import nn
 from xlmr_core.config import AutoConfig
 from xlmr_core.errors import InputError, LoadWarning, MismatchError
 from xlmr_core.training.depths import depth_of
-from xlmr_core.training.parts import EMBEDDING, parts
+from xlmr_core.training.parts import parts
 from xlmr_core.training.recipe import Recipe
+from xlmr_core.training.refusals import check_parts
 from xlmr_torch import auto
 from xlmr_torch.adapters import adapted, merged
 from xlmr_torch.objectives import answers, loss_of
@@ -161,13 +162,7 @@ def model_for(run: Run) -> PreTrainedModel:
 
 def check(recipe: Recipe, accumulate: int, shard: bool) -> None:
     """Refuse what cannot be served, before anything starts."""
-    if accumulate < 1:
-        raise InputError(f"expected accumulate of at least 1, received {accumulate}; 1 computes a batch at once")
-    if accumulate > 1 and recipe.task == EMBEDDING:
-        raise InputError(
-            "sentence embeddings are compared with all others of their batch, which is computed at once, received "
-            f"accumulate={accumulate}; leave it out, and make batch_size smaller or use several processes"
-        )
+    check_parts(accumulate, recipe)
     if shard and recipe.lora_rank:
         raise InputError("expected shard or lora_rank, received both; adapters train without sharding")
     if shard and recipe.precision == "float16":

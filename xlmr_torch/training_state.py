@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from xlmr_core.errors import CheckpointError
-from xlmr_core.wording import shown
+from xlmr_core.training.refusals import check_same_weights
 
 __all__ = ["gathered", "read_state", "whole", "write_state"]
 
@@ -90,12 +89,7 @@ def read_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
     places = _trained(model)
     shapes = {name: tuple(place.shape) for name, place in places.items()}
     stored = {name: tuple(value.shape) for name, value in state["model"].items()}
-    if shapes != stored:
-        other = sorted(set(shapes.items()) ^ set(stored.items()))
-        raise CheckpointError(
-            f"the checkpoint {folder} is of another model or trains other weights: {shown(other, 200)}; make the model "
-            "as when the run began"
-        )
+    check_same_weights(folder, shapes, stored)
     with torch.no_grad():
         for name, place in places.items():
             place.copy_(_like(state["model"][name], place))

@@ -20,6 +20,7 @@ from flax import jax_utils  # noqa: E402
 from flax.training import common_utils, train_state  # noqa: E402
 
 from tests.flax import models, two_processes  # noqa: E402
+from xlmr_flax.sharding import DATA_PARALLEL  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,25 +54,26 @@ def test_pmap_with_averaged_gradients_equals_one_device_on_the_whole_batch(famil
     assert common_utils.get_metrics([{"loss": many_loss}])["loss"].shape == (1,)
 
 
-def test_two_processes_train_as_one():
+def test_two_processes_train_as_one(tmp_path, monkeypatch):
     """``jax.distributed`` over the loopback device: each process has half of the batch and, with FSDP, half of the
-    parameters.
+    parameters; in a loop of one's own, and in that of a recipe.
     """
+    monkeypatch.setattr("xlmr_core.training.run.publish", lambda *arguments, **named: None)
     wanted = two_processes.train(two_processes.LAYOUTS)
+    sums = two_processes.run_in(tmp_path, "alone", DATA_PARALLEL)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "1"}
     command = [sys.executable, "-W", "error", "-m", "tests.flax.two_processes", address]
-    processes = [
-        subprocess.Popen([*command, str(number)], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
-        for number in range(2)
-    ]
+    how = {"stdout": subprocess.PIPE, "text": True, "cwd": ROOT, "env": environment}
+    processes = [subprocess.Popen([*command, str(number), str(tmp_path)], **how) for number in range(2)]
     answers = [process.communicate(timeout=480)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     for answer in answers:
         found = json.loads(answer.splitlines()[-1])
         assert found["processes"] == 2
+        assert found["sums"] == pytest.approx(sums, rel=1e-3, abs=1e-3)
         assert found["held"] == pytest.approx({"data parallel": 1, "FSDP": 0.5}, abs=0.02)
         for layout, losses in wanted.items():
             np.testing.assert_allclose(found["losses"][layout], losses, rtol=1e-5)

@@ -1,11 +1,12 @@
-"""One of two processes that train together: ``python -m tests.flax.two_processes ADDRESS NUMBER``. Its last line is its
-answer as JSON.
+"""One of two processes that train together: ``python -m tests.flax.two_processes ADDRESS NUMBER FOLDER``. Its last line
+is its answer as JSON.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +14,11 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tests.flax import models
+from tests.torch.small_runs import ROWS as EXAMPLES
+from tests.torch.small_runs import small_run, written
+from xlmr_core.training import run
+from xlmr_flax import training
+from xlmr_flax.functional import flatten
 from xlmr_flax.sharding import DATA_PARALLEL, FSDP, param_shardings
 
 LAYOUTS = {"data parallel": DATA_PARALLEL, "FSDP": FSDP}
@@ -59,9 +65,21 @@ def train(layouts, held=None):
     return losses
 
 
+def run_in(folder, name, rules):
+    """The sum of each parameter after a small run, which is in a folder, like its data."""
+    file = written(folder, "eval.jsonl", EXAMPLES["text-classification"](7))
+    values = {"steps": 4, "dropout": 0.0, "checkpoint_every": 2, "eval": str(file), "evaluate_every": 2}
+    with small_run(folder, at=folder / name, **values) as small:
+        model = training.model_for(small)
+        training.train(model, small, rules=rules)
+    return {"/".join(path): float(abs(value).sum()) for path, value in flatten(model.params).items()}
+
+
 if __name__ == "__main__":
     # Patient, as a process of a busy machine may not be heard of for a while.
     jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]), heartbeat_timeout_seconds=600)
     held: dict[str, float] = {}
     losses = train(LAYOUTS, held)
-    print(json.dumps({"processes": jax.process_count(), "losses": losses, "held": held}))
+    run.publish = lambda *arguments, **named: None  # the card and its pictures
+    sums = run_in(Path(sys.argv[3]), "together", FSDP)
+    print(json.dumps({"processes": jax.process_count(), "losses": losses, "held": held, "sums": sums}))

@@ -53,6 +53,7 @@ DOCUMENTED = {
     "xlmr_flax.losses": ("cross_entropy", "sequence_loss", "span_loss"),
     "xlmr_flax.packing": ("Packing",),
     "xlmr_flax.sharding": ("DATA_PARALLEL", "FSDP", "TENSOR_PARALLEL", "param_shardings"),
+    "xlmr_flax.training": ("model_for", "train"),
     "xlmr_tf.modeling_xlm_roberta": (*(f"TFXLMRoberta{part}" for part in PARTS), "TFXLMRobertaMainLayer"),
     "xlmr_tf.datasets": ("tokenized",),
     "xlmr_tf.distribution": ("training_step",),

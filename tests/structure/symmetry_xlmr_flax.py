@@ -14,6 +14,8 @@ LOOKS = "hooks, replicas and offloading, which look into a model or empty it, ar
 SIZES = "arrays of a program have a fixed size, so that there is one kind of cache; none changes, a call gives another"
 LOOPS = "a loop is one compiled program here, made of functions of a state, or the same functions step by step"
 GIVEN = "published for Flax: who writes a loop makes the cache, and asks for the next inputs"
+ADDED = "an adapter is a pair of leaves beside a kernel, which is added to it wherever the parameters are read"
+SHAPES = "a step is compiled for each shape of a batch, so that there are to be few"
 RATES = "the published schedules set the rates of an optimizer of PyTorch; optax asks a function for the rate"
 LABELLED = "a program knows no number of labels; it puts the labelled in front and goes on as long as there are more"
 WIDE = "XLA gives a product in the dtype that its sums are made in, and what is added up along the layers stays so"
@@ -102,13 +104,18 @@ DIFFERENCES = {
     # Files
     "-inference.py": "jax.jit and dtype= do what optimize_for_inference does",
     # Training
-    "-adapters.py": "PEFT is a library of PyTorch",
-    "-contrastive.py": "sentence embeddings are trained in PyTorch",
-    "-objectives.py": "sentence embeddings are trained in PyTorch; the losses of all other tasks are the models' own",
-    "-optimizers.py": "parameters are grouped by name for an optimizer of PyTorch",
-    "-processes.py": "several processes are torchrun's",
-    "-training.py": "the loop of PyTorch",
-    "-training_state.py": "a checkpoint is read and written in a framework's own way",
+    **{f"-adapters.py:{name}": ADDED for name in ("whole_modules", "merged_values")},
+    "-objectives.py:loss_of": "the loss is one of the answers, of which a program computes what it returns",
+    **{f"+objectives.py:{name}": SHAPES for name in ("fitted", "trimmed", "width_of")},
+    "+optimizers.py:united": TREE,
+    "+optimizers.py:rescaled": "PyTorch brings what scales a loss in float16",
+    "+devices.py": "a mesh says where arrays lie, and the compiler divides the work by that",
+    "-processes.py:Processes": "jax.distributed knows its processes, and a mesh their devices",
+    "-training.py:check": "nothing is refused here that not every backend refuses",
+    "-training_state.py:gathered": "Orbax writes what is divided as it lies",
+    "-training_state.py:whole": "Orbax writes what is divided as it lies",
+    "-training_state.py:_Kept": "Orbax opens its files itself, and says what the system said",
+    "+training_step.py": "a step is one compiled program",
     "-later.py": "an eager output computes its logits when they are read; under jit XLA leaves out what nobody returns",
     "-activations.py:kernel_of": "as onednn.py",
     "-linear.py:Linear.by_onednn": "as onednn.py",

@@ -23,7 +23,7 @@ BACKENDS = {
     "xlmr_flax": {"jax", "jaxlib", "flax", "optax", "numpy"},
 }
 # What a single module of a backend may import, where it is asked for what that library does.
-BACKENDS_ONLY_IN = {"peft": "xlmr_torch.adapters"}
+BACKENDS_ONLY_IN = {"peft": "xlmr_torch.adapters", "orbax": "xlmr_flax.training_state"}
 # What the core may import: anywhere, and a single module only.
 CORE_ANYWHERE = {"numpy"}
 CORE_ONLY_IN = {

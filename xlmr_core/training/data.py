@@ -16,6 +16,7 @@ from xlmr_core.training.features import Features
 from xlmr_core.training.lines import Packed, rows_of_lines
 from xlmr_core.training.pairs import SCORE, SentenceEmbedding
 from xlmr_core.training.recipe import Recipe
+from xlmr_core.training.refusals import check_widths
 from xlmr_core.training.task import TrainingTask
 from xlmr_core.training.tasks import TRAINING
 from xlmr_core.training.texts import TextClassification
@@ -61,11 +62,8 @@ class Data:
                 f"expected max_length of at most {config.max_tokens}, which is what the model takes, received "
                 f"{recipe.max_length}"
             )
-        if config is not None and max(recipe.matryoshka, default=0) > config.hidden_size:
-            raise InputError(
-                f"expected matryoshka widths of at most {config.hidden_size}, the model's, received "
-                f"{max(recipe.matryoshka)}; leave the wider ones out"
-            )
+        if config is not None:
+            check_widths(recipe.matryoshka, config.hidden_size)
         if not recipe.train:
             raise InputError("expected files to train on, received none; name them in train of the recipe")
         kind = TRAINING[recipe.task]
