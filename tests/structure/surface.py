@@ -57,6 +57,7 @@ DOCUMENTED = {
     "xlmr_tf.modeling_xlm_roberta": (*(f"TFXLMRoberta{part}" for part in PARTS), "TFXLMRobertaMainLayer"),
     "xlmr_tf.datasets": ("tokenized",),
     "xlmr_tf.distribution": ("training_step",),
+    "xlmr_tf.training": ("model_for", "train"),
     "xlmr_torch.int8": ("HAS_FAST_PRODUCT",),
     "xlmr_torch.modeling_xlm_roberta": (*(f"XLMRoberta{part}" for part in PARTS), POSITIONS),
     "xlmr_torch.modeling_xlm_roberta_xl": (*(f"XLMRobertaXL{part}" for part in PARTS), POSITIONS),
