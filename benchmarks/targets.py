@@ -150,6 +150,11 @@ def times_pad(factor: float) -> Bound:
     return lambda reports: factor * case(reports, "encoder", NATURAL)["facts"]["pad"]
 
 
+def times_own_pad(factor: float, question: str, name: str) -> Bound:
+    """So many times the padding ratio of the case itself."""
+    return lambda reports: factor * case(reports, question, name)["facts"]["pad"]
+
+
 def file_and_bare(question: str, factor: float, bare: str) -> Bound:
     """So many times the file, and what a process that only imports the framework holds."""
 
@@ -248,6 +253,7 @@ def quantized(scheme: str, times: float, peer: str) -> tuple[Target, ...]:
 
 
 HF, ST, FLAX = "transformers", "sentence_transformers", "transformers 4 flax"
+FINE_TUNED = ("text-classification", "token-classification", "question-answering", "multiple-choice", "rerank")
 # What is asked of generation: in words, the contestant, how many times as fast as transformers.
 GENERATED = (
     ("float32", "xlmr", 1.05),
@@ -331,6 +337,17 @@ TARGETS = (
         ratio("training", "16 x 128, peak memory", PUBLISHED, "xlmr", "peak_mib"),
         number(1.05),
         at_least=False,
+    ),
+    *(
+        Target(
+            f"step of a recipe beside Trainer, natural, {task}: speed",
+            ratio("recipes", task, "xlmr", HF),
+            bound,
+        )
+        for task, bound in (
+            ("masked-language-modeling", number(2.3)),
+            *((task, times_own_pad(0.9, "recipes", task)) for task in FINE_TUNED),
+        )
     ),
     Target("fill-mask, one sentence: speed", ratio("fill_mask", "one sentence", "xlmr", HF), number(1.8)),
     Target(

@@ -280,6 +280,7 @@ OURS = {
     "PyTorch": {
         "encoder": (["xlmr padded", "xlmr"], "seconds"),
         "training": (["xlmr"], "seconds"),
+        "recipes": (["xlmr"], "seconds"),
         "fill_mask": (["xlmr"], "seconds"),
         "tasks": (["xlmr", "xlmr, means"], "seconds"),
         "vectors": (["xlmr", "xlmr, sorted"], "seconds"),
