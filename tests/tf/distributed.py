@@ -6,13 +6,18 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
+from pathlib import Path
+from unittest.mock import patch
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tests.tf import tiny
+from tests.torch.small_runs import losses, small_run
 from xlmr_tf.distribution import training_step
+from xlmr_tf.training import model_for, train
 
 EPOCHS, RATE = 3, 0.05
 CLASSIFIER, TAGGER = "XLMRobertaForSequenceClassification", "XLMRobertaForTokenClassification"
@@ -43,6 +48,17 @@ def stepped(name, strategy, **changes):
     return model, [float(step(batch)) for _ in range(EPOCHS) for batch in batches]
 
 
+def of_a_run(strategy, **how):
+    """The losses and the weights of a run whose rows, and their labels, do not divide."""
+    values = {"steps": 3, "dropout": 0.0, "clip_norm": 0.5, "learning_rate": 0.003}
+    with tempfile.TemporaryDirectory() as folder, patch("xlmr_core.training.run.publish"):
+        run = small_run(Path(folder), "masked-language-modeling", **values)
+        with strategy.scope(), run:
+            model = model_for(run)
+            train(model, run, **how)
+        return losses(run), total(model)
+
+
 def total(model):
     """A number that changes with every value of the model."""
     return float(sum(np.abs(variable.numpy()).sum() for variable in model.trainable_variables))
@@ -59,6 +75,7 @@ def main(kind):
         answers["fit"] = losses, total(model)
         dropped = stepped(CLASSIFIER, strategy, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)[1]
         answers["dropout"] = dropped, 0.0
+        answers["run"] = of_a_run(strategy, accumulate=2)
     else:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     assert strategy.num_replicas_in_sync == 2

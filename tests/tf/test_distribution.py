@@ -71,6 +71,9 @@ def test_two_mirrored_devices(one_device):
     for name, expected in one_device.items():
         same(found[name], expected)
     assert np.isfinite(found["dropout"][0]).all()
+    losses, total = distributed.of_a_run(tf.distribute.get_strategy())
+    np.testing.assert_allclose(found["run"][0], losses, rtol=2e-4)
+    np.testing.assert_allclose(found["run"][1], total, rtol=1e-4)
 
 
 def test_two_workers(one_device):
