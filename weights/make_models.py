@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from weights.maker import bags, corpus, delta
+from weights.maker.manifest import hashes, write, write_manifest
 from weights.maker.ready import READY, Ready, place_of, recipe_of
-from weights.publish_mini import hashes, sources, write, write_manifest
+from weights.publish_mini import sources
 from xlmr_core import hub
 from xlmr_core.training.batches import Evaluation
 from xlmr_core.training.examples import read_examples
@@ -69,8 +70,7 @@ def publish(ready: Ready, run: Run, outcome: Outcome, data: Path, work: Path, in
 
     Args:
         ready: which.
-        run: of it.
-        outcome: of the run.
+        run, outcome: of it.
         data, work: where the files of its tests are.
         into: the folder that gets the folder of the model.
         rank: of its adapter.

@@ -8,10 +8,8 @@ card; and `weights/manifest.json` with the hash of every file. The sentencepiece
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
-import os
 import re
 import string
 from collections.abc import Collection
@@ -22,6 +20,7 @@ import torch
 
 from weights import evaluate_mini, make_mini
 from weights.maker import corpus, rows
+from weights.maker.manifest import hashes, write, write_manifest
 from weights.maker.training import Recipe
 from xlmr_core.tokenization import XLMRobertaTokenizerFast
 
@@ -202,31 +201,6 @@ def continued(published: list[dict[str, Any]], runs: list[dict[str, Any]]) -> li
 def manifest(folder: Path, parameters: int, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Hash and size of every file of the checkpoint, and how it was trained."""
     return {folder.name: {"parameters": parameters, "training": runs, "files": hashes(folder)}}
-
-
-def hashes(folder: Path) -> dict[str, dict[str, Any]]:
-    """Hash and size of every file in a folder and those below it, by its path there."""
-    return {
-        path.relative_to(folder).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        }
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def write_manifest(path: Path, entries: dict[str, Any]) -> None:
-    """Write entries of models into the manifest, in place of those that are there under their names."""
-    there = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    write(path, json.dumps({**there, **entries}, indent=1) + "\n")
-
-
-def write(path: Path, text: str) -> None:
-    """Replace a text file at once, so that an interrupted call leaves the old one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def main() -> None:

@@ -83,12 +83,10 @@ def test_a_word_has_its_usual_tag() -> None:
     train = examples(("de", ["die", "Rose"], ["DET", "NOUN"]), ("en", ["die", "die"], ["VERB", "VERB"]))
     test = examples(("de", ["die", "Katze"], ["DET", "NOUN"]), ("fr", ["die"], ["VERB"]))
     languages = [row["language"] for row in test]
-    run = SimpleNamespace(
-        batches=SimpleNamespace(features=SimpleNamespace(examples=train)),
-        task=SimpleNamespace(name="token-classification", problem="", labels=("DET", "NOUN", "VERB"), metric="f1"),
-    )
+    run = SimpleNamespace(batches=SimpleNamespace(features=SimpleNamespace(examples=train)))
     features = SimpleNamespace(examples=test, language_of=lambda number: languages[number])
-    found = bags.tag_of_word(run, SimpleNamespace(features=features))
+    task = SimpleNamespace(name="token-classification", problem="", labels=("DET", "NOUN", "VERB"), metric="f1")
+    found = bags.tag_of_word(run, SimpleNamespace(features=features, task=task))
     # `Katze` is nowhere, and most words are verbs.
     assert found.languages["de"]["accuracy"] == 0.5 and found.languages["fr"]["accuracy"] == 1.0
 

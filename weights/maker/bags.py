@@ -30,13 +30,13 @@ def bag_of_pieces(run: Run, test: Evaluation) -> Measured:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    size = len(run.task.tokenizer)
+    size = len(test.task.tokenizer)
     rows, right = _all(run.batches.features), _all(test.features)
     model = LogisticRegression(C=STRENGTH, max_iter=ROUNDS)
     with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         model.fit(counts(rows, size), [int(row.arrays["labels"]) for row in rows])
     predicted = model.predict(counts(right, size)).tolist()
-    return _measured(run, test, predicted, [int(row.arrays["labels"]) for row in right])
+    return _measured(test, predicted, [int(row.arrays["labels"]) for row in right])
 
 
 def counts(rows: Sequence[Feature], size: int) -> Any:
@@ -74,16 +74,16 @@ def tag_of_word(run: Run, test: Evaluation) -> Measured:
 
     examples = test.features.examples
     predicted = [[tag_of(one["language"], word) for word in one["tokens"]] for one in examples]
-    return _measured(run, test, predicted, [list(one["tags"]) for one in examples])
+    return _measured(test, predicted, [list(one["tags"]) for one in examples])
 
 
 def _all(features: Any) -> list[Feature]:
     return list(features.take(range(len(features))))
 
 
-def _measured(run: Run, test: Evaluation, predicted: list[Any], gold: list[Any]) -> Measured:
+def _measured(test: Evaluation, predicted: list[Any], gold: list[Any]) -> Measured:
     languages = [test.features.language_of(number) for number in range(len(predicted))]
-    return measure(kind_of(run.task), Answers(predicted, gold, languages), run.task.labels)
+    return measure(kind_of(test.task), Answers(predicted, gold, languages), test.task.labels)
 
 
 # By name: what to call it, and the function; without one it is the model that training starts from.

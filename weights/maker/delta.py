@@ -114,5 +114,6 @@ def config_of(adapter: Adapter, base: str, task_type: str | None) -> dict[str, A
 def write(adapter: Adapter, folder: Path, base: str, task_type: str | None) -> None:
     """Write the two files of an adapter into a folder that is there."""
     save_file(adapter.tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)  # it is for everybody, and may be written for its owner alone
     text = json.dumps(config_of(adapter, base, task_type), indent=1) + "\n"
     (folder / CONFIG).write_text(text, encoding="utf-8")

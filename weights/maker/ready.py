@@ -83,15 +83,18 @@ def langid_files(data: Path, work: Path) -> None:
     test on.
     """
     known = {row["label"] for row in rows_of(data / "langid" / "train.jsonl.gz")}
-    write_rows(work / LINES_FILE, _labelled_lines(data / "pretrain", sorted({*known, *MORE_LANGUAGES})))
+    counts = {
+        language: FEW if language in OF_A_SCRIPT else MANY if language in NEAR_TO_OTHERS else LINES
+        for language in sorted({*known, *MORE_LANGUAGES})
+    }
+    write_rows(work / LINES_FILE, _labelled_lines(data / "pretrain", counts))
     others = (row for row in rows_of(data / "topic" / "test.jsonl.gz") if row["lang"] in MORE_LANGUAGES)
     write_rows(work / OTHERS_FILE, ({**row, "label": row["lang"]} for row in others))
 
 
-def _labelled_lines(pretrain: Path, languages: Iterable[str]) -> Iterator[dict[str, Any]]:
-    for language in languages:
+def _labelled_lines(pretrain: Path, counts: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    for language, count in counts.items():
         own = {line: None for line in corpus.lines(pretrain / "train" / f"{language}.txt.xz") if len(line) in LENGTHS}
-        count = FEW if language in OF_A_SCRIPT else MANY if language in NEAR_TO_OTHERS else LINES
         chosen = random.Random(f"{language} 0").sample(list(own), min(count, len(own)))
         yield from ({"lang": language, "text": line, "label": language} for line in chosen)
 
