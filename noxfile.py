@@ -330,6 +330,15 @@ def clusters(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "tests/core/jobs/test_clusters.py", *session.posargs, env=ENV)
 
 
+@nox.session(venv_backend="venv", reuse_venv=True)
+def clients(session: nox.Session) -> None:
+    """The real clients of each dialect against a running server; not part of the default run."""
+    session.install("-q", "-e", ".[torch,serve]", *pinned("torch"), "openai", "cohere", "huggingface_hub", *TEST_TOOLS)
+    session.run(
+        "python", "-m", "pytest", "tests/torch/test_clients.py", *session.posargs, env={**ENV, "HF_HUB_OFFLINE": "0"}
+    )
+
+
 # The shared test files of transformers with our classes in place of theirs: for each backend the version whose files
 # and helpers are taken, what else these import, and the files of tests/peer_suite. The last with TensorFlow's and
 # Flax's files is 4.51.3.

@@ -25,6 +25,7 @@ __all__ = [
     "ModelNotFoundError",
     "NoTextError",
     "TokenizerError",
+    "TooLongError",
     "TrainingError",
     "UploadError",
     "XLMRError",
@@ -55,6 +56,10 @@ class ConfigError(XLMRError):
 
 class InputError(XLMRError):
     """Model inputs of a wrong shape, dtype, length or value range."""
+
+
+class TooLongError(InputError):
+    """A text, or several together, with more tokens than are read."""
 
 
 class TokenizerError(XLMRError):

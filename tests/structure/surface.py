@@ -43,6 +43,7 @@ DOCUMENTED = {
     ),
     "xlmr_core.inspection": ("Inspection", "inspect_model"),
     "xlmr_core.quantization": ("scheme_with",),
+    "xlmr_core.serving": ("Settings", "load_model", "serve"),
     "xlmr_core.tokenization": ("AutoTokenizer", "BatchEncoding", "XLMRobertaTokenizer", "XLMRobertaTokenizerFast"),
     "xlmr_core.training.data": ("Data",),
     "xlmr_core.training.recipe": ("Recipe",),

@@ -41,6 +41,10 @@ CORE_ONLY_IN = {
     "scipy": {"xlmr_core.training.metrics"},
     "seqeval": {"xlmr_core.training.metrics"},
     "matplotlib": {"xlmr_core.training.curves"},
+    "starlette": {"xlmr_core.serving.app"},
+    "uvicorn": {"xlmr_core.serving.server"},
+    "h11": {"xlmr_core.serving.server"},
+    "prometheus_client": {"xlmr_core.serving.metrics"},
 }
 # Inside the core a module imports from rows above its own, or from its own entry. Types for checkers only are exempt.
 LAYERS = (
@@ -68,6 +72,7 @@ LAYERS = (
     ("tasks",),
     ("jobs",),
     ("training",),
+    ("serving",),
     ("cli",),
     ("__main__",),
 )

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from xlmr_core import __version__
-from xlmr_core.cli import completion, convert, doctor, inspect, quantize, run, train, verify
+from xlmr_core.cli import completion, convert, doctor, inspect, quantize, run, serve, train, verify
 from xlmr_core.cli.parser import Parser, UsageError
 from xlmr_core.cli.terminal import say, speaking
 from xlmr_core.cli.words import listed
@@ -28,6 +28,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "run": run,
     "train": train,
+    "serve": serve,
     "convert": convert,
     "quantize": quantize,
     "inspect": inspect,

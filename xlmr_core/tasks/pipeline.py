@@ -36,7 +36,7 @@ from xlmr_core.wording import counted, shown
 if TYPE_CHECKING:
     from xlmr_core.generation.streamers import Ends
 
-__all__ = ["TRUNCATED", "USUAL_TOKENS", "Pipeline", "changed", "check_model", "pipeline_class"]
+__all__ = ["TRUNCATED", "USUAL_TOKENS", "Pipeline", "changed", "check_model", "collated", "pipeline_class"]
 
 logger = logging.getLogger("xlmr_core.tasks")
 
@@ -261,7 +261,8 @@ class Pipeline:
         missing = [len(item.rows) for item in items]
         finished = before + missing.count(0)
         for batch in _batches(items, options, self._task):
-            arrays = self._collate([items[index].rows[number] for index, number in batch])
+            rows = [items[index].rows[number] for index, number in batch]
+            arrays = collated(self._task, self.tokenizer.pad_token_id, rows)
             found = self._task.run(self.runner, arrays, options)
             for line, (index, number) in enumerate(batch):
                 outputs[index][number] = {name: array[line] for name, array in found.items()}
@@ -293,12 +294,6 @@ class Pipeline:
             others = f" and {counted(len(cut) - 1, 'other')}" if len(cut) > 1 else ""
             logger.warning(TRUNCATED, which, others)
         self.truncated += [before + index for index in cut]
-
-    def _collate(self, rows: Sequence[Arrays]) -> Arrays:
-        """Rows of different lengths as one batch, padded at one end of each axis."""
-        fills = {"input_ids": self.tokenizer.pad_token_id, "attention_mask": 0, **self._task.fills}
-        left = self._task.pads_left
-        return {name: _stack([row[name] for row in rows], fills[name], left) for name in rows[0]}
 
 
 def _read(inputs: Iterator[Any], count: int, ends: Ends | None) -> list[Any]:
@@ -340,6 +335,12 @@ def _batches(items: Sequence[Item], options: TaskOptions, task: Task) -> Iterato
         batch = [*takewhile(lambda row, key=key: row[2] == key, rows[start : start + count])]  # type: ignore[misc]
         yield [(index, number) for *_, index, number in batch]
         start += len(batch)
+
+
+def collated(task: Task, pad_token_id: int, rows: Sequence[Arrays]) -> Arrays:
+    """Rows of different lengths as one batch, padded at one end of each axis."""
+    fills = {"input_ids": pad_token_id, "attention_mask": 0, **task.fills}
+    return {name: _stack([row[name] for row in rows], fills[name], task.pads_left) for name in rows[0]}
 
 
 def _stack(arrays: Sequence[NDArray[Any]], fill: int, left: bool) -> NDArray[Any]:

@@ -24,7 +24,7 @@ from typing import Any, TypeAlias, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from xlmr_core.errors import InputError
+from xlmr_core.errors import InputError, TooLongError
 from xlmr_core.tasks.options import TaskOptions, option
 from xlmr_core.tasks.task import Arrays, Item, Task, check_finite, top_places, visible
 from xlmr_core.tasks.texts import places_of, row_of, windows
@@ -262,7 +262,7 @@ class QuestionAnswering(Task):
                 "max_question_len"
             )
         if options.on_overflow == "error":
-            raise InputError(
+            raise TooLongError(
                 f"expected at most {room} tokens of context, which is what max_seq_len, {longest}, leaves, received "
                 f"{length}{where}; pass on_overflow='window' to have all of it read"
             )

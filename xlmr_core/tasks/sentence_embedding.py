@@ -23,7 +23,7 @@ from typing import Any, ClassVar, TypeAlias, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from xlmr_core.errors import InputError
+from xlmr_core.errors import InputError, TooLongError
 from xlmr_core.tasks.feature_extraction import joined
 from xlmr_core.tasks.options import TaskOptions, option
 from xlmr_core.tasks.runner import Runner
@@ -216,16 +216,48 @@ class SentenceEmbedding(FolderTask):
         arguments = {"truncation": True, "max_length": options.max_length}
         pairs: list[tuple[str, str | None]] = [(text, None) for text in texts]
         items = encode_texts(self, pairs, arguments, options.on_overflow, where)
-        found = []
-        for item in items:
-            rows = [dict(row) for row in item.rows]
-            if "dense" in (options.outputs or ("dense",)):
-                for number, row in enumerate(rows):
-                    mask_S = row["attention_mask"].copy()
-                    mask_S[: hidden if number == 0 else 0] = 0
-                    row[POOLING] = pooling_weights(self._poolings(options), mask_S)
-            found.append(Item(rows, _Kept(item.kept), item.truncated))
-        return found
+        return [self._weighed(item, options, hidden) for item in items]
+
+    def encode_ids(self, ids: Sequence[int], options: SentenceEmbeddingOptions, where: str) -> Item:
+        """A text that comes as ids of the model's own tokens; no prompt is put before them.
+
+        Args:
+            ids: with or without what begins and ends a text.
+            options: of the call.
+            where: what an error calls it.
+
+        Raises:
+            TooLongError: if it is too long and may not be cut.
+            InputError: for an id that is none, and for options that need the text itself.
+        """
+        if options.spans is not None:
+            raise InputError("spans count the characters of a text, received ids; pass the text, or leave spans out")
+        wrong = [token for token in ids if not 0 <= token < self.config.vocab_size]
+        if wrong or not len(ids):
+            received = f"{wrong[0]} in {where}" if wrong else f"none in {where}"
+            raise InputError(f"expected ids of tokens from 0 to {self.config.vocab_size - 1}, received {received}")
+        first, last = self.tokenizer.build_inputs_with_special_tokens([])
+        inner = list(ids)[int(ids[0] == first) :]
+        inner = inner[: len(inner) - int(inner[-1:] == [last])]
+        assert options.max_length is not None
+        room = options.max_length - 2
+        if len(inner) > room and options.on_overflow != "truncate":
+            raise TooLongError(
+                f"expected at most {options.max_length} tokens, received {len(inner) + 2}; shorten {where}, or pass "
+                "on_overflow='truncate'"
+            )
+        row = row_of([first, *inner[:room], last])
+        return self._weighed(Item([row], None, len(inner) > room), options, hidden=0)
+
+    def _weighed(self, item: Item, options: SentenceEmbeddingOptions, hidden: int) -> Item:
+        """A text with how much each of its states counts; the first ``hidden`` ones do not."""
+        rows = [dict(row) for row in item.rows]
+        if "dense" in (options.outputs or ("dense",)):
+            for number, row in enumerate(rows):
+                mask_S = row["attention_mask"].copy()
+                mask_S[: hidden if number == 0 else 0] = 0
+                row[POOLING] = pooling_weights(self._poolings(options), mask_S)
+        return Item(rows, _Kept(item.kept), item.truncated)
 
     def _encode_parts(
         self, inputs: Sequence[str], texts: Sequence[str], options: SentenceEmbeddingOptions, where: Sequence[str]
@@ -241,7 +273,7 @@ class SentenceEmbedding(FolderTask):
             limit = options.max_length
             assert limit is not None
             if len(ids) > limit:
-                raise InputError(
+                raise TooLongError(
                     f"expected at most {limit} tokens, which is what is read in one pass, received {len(ids)}; shorten "
                     f"{where[index]}, or pass max_length="
                 )

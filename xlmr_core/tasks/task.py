@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlmr_core.bounded_files import why
-from xlmr_core.errors import InputError
+from xlmr_core.errors import InputError, TooLongError
 from xlmr_core.tasks.options import TaskOptions
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ class Task(ABC):
         """Refuse a row that is longer than the model takes."""
         longest = self.config.max_tokens
         if length > longest:
-            raise InputError(
+            raise TooLongError(
                 f"expected at most {longest} tokens, which is what this checkpoint takes, received {length}; "
                 f"shorten {where}, or pass on_overflow='truncate'"
             )

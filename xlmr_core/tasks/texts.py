@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xlmr_core.errors import InputError
+from xlmr_core.errors import InputError, TooLongError
 from xlmr_core.tasks.options import TaskOptions, option
 from xlmr_core.tasks.task import Arrays, Item, Task
 
@@ -136,7 +136,7 @@ def encode_texts(
             task.check_length(len(ids), where[index])
             items.append(Item([row_of(ids, attention)]))
         elif on_overflow == "error":
-            raise InputError(
+            raise TooLongError(
                 f"expected at most {limit} tokens, received {len(ids)}; shorten {where[index]}, or pass "
                 "on_overflow='truncate'"
             )

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from xlmr_core.errors import InputError
+from xlmr_core.errors import InputError, TooLongError
 from xlmr_core.tasks.options import TaskOptions, option
 from xlmr_core.tasks.task import Arrays, Item, Task, check_texts, shown, visible
 from xlmr_core.tasks.texts import places_of, row_of, windows
@@ -229,7 +229,7 @@ class TokenClassification(Task):
         if count <= room:
             return [(0, count)], False
         if options.overflow == "error":
-            raise InputError(
+            raise TooLongError(
                 f"expected at most {self.longest} tokens, received {count + around}; shorten {where}, or pass "
                 "on_overflow='window' to have all of it read"
             )
