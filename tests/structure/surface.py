@@ -42,6 +42,7 @@ DOCUMENTED = {
         *("ModelNotFoundError", "TokenizerError", "UploadError", "ConfigWarning", "LoadWarning"),
     ),
     "xlmr_core.inspection": ("Inspection", "inspect_model"),
+    "xlmr_core.jobs.anywhere": ("Answering",),
     "xlmr_core.quantization": ("scheme_with",),
     "xlmr_core.serving": ("Settings", "load_model", "serve"),
     "xlmr_core.tokenization": ("AutoTokenizer", "BatchEncoding", "XLMRobertaTokenizer", "XLMRobertaTokenizerFast"),

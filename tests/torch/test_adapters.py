@@ -85,3 +85,34 @@ def test_a_head_of_codes_is_refused(tmp_path: Path) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(base_of(tmp_path), **run.settings, **codes)
     with run, pytest.raises(InputError, match=r"classifier: expected float.*llm_int8_skip_modules=\['classifier'\]"):
         train(model, run)
+
+
+# What PEFT is told, by what it shows.
+SAVED: dict[str, dict[str, Any]] = {
+    "plain": {"lora_alpha": 3},
+    "root of the rank": {"use_rslora": True},
+    "magnitudes": {"use_dora": True},
+    "patterns": {"rank_pattern": {"layer.0.attention.self.query": 3}, "alpha_pattern": {"self.value": 5}},
+    "embeddings": {"target_modules": ["word_embeddings", "dense"], "exclude_modules": ["classifier.dense"]},
+    "biases": {"bias": "all"},
+    "biases of their own": {"lora_bias": True},
+    "a head": {"task_type": "SEQ_CLS"},
+    "norms": {"modules_to_save": ["LayerNorm", "classifier"]},
+}
+
+
+@pytest.mark.parametrize("kind", SAVED)
+def test_what_peft_saved_loads_without_it(kind: str, tmp_path: Path) -> None:
+    base = AutoModelForSequenceClassification.from_pretrained(base_of(tmp_path))
+    config = peft.LoraConfig(**{"r": 2, "target_modules": ["query", "value"], **SAVED[kind]})
+    model = peft.get_peft_model(base, config)
+    with torch.no_grad():
+        torch.manual_seed(1)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter).abs())
+    model.save_pretrained(tmp_path / "adapter")
+    found = AutoModelForSequenceClassification.from_pretrained(tmp_path / "adapter")
+    torch.testing.assert_close(answers(found), answers(model), rtol=0, atol=1e-5)
+    start = AutoModelForSequenceClassification.from_pretrained(tmp_path / "start")
+    assert not torch.allclose(answers(start), answers(model), atol=1e-4)

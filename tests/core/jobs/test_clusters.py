@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +49,10 @@ def test_ray_maps_batches(cluster: Any, expected: np.ndarray) -> None:
 def test_ray_answers_shards_that_are_left(cluster: Any, tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.txt").write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
-    answering = Answering("feature-extraction", "xlmr-mini", pooling="mean")
+    answering = Answering("sentence-embedding", "xlmr-mini")
     todo = answering.shards(sorted(tmp_path.glob("*.txt")), tmp_path / "out", ".npy")
     answering.shard(todo[0])
-    shard = cluster.remote(answering.shard)
+    shard = cluster.remote(lambda places: answering.shard(places))
     done = cluster.get(
         [shard.remote(places) for places in answering.shards(sorted(tmp_path.glob("*.txt")), tmp_path / "out", ".npy")]
     )
@@ -65,6 +67,8 @@ def spark() -> Any:
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java")
     from pyspark.sql import SparkSession
+
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # of the workers
 
     made = (
         SparkSession.builder.master("local[2]")
