@@ -220,7 +220,7 @@ CONVERT = "; usage: xlmr convert SRC DST --to FORMAT [options]"
         (("inspect", "--progres", "x"), "did you mean --progress? usage: xlmr inspect PATH [options]"),
         (
             ("fly",),
-            "xlmr has no command 'fly'; expected one of run, train, convert, quantize, inspect, verify, doctor; "
+            "xlmr has no command 'fly'; expected one of run, train, serve, convert, quantize, inspect, verify, doctor; "
             "usage: xlmr",
         ),
         (("docter", "x"), "xlmr has no command 'docter'; did you mean doctor? usage: xlmr COMMAND [arguments]"),
