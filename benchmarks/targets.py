@@ -395,6 +395,20 @@ TARGETS = (
         at_least=False,
     ),
     peak_of_first_answer("first answer", "start_up", "xlmr", 1.15, "torch"),
+    *(
+        Target(
+            f"packed graph beside the padded one, {NATURAL}, {kind}",
+            ratio("onnx", NATURAL, f"xlmr exported{more}", f"ONNX Runtime{more}"),
+            number(bound),
+        )
+        for kind, more, bound in (("float32", "", 2.0), ("int8", " int8", 1.8))
+    ),
+    Target(
+        "first answer of a graph: share of PyTorch's time",
+        relative_time("onnx", "first answer", "xlmr exported", "xlmr in PyTorch"),
+        number(0.5),
+        at_least=False,
+    ),
     Target(
         "import xlmr_torch above import torch",
         difference("start_up", "import", "xlmr_torch", "torch"),

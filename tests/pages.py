@@ -132,7 +132,8 @@ def _named(block: Block) -> str:
         named = set(IMPORT.findall(block.text))
     else:
         runs = [ASKED.search(command) for command, _ in commands(block) if re.search(r"\bxlmr run\b", command)]
-        named = {find_backend(asked[1] if asked else "torch") for asked in runs}
+        found = {find_backend(asked[1] if asked else "torch") for asked in runs}
+        named = {"core" if name == "onnx" else name for name in found}  # which needs no framework
     assert len(named) <= 1, f"line {block.line}: expected a block to use one backend, received {sorted(named)}"
     return named.pop() if named else ""
 

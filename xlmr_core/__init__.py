@@ -13,6 +13,7 @@ from xlmr_core.errors import XLMRError
 from xlmr_core.importing import import_when_used
 
 if TYPE_CHECKING:
+    from xlmr_core.pipelines import pipeline
     from xlmr_core.tokenization import AutoTokenizer, XLMRobertaTokenizer, XLMRobertaTokenizerFast
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "XLMRobertaTokenizerFast",
     "XLMRobertaXLConfig",
     "__version__",
+    "pipeline",
 ]
 
 __version__ = "0.1.0"
@@ -32,7 +34,10 @@ __version__ = "0.1.0"
 # Imported when first used: a configuration alone needs no tokenizer.
 __getattr__ = import_when_used(
     globals(),
-    dict.fromkeys(("AutoTokenizer", "XLMRobertaTokenizer", "XLMRobertaTokenizerFast"), "xlmr_core.tokenization"),
+    {
+        **dict.fromkeys(("AutoTokenizer", "XLMRobertaTokenizer", "XLMRobertaTokenizerFast"), "xlmr_core.tokenization"),
+        "pipeline": "xlmr_core.pipelines",
+    },
 )
 
 

@@ -53,7 +53,9 @@ RECORD = ".xlmr-save.json"
 ABANDONED_AFTER = 3600.0
 # For the renames of others, which take a moment: who waits longer waits for a process that was stopped.
 PATIENCE = 30.0
-_TEMPORARY = re.compile(r"\..+\.(json|model|txt|safetensors|bin|h5|keras|msgpack|pt|md|png|toml)\.[a-z0-9_]{8}\.tmp")
+_TEMPORARY = re.compile(
+    r"\..+\.(json|model|txt|safetensors|bin|h5|keras|msgpack|pt|md|png|toml|onnx|onnx_data)\.[a-z0-9_]{8}\.tmp"
+)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ class Backend:
         also: what else it is called.
         prefix: what stands before its class names.
         optimize: its function that makes a model answer faster, if it has one.
+        model: its one class of all models, where it has no Auto classes.
     """
 
     package: str
@@ -32,6 +33,7 @@ class Backend:
     also: tuple[str, ...] = ()
     prefix: str = ""
     optimize: str = ""
+    model: str = ""
 
 
 # By the one name of each: in messages, on the command line, and as the extra that installs it. The published short
@@ -40,6 +42,7 @@ BACKENDS: dict[str, Backend] = {
     "torch": Backend("xlmr_torch", "torch", ("pt", "pytorch"), optimize="optimize_for_inference"),
     "tf": Backend("xlmr_tf", "tensorflow", ("tensorflow",), "TF"),
     "flax": Backend("xlmr_flax", "jax", ("jax",), "Flax"),
+    "onnx": Backend("xlmr_core.onnx", "onnxruntime", ("ort", "onnxruntime"), model="OnnxModel"),
 }
 
 

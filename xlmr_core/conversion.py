@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,10 @@ from xlmr_core.tokenization.spm import SentencePieceModel
 from xlmr_core.verification import Comparison, compare_files
 from xlmr_core.wording import number, shown
 
-__all__ = ["COPIED", "Conversion", "convert", "module_files", "small_files", "writable_formats"]
+__all__ = [
+    *("COPIED", "Conversion", "convert", "folders_for", "module_files", "refuse_mixture", "small_files"),
+    "writable_formats",
+]
 
 _CONFIG, _MODULES = "config.json", "modules.json"
 # Small files that belong to a model and are copied beside its weights, where there are any: the tokenizer, how to
@@ -172,7 +175,7 @@ def convert(
             small[_CONFIG] = _said(small[_CONFIG], chosen)
         finish_interrupted(folder)
         _complete(small, files, to, folder)
-        _refuse_mixture(files, folder, to, small, force)
+        refuse_mixture(files, folder, to, small, force)
         streams = dequantized(files.streams(), files.rows) if dequantize else files.streams()
         tensors = {
             name: stream if tag is None else cast(stream, tag, name=name, allow_overflow=allow_overflow)
@@ -181,7 +184,7 @@ def convert(
         if chosen is not None:
             tensors = _quantized(chosen, tensors, files)
         start = time.perf_counter()
-        with _folders(folder, small):
+        with folders_for(folder, small):
             written = save_checkpoint(
                 folder,
                 to,
@@ -394,8 +397,11 @@ def _content(path: Path) -> bytes:
 # The destination
 
 
-def _refuse_mixture(files: ModelFiles, folder: Path, to: str, small: Mapping[str, bytes], force: bool) -> None:
-    """Refuse to replace files unless ``force`` allows it, and to write beside files that loaders would take for parts
+def refuse_mixture(
+    files: ModelFiles, folder: Path, to: str, small: Mapping[str, bytes], force: bool, target: str | None = None
+) -> None:
+    """Refuse to replace files, of weights that of the format or ``target``, unless ``force`` allows it, and to write
+    beside files that loaders would take for parts
     of the new checkpoint.
     """
     if not folder.is_dir():
@@ -423,7 +429,10 @@ def _refuse_mixture(files: ModelFiles, folder: Path, to: str, small: Mapping[str
                 f"{number(strangers, 'does', 'do')} not belong to them; remove {number(strangers, 'it', 'them')}, or "
                 "choose another folder"
             )
-    replaced = [weights[to].name] if to in weights else []
+    if target is None:
+        replaced = [weights[to].name] if to in weights else []
+    else:
+        replaced = [target] if (folder / target).exists() else []
     replaced += [
         name for name, content in small.items() if (folder / name).exists() and not _holds(folder / name, content)
     ]
@@ -439,7 +448,7 @@ def _holds(path: Path, content: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _folders(folder: Path, small: Mapping[str, bytes]) -> Iterator[None]:
+def folders_for(folder: Path, small: Iterable[str]) -> Iterator[None]:
     """The folders that the files go into; those that were made and stayed empty, because something failed, go again."""
     wanted = [folder, *dict.fromkeys((folder / name).parent for name in small if "/" in name)]
     # Parents of the destination that are missing come first.

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from xlmr_core.backends import BACKENDS, load_backend
+from xlmr_core.backends import BACKENDS, Backend, load_backend
 from xlmr_core.checkpoints.found import find
 from xlmr_core.checkpoints.model_files import ModelFiles
 from xlmr_core.config import EncoderDecoderConfig, ModelConfig, XLMRobertaConfig, parts_of_config
@@ -271,8 +271,17 @@ def _rows_of(stream: LazyTensor, rows: Array) -> RawTensor:
 
 
 def _in_backend(files: ModelFiles, probe: Probe, name: str) -> dict[str, Array]:
-    backend = load_backend(name)
-    auto = BACKENDS[name].prefix + head_called(files.head).auto
+    backend, row = load_backend(name), BACKENDS[name]
+    model = getattr(backend, row.model).from_files(files) if row.model else _loaded(backend, row, files)
+    output = model(**{key: backend.to_tensor(value) for key, value in probe.inputs.items()})
+    found = {key: _to_numpy(output[key]) for key in FIELDS if key in output and output[key] is not None}
+    rows = _rows_for("decoder.lm_head.bias" if "decoder." in probe.rows else "lm_head.bias", probe.rows)
+    if rows is not None and files.head in ("ForMaskedLM", "ForCausalLM", ENCODER_DECODER.suffix):
+        found["logits"] = found["logits"][..., rows]
+    return found
+
+
+def _loaded(backend: Any, row: Backend, files: ModelFiles) -> Any:
     # A backend finds the weights of a folder by itself: they have to be the ones that are compared.
     first = find(files.folder).path
     if first != Path(files.checkpoint.path):
@@ -282,13 +291,9 @@ def _in_backend(files: ModelFiles, probe: Probe, name: str) -> dict[str, Array]:
         )
     # A model without a pooler must not be given a fresh one.
     pooling = {"add_pooling_layer": files.pooler} if files.head == "Model" else {}
-    model = getattr(backend, auto).from_pretrained(files.folder, dtype="float32", **pooling)
-    output = model(**{key: backend.to_tensor(value) for key, value in probe.inputs.items()})
-    found = {key: _to_numpy(output[key]) for key in FIELDS if key in output and output[key] is not None}
-    rows = _rows_for("decoder.lm_head.bias" if "decoder." in probe.rows else "lm_head.bias", probe.rows)
-    if rows is not None and files.head in ("ForMaskedLM", "ForCausalLM", ENCODER_DECODER.suffix):
-        found["logits"] = found["logits"][..., rows]
-    return found
+    return getattr(backend, row.prefix + head_called(files.head).auto).from_pretrained(
+        files.folder, dtype="float32", **pooling
+    )
 
 
 def _to_numpy(tensor: Any) -> Array:

@@ -198,7 +198,10 @@ CONVERT = "; usage: xlmr convert SRC DST --to FORMAT [options]"
             (*FILL, "--format", "jsno", "x"),
             "--format: expected one of text, json, csv, received 'jsno'; did you mean json?",
         ),
-        ((*FILL, "--framework", "theano", "x"), "--framework: expected one of torch, tf, flax, received 'theano'"),
+        (
+            (*FILL, "--framework", "theano", "x"),
+            "--framework: expected one of torch, tf, flax, onnx, received 'theano'",
+        ),
         (
             (*FILL, "--dtype", "flot16", "x"),
             "--dtype: expected one of float32, float16, bfloat16, float64, auto, received 'flot16'; did you mean "
@@ -220,8 +223,8 @@ CONVERT = "; usage: xlmr convert SRC DST --to FORMAT [options]"
         (("inspect", "--progres", "x"), "did you mean --progress? usage: xlmr inspect PATH [options]"),
         (
             ("fly",),
-            "xlmr has no command 'fly'; expected one of run, train, serve, convert, quantize, inspect, verify, doctor; "
-            "usage: xlmr",
+            "xlmr has no command 'fly'; expected one of run, train, serve, convert, quantize, export, inspect, verify, "
+            "doctor; usage: xlmr",
         ),
         (("docter", "x"), "xlmr has no command 'docter'; did you mean doctor? usage: xlmr COMMAND [arguments]"),
         (("--verzion",), "xlmr has no option --verzion; did you mean --version? usage: xlmr COMMAND [arguments]"),

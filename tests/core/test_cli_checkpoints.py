@@ -198,10 +198,10 @@ def test_verify(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("backend", "words"),
     [
-        ("mxnet", "expected one of reference, torch, tf, flax, received 'mxnet'"),
-        ("torch,flx", "expected one of reference, torch, tf, flax, received 'flx'; did you mean flax?"),
+        ("mxnet", "expected one of reference, torch, tf, flax, onnx, received 'mxnet'"),
+        ("torch,flx", "expected one of reference, torch, tf, flax, onnx, received 'flx'; did you mean flax?"),
         ("torch,tf,flax", "expected one name or two with a comma between, received 'torch,tf,flax'"),
-        ("", "expected one of reference, torch, tf, flax, received ''"),
+        ("", "expected one of reference, torch, tf, flax, onnx, received ''"),
     ],
 )
 def test_verify_wants_one_or_two_backends(

@@ -309,7 +309,8 @@ OURS = {
         "flax_start_up": (["xlmr flax, same file", "xlmr flax", "jax alone"], "peak_mib"),
         "keras_start_up": (["xlmr_tf, same file", "xlmr_tf", "tensorflow alone"], "peak_mib"),
         "conversion": (["copying", "to safetensors", "to flax"], "peak_mib"),
-        "quantized_xl": (["int4"], "peak_mib"),
+        "onnx": (["xlmr exported", "xlmr exported int8"], "seconds"),
+        "quantized_xl": (["int4", "from torch, one file", "from flax, several"], "peak_mib"),
     },
 }
 # As `python -m benchmarks.QUESTION OPTIONS`, one after the other, what each prints in a file of its own.

@@ -50,8 +50,8 @@ FILE_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".keras"
 SHARD = re.compile(r"-\d+-of-\d+\.")
 # Of a folder with more of them none is looked into.
 MOST_FILES = 16
-# Where a folder keeps the files of a training: Lightning's.
-INNER_FOLDER = "checkpoints"
+# Where a folder keeps the files of a training: Lightning's; and its graphs.
+INNER_FOLDER, GRAPHS = "checkpoints", "onnx"
 
 # Weights that no format here reads, by file name, what they are, and what to do.
 OTHER_FORMATS = (
@@ -89,9 +89,11 @@ class Found:
 
     @property
     def folder(self) -> Path:
-        """Where the weights are, and beside them the config and the tokenizer; above a folder of a training's files."""
+        """Where the weights are, and beside them the config and the tokenizer; above a folder of a training's files or
+        of graphs.
+        """
         folder = self.path.parent
-        is_inner = folder.name == INNER_FOLDER and not (folder / "config.json").is_file()
+        is_inner = folder.name in (INNER_FOLDER, GRAPHS) and not (folder / "config.json").is_file()
         return folder.parent if is_inner else folder
 
     def beside(self, name: str) -> Path:

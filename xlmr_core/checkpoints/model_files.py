@@ -15,6 +15,7 @@ from xlmr_core.checkpoints.load_plan import OTHER_TASK, LoadPlan, LoadWarning, p
 from xlmr_core.config import EncoderDecoderConfig, ModelConfig
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats import Checkpoint
+from xlmr_core.formats.onnx_format import FOLDER, ONNX
 from xlmr_core.formats.tensors import LazyTensor
 from xlmr_core.heads import ENCODER_DECODER, HEADS, model_class_name
 from xlmr_core.hub import MODEL_FILES
@@ -48,7 +49,9 @@ class ModelFiles:
     @property
     def folder(self) -> Path:
         """Where the weights are, and beside them the config and the tokenizer."""
-        return Path(self.checkpoint.path).parent
+        folder = Path(self.checkpoint.path).parent
+        is_graph = self.checkpoint.format == ONNX.name and folder.name == FOLDER
+        return folder.parent if is_graph and not (folder / "config.json").is_file() else folder
 
     @property
     def tokenizer(self) -> Path | None:

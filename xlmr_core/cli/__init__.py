@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from xlmr_core import __version__
-from xlmr_core.cli import completion, convert, doctor, inspect, quantize, run, serve, train, verify
+from xlmr_core.cli import completion, convert, doctor, export, inspect, quantize, run, serve, train, verify
 from xlmr_core.cli.parser import Parser, UsageError
 from xlmr_core.cli.terminal import say, speaking
 from xlmr_core.cli.words import listed
@@ -31,6 +31,7 @@ COMMANDS = {
     "serve": serve,
     "convert": convert,
     "quantize": quantize,
+    "export": export,
     "inspect": inspect,
     "verify": verify,
     "doctor": doctor,

@@ -37,6 +37,7 @@ the run is interrupted the same command goes on where it was.
 # How a run that a signal stopped ends: 128 and the number of the signal.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOPPED = 128
+TRAINERS = tuple(name for name, row in BACKENDS.items() if not row.model)
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
@@ -47,9 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
     parser.add_argument("--recipe", metavar="FILE", help="a recipe in TOML; options below take the place of its values")
     add_backend(
         parser,
-        type=backend(tuple(BACKENDS)),
+        type=backend(TRAINERS),
         metavar="BACKEND",
-        help=f"what trains: {', '.join(BACKENDS)} (default: the first of them that is installed)",
+        help=f"what trains: {', '.join(TRAINERS)} (default: the first of them that is installed)",
     )
     parser.add_argument(
         "--accumulate",
@@ -69,9 +70,9 @@ def execute(arguments: argparse.Namespace) -> int:
     """Train; 0 if all went well, 1 if the run seems to have collapsed, 130 or 143 if it was stopped."""
     from xlmr_core.training.run import Run
 
-    name = arguments.backend or next(filter(installed, BACKENDS), None)
+    name = arguments.backend or next(filter(installed, TRAINERS), None)
     if name is None:
-        extras = ", ".join(f"'xlmr[{name}]'" for name in BACKENDS)
+        extras = ", ".join(f"'xlmr[{name}]'" for name in TRAINERS)
         raise MissingBackendError(f"training needs a framework and none is installed; pip install one of {extras}")
     recipe = _recipe(arguments)
 

@@ -100,6 +100,8 @@ def check_files(examined: Examined) -> Iterator[Remark]:
             continue
         try:
             with open_model(other, head=examined.files.head, format=format.name) as another:
+                if (another.scheme is None) is not (examined.files.scheme is None):
+                    continue  # a quantized graph beside the weights that it was made of
                 compared = compare_files(
                     examined.files, another, tokenizers=False, outputs=False, progress=examined.progress
                 )

@@ -8,6 +8,7 @@ from xlmr_core.formats.flax_format import FLAX
 from xlmr_core.formats.keras_format import KERAS
 from xlmr_core.formats.kerashub_format import KERASHUB
 from xlmr_core.formats.lightning_format import LIGHTNING
+from xlmr_core.formats.onnx_format import ONNX
 from xlmr_core.formats.peft_format import PEFT
 from xlmr_core.formats.safetensors_format import SAFETENSORS
 from xlmr_core.formats.tf_format import TF
@@ -17,5 +18,5 @@ __all__ = ["FORMATS", "Checkpoint", "Format", "Model"]
 
 FORMATS: dict[str, Format] = {
     format.name: format
-    for format in (PEFT, SAFETENSORS, TORCH, TF, FLAX, FAIRSEQ, KERAS, KERASHUB, LIGHTNING)
+    for format in (PEFT, SAFETENSORS, TORCH, TF, FLAX, FAIRSEQ, KERAS, KERASHUB, LIGHTNING, ONNX)
 }

@@ -6,9 +6,10 @@ table, load plans and the commands ask it; nothing outside knows of its names, d
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xlmr_core.config_base import PretrainedConfig
 from xlmr_core.errors import ConfigError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from xlmr_core.checkpoints.load_plan import TensorFile
 
 __all__ = [
-    *("BITSANDBYTES", "FP4", "INT4", "INT8", "NF4", "SCHEMES"),
+    *("BITSANDBYTES", "FP4", "INT4", "INT8", "IN_FILE", "NF4", "SCHEMES"),
     "BitsAndBytes",
     "BitsAndBytesConfig",
     "Scheme",
@@ -34,6 +35,8 @@ __all__ = [
 
 # Our own, by the name that a user asks for it.
 SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (INT8, INT4, NF4, FP4)}
+# What a file calls it that says itself how its weights are quantized.
+IN_FILE = "quantization_config"
 # What bitsandbytes writes, by the name that a user asks for it where there is no ``BitsAndBytesConfig``.
 BITSANDBYTES: dict[str, BitsAndBytes] = {
     "bitsandbytes-nf4": BitsAndBytes(
@@ -101,6 +104,9 @@ def scheme_of(config: PretrainedConfig, file: TensorFile | None = None) -> Schem
         CheckpointError: for a file that is not quantized as its config says.
     """
     said = getattr(config, "quantization_config", None)
+    if said is None and file is not None:
+        # A graph says it itself: another one with the same config.json may stand beside it.
+        said = _said_in(getattr(file, "metadata", {}).get(IN_FILE))
     if said is None:
         return None
     method = said.get("quant_method") if isinstance(said, Mapping) else said
@@ -113,3 +119,15 @@ def scheme_of(config: PretrainedConfig, file: TensorFile | None = None) -> Schem
         )
     found = known[method].read(said)
     return found if file is None else found.in_file(file)
+
+
+def _said_in(text: object) -> Any:
+    """What a file says of its quantization, in JSON; ``None`` where it says nothing."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"expected JSON for {IN_FILE} in the file, received {shown(text)}; export it again"
+        ) from error
