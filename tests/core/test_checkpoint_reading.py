@@ -297,7 +297,9 @@ def test_a_missing_path_and_a_file_of_another_kind_are_refused(tmp_path: Path) -
         CheckpointError, match=r"expected tf_model.h5 in .*, found model.safetensors, pytorch_model.bin; ask for"
     ):
         open_checkpoint(tmp_path, "tf")
-    with pytest.raises(CheckpointError, match=r"format must be one of peft, safetensors, torch, .*, received 'tensorflow'"):
+    with pytest.raises(
+        CheckpointError, match=r"format must be one of peft, safetensors, torch, .*, received 'tensorflow'"
+    ):
         open_checkpoint(tmp_path, "tensorflow")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("jax", reason="needs the extra flax: pip install 'xlmr[flax]'")
 
-import xlmr_flax  # noqa: E402
+import xlmr_flax
 
 # By class: the base on whose weights of four bits it was trained.
 ADAPTERS = {

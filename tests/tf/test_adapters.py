@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="needs the extra tf: pip install 'xlmr[tf]'")
 
-import xlmr_tf  # noqa: E402
+import xlmr_tf
 
 # By class: the base on whose weights of four bits it was trained.
 ADAPTERS = {

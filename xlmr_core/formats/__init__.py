@@ -17,6 +17,5 @@ from xlmr_core.formats.torch_format import TORCH
 __all__ = ["FORMATS", "Checkpoint", "Format", "Model"]
 
 FORMATS: dict[str, Format] = {
-    format.name: format
-    for format in (PEFT, SAFETENSORS, TORCH, TF, FLAX, FAIRSEQ, KERAS, KERASHUB, LIGHTNING, ONNX)
+    format.name: format for format in (PEFT, SAFETENSORS, TORCH, TF, FLAX, FAIRSEQ, KERAS, KERASHUB, LIGHTNING, ONNX)
 }

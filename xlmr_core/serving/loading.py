@@ -67,7 +67,7 @@ def usual_task(source: str | os.PathLike[str]) -> str:
     Raises:
         InputError: if it does not say its head.
     """
-    config = AutoConfig.from_pretrained(source)
+    config: Any = AutoConfig.from_pretrained(source)
     if type(config) is EncoderDecoderConfig:
         return _WRITES
     autos = [auto for auto in map(_auto_of_class, config.architectures or ()) if auto]
