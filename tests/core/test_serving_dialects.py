@@ -182,7 +182,8 @@ def test_tei_numbers(ask, models):
     assert ask("/predict", model="labels", inputs=[["a"], ["a", "b"]]) == label(["a", pair])
     raw = ask("/predict", model="labels", inputs="a", raw_scores=True)
     assert raw == label(["a"], function_to_apply="none")[0]
-    assert len(ask("/predict", model="labels", inputs="a", parameters={"top_k": 1})) == 1
+    assert ask("/predict", model="labels", inputs="a", parameters={}) == [label(["a"])[0]]
+    assert len(ask("/predict", model="labels", inputs="a", parameters={"top_k": 1})[0]) == 1
 
 
 def test_tei_tokens_and_info(ask, client):

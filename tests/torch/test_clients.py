@@ -31,7 +31,6 @@ MODELS = {
     "labels": "text_classification",
     "names": "token_classification",
     "answers": "question_answering",
-    "entails": "zero_shot_entail2",
 }
 
 
@@ -136,5 +135,3 @@ def test_huggingface_hub(url, folders):
     )
     filled = at("/tasks/fill-mask").fill_mask("Bonjour, je suis un modèle <mask>.", top_k=2)
     assert len(filled) == 2 and filled[0].token_str
-    fits = at("/tasks/zero-shot-classification").zero_shot_classification(TEXTS[0], ["city", "music"])
-    assert {row.label for row in fits} == {"city", "music"}

@@ -156,7 +156,8 @@ def _one(given: Any) -> Any:
 
 def _render_predict(values: Values, answered: Answered) -> Any:
     given = values["inputs"]
-    single = isinstance(given, str) or isinstance(given[0], str)
+    # The client of huggingface_hub, which alone says parameters, takes the first of a list.
+    single = (isinstance(given, str) or isinstance(given[0], str)) and values["parameters"] is None
     return answered.value[0] if single else answered.value
 
 
