@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -12,7 +13,16 @@ import numpy as np
 
 from xlmr_core.errors import MissingBackendError, XLMRError
 
-__all__ = ["BACKENDS", "Backend", "find_backend", "installed", "load_backend", "load_training", "to_tensor"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "find_backend",
+    "first_installed",
+    "installed",
+    "load_backend",
+    "load_training",
+    "to_tensor",
+]
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,24 @@ def _backend(name: str) -> tuple[str, Backend]:
 def installed(name: str) -> bool:
     """Whether the framework of a backend can be imported; imports nothing."""
     return importlib.util.find_spec(_backend(name)[1].framework) is not None
+
+
+def first_installed(what: str = "a model", among: Iterable[str] = BACKENDS) -> str:
+    """The name of the first backend whose framework is installed.
+
+    Args:
+        what: needs it, in words.
+        among: the backends that would do.
+
+    Raises:
+        MissingBackendError: if none is.
+    """
+    names = list(among)
+    name = next(filter(installed, names), None)
+    if name is None:
+        extras = ", ".join(f"'xlmr[{name}]'" for name in names)
+        raise MissingBackendError(f"{what} needs a framework and none is installed; pip install one of {extras}")
+    return name
 
 
 def load_backend(name: str) -> ModuleType:

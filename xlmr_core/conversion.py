@@ -401,8 +401,7 @@ def refuse_mixture(
     files: ModelFiles, folder: Path, to: str, small: Mapping[str, bytes], force: bool, target: str | None = None
 ) -> None:
     """Refuse to replace files, of weights that of the format or ``target``, unless ``force`` allows it, and to write
-    beside files that loaders would take for parts
-    of the new checkpoint.
+    beside files that loaders would take for parts of the new checkpoint.
     """
     if not folder.is_dir():
         return
@@ -413,7 +412,7 @@ def refuse_mixture(
         changed = [
             name
             for name, content in small.items()
-            if not (_holds(folder / name, content) or (name in EXTRA_HEAD_FILES and not (folder / name).exists()))
+            if not (holds(folder / name, content) or (name in EXTRA_HEAD_FILES and not (folder / name).exists()))
         ]
         if to == files.checkpoint.format or changed:
             what = Path(own).name if to == files.checkpoint.format else ", ".join(changed)
@@ -434,7 +433,7 @@ def refuse_mixture(
     else:
         replaced = [target] if (folder / target).exists() else []
     replaced += [
-        name for name, content in small.items() if (folder / name).exists() and not _holds(folder / name, content)
+        name for name, content in small.items() if (folder / name).exists() and not holds(folder / name, content)
     ]
     if replaced and not force:
         raise CheckpointError(
@@ -443,7 +442,7 @@ def refuse_mixture(
         )
 
 
-def _holds(path: Path, content: bytes) -> bool:
+def holds(path: Path, content: bytes) -> bool:
     return path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content
 
 

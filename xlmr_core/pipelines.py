@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xlmr_core.backends import BACKENDS, installed, load_backend
-from xlmr_core.errors import MissingBackendError
+from xlmr_core.backends import first_installed, load_backend
 
 __all__ = ["pipeline"]
 
@@ -36,8 +35,5 @@ def pipeline(
         MissingBackendError: if it is not installed, or none is.
         XLMRError: as of the backend's ``pipeline``.
     """
-    name = backend or next(filter(installed, BACKENDS), None)
-    if name is None:
-        extras = ", ".join(f"'xlmr[{name}]'" for name in BACKENDS)
-        raise MissingBackendError(f"a model needs a framework and none is installed; pip install one of {extras}")
+    name = backend or first_installed()
     return load_backend(name).pipeline(task, model, config, tokenizer, **arguments)

@@ -73,7 +73,7 @@ def made(monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(run, "load_backend", lambda name: SimpleNamespace(pipeline=pipeline))
-    monkeypatch.setattr(run, "installed", lambda name: name == "torch")
+    monkeypatch.setattr("xlmr_core.backends.installed", lambda name: name == "torch")
     return made
 
 
@@ -344,7 +344,7 @@ def test_progress_of_a_run(made, stdin, capsys):
 
 
 def test_without_a_framework_the_error_says_what_to_install(made, monkeypatch, capsys):
-    monkeypatch.setattr(run, "installed", lambda name: False)
+    monkeypatch.setattr("xlmr_core.backends.installed", lambda name: False)
     assert cli.main([*FILL, "<mask>"]) == 2
     assert "none is installed; pip install one of 'xlmr[torch]', 'xlmr[tf]', 'xlmr[flax]'" in capsys.readouterr().err
 
@@ -378,7 +378,7 @@ def counting(monkeypatch):
 
     monkeypatch.setitem(TASKS, ROW.name, ROW)
     monkeypatch.setattr(run, "load_backend", lambda name: SimpleNamespace(pipeline=pipeline))
-    monkeypatch.setattr(run, "installed", lambda name: True)
+    monkeypatch.setattr("xlmr_core.backends.installed", lambda name: True)
     return options
 
 

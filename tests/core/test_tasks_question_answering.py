@@ -326,7 +326,7 @@ def test_lines_of_the_command(make, monkeypatch, capsys, form):
         return make("Brest", **options)
 
     monkeypatch.setattr(run, "load_backend", lambda name: SimpleNamespace(pipeline=pipeline))
-    monkeypatch.setattr(run, "installed", lambda name: True)
+    monkeypatch.setattr("xlmr_core.backends.installed", lambda name: True)
     lines = [f"Who?\t{BREST}", json.dumps({"question": "Who?", "context": BREST}), "Who?"]
     options = ("--task", "question-answering", "--model", "m", "--trim", "--format", form)
     assert cli.main(["run", *options, *lines]) == 2

@@ -454,7 +454,7 @@ def commanded(monkeypatch, folder, tokenizer):
         return Pipeline(task, Reference(reference(folder)), tokenizer, **options)
 
     monkeypatch.setattr(run, "load_backend", lambda name: SimpleNamespace(pipeline=pipeline))
-    monkeypatch.setattr(run, "installed", lambda name: True)
+    monkeypatch.setattr("xlmr_core.backends.installed", lambda name: True)
     return ["run", "--task", TASK, "--model", "m", "--no-do-sample", "--special-tokens", "none"]
 
 

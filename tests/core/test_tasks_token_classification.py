@@ -391,7 +391,7 @@ def test_lines_of_the_command(make, monkeypatch, capsys, form):
         return make((ADA, [("Ada", "B-PER"), ("Lovelace", "I-PER")]), ("", []), **options)
 
     monkeypatch.setattr(run, "load_backend", lambda name: SimpleNamespace(pipeline=pipeline))
-    monkeypatch.setattr(run, "installed", lambda name: True)
+    monkeypatch.setattr("xlmr_core.backends.installed", lambda name: True)
     options = ("--task", "ner", "--model", "m", "--aggregation-strategy", "spans", "--format", form)
     assert cli.main(["run", *options, ADA]) == 0
     out, err = capsys.readouterr()

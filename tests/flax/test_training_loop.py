@@ -20,10 +20,10 @@ import jax.numpy as jnp  # noqa: E402
 import optax  # noqa: E402
 from jax.sharding import Mesh  # noqa: E402
 
+from tests import small_runs  # noqa: E402
 from tests.choice import EVERYTHING, chosen  # noqa: E402
 from tests.flax import models  # noqa: E402
-from tests.torch import small_runs  # noqa: E402
-from tests.torch.small_runs import ROWS, SIZES, TASKS, losses, small_recipe, written  # noqa: E402
+from tests.small_runs import ROWS, SIZES, TASKS, losses, small_recipe, written  # noqa: E402
 from xlmr_core import cli  # noqa: E402
 from xlmr_core.config import XLMRobertaConfig  # noqa: E402
 from xlmr_core.errors import CheckpointError, InputError, MismatchError  # noqa: E402

@@ -14,8 +14,8 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tests.flax import models
-from tests.torch.small_runs import ROWS as EXAMPLES
-from tests.torch.small_runs import small_run, written
+from tests.small_runs import ROWS as EXAMPLES
+from tests.small_runs import small_run, written
 from xlmr_core.training import run
 from xlmr_flax import training
 from xlmr_flax.functional import flatten

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tests.small_runs import losses, small_run
 from tests.tf import tiny
-from tests.torch.small_runs import losses, small_run
 from xlmr_tf.distribution import training_step
 from xlmr_tf.training import model_for, train
 

@@ -10,8 +10,8 @@ import pytest
 tf = pytest.importorskip("tensorflow", reason="needs the extra tf: pip install 'xlmr[tf]'")
 keras = pytest.importorskip("keras")
 
+from tests.small_runs import small_recipe  # noqa: E402
 from tests.tf import tiny  # noqa: E402
-from tests.torch.small_runs import small_recipe  # noqa: E402
 from xlmr_tf.contrastive import cosent, embedding_loss, in_batch_negatives, pooled  # noqa: E402
 from xlmr_tf.optimizers import AdamW, freeze, optimizer_of, trained_in  # noqa: E402
 

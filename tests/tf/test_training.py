@@ -19,7 +19,7 @@ tf = pytest.importorskip("tensorflow", reason="needs the extra tf: pip install '
 keras = pytest.importorskip("keras")
 
 from tests.choice import chosen  # noqa: E402
-from tests.torch.small_runs import ROWS, SIZES, TASKS, losses, small_recipe, small_run, written  # noqa: E402
+from tests.small_runs import ROWS, SIZES, TASKS, losses, small_recipe, small_run, written  # noqa: E402
 from xlmr_core import cli  # noqa: E402
 from xlmr_core.config import XLMRobertaConfig  # noqa: E402
 from xlmr_core.errors import CheckpointError, InputError, MismatchError  # noqa: E402

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.torch.small_runs import losses, small_run
+from tests.small_runs import losses, small_run
 from xlmr_core.errors import InputError
 from xlmr_torch import AutoModelForSequenceClassification, BitsAndBytesConfig
 from xlmr_torch.training import model_for, train

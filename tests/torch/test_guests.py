@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.torch.small_runs import SIZES, WORDS, sentence
+from tests.small_runs import SIZES, WORDS, sentence
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_torch import AutoTokenizer, XLMRobertaForSequenceClassification, XLMRobertaModel
 

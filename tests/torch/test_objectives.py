@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.torch.small_runs import small_recipe
+from tests.small_runs import small_recipe
 from xlmr_core.config import XLMRobertaXLConfig
 from xlmr_core.training.depths import depth_of
 from xlmr_core.training.parts import parts

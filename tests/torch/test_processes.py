@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.torch.small_runs import ROWS, losses, small_run, written
+from tests.small_runs import ROWS, losses, small_run, written
 from xlmr_torch import auto
 from xlmr_torch.training import model_for, train
 

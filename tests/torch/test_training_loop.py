@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.choice import chosen
-from tests.torch.small_runs import ROWS, SIZES, TASKS, losses, small_recipe, small_run, written
+from tests.small_runs import ROWS, SIZES, TASKS, losses, small_recipe, small_run, written
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError, InputError, MismatchError, MissingBackendError
 from xlmr_core.training.card import RUN_AS

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from weights.maker import corpus
+from xlmr_core.atomic_files import write_atomically
 from xlmr_core.training.recipe import FILES, Recipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
@@ -109,10 +110,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as lines of JSON, all or nothing; what is there stays."""
     if path.exists():
         return
-    half = path.with_suffix(".half")
-    with half.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    half.replace(path)
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
 READY = {

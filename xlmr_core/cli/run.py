@@ -10,14 +10,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from xlmr_core.backends import BACKENDS, installed, load_backend
+from xlmr_core.backends import BACKENDS, first_installed, load_backend
 from xlmr_core.cli import job, lines
 from xlmr_core.cli.lines import Line
 from xlmr_core.cli.options import add_options, read_options
 from xlmr_core.cli.parser import OneOf, UsageError, add_backend, add_format, add_progress, backend
 from xlmr_core.cli.terminal import quietly, say
 from xlmr_core.cli.text import PRINTERS, show_as_it_comes
-from xlmr_core.errors import MissingBackendError, XLMRError
+from xlmr_core.errors import XLMRError
 from xlmr_core.jobs.answering import answer_each
 from xlmr_core.jobs.rows import READERS
 from xlmr_core.placement import FLOAT_DTYPES
@@ -113,10 +113,7 @@ def _task_in(words: Sequence[str]) -> str | None:
 def execute(arguments: argparse.Namespace) -> int:
     """Answer all texts; 0 if all went well, 2 if a line could not be answered."""
     _refuse_files(arguments.texts)
-    name = arguments.backend or next(filter(installed, BACKENDS), None)
-    if name is None:
-        extras = ", ".join(f"'xlmr[{name}]'" for name in BACKENDS)
-        raise MissingBackendError(f"a model needs a framework and none is installed; pip install one of {extras}")
+    name = arguments.backend or first_installed()
     is_job = job.is_asked_for(arguments)
     if arguments.batch_size is None and is_job:
         arguments.batch_tokens = arguments.batch_tokens or USUAL_TOKENS

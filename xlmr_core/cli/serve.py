@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from xlmr_core.backends import BACKENDS, installed
+from xlmr_core.backends import BACKENDS, first_installed
 from xlmr_core.bounded_files import read_bytes
 from xlmr_core.cli.options import add_options, read_options
 from xlmr_core.cli.parser import MODEL, OneOf, UsageError, add_backend, add_progress, backend
@@ -91,10 +91,7 @@ def execute(arguments: argparse.Namespace) -> int:
         raise MissingBackendError(
             f"{missing[0]} is needed to serve and is not installed; install it with: pip install 'xlmr[serve]'"
         )
-    name = arguments.backend or next(filter(installed, BACKENDS), None)
-    if name is None:
-        extras = ", ".join(f"'xlmr[{name}]'" for name in BACKENDS)
-        raise MissingBackendError(f"a model needs a framework and none is installed; pip install one of {extras}")
+    name = arguments.backend or first_installed()
     from xlmr_core.serving import Settings, load_model, serve
 
     settings = Settings(**read_options(arguments, Settings))

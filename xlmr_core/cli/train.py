@@ -8,11 +8,10 @@ import signal
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xlmr_core.backends import BACKENDS, installed, load_training
+from xlmr_core.backends import BACKENDS, first_installed, load_training
 from xlmr_core.cli.options import add_options, read_options
 from xlmr_core.cli.parser import UsageError, add_backend, add_format, add_progress, backend
 from xlmr_core.cli.terminal import print_json, quietly, say, show
-from xlmr_core.errors import MissingBackendError
 
 if TYPE_CHECKING:
     from xlmr_core.training.reports import Outcome
@@ -70,10 +69,7 @@ def execute(arguments: argparse.Namespace) -> int:
     """Train; 0 if all went well, 1 if the run seems to have collapsed, 130 or 143 if it was stopped."""
     from xlmr_core.training.run import Run
 
-    name = arguments.backend or next(filter(installed, TRAINERS), None)
-    if name is None:
-        extras = ", ".join(f"'xlmr[{name}]'" for name in TRAINERS)
-        raise MissingBackendError(f"training needs a framework and none is installed; pip install one of {extras}")
+    name = arguments.backend or first_installed("training", TRAINERS)
     recipe = _recipe(arguments)
 
     def tell(kind: str, text: str) -> None:

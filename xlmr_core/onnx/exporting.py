@@ -13,7 +13,7 @@ from pathlib import Path
 
 from xlmr_core.atomic_files import Temporaries, locked, put_in_place, remove_abandoned, saving_to, settle
 from xlmr_core.checkpoints.model_files import ModelFiles, open_model
-from xlmr_core.conversion import folders_for, refuse_mixture, small_files
+from xlmr_core.conversion import folders_for, holds, refuse_mixture, small_files
 from xlmr_core.errors import CheckpointError, InputError
 from xlmr_core.formats.onnx_format import FOLDER, NAMES
 from xlmr_core.heads import HEADS
@@ -169,7 +169,7 @@ def _refuse_other_graph(folder: Path, name: str, small: dict[str, bytes]) -> Non
     """
     others = [f"{FOLDER}/{other}" for other in NAMES if f"{FOLDER}/{other}" != name]
     there = [other for other in others if (folder / other).is_file()]
-    changed = [one for one, content in small.items() if (folder / one).is_file() and _differs(folder / one, content)]
+    changed = [one for one, content in small.items() if (folder / one).is_file() and not holds(folder / one, content)]
     if there and changed:
         raise CheckpointError(
             f"{folder} holds {', '.join(there)} of a model with another {changed[0]}; remove it, or choose another "
@@ -177,10 +177,6 @@ def _refuse_other_graph(folder: Path, name: str, small: dict[str, bytes]) -> Non
         )
     if (folder / f"{name}_data").exists():
         raise CheckpointError(f"{folder} holds {name}_data already; remove it, or choose another folder")
-
-
-def _differs(path: Path, content: bytes) -> bool:
-    return path.stat().st_size != len(content) or path.read_bytes() != content
 
 
 def _write(

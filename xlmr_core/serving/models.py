@@ -14,7 +14,7 @@ from xlmr_core.serving.faults import Fault, fault_of
 from xlmr_core.serving.metrics import Metrics
 from xlmr_core.serving.settings import Settings
 from xlmr_core.serving.worker import Worker
-from xlmr_core.tasks.pipeline import changed, collated
+from xlmr_core.tasks.pipeline import changed, run_together
 from xlmr_core.tasks.runner import Runner
 from xlmr_core.tasks.sentence_embedding import SentenceEmbedding
 from xlmr_core.tasks.sentence_folder import FolderTask
@@ -171,9 +171,9 @@ class Model:
         found: list[Arrays] = [{} for _ in batch]
         for places in groups.values():
             rows = [batch[place].arrays for place in places]
-            outputs = task.run(self.runner, collated(task, self.tokenizer.pad_token_id, rows), options)
-            for line, place in enumerate(places):
-                found[place] = {name: array[line] for name, array in outputs.items()}
+            outputs = run_together(task, self.runner, self.tokenizer, rows, options)
+            for place, arrays in zip(places, outputs, strict=True):
+                found[place] = arrays
         return found
 
     def _finish(

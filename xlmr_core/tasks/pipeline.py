@@ -36,7 +36,7 @@ from xlmr_core.wording import counted, shown
 if TYPE_CHECKING:
     from xlmr_core.generation.streamers import Ends
 
-__all__ = ["TRUNCATED", "USUAL_TOKENS", "Pipeline", "changed", "check_model", "collated", "pipeline_class"]
+__all__ = ["TRUNCATED", "USUAL_TOKENS", "Pipeline", "changed", "check_model", "pipeline_class", "run_together"]
 
 logger = logging.getLogger("xlmr_core.tasks")
 
@@ -262,10 +262,9 @@ class Pipeline:
         finished = before + missing.count(0)
         for batch in _batches(items, options, self._task):
             rows = [items[index].rows[number] for index, number in batch]
-            arrays = collated(self._task, self.tokenizer.pad_token_id, rows)
-            found = self._task.run(self.runner, arrays, options)
-            for line, (index, number) in enumerate(batch):
-                outputs[index][number] = {name: array[line] for name, array in found.items()}
+            found = run_together(self._task, self.runner, self.tokenizer, rows, options)
+            for (index, number), arrays in zip(batch, found, strict=True):
+                outputs[index][number] = arrays
                 missing[index] -= 1
                 if missing[index] == 0:
                     answers[index] = self._answer(items[index], outputs[index], options)
@@ -337,10 +336,14 @@ def _batches(items: Sequence[Item], options: TaskOptions, task: Task) -> Iterato
         start += len(batch)
 
 
-def collated(task: Task, pad_token_id: int, rows: Sequence[Arrays]) -> Arrays:
-    """Rows of different lengths as one batch, padded at one end of each axis."""
-    fills = {"input_ids": pad_token_id, "attention_mask": 0, **task.fills}
-    return {name: _stack([row[name] for row in rows], fills[name], task.pads_left) for name in rows[0]}
+def run_together(
+    task: Task, runner: Runner, tokenizer: Any, rows: Sequence[Arrays], options: TaskOptions
+) -> list[Arrays]:
+    """Run rows of different lengths as one batch, padded at one end of each axis; the outputs of each row."""
+    fills = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0, **task.fills}
+    arrays = {name: _stack([row[name] for row in rows], fills[name], task.pads_left) for name in rows[0]}
+    found = task.run(runner, arrays, options)
+    return [{name: array[line] for name, array in found.items()} for line in range(len(rows))]
 
 
 def _stack(arrays: Sequence[NDArray[Any]], fill: int, left: bool) -> NDArray[Any]:

@@ -364,7 +364,7 @@ def command(texts, monkeypatch):
         return Pipeline(task, FakeRunner(), TOKENIZER, **given)
 
     monkeypatch.setattr(run_command, "load_backend", lambda name: SimpleNamespace(pipeline=pipeline))
-    monkeypatch.setattr(run_command, "installed", lambda name: True)
+    monkeypatch.setattr("xlmr_core.backends.installed", lambda name: True)
     return made
 
 

@@ -131,7 +131,7 @@ def test_other_backends_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(by_name, "load_backend", lambda name: asked.append(name) or pipelines)
     assert pipeline("fill-mask", backend="onnx").task == "fill-mask" and asked == ["onnx"]
-    monkeypatch.setattr(by_name, "installed", lambda name: False)
+    monkeypatch.setattr("xlmr_core.backends.installed", lambda name: False)
     with pytest.raises(MissingBackendError, match=r"pip install one of .*'xlmr\[onnx\]'"):
         pipeline("fill-mask")
 
