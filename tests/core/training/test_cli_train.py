@@ -60,7 +60,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(card, "curves_picture", lambda *_: b"curves")
     monkeypatch.setattr(card, "confusion_picture", lambda *_: b"confusion")
-    monkeypatch.setattr(command, "installed", lambda name: name == "torch")
+    monkeypatch.setattr("xlmr_core.backends.installed", lambda name: name == "torch")
     backend = SimpleNamespace(train=train, model_for=Bag)
     monkeypatch.setattr(command, "load_training", lambda name: backend)
     for name, count in (("train", 40), ("dev", 12)):
