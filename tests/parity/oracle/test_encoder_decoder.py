@@ -124,7 +124,8 @@ def answer(model: Any, given: dict[str, Array]) -> tuple[dict[str, Array], dict[
     output["loss"].backward()
     named = model.named_parameters(remove_duplicate=False)
     gradients = {name: p.grad.numpy() for name, p in named if p.grad is not None}
-    wanted = {name: x for name, x in output.items() if x is not None and name != "past_key_values"}
+    # The cache, which 5.24 calls so, is compared by what is generated with it.
+    wanted = {name: x for name, x in output.items() if x is not None and name not in ("past_key_values", "cache")}
     return flatten(as_numpy(wanted)), gradients
 
 
@@ -181,6 +182,8 @@ def test_files_both_ways(encoder: str, decoder: str, tied: bool, seed: int, tmp_
 def test_same_generations(encoder: str, decoder: str, tied: bool, seed: int, options: dict[str, Any]) -> None:
     model = draw(encoder, decoder, tied, seed)
     given = {name: torch.from_numpy(x) for name, x in inputs(model[0], seed).items() if name != "labels"}
+    # Behind a padding token in the text the original with its cache numbers positions otherwise than without it.
+    options = {**options, "suppress_tokens": [1]}
     expected, found = (
         one.generate(**given, max_new_tokens=6, eos_token_id=2, pad_token_id=1, **options).tolist()
         for one in (build_original(model), build_ours(model))
