@@ -66,8 +66,8 @@ def test_the_built_in_checkpoints_are_those_of_the_source():
 def test_metadata():
     metadata = importlib.metadata.metadata("xlmr")
     assert metadata["License-Expression"] == "Apache-2.0"
-    extras = {"torch", "tf", "flax", "hub", "completion", "tables", "train", "all", "dev"}
-    assert set(metadata.get_all("Provides-Extra")) == extras
+    extras = {"torch", "tf", "flax", "hub", "completion", "tables", "train", "serve", "onnx", "onnx-runtime"}
+    assert set(metadata.get_all("Provides-Extra")) == extras | {"all", "dev"}
     files = importlib.metadata.files("xlmr")
     assert any(path.name == "LICENSE" for path in files)
     assert not any(path.parts[0] in ("tests", "weights", "docs", "examples") for path in files)
