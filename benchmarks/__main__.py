@@ -19,9 +19,20 @@ from benchmarks.harness import write_json
 from benchmarks.machine import ROOT
 
 QUESTIONS = (
-    *("encoder", "training", "recipes", "fill_mask", "tasks", "vectors", "bge_m3", "long_texts", "generation"),
+    *(
+        "encoder",
+        "near_limit",
+        "training",
+        "recipes",
+        "fill_mask",
+        "tasks",
+        "vectors",
+        "bge_m3",
+        "long_texts",
+        "generation",
+    ),
     "start_up",
-    *("tokenizing", "recompiles", "int8_files", "quantized", "quantized_xl", "conversion", "onnx"),
+    *("tokenizing", "recompiles", "int8_files", "quantized", "quantized_xl", "conversion", "onnx", "serving"),
     *("flax_encoder", "flax_training", "flax_compiling", "flax_generation", "flax_start_up"),
     *("keras_encoder", "keras_training", "keras_retraces", "keras_generation", "keras_start_up"),
 )

@@ -161,8 +161,8 @@ def plot(title: str, found: Mapping[str, Mapping[int, float]], marks: Mapping[in
 
 def lengths(reports: Reports) -> str | None:
     """The picture of texts of all lengths, as SVG; none before they were measured."""
-    asked = (*long_texts.LENGTHS, long_texts.MIXED)
-    names = {long_texts.name_of("bge-m3", length): place for place, length in enumerate(asked)}
+    asked = (*long_texts.SHAPES["base"].lengths, long_texts.MIXED)
+    names = {long_texts.name_of("base", length): place for place, length in enumerate(asked)}
     found: dict[str, dict[int, float]] = {}
     for case in reports.get("long_texts", {}).get("cases", []):
         for name, measured in case["contestants"].items():

@@ -306,6 +306,31 @@ TARGETS = (
         for case_name, bound in ((XL_QUANTIZED, 1.5e9), (XL_ANSWERS, 3.5e9))
         for scheme in ("int4", "nf4")
     ),
+    *(
+        Target(
+            f"compiled encoder, natural, {dtype}: share of the time that its products alone take",
+            ratio("near_limit", f"{dtype}, {NATURAL}", "xlmr compiled", "products"),
+            number(share),
+        )
+        for dtype, share in (("float32", 0.92), ("bfloat16", 0.9), ("int8", 0.75))
+    ),
+    *(
+        Target(
+            f"encoder, 8 x 128, int8: speed against {peer}",
+            ratio("encoder", FULL, "xlmr compiled int8", peer),
+            number(1.0),
+        )
+        for peer in ("CTranslate2 int8", "OpenVINO int8", "OpenVINO int8 weights")
+    ),
+    *(
+        Target(
+            f"bge-m3's shape, {length} tokens, {dtype}: speed",
+            ratio("long_texts", f"bge-m3, texts of {length} tokens", f"xlmr {dtype}", HF, "tokens a second"),
+            number(times),
+        )
+        for length, times in ((8192, 2.0), (2048, 2.2))
+        for dtype in ("bfloat16", "int8")
+    ),
     Target("encoder, 8 x 128, float32: speed", ratio("encoder", FULL, "xlmr", HF), number(1.0)),
     Target("encoder, 8 x 128, compiled: speed", ratio("encoder", FULL, "xlmr compiled", HF), number(1.15)),
     Target("MLM step, 8 x 128, AdamW: speed", ratio("training", "8 x 128, AdamW", "xlmr", HF), number(1.9)),
@@ -408,6 +433,18 @@ TARGETS = (
         relative_time("onnx", "first answer", "xlmr exported", "xlmr in PyTorch"),
         number(0.5),
         at_least=False,
+    ),
+    Target(
+        "one request to a server alone: time over the pipeline's",
+        difference("serving", "one request alone", "server", "pipeline"),
+        number(0.006),
+        at_least=False,
+        unit="seconds",
+    ),
+    Target(
+        "64 clients of a server: throughput beside the pipeline's",
+        ratio("serving", "64 clients at once", "server", "pipeline", "tokens a second"),
+        number(0.85),
     ),
     Target(
         "import xlmr_torch above import torch",

@@ -181,7 +181,12 @@ def optimize_for_inference(
         model.set_packing("always")  # one graph also for batches without padding
     if compile or (compile is None and model.device.type == "cpu"):
         # Of its own: models of other sizes in the same process are no recompilations of this one.
-        model.base_model.encoder.compile(backend=backend, dynamic=True, isolate_recompiles=True)
+        kept: dict[str, Any] = {"dynamic": True, "isolate_recompiles": True}
+        if backend == "inductor":
+            from xlmr_torch.compiling import OPTIONS  # it imports the compiler, which takes a second
+
+            kept["options"] = OPTIONS
+        model.base_model.encoder.compile(backend=backend, **kept)
     return model
 
 

@@ -288,6 +288,7 @@ OURS = {
         "generation": (["xlmr"], targets.pace(8)),
         "recompiles": (["xlmr compiled"], "later"),
         "int8_files": (["float32", "int8"], "mib"),
+        "serving": (["pipeline", "server"], "tokens a second"),
         "quantized": (["xlmr float32", "xlmr int4", "xlmr nf4"], "mib"),
         "tokenizing": (["xlmr", "xlmr fast"], "seconds"),
     },
@@ -472,13 +473,14 @@ def test_lengths_have_a_place_each_and_a_line_a_contestant() -> None:
     def case(length: int | str, *times: float) -> dict[str, Any]:
         pairs = zip(("transformers", "xlmr"), times, strict=True)
         contestants = {name: {"ratio": {"tokens a second": [value] * 3}} for name, value in pairs}
-        return {"name": long_texts.name_of("bge-m3", length), "contestants": contestants}
+        return {"name": long_texts.name_of("base", length), "contestants": contestants}
 
-    others = [{"name": long_texts.name_of("base", 16), "contestants": {}}]
+    others = [{"name": long_texts.name_of("bge-m3", 2048), "contestants": {}}]
     drawn = picture.lengths({"long_texts": {"cases": [case(16, 1, 2), case(8192, 1, 3), case("mixed", 1, 9), *others]}})
     assert drawn is not None and drawn.count("<polyline") == 2
     assert all(f">{mark}<" in drawn for mark in ("16", "8192", "mixed", "9.0")) and ">64<" not in drawn
-    assert [long_texts.lengths_of(long_texts.SHAPES["large"], length) for length in (2048, 512)] == [[], [512] * 16]
+    assert [long_texts.lengths_of(long_texts.SHAPES["bge-m3"], length) for length in (8192, 512)] == [[8192], [512] * 4]
+    assert all(max(shape.lengths) <= shape.longest for shape in long_texts.SHAPES.values())
     assert max(long_texts.lengths_of(long_texts.SHAPES["large"], "mixed")) == 512
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 from typing import Any
 
@@ -262,17 +263,51 @@ def test_back_in_training_mode_dropout_drops() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [None, "bfloat16", "int8"])
-def test_by_the_real_compiler_on_the_built_in_checkpoint(dtype: Any) -> None:
+def test_by_the_real_compiler_on_the_built_in_checkpoint(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xlmr_torch.compiling import RepeatedOnce
+
+    rounded: list[int] = []
+    run = RepeatedOnce.__call__
+
+    def counted(self: RepeatedOnce, graph: torch.fx.Graph) -> None:
+        run(self, graph)
+        rounded.append(len(graph.find_nodes(op="call_function", target=torch.ops.aten.round.default)))
+
+    monkeypatch.setattr(RepeatedOnce, "__call__", counted)
     model, tokenizer = AutoModelForMaskedLM.from_pretrained("xlmr-mini"), AutoTokenizer.from_pretrained("xlmr-mini")
     batch = tokenizer(["Plants create <mask> through a process.", "Bonjour"], return_tensors="pt", padding=True)
     kept = batch["attention_mask"].bool()
-    with torch.inference_mode():
+    # A graph that comes from the cache has gone through no pass.
+    with torch.inference_mode(), torch._inductor.config.patch(fx_graph_cache=False):
         expected = model(**batch).logits[kept]
         fast = optimize_for_inference(model, dtype)
         for _ in range(2):
             actual = fast(**batch).logits[kept]
     mean = (actual - expected).abs().mean() / expected.std()
     assert mean < {None: 1e-5, "bfloat16": 0.03, "int8": 0.1}[dtype]
+    # Once for queries, keys and values together, and for each of the three other projections of a layer.
+    assert rounded == [4 * model.config.num_hidden_layers if dtype == "int8" else 0]
+
+
+def test_what_is_repeated_in_a_graph_is_computed_once() -> None:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    from xlmr_torch.compiling import RepeatedOnce
+
+    def work(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (x + 1).round() * 2, (x + 1).round() * 3, torch.rand_like(x), torch.rand_like(x), x.add_(1), x.add_(1)
+
+    graph = make_fx(work)(torch.ones(3)).graph
+    RepeatedOnce()(graph)
+    graph.lint()
+    counts = collections.Counter(str(node.target) for node in graph.nodes if node.op == "call_function")
+    assert counts == {
+        "aten.add.Tensor": 1,
+        "aten.round.default": 1,
+        "aten.mul.Tensor": 2,
+        "aten.rand_like.default": 2,
+        "aten.add_.Tensor": 2,
+    }
 
 
 @pytest.mark.parametrize(
