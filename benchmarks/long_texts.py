@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import harness, peers, texts
+from benchmarks import harness, machine, peers, texts
 from benchmarks.children import Child, answer
-from benchmarks.harness import PEERS, Case, Numbers, Options
+from benchmarks.harness import PEERS, Absent, Case, Numbers, Options
 from benchmarks.vectors import LARGE, POSITIONS, shaped
 from xlmr_core.config import AutoConfig
 
@@ -102,6 +102,8 @@ class Reading(Child):
 def _reader(options: Options, name: str, shape: Shape, lengths: list[int]) -> Reading:
     if name in PEERS:
         peers.peer(name, options)
+    if "bfloat16" in name and not options.tiny and not machine.multiplies_bfloat16():
+        raise Absent("this processor has no instructions for bfloat16, so a long text takes minutes")
     folder = shaped(options, shape.folder, positions=shape.positions, **shape.sizes)
     asked = f"{name!r}, {str(folder)!r}, {lengths}, {1 if options.tiny else 3}"
     return Reading(f"from benchmarks import long_texts; long_texts.read({asked})")

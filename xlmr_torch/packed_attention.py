@@ -1,8 +1,9 @@
 """Attention within the sequences of packed tokens: no bias, no padding, no wasted scores.
 
-On the CPU it is one operator to a compiler, ``xlmr::packed_attention``, which reads where sequences start from a
-tensor. So a graph has a dynamic number of tokens and of sequences, and a stream of batches is compiled once. On CUDA it
-is PyTorch's attention over nested tensors, which brings its own variable-length kernels and their gradients.
+On the CPU it is one operator to a compiler, ``xlmr::packed_attention``, and ``xlmr::packed_context`` where no gradient
+is wanted, which read where sequences start from a tensor. So a graph has a dynamic number of tokens and of sequences,
+and a stream of batches is compiled once. On CUDA it is PyTorch's attention over nested tensors, which brings its own
+variable-length kernels and their gradients.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ def packed_attention(
         return _nested(q_TNH, k_TNH, v_TNH, packing, scale, dropout, causal)
     if dropout > 0:
         return _dropping(q_TNH, k_TNH, v_TNH, packing.cu_seqlens, scale, dropout, causal)
-    context_TNH, _ = torch.ops.xlmr.packed_attention(q_TNH, k_TNH, v_TNH, packing.cu_seqlens, scale, causal)
-    return context_TNH
+    if torch.is_grad_enabled():
+        context_TNH, _ = torch.ops.xlmr.packed_attention(q_TNH, k_TNH, v_TNH, packing.cu_seqlens, scale, causal)
+        return context_TNH
+    return torch.ops.xlmr.packed_context(q_TNH, k_TNH, v_TNH, packing.cu_seqlens, scale, causal)
 
 
 def first_tokens_attention(q_BNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, packing: Packing, *, scale: float) -> Tensor:
@@ -72,9 +75,16 @@ def first_tokens_attention(q_BNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, packing:
 # Not by torch.library.custom_op, whose first call imports torch._dynamo, and with it triton where there is one: that
 # takes a second, and ends a process that has imported TensorFlow, because both bring an LLVM.
 _LIBRARY = torch.library.Library("xlmr", "FRAGMENT")
+# Up to so many tokens a sequence's scores fit into the cache, and two plain products are faster than PyTorch's kernel,
+# which goes over them block by block: 0.43 against 0.72 ms for 128 tokens of 12 heads, the same for 256.
+SHORT = 192
 _LIBRARY.define(
     "packed_attention(Tensor q_TNH, Tensor k_TNH, Tensor v_TNH, Tensor cu_seqlens, float scale, bool causal)"
     " -> (Tensor context_TNH, Tensor logsumexp_NT)",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+_LIBRARY.define(
+    "packed_context(Tensor q_TNH, Tensor k_TNH, Tensor v_TNH, Tensor cu_seqlens, float scale, bool causal) -> Tensor",
     tags=torch.Tag.pt2_compliant_tag,
 )
 _LIBRARY.define(
@@ -100,6 +110,33 @@ def _forward(
         context_TNH[part] = context_1NSH[0].transpose(0, 1)
         logsumexp_NT[:, part] = logsumexp_1NS[0]
     return context_TNH, logsumexp_NT
+
+
+@torch.library.impl(_LIBRARY, "packed_context", "CPU")
+def _context(q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, cu_seqlens: Tensor, scale: float, causal: bool) -> Tensor:
+    """The context (T, N, H) for those who want no gradient: of short sequences by two plain products."""
+    if causal or q_TNH.dtype is not torch.float32:
+        return _forward(q_TNH, k_TNH, v_TNH, cu_seqlens, scale, causal)[0]
+    context_TNH = _fake_context(q_TNH, k_TNH, v_TNH, cu_seqlens, scale, causal)
+    packed = tuple(map(_side_by_side, (q_TNH, k_TNH, v_TNH)))
+    for part in _sequences(cu_seqlens):
+        q_SNH, k_SNH, v_SNH = (x[part] for x in packed)
+        if part.stop - part.start <= SHORT:
+            probabilities_NSS = torch.bmm(q_SNH.transpose(0, 1) * scale, k_SNH.permute(1, 2, 0)).softmax(-1)
+            context_NSH = torch.bmm(probabilities_NSS, v_SNH.transpose(0, 1))
+        else:
+            context_NSH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                *map(_heads_first, (q_SNH, k_SNH, v_SNH)), 0.0, causal, scale=scale
+            )[0][0]
+        context_TNH[part] = context_NSH.transpose(0, 1)
+    return context_TNH
+
+
+@torch.library.register_fake("xlmr::packed_context", lib=_LIBRARY)
+def _fake_context(
+    q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, cu_seqlens: Tensor, scale: float, causal: bool
+) -> Tensor:
+    return _fake(q_TNH, k_TNH, v_TNH, cu_seqlens, scale, causal)[0]
 
 
 @torch.library.register_fake("xlmr::packed_attention", lib=_LIBRARY)

@@ -12,10 +12,13 @@ from torch import Tensor
 
 from tests.torch.models import assert_close
 from xlmr_core.errors import InputError
-from xlmr_torch.packed_attention import _nested, packed_attention
+from xlmr_torch.packed_attention import SHORT, _nested, packed_attention
 from xlmr_torch.packing import Packing
 
-LENGTHS = {"natural": (7, 1, 12), "one token": (1,), "one sequence": (40,), "with empty ones": (0, 3, 0, 5, 0)}
+LENGTHS = {
+    **{"natural": (7, 1, 12), "one token": (1,), "one sequence": (40,), "with empty ones": (0, 3, 0, 5, 0)},
+    "a long one beside short ones": (3, SHORT + 1, SHORT),
+}
 GPU = torch.cuda.is_available()
 each_lengths = pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 both_ways = pytest.mark.parametrize("causal", [False, True])
@@ -51,8 +54,11 @@ def test_values_and_gradients(lengths: tuple[int, ...], causal: bool, dtype: tor
     tensors = drawn(lengths, dtype)
     actual = packed_attention(*tensors, packing_of(lengths), scale=0.3, dropout=0.0, causal=causal)
     expected = formula(*tensors, lengths, 0.3, causal)
-    assert actual.dtype is dtype
-    assert_close(actual.double(), expected, tolerance=tolerance)
+    with torch.no_grad():
+        alone = packed_attention(*tensors, packing_of(lengths), scale=0.3, dropout=0.0, causal=causal)
+    for context in (actual, alone):
+        assert context.dtype is dtype
+        assert_close(context.double(), expected, tolerance=tolerance)
     direction = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
     found = torch.autograd.grad(actual, tensors, direction.to(dtype))
     wanted = torch.autograd.grad(expected, tensors, direction.double())
@@ -61,12 +67,18 @@ def test_values_and_gradients(lengths: tuple[int, ...], causal: bool, dtype: tor
         assert_close(x.double(), y.double(), tolerance=4 * tolerance)
 
 
+# It has no gradient.
+OF_A_CONTEXT = ("test_schema", "test_faketensor")
+
+
 @both_ways
 def test_the_operator_keeps_pytorchs_contract(causal: bool) -> None:
     """Its schema, its shapes without values, its gradient, and all of it under the compiler with dynamic sizes."""
     lengths = LENGTHS["natural"]
     arguments = (*drawn(lengths), packing_of(lengths).cu_seqlens, 0.3, causal)
     torch.library.opcheck(torch.ops.xlmr.packed_attention.default, arguments)
+    with torch.no_grad():
+        torch.library.opcheck(torch.ops.xlmr.packed_context.default, arguments, test_utils=OF_A_CONTEXT)
 
 
 # By how they lie: each is made of (T, N, H) of its own values.
@@ -86,8 +98,11 @@ def test_queries_keys_and_values_that_lie_otherwise(how: str, which: int) -> Non
     tensors[which] = STRIDES[how](tensors[which])
     tensors = [x.requires_grad_() for x in tensors]
     actual = packed_attention(*tensors, packing_of(lengths), scale=0.3, dropout=0.0, causal=False)
+    with torch.no_grad():
+        alone = packed_attention(*tensors, packing_of(lengths), scale=0.3, dropout=0.0, causal=False)
     expected = formula(*tensors, lengths, 0.3, False)
-    assert_close(actual.double(), expected, tolerance=2e-6)
+    for context in (actual, alone):
+        assert_close(context.double(), expected, tolerance=2e-6)
     direction = STRIDES[how](torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)))
     found = torch.autograd.grad(actual, tensors, direction)
     for x, y in zip(found, torch.autograd.grad(expected, tensors, direction.double()), strict=True):
@@ -103,8 +118,14 @@ def test_queries_keys_and_values_that_lie_otherwise(how: str, which: int) -> Non
 def test_what_pytorchs_kernel_would_not_survive_is_refused(change: Any, which: int) -> None:
     tensors = drawn((4, 6))
     tensors[which] = change(tensors[which])
-    with pytest.raises(InputError, match=r"expected queries, keys and values of one shape and one dtype, received \("):
-        packed_attention(*tensors, packing_of((4, 6)), scale=0.3, dropout=0.0, causal=False)
+    for wants_gradients in (True, False):
+        with (
+            torch.set_grad_enabled(wants_gradients),
+            pytest.raises(
+                InputError, match=r"expected queries, keys and values of one shape and one dtype, received \("
+            ),
+        ):
+            packed_attention(*tensors, packing_of((4, 6)), scale=0.3, dropout=0.0, causal=False)
 
 
 def test_dropout_drops_weights_and_keeps_the_mean() -> None:
