@@ -24,7 +24,7 @@ from xlmr_torch.onednn import DTYPES
 # Kinds of kernels by a part of their name, the first that fits; the compiler names its loops after what they compute.
 KINDS = {
     "products": ("_int_mm", "fused_linear", "mkldnn", "addmm", "aten::mm"),
-    "attention": ("packed_attention", "scaled_dot_product"),
+    "attention": ("packed_context", "scaled_dot_product", "bmm", "softmax"),
     "gelu": ("gelu", "erf"),
     "norms": ("norm", "var_mean", "rsqrt"),
     "casts, sums and rounding": ("fused", "aten::"),

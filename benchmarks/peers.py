@@ -120,7 +120,15 @@ def openvino(options: Options, int8: str | None = None) -> Forward:
         "INFERENCE_NUM_THREADS": options.threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    model = engine.Core().compile_model(str(path), "CPU", settings)
+    try:
+        model = engine.Core().compile_model(str(path), "CPU", settings)
+    except RuntimeError as error:
+        if int8 is None:
+            raise
+        # It says where in its source first, and in the last line why.
+        why = str(error).strip().splitlines()[-1].strip()
+        versions = f"OpenVINO {machine.version('openvino')} does not take what NNCF {machine.version('nncf')} made"
+        raise Absent(f"{versions}: {why}") from error
     return lambda batch: model([batch.ids_BS, batch.mask_BS])[0]
 
 
