@@ -14,7 +14,7 @@ from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_file
 from torch._ops import OpOverload
 from torch.fx import Graph, Node
 
-__all__ = ["OPTIONS", "RepeatedOnce"]
+__all__ = ["RepeatedOnce", "options"]
 
 
 class RepeatedOnce(CustomGraphPass):
@@ -51,4 +51,12 @@ def _is_function_of_its_inputs(node: Node) -> bool:
     )
 
 
-OPTIONS = {"post_grad_custom_pre_pass": RepeatedOnce()}
+def options(rounds: bool) -> dict[str, Any]:
+    """Options of Inductor.
+
+    Args:
+        rounds: whether activations are rounded. A gelu is then computed twice, where its extremes are sought and where
+            it is rounded, unless Inductor keeps the outcome of so few operations: a twentieth of an encoder's time.
+    """
+    kept: dict[str, Any] = {"post_grad_custom_pre_pass": RepeatedOnce()}
+    return kept | {"realize_opcount_threshold": 8} if rounds else kept

@@ -183,9 +183,9 @@ def optimize_for_inference(
         # Of its own: models of other sizes in the same process are no recompilations of this one.
         kept: dict[str, Any] = {"dynamic": True, "isolate_recompiles": True}
         if backend == "inductor":
-            from xlmr_torch.compiling import OPTIONS  # it imports the compiler, which takes a second
+            from xlmr_torch.compiling import options  # it imports the compiler, which takes a second
 
-            kept["options"] = OPTIONS
+            kept["options"] = options(rounds=model.quantization_scheme is SCHEMES["int8"])
         model.base_model.encoder.compile(backend=backend, **kept)
     return model
 
