@@ -11,12 +11,15 @@ from pathlib import Path
 
 from benchmarks import machine
 from benchmarks.harness import case_text
-from benchmarks.targets import TARGETS, Reports
+from benchmarks.targets import TARGETS, WITHOUT, Reports
 
 PAGE = machine.ROOT / "docs" / "benchmarks.md"
 RESULTS = Path(__file__).parent / "results"
 # Questions about PyTorch are in the first file; those about another backend begin with its name.
 FILES = {"": "latest.json", "keras": "keras.json", "flax": "flax.json"}
+# What else was measured on a processor that does not multiply bfloat16, by question: half precision is slow there, and
+# int8 is what makes a model fast.
+ELSEWHERE = "without-bfloat16.json"
 # What `benchmarks.picture` draws of a question, once it was measured: the file, and what it shows.
 PICTURES = {
     "generation": ("generation.svg", "What a token costs, by the number of new tokens"),
@@ -33,9 +36,10 @@ def kept(question: str) -> Path:
 def latest() -> Reports:
     """The results that are kept, by question; none if there are none."""
     found: Reports = {}
-    for name in FILES.values():
+    for name in (*FILES.values(), ELSEWHERE):
         if (RESULTS / name).exists():
-            found |= json.loads((RESULTS / name).read_text(encoding="utf-8"))
+            reports = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+            found |= {question + WITHOUT: report for question, report in reports.items()} if name == ELSEWHERE else reports
     return found
 
 
