@@ -38,9 +38,10 @@ PAIRS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def config_of(encoder: str, decoder: str, width: int = 16, **changes: Any) -> EncoderDecoderConfig:
+def config_of(encoder: str, decoder: str, width: int = 16, layers: int = 2, **changes: Any) -> EncoderDecoderConfig:
     """A configuration of two small models."""
-    sides = FAMILIES[encoder](**SMALL), FAMILIES[decoder](**{**SMALL, "hidden_size": width})
+    sizes = {**SMALL, "num_hidden_layers": layers}
+    sides = FAMILIES[encoder](**sizes), FAMILIES[decoder](**{**sizes, "hidden_size": width})
     values = {"decoder_start_token_id": 0, "architectures": [HEAD], "dtype": "float32", **changes}
     return EncoderDecoderConfig.from_encoder_decoder_configs(*sides, **values)
 

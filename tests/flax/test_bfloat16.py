@@ -17,8 +17,9 @@ from xlmr_flax import linear  # noqa: E402
 SIZES = {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4}
 
 
-def states(family: str, dtype: str, params: Any = None, **asked: Any) -> Any:
-    model = models.model("Model", family, dtype=dtype, initializer_range=0.08, **SIZES)
+def states(family: str, dtype: str, params: Any = None, layers: int = 4, **asked: Any) -> Any:
+    sizes = {**SIZES, "num_hidden_layers": layers}
+    model = models.model("Model", family, dtype=dtype, initializer_range=0.08, **sizes)
     return model(**models.batch((40, 23, 31)), params=params, **asked)
 
 
@@ -51,12 +52,12 @@ def test_the_error_is_less_than_with_narrow_sums(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(("family", "dtype"), [("XLMRoberta", "bfloat16"), ("XLMRobertaXL", "float16")])
 def test_what_goes_out_has_the_dtype_of_the_model(family: str, dtype: str) -> None:
-    output = states(family, dtype, output_hidden_states=True)
+    output = states(family, dtype, layers=1, output_hidden_states=True)
     assert {x.dtype for x in (output.last_hidden_state, output.pooler_output, *output.hidden_states)} == {
         jnp.dtype(dtype)
     }
     assert (output.hidden_states[-1] == output.last_hidden_state).all()
-    cache = models.model("ForCausalLM", family, dtype=dtype, is_decoder=True)
+    cache = models.model("ForCausalLM", family, dtype=dtype, is_decoder=True, num_hidden_layers=1)
     held = cache(**models.batch((5, 3)), past_key_values=cache.init_cache(2, 8)).past_key_values
     assert held.layers[0].key_BNMH.dtype == jnp.dtype(dtype)
 

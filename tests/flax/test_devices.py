@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("family", models.FAMILIES)
 def test_pmap_with_averaged_gradients_equals_one_device_on_the_whole_batch(family):
     """Every text has one label, so that the mean of the halves' means is the mean."""
-    model = models.model("ForSequenceClassification", family, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    changes = {"num_hidden_layers": 1, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = models.model("ForSequenceClassification", family, **changes)
     batch = models.labelled("ForSequenceClassification", models.batch((10, 6, 3, 9)))
     state = train_state.TrainState.create(apply_fn=model.__call__, params=model.params, tx=optax.sgd(0.1))
 
@@ -74,6 +75,7 @@ def test_two_processes_train_as_one(tmp_path, monkeypatch):
         found = json.loads(answer.splitlines()[-1])
         assert found["processes"] == 2
         assert found["sums"] == pytest.approx(sums, rel=1e-3, abs=1e-3)
-        assert found["held"] == pytest.approx({"data parallel": 1, "FSDP": 0.5}, abs=0.02)
+        shares = {"data parallel": 1, "FSDP": 0.5}
+        assert found["held"] == pytest.approx({layout: shares[layout] for layout in wanted}, abs=0.02)
         for layout, losses in wanted.items():
             np.testing.assert_allclose(found["losses"][layout], losses, rtol=1e-5)

@@ -20,7 +20,13 @@ from xlmr_core.errors import InputError  # noqa: E402
 from xlmr_flax.sharding import DATA_PARALLEL, FSDP, TENSOR_PARALLEL, param_shardings  # noqa: E402
 
 # Sizes that two and four devices divide.
-EVEN = {"vocab_size": 64, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48}
+EVEN = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+}
 LAYOUTS = {
     "data parallel": ((4,), ("data",), DATA_PARALLEL),
     "FSDP": ((4,), ("data",), FSDP),
@@ -135,7 +141,7 @@ def test_a_step_on_a_mesh_is_that_of_one_device(family, layout):
     whole = sum(x.size for x in jax.tree.leaves(params))
     held = sum(x.addressable_shards[0].data.size for x in jax.tree.leaves(params))
     assert held / whole == pytest.approx(
-        {"data parallel": 1, "FSDP": 0.26, "tensor parallel": 0.4}.get(layout, 0.3), abs=0.02
+        {"data parallel": 1, "FSDP": 0.26, "tensor parallel": 0.47}.get(layout, 0.33), abs=0.02
     )
     jax.tree.map(
         lambda trace, param: trace.sharding.is_equivalent_to(param.sharding, param.ndim), moments[0].trace, params

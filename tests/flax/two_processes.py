@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from tests.choice import chosen
 from tests.flax import models
 from tests.small_runs import ROWS as EXAMPLES
 from tests.small_runs import small_run, written
@@ -21,7 +22,8 @@ from xlmr_flax import training
 from xlmr_flax.functional import flatten
 from xlmr_flax.sharding import DATA_PARALLEL, FSDP, param_shardings
 
-LAYOUTS = {"data parallel": DATA_PARALLEL, "FSDP": FSDP}
+RULES = {"data parallel": DATA_PARALLEL, "FSDP": FSDP}
+LAYOUTS = {name: RULES[name] for name in chosen(list(RULES), ["FSDP"])}
 ROWS = 4
 
 
@@ -68,7 +70,7 @@ def train(layouts, held=None):
 def run_in(folder, name, rules):
     """The sum of each parameter after a small run, which is in a folder, like its data."""
     file = written(folder, "eval.jsonl", EXAMPLES["text-classification"](7))
-    values = {"steps": 4, "dropout": 0.0, "checkpoint_every": 2, "eval": str(file), "evaluate_every": 2}
+    values = {"layers": 1, "steps": 4, "dropout": 0.0, "checkpoint_every": 2, "eval": str(file), "evaluate_every": 2}
     with small_run(folder, at=folder / name, **values) as small:
         model = training.model_for(small)
         training.train(model, small, rules=rules)
