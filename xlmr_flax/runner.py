@@ -64,6 +64,11 @@ class Runner:
 
         return {name: np.asarray(found(name), dtype=np.float32) for name in wanted}
 
+    def attentions(self, arrays: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """How tokens attend to each other; see :meth:`xlmr_core.tasks.runner.Runner.attentions`."""
+        outputs = self.model(**arrays, train=False, output_attentions=True, return_dict=True)
+        return [np.asarray(layer_BNSS, dtype=np.float32) for layer_BNSS in outputs["attentions"]]
+
     def generate(
         self, arrays: dict[str, NDArray[Any]], options: Mapping[str, Any], streamer: Any = None
     ) -> NDArray[np.int64]:

@@ -64,6 +64,12 @@ class Runner:
 
         return {name: tf.cast(found(name), tf.float32).numpy() for name in wanted}
 
+    def attentions(self, arrays: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """How tokens attend to each other; see :meth:`xlmr_core.tasks.runner.Runner.attentions`."""
+        tensors = {name: tf.convert_to_tensor(array) for name, array in arrays.items()}
+        outputs = self.model(**tensors, output_attentions=True, return_dict=True)
+        return [tf.cast(layer_BNSS, tf.float32).numpy() for layer_BNSS in outputs["attentions"]]
+
     def generate(
         self, arrays: dict[str, NDArray[Any]], options: Mapping[str, Any], streamer: Any = None
     ) -> NDArray[np.int64]:

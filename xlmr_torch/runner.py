@@ -68,6 +68,13 @@ class Runner:
         return {name: found(name).float().cpu().numpy() for name in wanted}
 
     @torch.inference_mode()
+    def attentions(self, arrays: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """How tokens attend to each other; see :meth:`xlmr_core.tasks.runner.Runner.attentions`."""
+        tensors = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
+        outputs = self.model(**tensors, output_attentions=True, return_dict=True)
+        return [layer_BNSS.float().cpu().numpy() for layer_BNSS in outputs["attentions"]]
+
+    @torch.inference_mode()
     def generate(
         self, arrays: dict[str, NDArray[Any]], options: Mapping[str, Any], streamer: Any = None
     ) -> NDArray[np.int64]:

@@ -50,6 +50,14 @@ def test_every_module_of_the_source_is_in_the_wheel_and_nothing_else():
         assert in_wheel == in_source
 
 
+def test_the_page_of_the_server_is_in_the_wheel():
+    place = Path("xlmr_core", "serving", "page")
+    here, there = installed("xlmr_core").parent / place, SOURCE / place
+    names = {path.name for path in there.iterdir() if path.suffix in (".html", ".css", ".js", ".svg")}
+    assert {path.name for path in here.iterdir() if path.is_file()} == {*names, "__init__.py"} and len(names) == 9
+    assert all((here / name).read_bytes() == (there / name).read_bytes() for name in names)
+
+
 def test_the_built_in_checkpoints_are_those_of_the_source():
     from xlmr_core.hub import BUILT_IN
 

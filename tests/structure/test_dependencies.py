@@ -75,6 +75,7 @@ LAYERS = (
     ("jobs",),
     ("training",),
     ("serving",),
+    ("serverless",),
     ("cli",),
     ("__main__",),
 )

@@ -79,6 +79,10 @@ class Runner:
                 found[name] = POOLED[name](found[STATES], weights_BPS)
         return {name: found[name] for name in wanted}
 
+    def attentions(self, arrays: dict[str, Array]) -> NoReturn:
+        """Refuse: graphs give what the tasks need."""
+        raise InputError("graphs give no attention; run the model with another backend")
+
     def generate(self, arrays: dict[str, Array], options: Mapping[str, Any], streamer: Any = None) -> NoReturn:
         """Refuse: graphs are of encoders."""
         raise InputError("graphs are of encoders, which write no texts; run the model with another backend")

@@ -10,7 +10,6 @@ import asyncio
 import hmac
 import logging
 import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,6 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as Address
 
+from xlmr_core.serving.answers import as_json, log_failure
 from xlmr_core.serving.dialects import ROUTES
 from xlmr_core.serving.dialects.tasks import OWN
 from xlmr_core.serving.dialects.tei import BY_TASK
@@ -30,7 +30,8 @@ from xlmr_core.serving.fields import counted_texts, read_body, read_fields
 from xlmr_core.serving.metrics import Metrics
 from xlmr_core.serving.models import Answered, Model, Models, Question
 from xlmr_core.serving.openapi import described, page
-from xlmr_core.serving.routes import Dialect, Route, as_json
+from xlmr_core.serving.page import HEADERS, File, page_files
+from xlmr_core.serving.routes import Dialect, Route
 from xlmr_core.serving.settings import Settings
 
 __all__ = ["application"]
@@ -84,6 +85,7 @@ class _Application:
         addresses = [Address(route.path, self._endpoint(route), methods=[route.method]) for route in ROUTES]
         addresses += [Address(path, self._shown(show, path), methods=["GET"]) for path, show in open_ones.items()]
         addresses.append(Address("/metrics", self._metrics, methods=["GET"]))
+        addresses += [Address(path, self._file(path, file), methods=["GET"]) for path, file in page_files().items()]
         by_path = {route.path: route for route in ROUTES}
         for task, path in BY_TASK.items():
             if task in self.models.first.tasks:
@@ -106,6 +108,17 @@ class _Application:
         async def answer(request: Request) -> Response:
             content, kind = show()
             return Response(content, media_type=kind)
+
+        return partial(self._counted, path, OWN, answer)
+
+    def _file(self, path: str, file: File) -> Callable[[Request], Awaitable[Response]]:
+        """A file of the page, which a browser that has it already does not get again."""
+
+        async def answer(request: Request) -> Response:
+            headers = {**HEADERS, "etag": file.tag}
+            if request.headers.get("if-none-match") == file.tag:
+                return Response(status_code=304, headers=headers)
+            return Response(file.content, headers=headers, media_type=file.kind)
 
         return partial(self._counted, path, OWN, answer)
 
@@ -153,7 +166,7 @@ class _Application:
         except (_GoneError, ClientDisconnect):
             response = Response(status_code=GONE)
         except Exception as error:
-            _log_failure(path, error)
+            log_failure(logger, path, error)
             status, body = dialect.told(Fault("broken", "the server failed at this; its log says where"))
             response = Response(body, status, media_type=JSON)
         finally:
@@ -281,10 +294,3 @@ def _rendered(route: Route, values: Mapping[str, Any], answered: Answered) -> by
 async def _gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _log_failure(path: str, error: Exception) -> None:
-    """Where it failed, without what was sent: the message of an error may hold it."""
-    frames = traceback.extract_tb(error.__traceback__)[-4:]
-    where = " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in reversed(frames))
-    logger.error("%s failed: %s at %s", path, type(error).__name__, where)

@@ -13,6 +13,7 @@ from xlmr_core.serving.batching import Row, Ticket
 from xlmr_core.serving.faults import Fault, fault_of
 from xlmr_core.serving.metrics import Metrics
 from xlmr_core.serving.settings import Settings
+from xlmr_core.serving.views import views_of
 from xlmr_core.serving.worker import Worker
 from xlmr_core.tasks.pipeline import changed, run_together
 from xlmr_core.tasks.runner import Runner
@@ -39,7 +40,7 @@ class Question:
     """What a request asks for.
 
     Attributes:
-        task: a name of ``TASKS``.
+        task: a name of ``TASKS`` or ``VIEWS``.
         inputs: as the task's pipeline takes them; of sentence-embedding also :class:`TokenIds` in the place of texts.
         options: of the call.
         model: its name; ``None`` for the first that can do the task.
@@ -105,6 +106,7 @@ class Model:
         self.runner = runner
         self.tokenizer = tokenizer
         self.tasks = dict(tasks)
+        self.views = views_of(runner, tokenizer)
         self.created = int(time.time())
 
     @property
@@ -117,6 +119,10 @@ class Model:
         """The further heads beside the model, as bge-m3 has."""
         found = [task.folder.heads for task in self.tasks.values() if isinstance(task, FolderTask)]
         return found[0] if found else ()
+
+    def doing(self, name: str) -> Task | None:
+        """The task or the view of a name; ``None`` if the model cannot."""
+        return self.tasks.get(name) or self.views.get(name)
 
     async def answer(self, question: Question, render: Callable[[Answered], T]) -> tuple[Answered, T]:
         """Answer a question; if the caller is cancelled, what did not run yet does not run.
@@ -133,7 +139,8 @@ class Model:
         return await self.worker.around(partial(self._finish, prepared, outputs, render))
 
     def _prepare(self, question: Question) -> _Prepared:
-        task = self.tasks[question.task]
+        task = self.doing(question.task)
+        assert task is not None, "the model is able"
         try:
             inputs, cut = question.inputs, list[int]()
             if question.adapt is not None:
@@ -264,7 +271,7 @@ class Models:
         """
         asked = list(self) if question.model is None else [self.named(question.model)]
         for model in asked:
-            if question.task in model.tasks and (question.head is None or question.head in model.heads):
+            if model.doing(question.task) and (question.head is None or question.head in model.heads):
                 return model
         does = "; ".join(f"{model.name!r} does {', '.join(model.tasks)}" for model in asked)
         what = f"{question.task} with {question.head}" if question.head else question.task

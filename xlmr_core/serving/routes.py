@@ -4,16 +4,16 @@ is, and how the answer looks.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from xlmr_core.serving.answers import as_json, worded
 from xlmr_core.serving.faults import STATUSES, Fault
 from xlmr_core.serving.fields import Field
 from xlmr_core.serving.models import Answered, Model, Models, Question
 
-__all__ = ["Dialect", "Route", "Values", "as_json"]
+__all__ = ["Dialect", "Route", "Values"]
 
 Values: TypeAlias = Mapping[str, Any]
 
@@ -37,10 +37,8 @@ class Dialect:
     def told(self, fault: Fault) -> tuple[int, bytes]:
         """The status and the body that tell of a fault."""
         status = self.statuses.get(fault.kind, STATUSES[fault.kind])
-        text = str(fault)
-        for python, here in self.wording.items():
-            text = text.replace(python, here)
-        return status, as_json(self.fault(Fault(fault.kind, text, param=fault.param), status))
+        told = Fault(fault.kind, worded(fault, self.wording), param=fault.param)
+        return status, as_json(self.fault(told, status))
 
 
 @dataclass(frozen=True)
@@ -69,16 +67,3 @@ class Route:
     render: Callable[[Values, Answered], Any] | None = None
     tell: Callable[[Values, Model], Any] | None = None
     show: Callable[[Values, Models], Any] | None = None
-
-
-def as_json(content: Any) -> bytes:
-    """As it is sent.
-
-    Raises:
-        Fault: for numbers that JSON does not have.
-    """
-    try:
-        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    except ValueError:
-        message = "expected finite numbers, the model gave others; check the checkpoint, or load it with dtype float32"
-        raise Fault("unable", message) from None

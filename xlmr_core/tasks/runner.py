@@ -59,6 +59,19 @@ class Runner(Protocol):
             The wanted outputs by name, float32.
         """
 
+    def attentions(self, arrays: Arrays) -> list[NDArray[np.float32]]:
+        """How the tokens of a batch attend to each other.
+
+        Args:
+            arrays: ``input_ids`` and ``attention_mask`` (B, S).
+
+        Returns:
+            The probabilities of each layer (B, N, S, S), from each token (row) to each (column).
+
+        Raises:
+            InputError: where the backend gives none.
+        """
+
     def generate(self, arrays: Arrays, options: Mapping[str, Any], streamer: Any = None) -> NDArray[np.int64]:
         """What the model writes, without dropout and without gradients.
 
