@@ -7,15 +7,16 @@ Needs the vocabulary (`weights.make_vocab`) and writes only into the folder `--w
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
-
-import torch
 
 from weights.maker import corpus, rows, start, training
 from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.tokenization import XLMRobertaTokenizerFast
 
 MODEL = Path(__file__).parent / "xlmr-mini"
 WORK = Path.home() / ".cache" / "xlmr-maker"
+RUN = "run"  # in a work folder
 
 
 def architecture(vocabulary: int) -> XLMRobertaConfig:
@@ -29,7 +30,7 @@ def architecture(vocabulary: int) -> XLMRobertaConfig:
         max_position_embeddings=514,
         type_vocab_size=1,
         layer_norm_eps=1e-5,
-        # Most text is read twice or less, so there is little to overfit; the published file has XLM-R's 0.1.
+        # The published file has XLM-R's 0.1.
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
@@ -39,57 +40,46 @@ def arguments() -> argparse.ArgumentParser:
     """The options of the trainer; the defaults are those of a first run, `README.md` has the runs of the checkpoint
     here.
     """
-    recipe = training.Recipe()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=corpus.PRETRAIN, help="the folder pretrain of the data")
     parser.add_argument("--vocabulary", type=Path, default=MODEL / "sentencepiece.bpe.model")
-    parser.add_argument("--work", type=Path, default=WORK, help="folder for rows, state and log")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder for rows and run")
     parser.add_argument(
         "--after", type=Path, help="start from the weights of the run in this other work folder, or of this checkpoint"
     )
-    parser.add_argument("--minutes", type=float, default=recipe.minutes, help="training time")
-    parser.add_argument("--steps", type=int, default=0, help="train for so many steps instead of minutes")
+    parser.add_argument("--steps", type=int, default=0, help="train for so many steps; 0: until the rows end")
     parser.add_argument("--largest", type=float, default=0.5, help="at most so many passes over the largest language")
     parser.add_argument("--words", type=float, default=0.0, help="share of the batches in which whole words are hidden")
     parser.add_argument("--rate", type=float, default=1.0, help="factor of the learning rates")
-    parser.add_argument("--workers", type=int, default=2, help="CPU cores to use")
-    parser.add_argument("--seed", type=int, default=recipe.seed)
+    parser.add_argument("--seed", type=int, default=0, help="of rows, order, masks and fresh weights")
     return parser
 
 
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    """The float32 state dict of a run's work folder, or of a published checkpoint."""
-    from xlmr_torch import XLMRobertaForMaskedLM
-
-    state = folder / "run" / "state.pt"
-    if state.exists():
-        return torch.load(state, weights_only=True)["model"]
-    return XLMRobertaForMaskedLM.from_pretrained(folder, dtype="float32").state_dict()
+def model_in(folder: Path) -> Path:
+    """Where the model is that a run in a work folder left; any other folder is that of a checkpoint."""
+    return folder / RUN if (folder / RUN).is_dir() else folder
 
 
 def main() -> None:
     # Imported here: `publish_mini` and tests use the architecture of this file without a backend.
-    from xlmr_torch import XLMRobertaForMaskedLM
+    from xlmr_torch.training import model_for, train
 
     options = arguments().parse_args()
-    recipe = training.Recipe(
-        minutes=options.minutes,
-        steps=options.steps,
-        words=options.words,
-        adam_rate=training.Recipe.adam_rate * options.rate,
-        muon_rate=training.Recipe.muon_rate * options.rate,
-        seed=options.seed,
-    )
     packed = rows.build(options.data, options.vocabulary, options.work, options.largest, options.seed)
-    vocabulary = rows.vocabulary_size(options.vocabulary)
-    torch.manual_seed(options.seed)
-    model = XLMRobertaForMaskedLM(architecture(vocabulary))
+    recipe = training.recipe_of(steps=options.steps, words=options.words, rate=options.rate, seed=options.seed)
     if options.after:
-        model.load_state_dict(weights_of(options.after))
+        recipe = recipe.replace(model=str(model_in(options.after)))
     else:
+        architecture(rows.vocabulary_size(options.vocabulary)).save_pretrained(options.work)
+        recipe = recipe.replace(model="", config=str(options.work))
+    tokenizer = XLMRobertaTokenizerFast(vocab_file=str(options.vocabulary), model_max_length=rows.LONGEST)
+    data = {"rows": json.loads((options.work / rows.SETTINGS).read_text(encoding="utf-8"))}
+    run = training.run_of(packed, tokenizer, recipe, options.work / RUN, data=data)
+    model = model_for(run)
+    if not options.after:
         start.informed(model, packed, options.seed)
-    hiding = rows.hiding_of(options.vocabulary)
-    training.Run(model, packed, vocabulary, recipe, options.work / "run", options.workers, hiding).train()
+    with run:
+        train(model, run, make_optimizer=training.optimizer_of)
 
 
 if __name__ == "__main__":

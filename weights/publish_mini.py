@@ -16,12 +16,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from weights import evaluate_mini, make_mini
-from weights.maker import corpus, rows
+from weights.maker import corpus, rows, training
 from weights.maker.manifest import hashes, write, write_manifest
-from weights.maker.training import Recipe
 from xlmr_core.tokenization import XLMRobertaTokenizerFast
 
 HERE = Path(__file__).parent
@@ -30,13 +30,12 @@ TEMPLATE = HERE / "maker" / "card.md"
 DROPOUT = 0.1  # XLM-R's, for those who fine-tune; it was trained with none
 
 
-def export(state: dict[str, Any], folder: Path) -> int:
-    """Write config, weights and tokenizer files; the number of parameters comes back."""
+def export(run: Path, folder: Path) -> int:
+    """Write config, weights and tokenizer files of a run that is over; the number of parameters comes back."""
     from xlmr_torch import XLMRobertaForMaskedLM
 
-    config = make_mini.architecture(rows.vocabulary_size(folder / "sentencepiece.bpe.model"))
-    model = XLMRobertaForMaskedLM(config)
-    model.load_state_dict(state["model"])
+    model = XLMRobertaForMaskedLM.from_pretrained(run, dtype="float32")
+    config = model.config
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = DROPOUT
     parameters = sum(parameter.numel() for parameter in model.parameters())
     model.half().save_pretrained(folder)
@@ -93,7 +92,8 @@ def _runs(runs: list[dict[str, Any]]) -> tuple[str, str]:
         recipe = run["recipe"]
         after = f" --after {run.get('after', f'run{number}')}" if number else ""
         words = f" --words {recipe['words']:g}" if recipe.get("words") else ""
-        rate = recipe["adam_rate"] / Recipe.adam_rate
+        rate = recipe["adam_rate"] / training.ADAM_RATE
+        # Runs of the maker's former loop, which had a clock, say so in `minutes`.
         length = f"--steps {recipe['steps']}" if recipe["steps"] else f"--minutes {recipe['minutes']:g}"
         commands.append(
             f"python -m weights.make_mini --work run{number + 1}{after}"
@@ -169,21 +169,37 @@ def card(
     )
 
 
-def history(work: Path, state: dict[str, Any]) -> dict[str, Any]:
+def history(work: Path) -> dict[str, Any]:
     """How a run went: its recipe, length, data and last loss (mean of the last twentieth of the run)."""
-    log = [json.loads(line) for line in (work / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    losses = [line["loss"] for line in log if line["loss"] is not None]
+    text = (work / make_mini.RUN / "log.jsonl").read_text(encoding="utf-8")
+    first, *log = [json.loads(line) for line in text.splitlines()]
+    recipe, steps = first["run"]["recipe"], [line for line in log if "loss" in line]
+    losses = [line["loss"] for line in steps]
     last = losses[-max(1, len(losses) // 20) :]
-    settings = json.loads((work / "rows" / "settings.json").read_text(encoding="utf-8"))
+    settings = json.loads((work / rows.SETTINGS).read_text(encoding="utf-8"))
+    packed = rows.read(work)
+    tokens = training.tokens_read(packed, len(steps), recipe["seed"])
     return {
-        "recipe": state["recipe"],
-        "steps": state["step"],
-        "minutes": round(state["seconds"] / 60, 1),
-        "tokens": state["tokens"],
-        "share_of_rows": round(state["tokens"] / state["planned_tokens"], 3),
+        "recipe": {
+            "steps": recipe["steps"],
+            "part_tokens": training.TOKENS,
+            "parts": 1,
+            "masking": recipe["masking_rate"],
+            "words": recipe["whole_words"],
+            "adam_rate": recipe["learning_rate"],
+            "muon_rate": recipe["learning_rate"] * training.MUON_RATE / training.ADAM_RATE,
+            "warmup": recipe["warmup"],
+            "decay": recipe["weight_decay"],
+            "bfloat16": recipe["precision"] == "bfloat16",
+            "seed": recipe["seed"],
+        },
+        "steps": len(steps),
+        "minutes": round(steps[-1]["seconds"] / 60, 1),
+        "tokens": tokens,
+        "share_of_rows": round(tokens / int(packed.starts[-1]), 3),
         "largest": settings["largest"],
-        "workers": state["workers"],
-        "loss": round(sum(last) / len(last), 3),
+        "workers": torch.get_num_threads(),
+        "loss": round(float(np.mean(last)), 3),
         "torch": torch.__version__.split("+")[0],
         "text_manifest_sha256": settings["text"],
     }
@@ -219,12 +235,11 @@ def main() -> None:
         help="the first of these runs went on from the checkpoint that is published now",
     )
     options = parser.parse_args()
-    states = [torch.load(work / "run" / "state.pt", weights_only=True) for work in options.work]
-    runs = [history(work, state) for work, state in zip(options.work, states, strict=True)]
+    runs = [history(work) for work in options.work]
     if options.continued:
         published = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))[MODEL.name]["training"]
         runs = continued(published, runs)
-    parameters = export(states[-1], MODEL)
+    parameters = export(options.work[-1] / make_mini.RUN, MODEL)
     figures = evaluate_mini.evaluate(MODEL, options.data)
     config = json.loads((MODEL / "config.json").read_text(encoding="utf-8"))
     write(MODEL / "evaluation.json", json.dumps(figures, ensure_ascii=False, indent=1) + "\n")

@@ -209,19 +209,19 @@ def _small_rows() -> rows.Rows:
     return rows.Rows(ids, starts, np.zeros(300, dtype=np.uint8), ["xx"])
 
 
-def test_padded_rows_keep_their_ids() -> None:
+def test_rows_keep_their_ids() -> None:
     small = _small_rows()
-    batch = small.padded(np.array([5, 9]))
-    for line, row in zip(batch, (5, 9), strict=True):
-        ids = small.ids[small.starts[row] : small.starts[row + 1]]
-        assert (line[: len(ids)] == ids).all() and (line[len(ids) :] == rows.PAD).all()
+    for feature, row in zip(small.take([5, 9]), (5, 9), strict=True):
+        assert feature.arrays["input_ids"].tolist() == list(range(small.starts[row], small.starts[row + 1]))
+        assert feature.length == small.lengths[row]
+    assert small.kinds.shape == (len(small),) and not small.kinds.any()
 
 
 def test_hiding_knows_the_vocabulary_of_the_file(spm: sentencepiece.SentencePieceProcessor) -> None:
     hiding = rows.hiding_of(MINI / "sentencepiece.bpe.model")
-    plain = rows.vocabulary_of(spm.get_piece_size() + 2)
-    assert (hiding.vocabulary.mask, hiding.vocabulary.pad) == (plain.mask, plain.pad)
-    assert (hiding.vocabulary.ordinary == plain.ordinary).all()
+    size = spm.get_piece_size() + 2
+    assert (hiding.vocabulary.mask, hiding.vocabulary.pad) == (size - 1, rows.PAD)
+    assert np.flatnonzero(~hiding.vocabulary.ordinary).tolist() == [*range(rows.SPECIAL + 1), size - 1]
     lone, full_stop = (spm.piece_to_id(piece) + rows.OFFSET for piece in ("▁", "."))
     assert hiding.words.begins[lone] and not hiding.words.letters[full_stop]
     assert hiding.opens[full_stop] in (-lone, spm.piece_to_id("▁.") + rows.OFFSET)

@@ -1,20 +1,22 @@
-"""The trainer of the built-in checkpoint: it learns, and a killed run goes on as if nothing had happened."""
+"""The maker of the built-in checkpoint: its rows, batches and optimizers in the library's loop, and how it starts."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from weights import publish_mini
+from tests.small_runs import losses
+from weights import make_mini, publish_mini
 from weights.maker import rows, start, training
 from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.tokenization import AutoTokenizer
+from xlmr_core.training.run import Run
 from xlmr_torch import XLMRobertaForMaskedLM
+from xlmr_torch.training import train
 
 VOCABULARY = 64
 ROWS = 1600
@@ -29,72 +31,97 @@ def small_rows() -> rows.Rows:
     return rows.Rows(ids, np.concatenate([[0], np.cumsum(lengths)]), np.zeros(ROWS, dtype=np.uint8), ["xx"])
 
 
-def small_run(folder: Path, **options: object) -> training.Run:
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The card and its pictures are tested elsewhere."""
+    monkeypatch.setattr("xlmr_core.training.run.publish", lambda *arguments, **named: None)
+
+
+def small_run(folder: Path, **values: Any) -> Run:
+    recipe = training.recipe_of(steps=4, words=0.5).replace(**{"precision": "float32", **values})
+    tokenizer = AutoTokenizer.from_pretrained("xlmr-mini")
+    return training.run_of(small_rows(), tokenizer, recipe, folder, tokens=256, tell=lambda kind, text: None)
+
+
+def small_model() -> XLMRobertaForMaskedLM:
     torch.manual_seed(0)
     config = XLMRobertaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
+        vocab_size=32000,
+        hidden_size=16,
         num_hidden_layers=1,
         num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=40,
+        intermediate_size=32,
+        max_position_embeddings=514,
         type_vocab_size=1,
-        hidden_dropout_prob=0.1,
+        hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
-    settings = {"steps": 12, "part_tokens": 128, "parts": 2, "bfloat16": False, **options}
-    recipe = training.Recipe(**settings)  # type: ignore[arg-type]
-    return training.Run(XLMRobertaForMaskedLM(config), small_rows(), VOCABULARY, recipe, folder, workers=1)
+    return XLMRobertaForMaskedLM(config)
 
 
-def weights(run: training.Run) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in run.model.state_dict().items()}
+def trained(run: Run) -> dict[str, torch.Tensor]:
+    """The weights after a run."""
+    model = small_model()
+    with run:
+        train(model, run, make_optimizer=training.optimizer_of)
+    return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def test_every_parameter_has_one_optimizer(tmp_path: Path) -> None:
-    run = small_run(tmp_path)
-    held = [id(p) for optimizer in run.optimizers for group in optimizer.param_groups for p in group["params"]]
-    assert sorted(held) == sorted(id(parameter) for parameter in run.model.parameters())
+def test_every_parameter_has_one_optimizer_and_one_state(tmp_path: Path) -> None:
+    model = small_model()
+    optimizer = training.optimizer_of(model, small_run(tmp_path).recipe, 1)
+    held = [id(p) for part in optimizer.parts for group in part.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
+    kinds = {
+        id(parameter): type(part).__name__
+        for part in optimizer.parts
+        for group in part.param_groups
+        for parameter in group["params"]
+    }
+    names = {name: kinds[id(parameter)] for name, parameter in model.named_parameters()}
+    assert names["roberta.embeddings.word_embeddings.weight"] == names["lm_head.bias"] == "AdamW"
+    assert names["roberta.encoder.layer.0.attention.self.query.weight"] == "Muon"
 
 
-def test_the_loss_starts_at_chance_and_falls(tmp_path: Path) -> None:
-    run = small_run(tmp_path, steps=60, adam_rate=0.02)
-    losses = [run._step() for _ in range(60)]
-    assert losses[0] == pytest.approx(np.log(VOCABULARY), abs=0.3)
-    assert np.mean(losses[-5:]) < np.log(8) + 0.5
+def test_batches_have_the_tokens_they_may_have_and_all_rows(tmp_path: Path) -> None:
+    run = small_run(tmp_path, steps=0)
+    assert run.steps == len(run.batches), "a run ends with its rows"
+    numbers = np.concatenate([run.batches.numbers(step) for step in range(run.steps)])
+    assert sorted(numbers.tolist()) == list(range(ROWS))
+    batch = run.batch(0)
+    assert batch["input_ids"].size <= 2 * 256, "written as typed, a row may become longer"
+    assert (batch["labels"] != -100).any() and set(batch) == {"input_ids", "attention_mask", "labels"}
+    assert training.tokens_read(small_rows(), 1, 0) <= training.TOKENS
 
 
-def test_a_run_ends_with_its_rows(tmp_path: Path) -> None:
-    run = small_run(tmp_path, steps=10_000)
-    run.train(save_every=1e9)
-    assert run.step == len(run.batches) // 2
-    assert run.progress == 1.0, "the learning rate has come down to zero"
+def test_it_learns_and_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    values = {"steps": 24, "checkpoint_every": 8, "learning_rate": 0.03}
+    whole = small_run(tmp_path / "whole", **values)
+    expected = trained(whole)
+    found = losses(whole)
+    assert found[0] == pytest.approx(np.log(32000), abs=0.5) and np.mean(found[-3:]) < np.log(32000) - 2
+    stopped = small_run(tmp_path / "stopped", **values)
+    batch = stopped.batch
 
+    def stops(step: int) -> Any:
+        if step == 10:
+            stopped.stop()
+        return batch(step)
 
-def test_the_number_of_workers_does_not_change_the_result(tmp_path: Path) -> None:
-    results = []
-    for workers in (1, 2):
-        run = small_run(tmp_path / str(workers))
-        run.model.eval()  # dropout draws from one generator in the order of the workers
-        run.pool._max_workers = workers
-        for _ in range(3):
-            run._step()
-        results.append(weights(run))
-    for name, value in results[0].items():
-        assert torch.equal(value, results[1][name]), name
-
-
-def test_the_learning_rate_rises_and_falls_to_zero() -> None:
-    assert [training.rate_factor(p, 0.1) for p in (0.0, 0.05, 0.1, 0.55, 1.0)] == pytest.approx([0, 0.5, 1, 0.5, 0])
-
-
-def test_another_recipe_is_refused(tmp_path: Path) -> None:
-    run = small_run(tmp_path)
-    run._step()
-    run._save()
-    with pytest.raises(ValueError, match=r"another recipe.*masking was 0\.2, is now 0\.4"):
-        small_run(tmp_path, masking=0.4)
-    assert small_run(tmp_path, steps=30).step == 1, "more time is no other recipe"
+    stopped.batch = stops  # type: ignore[method-assign]
+    trained(stopped)
+    resumed = small_run(tmp_path / "stopped", **values)
+    again = trained(resumed)
+    assert losses(resumed) == found
+    for name, value in expected.items():
+        assert torch.equal(value, again[name]), name
+    # A next run starts from it, by the folder that its run is in.
+    (tmp_path / "work").mkdir()
+    whole.folder.rename(tmp_path / "work" / "run")
+    later = XLMRobertaForMaskedLM.from_pretrained(make_mini.model_in(tmp_path / "work"), dtype="float32")
+    for name, value in expected.items():
+        assert torch.equal(value, later.state_dict()[name]), name
+    assert make_mini.model_in(tmp_path) == tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -141,59 +168,6 @@ def test_words_that_stand_together_start_alike(tmp_path: Path) -> None:
     near = torch.nn.functional.cosine_similarity(vectors[5:30, None], vectors[None, 5:30], dim=-1).mean()
     far = torch.nn.functional.cosine_similarity(vectors[5:30, None], vectors[None, 35:60], dim=-1).mean()
     assert near > far + 0.3
-
-
-KILLED = """
-import sys, time
-from pathlib import Path
-sys.path.insert(0, {root!r})
-from tests.torch import test_mini_maker
-run = test_mini_maker.small_run(Path({folder!r}))
-step = run._step
-def slow():
-    time.sleep(0.15)
-    return step()
-run._step = slow
-run.train(save_every=0.0)
-"""
-
-
-def test_a_killed_run_ends_in_the_same_weights(tmp_path: Path) -> None:
-    whole = small_run(tmp_path / "whole")
-    whole.train(save_every=1e9)
-    root = Path(__file__).resolve().parents[2]
-    folder = tmp_path / "killed"
-    code = KILLED.format(root=str(root), folder=str(folder))
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (folder / "state.pt").exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    resumed = small_run(folder)
-    assert 0 < resumed.step < 12, "the process was to be killed in the middle"
-    resumed.train(save_every=1e9)
-    assert resumed.step == whole.step == 12
-    expected = weights(whole)
-    for name, value in weights(resumed).items():
-        assert torch.equal(value, expected[name]), name
-
-
-def test_a_save_that_was_interrupted_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = small_run(tmp_path)
-    run._step()
-    run._save()
-    before = run.state.read_bytes()
-    run._step()
-
-    def broken(state: object, file: object) -> None:
-        file.write(b"half")  # type: ignore[attr-defined]
-        raise OSError("disk full")
-
-    monkeypatch.setattr(torch, "save", broken)
-    with pytest.raises(OSError, match="disk full"):
-        run._save()
-    assert run.state.read_bytes() == before
 
 
 def test_publishing_again_lists_a_run_once() -> None:

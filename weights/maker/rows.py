@@ -11,6 +11,7 @@ import json
 import os
 import random
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,13 @@ import sentencepiece
 from weights.maker import corpus
 from xlmr_core.tokenization import XLMRobertaTokenizer
 from xlmr_core.training.masking import Vocabulary, Words
+from xlmr_core.training.task import Feature
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
 SPECIAL = UNK  # ids up to here are never hidden, never drawn as a random token
 OFFSET = 1  # piece i of the sentencepiece file is token i + 1
 LONGEST = 512
+SETTINGS = Path("rows", "settings.json")  # in a work folder: what its rows are made of
 
 # Chance of each row length limit in tokens (0: a single line), for documents and for lists of unrelated sentences.
 DOCUMENT_LENGTHS = {0: 0.50, 128: 0.47, LONGEST: 0.03}
@@ -56,25 +59,22 @@ class Rows:
         """Tokens of each row, shape (rows,)."""
         return np.diff(self.starts)
 
-    def padded(self, rows: np.ndarray) -> np.ndarray:
-        """The rows of these numbers as int64 ids of shape (len(rows), longest of them), `<pad>` at the end."""
-        lengths = self.starts[rows + 1] - self.starts[rows]
-        batch = np.full((len(rows), int(lengths.max())), PAD, dtype=np.int64)
-        for i, row in enumerate(rows):
-            batch[i, : lengths[i]] = self.ids[self.starts[row] : self.starts[row + 1]]
-        return batch
+    @property
+    def kinds(self) -> np.ndarray:
+        """Any rows can share a batch, shape (rows,)."""
+        return np.zeros(len(self), dtype=np.int64)
+
+    def take(self, numbers: Iterable[int]) -> list[Feature]:
+        """The rows of these numbers, as the library's tasks take them."""
+        return [
+            Feature({"input_ids": self.ids[self.starts[row] : self.starts[row + 1]].astype(np.int64)})
+            for row in numbers
+        ]
 
 
 def vocabulary_size(model: Path) -> int:
     """Tokens of a model over this sentencepiece file: its pieces, `<pad>` and `<mask>`."""
     return int(sentencepiece.SentencePieceProcessor(model_file=str(model)).get_piece_size()) + 2
-
-
-def vocabulary_of(size: int) -> Vocabulary:
-    """What hiding has to know of a vocabulary of so many tokens, the last of which is `<mask>`."""
-    ordinary = np.ones(size, dtype=bool)
-    ordinary[[*range(SPECIAL + 1), size - 1]] = False
-    return Vocabulary(mask=size - 1, pad=PAD, ordinary=ordinary)
 
 
 @dataclass(frozen=True)
@@ -179,15 +179,21 @@ def build(pretrain: Path, model: Path, work: Path, largest: float, seed: int, th
         "largest": largest,
         "seed": seed,
     }
-    folder = work / "rows"
-    stamp = folder / "settings.json"
+    stamp = work / SETTINGS
+    folder = stamp.parent
     if not stamp.exists() or json.loads(stamp.read_text(encoding="utf-8")) != settings:
         _write(pretrain, model, folder, settings, threads)
+    return read(work, sorted(corpus.characters(pretrain)))
+
+
+def read(work: Path, languages: Iterable[str] = ()) -> Rows:
+    """The rows that were built in `work`, with the codes of their languages."""
+    folder = (work / SETTINGS).parent
     return Rows(
         ids=np.load(folder / "ids.npy", mmap_mode="r"),
         starts=np.load(folder / "starts.npy"),
         language=np.load(folder / "language.npy"),
-        languages=sorted(corpus.characters(pretrain)),
+        languages=list(languages),
     )
 
 

@@ -1,70 +1,137 @@
-"""The training loop of `xlmr-mini`: resumable, on the clock, on any masked-language model with the library's signature.
+"""How `xlmr-mini` is trained: by the library's own loop, on rows that are made beforehand.
 
-A step's batch is cut into parts, which a few single-threaded workers take one by one; the gradients are summed in the
-parts' order, so the number of workers does not change the result. On cores that are shared with other work this is
-much faster than threads inside each operation, which wait for each other thousands of times a step.
+Masks, log, checkpoints and going on after a kill are the library's (`xlmr_core/training`, `xlmr_torch`); the rows and
+the sizes of its batches are from here, and Muon beside AdamW.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from weights.maker.rows import LONGEST, PAD, Hiding, Rows, vocabulary_of
-from xlmr_core.training.batches import cut_by_tokens
-from xlmr_core.training.masking import as_typed, mask
-from xlmr_core.training.task import IGNORED
+from weights.maker.rows import LONGEST, Rows
+from xlmr_core.training.batches import Batches, cut_by_tokens
+from xlmr_core.training.lines import MaskedLanguageModeling
+from xlmr_core.training.recipe import Recipe
+from xlmr_core.training.run import Run
 
-LENGTH = ("minutes", "steps")
+TOKENS = 4096  # padded tokens of a batch, whose rows are about equally long
 POOL = 8192  # rows that are sorted by length together
+ADAM_RATE, MUON_RATE = 3e-3, 4e-3  # at their highest
 
 
-@dataclass(frozen=True)
-class Recipe:
+def recipe_of(*, steps: int = 0, words: float = 0.0, rate: float = 1.0, seed: int = 0) -> Recipe:
     """What decides the result of a run, apart from text, vocabulary and architecture.
 
-    Attributes:
-        minutes: training time; the learning rate follows this clock, so any machine finishes its schedule.
-        steps: train for so many steps instead (exactly repeatable; `minutes` is then ignored).
-        part_tokens: padded tokens of a part, whose rows are about equally long.
-        parts: parts of a batch.
-        masking: share of the tokens that is hidden.
-        words: share of the parts in which whole words are hidden.
-        adam_rate: peak learning rate of embeddings, biases and norms (AdamW).
-        muon_rate: peak learning rate of the matrices of the encoder (Muon).
-        warmup: share of the run over which the rates rise; afterwards they fall linearly to zero.
-        decay: weight decay of the matrices.
-        bfloat16: compute under bfloat16 autocast; weights, moments and losses stay float32.
-        seed: of the initial weights, the order of the rows and the masks.
+    Args:
+        steps: of the run; 0: until its rows end.
+        words: share of the batches in which whole words are hidden, and the text behind a `<mask>` is written as where
+            somebody types one.
+        rate: factor of the learning rates.
+        seed: of the order of the rows and the masks.
     """
+    return Recipe(
+        task=MaskedLanguageModeling.name,
+        steps=steps,
+        epochs=1.0,
+        max_length=LONGEST,
+        learning_rate=ADAM_RATE * rate,
+        warmup=0.03,
+        weight_decay=0.01,
+        epsilon=1e-8,
+        dropout=0.0,  # most text is read twice or less, so there is little to overfit
+        precision="bfloat16",
+        masking_rate=0.2,
+        whole_words=words,
+        as_typed=True,
+        checkpoint_every=200,
+        keep=1,
+        seed=seed,
+    )
 
-    minutes: float = 54.0
-    steps: int = 0
-    part_tokens: int = 2048
-    parts: int = 2
-    masking: float = 0.2
-    words: float = 0.0
-    adam_rate: float = 3e-3
-    muon_rate: float = 4e-3
-    warmup: float = 0.03
-    decay: float = 0.01
-    bfloat16: bool = True
-    seed: int = 0
+
+class ByTokens(Batches):
+    """Batches of about so many padded tokens, where the library's have as many rows each."""
+
+    def __init__(self, task: MaskedLanguageModeling, rows: Rows, recipe: Recipe, tokens: int = TOKENS) -> None:
+        features: Any = rows
+        super().__init__(task, features, recipe)
+        self._cut = cut_by_tokens(rows.lengths, tokens, recipe.seed, POOL)
+
+    def __len__(self) -> int:
+        return len(self._cut)
+
+    def numbers(self, step: int) -> np.ndarray:
+        return self._cut[step % len(self)]
 
 
-def optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def run_of(
+    rows: Rows,
+    tokenizer: Any,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    tokens: int = TOKENS,
+    data: Mapping[str, Any] | None = None,
+    tell: Callable[[str, str], None] | None = None,
+) -> Run:
+    """A run on rows that are there.
+
+    Args:
+        rows: to train on.
+        tokenizer: of their vocabulary.
+        recipe: as of `recipe_of`.
+        folder: of the run; a run that is there goes on, if it is of the same recipe and data.
+        tokens: of a batch.
+        data: what tells these rows from others.
+        tell: is told how it goes.
+    """
+    batches = ByTokens(MaskedLanguageModeling(recipe, tokenizer), rows, recipe, tokens)
+    return Run(folder, recipe.completed(0, len(batches)), batches, data=data, tell=tell)
+
+
+def tokens_read(rows: Rows, steps: int, seed: int) -> int:
+    """Tokens of the rows that so many steps read, without padding."""
+    cut = cut_by_tokens(rows.lengths, TOKENS, seed, POOL)
+    return int(sum(rows.lengths[cut[step % len(cut)]].sum() for step in range(steps)))
+
+
+class Together(torch.optim.Optimizer):
+    """Several optimizers as one. Their groups and moments are its own, so that one checkpoint holds all."""
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        begin = 0
+        for part in self.parts:
+            end = begin + len(part.param_groups)
+            part.param_groups, part.state = self.param_groups[begin:end], self.state
+            begin = end
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """A step of each."""
+        for part in self.parts:
+            part.step()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Give all of them the state of a checkpoint."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+
+def optimizer_of(model: nn.Module, recipe: Recipe, layers: int) -> Together:
     """Muon for the matrices of the encoder and head, fused AdamW for everything else.
 
-    Embeddings are looked up row by row, not multiplied, so Muon's orthogonal updates do not suit them.
+    Embeddings are looked up row by row, not multiplied, so Muon's orthogonal updates do not suit them. A group's
+    `share` is what its rate is of that of the step.
     """
     matrices, embeddings, vectors = [], [], []
     for name, parameter in model.named_parameters():
@@ -75,182 +142,15 @@ def optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
         else:
             matrices.append(parameter)
     adam = torch.optim.AdamW(
-        [{"params": embeddings, "weight_decay": recipe.decay}, {"params": vectors, "weight_decay": 0.0}],
-        lr=recipe.adam_rate,
-        betas=(0.9, 0.98),
-        eps=1e-8,
+        [
+            {"params": embeddings, "share": 1.0, "weight_decay": recipe.weight_decay},
+            {"params": vectors, "share": 1.0, "weight_decay": 0.0},
+        ],
+        lr=recipe.learning_rate,
+        betas=(recipe.beta1, recipe.beta2),
+        eps=recipe.epsilon,
         fused=True,
     )
-    halves = [matrices[0::2], matrices[1::2]]  # two, because the step of each runs in a worker of its own
-    return [adam, *(torch.optim.Muon(half, lr=recipe.muon_rate, weight_decay=recipe.decay) for half in halves)]
-
-
-def rate_factor(progress: float, warmup: float) -> float:
-    """The learning rate as a share of its peak after `progress` (0 to 1) of the run."""
-    return progress / warmup if progress < warmup else max(0.0, (1.0 - progress) / (1.0 - warmup))
-
-
-class Run:
-    """A training run in a folder: `state.pt` (replaced atomically), `log.jsonl` and nothing else.
-
-    A run that was killed continues from its last state with the same rows, masks and moments; `steps` runs end in
-    the same weights as an undisturbed one.
-
-    Args:
-        model: a masked-language model taking `input_ids`, `attention_mask`, `labels` and `sparse_prediction`.
-        rows: the training rows.
-        vocabulary: number of tokens.
-        recipe: how to train.
-        folder: of the run; a state in it is resumed. Its recipe must be the same, except that a run may be given more
-            or less time.
-        workers: parts computed at the same time; sets torch's own threads to one.
-        words: what each token is to words; needed where the recipe hides whole ones, which are written as somebody
-            types a `<mask>` (`as_typed`).
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        rows: Rows,
-        vocabulary: int,
-        recipe: Recipe,
-        folder: Path,
-        workers: int = 2,
-        words: Hiding | None = None,
-    ) -> None:
-        torch.set_num_threads(1)
-        self.workers, self.words = workers, words
-        self.pool = ThreadPoolExecutor(workers)
-        self.model, self.rows, self.recipe, self.folder = model, rows, recipe, folder
-        self.vocabulary = vocabulary_of(vocabulary)
-        self.optimizers = optimizers(model, recipe)
-        self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.batches = cut_by_tokens(rows.lengths, recipe.part_tokens, recipe.seed, POOL)
-        self.step, self.seconds, self.tokens = 0, 0.0, 0
-        folder.mkdir(parents=True, exist_ok=True)
-        if self.state.exists():
-            self._resume()
-
-    @property
-    def state(self) -> Path:
-        """The file that holds all that a killed run needs to go on."""
-        return self.folder / "state.pt"
-
-    @property
-    def progress(self) -> float:
-        """Share of the run that is done, by the clock (or the steps) or by its rows, whichever is further."""
-        clock = self.step / self.recipe.steps if self.recipe.steps else self.seconds / (60 * self.recipe.minutes)
-        return max(clock, self.step / (len(self.batches) // self.recipe.parts))
-
-    def train(self, save_every: float = 120.0, log_every: int = 50) -> None:
-        """Train to the end of the schedule, saving the state every `save_every` seconds and at the end."""
-        self.model.train()
-        saved = begun = time.monotonic()
-        before = self.seconds
-        losses: list[float] = []
-        while self.progress < 1.0:
-            losses.append(self._step())
-            now = time.monotonic()
-            self.seconds = before + now - begun
-            if self.step % log_every == 0:
-                self._log(losses)
-                losses = []
-            if now - saved >= save_every:
-                self._save()
-                saved = now
-        self._log(losses)
-        self._save()
-
-    def _step(self) -> float:
-        factor = rate_factor(self.progress, self.recipe.warmup)
-        for optimizer, peaks in zip(self.optimizers, self.peaks, strict=True):
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * max(factor, 1e-4)
-        parts = [self._part(self.step * self.recipe.parts + i) for i in range(self.recipe.parts)]
-        hidden = sum(int((labels != IGNORED).sum()) for _, labels in parts)
-        results = list(self.pool.map(lambda part: self._gradients(*part, hidden), parts))
-        for i, parameter in enumerate(self.parameters):
-            parameter.grad = results[0][1][i]
-            for _, gradients in results[1:]:
-                parameter.grad += gradients[i]
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        list(self.pool.map(lambda optimizer: optimizer.step(), self.optimizers))
-        self.model.zero_grad()
-        self.step += 1
-        self.tokens += sum(int((fed != PAD).sum()) for fed, _ in parts)
-        return sum(loss for loss, _ in results)
-
-    def _part(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids to feed and labels of one part, each of shape (B, S)."""
-        ids = self.rows.padded(self.batches[number])
-        rng = np.random.default_rng([self.recipe.seed, number])
-        # Drawn only where it decides, so that a run without whole words is what it was before there were any.
-        words = self.words if self.recipe.words and rng.random() < self.recipe.words else None
-        about = None if words is None else words.words
-        fed, labels = mask(ids, self.vocabulary, self.recipe.masking, rng, about)
-        if words is not None:
-            fed, labels = as_typed(fed, labels, self.vocabulary, words.opens, LONGEST)
-        return fed, labels
-
-    def _gradients(self, fed: np.ndarray, labels: np.ndarray, hidden: int) -> tuple[float, tuple[torch.Tensor, ...]]:
-        """This part's share of the loss over all `hidden` tokens of the batch, and its gradients."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
-            loss: torch.Tensor = self.model(
-                input_ids=torch.from_numpy(fed),
-                attention_mask=torch.from_numpy((fed != PAD).astype(np.int64)),
-                labels=torch.from_numpy(labels),
-                sparse_prediction=True,
-            ).loss
-        loss = loss * (int((labels != IGNORED).sum()) / hidden)
-        return float(loss.detach()), torch.autograd.grad(loss, self.parameters)
-
-    def _log(self, losses: Iterable[float]) -> None:
-        values = list(losses)
-        line = {
-            "step": self.step,
-            "minutes": round(self.seconds / 60, 2),
-            "progress": round(self.progress, 4),
-            "tokens": self.tokens,
-            "loss": round(sum(values) / len(values), 4) if values else None,
-        }
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        print(json.dumps(line), flush=True)
-
-    def _save(self) -> None:
-        state = {
-            "recipe": asdict(self.recipe),
-            "rows": len(self.rows),
-            "step": self.step,
-            "seconds": self.seconds,
-            "tokens": self.tokens,
-            "planned_tokens": int(self.rows.starts[-1]),
-            "workers": self.workers,
-            "model": self.model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "torch_rng": torch.get_rng_state(),
-        }
-        temporary = self.state.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.state)
-
-    def _resume(self) -> None:
-        state = torch.load(self.state, weights_only=True)
-        expected = {**asdict(self.recipe), "rows": len(self.rows)}
-        found = {**asdict(Recipe()), **state["recipe"], "rows": state["rows"]}
-        differing = [name for name in expected if name not in LENGTH and found[name] != expected[name]]
-        if differing:
-            raise ValueError(
-                f"the run in {self.folder} was started with another recipe or other rows: "
-                + ", ".join(f"{name} was {found[name]}, is now {expected[name]}" for name in differing)
-                + "; use the same options or another folder"
-            )
-        self.model.load_state_dict(state["model"])
-        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(values)
-        torch.set_rng_state(state["torch_rng"])
-        self.step, self.seconds, self.tokens = state["step"], state["seconds"], state["tokens"]
+    group = {"params": matrices, "share": MUON_RATE / ADAM_RATE}
+    muon = torch.optim.Muon([group], lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return Together(adam, muon)
