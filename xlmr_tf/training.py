@@ -66,7 +66,7 @@ def train(
     """
     recipe, task, layers = run.recipe, run.task, model.config.num_hidden_layers
     strategy = tf.distribute.get_strategy()
-    check(recipe, accumulate, strategy.num_replicas_in_sync)
+    check(recipe, accumulate, strategy)
     model._refuse_codes()
     keras.utils.set_random_seed(recipe.seed)
     if recipe.lora_rank and model.base_model.lora is None:
@@ -98,10 +98,12 @@ def train(
 
     step = run.restore(load)
     if run.goes_on(step):
-        data, asking = Data(run, step, accumulate, strategy), Asking(run, step, save, predict)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Your input ran out of data")  # the error says why
-            trained.fit(data.dataset, callbacks=[*callbacks, asking], verbose=0, shuffle=False)
+        data = Data(run, step, accumulate, strategy)
+        asking = Asking(run, data, step, save, predict)
+        if asking.goes_on():
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Your input ran out of data")  # the error says why
+                trained.fit(data.dataset, callbacks=[*callbacks, asking], verbose=0, shuffle=False)
         if data.error is not None:
             raise data.error
     outcome = run.finish(model.save_pretrained, predict=predict)
@@ -136,9 +138,15 @@ def model_for(run: Run) -> PreTrainedModel:
     return model
 
 
-def check(recipe: Recipe, accumulate: int, devices: int) -> None:
+def check(recipe: Recipe, accumulate: int, strategy: tf.distribute.Strategy) -> None:
     """Refuse what cannot be served, before anything starts."""
     check_parts(accumulate, recipe)
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        raise InputError(
+            "expected the devices of one machine, as Keras has no fit for MultiWorkerMirroredStrategy; take "
+            "training_step of xlmr_tf.distribution there, or run the recipe with PyTorch or Flax on several machines"
+        )
+    devices = strategy.num_replicas_in_sync
     if recipe.task == EMBEDDING and devices > 1:
         raise InputError(
             f"expected one device, which sees all vectors of a batch, received {devices}; train sentence embeddings "
@@ -152,13 +160,22 @@ class Asking(keras.callbacks.Callback):
 
     Args:
         run: which is asked.
+        data: what ``fit`` is given.
         step: the first to do, counted from 0.
         save, predict: as of ``run.after``.
     """
 
-    def __init__(self, run: Run, step: int, save: Callable[[Path], None], predict: Callable[[Arrays], Arrays]) -> None:
+    def __init__(
+        self, run: Run, data: Data, step: int, save: Callable[[Path], None], predict: Callable[[Arrays], Arrays]
+    ) -> None:
         super().__init__()
-        self.run, self.step, self.save, self.predict = run, step, save, predict
+        self.run, self.data, self.step, self.save, self.predict = run, data, step, save, predict
+
+    def goes_on(self) -> bool:
+        """Whether there is a step to compute; those whose batch has no labels are done by saying so."""
+        while self.run.goes_on(self.step) and not self.data.teaches(self.step):
+            self._done(0.0, 0.0)
+        return self.run.goes_on(self.step)
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Prepare a step."""
@@ -168,6 +185,9 @@ class Asking(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Say that it is done."""
         assert logs is not None, "what a step gives"
+        self._done(logs["loss"], logs["norm"])
+        self.model.stop_training = not self.goes_on()
+
+    def _done(self, loss: Any, norm: Any) -> None:
         self.step += 1
-        self.run.after(self.step, logs["loss"], logs["norm"], save=self.save, predict=self.predict)
-        self.model.stop_training = not self.run.goes_on(self.step)
+        self.run.after(self.step, loss, norm, save=self.save, predict=self.predict)

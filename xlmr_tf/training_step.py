@@ -6,6 +6,7 @@ after the other, on each of the devices. So the loss and the gradients are those
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from xlmr_core.training.parts import parts
 from xlmr_tf.objectives import given, loss_of
 
 if TYPE_CHECKING:
+    from xlmr_core.tasks.task import Arrays
     from xlmr_core.training.run import Run
 
 __all__ = ["Data", "Trained", "draw_from", "spec_of"]
@@ -61,13 +63,10 @@ class Trained(keras.Model):
             found = [_dense(slope) for slope in found if slope is not None]
             gradients = [one + other for one, other in zip(gradients, found, strict=True)] if gradients else found
             loss += own
-        labels = tf.reduce_sum(shares)
         if count > 1:
-            loss, labels, *gradients = devices.all_reduce(SUM, [loss, labels, *gradients])
+            loss, *gradients = devices.all_reduce(SUM, [loss, *gradients])
         norm = tf.linalg.global_norm(gradients) / scale
         factor = tf.minimum(1.0, self.clip_norm / (norm + 1e-6)) if self.clip_norm else tf.ones(())
-        # A batch without labels teaches nothing.
-        self.optimizer.learning_rate = self.optimizer.learning_rate * tf.cast(labels > 0, tf.float32)
         # The optimizer adds up what the devices give it.
         self.optimizer.apply([slope * (factor / count) for slope in gradients], variables)
         return {"loss": loss, "norm": norm}
@@ -77,7 +76,8 @@ class Trained(keras.Model):
 
 
 class Data:
-    """The batches of a run from a step on.
+    """The batches of a run from a step on, but for those without labels, which teach nothing: neither weights nor
+    moments change.
 
     Args:
         run: whose batches are read.
@@ -93,23 +93,40 @@ class Data:
     def __init__(self, run: Run, step: int, accumulate: int, strategy: tf.distribute.Strategy) -> None:
         self._run, self._accumulate, self._devices = run, accumulate, strategy.num_replicas_in_sync
         self.error: Exception | None = None
+        self._held: dict[int, list[tuple[Arrays, float]]] = {}
+        self._making = threading.Lock()  # TensorFlow asks in a thread of its own
         self._specs = {name: spec_of(array) for name, array in given(run.task, run.batches[step]).items()}
         signature = ((self._specs,) * accumulate, tf.TensorSpec((accumulate,), tf.float32))
         options = tf.data.Options()
         options.experimental_optimization.inject_prefetch = False  # the run gives a batch when it is that step's turn
+        options.autotune.enabled = False  # nothing is to be tuned, and its thread is waited for, at times for minutes
         elements = tf.data.Dataset.from_generator(lambda: self._elements(step), output_signature=signature)
         elements = elements.with_options(options)
         self.dataset: Any = elements
         if self._devices > 1:
             self.dataset = strategy.distribute_datasets_from_function(lambda context: elements)
 
+    def teaches(self, step: int) -> bool:
+        """Whether the batch of a step has labels; to be asked of one step after the other."""
+        with self._making:
+            for done in [number for number in self._held if number < step]:
+                del self._held[done]
+        return bool(self._parts(step))
+
+    def _parts(self, step: int) -> list[tuple[Arrays, float]]:
+        """All parts of the batch of a step, made for whoever asks first."""
+        count = self._accumulate * self._devices
+        with self._making:
+            if step not in self._held:
+                self._held[step] = [*parts(self._run.batch(step), self._run.task, 0, count, count)]
+            return self._held[step]
+
     def _elements(self, first: int) -> Iterator[Any]:
-        task, count = self._run.task, self._accumulate * self._devices
+        task = self._run.task
         try:
             for step in range(first, self._run.steps):
-                batch = self._run.batch(step)
-                held = [*parts(batch, task, 0, count, count)] or [(batch, 0.0)] * count
-                for begin in range(0, count, self._accumulate):
+                held = self._parts(step)
+                for begin in range(0, len(held), self._accumulate):
                     own = held[begin : begin + self._accumulate]
                     inputs = tuple(given(task, part) for part, _ in own)
                     if inputs[0].keys() != self._specs.keys():

@@ -18,8 +18,9 @@ import pytest
 tf = pytest.importorskip("tensorflow", reason="needs the extra tf: pip install 'xlmr[tf]'")
 keras = pytest.importorskip("keras")
 
+from tests import small_runs  # noqa: E402
 from tests.choice import chosen  # noqa: E402
-from tests.small_runs import ROWS, SIZES, TASKS, losses, small_recipe, small_run, written  # noqa: E402
+from tests.small_runs import ROWS, SIZES, TASKS, losses, small_recipe, written  # noqa: E402
 from xlmr_core import cli  # noqa: E402
 from xlmr_core.config import XLMRobertaConfig  # noqa: E402
 from xlmr_core.errors import CheckpointError, InputError, MismatchError  # noqa: E402
@@ -27,7 +28,7 @@ from xlmr_core.training.card import RUN_AS  # noqa: E402
 from xlmr_core.training.run import Run  # noqa: E402
 from xlmr_tf import auto, pipeline  # noqa: E402
 from xlmr_tf.optimizers import optimizer_of, trained_in  # noqa: E402
-from xlmr_tf.training import model_for, train  # noqa: E402
+from xlmr_tf.training import check, model_for, train  # noqa: E402
 from xlmr_tf.training_state import read_state  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +48,11 @@ ASKED = {
 def no_pictures(monkeypatch):
     """The card and its pictures are tested elsewhere."""
     monkeypatch.setattr("xlmr_core.training.run.publish", lambda *arguments, **named: None)
+
+
+def small_run(folder, task="text-classification", **values):
+    """A small run of a model with one layer, which is traced in half the time."""
+    return small_runs.small_run(folder, task, **{"layers": 1, **values})
 
 
 def values_of(model):
@@ -133,7 +139,7 @@ def test_the_command_finds_what_pytorch_finds(tmp_path):
         pytest.skip("needs PyTorch beside it")
     start = tmp_path / "start"
     keras.utils.set_random_seed(1)
-    config = XLMRobertaConfig(**SIZES, num_labels=3, initializer_range=0.1)
+    config = XLMRobertaConfig(**{**SIZES, "num_hidden_layers": 1}, num_labels=3, initializer_range=0.1)
     auto.TFAutoModelForSequenceClassification.from_config(config).save_pretrained(start)
     run = small_run(tmp_path, at=tmp_path / "unused", **{**VALUES, "dropout": 0.0, "learning_rate": 0.003})
     run.task.tokenizer.save_pretrained(start)
@@ -163,18 +169,25 @@ def test_parts_of_a_batch_train_as_the_batch_does_and_one_without_labels_teaches
     runs = [small_run(tmp_path, task, at=tmp_path / name, **values) for name in ("whole", "divided")]
     found = []
     for run, accumulate in zip(runs, (1, 3), strict=True):  # of five rows, two parts have two
-        model, batch, weights = model_for(run), run.batch, []
+        model, batch, weights, moments = model_for(run), run.batch, [], []
 
-        def without(step, batch=batch, model=model, weights=weights):
+        def kept(*arguments, moments=moments):
+            moments.append(optimizer_of(*arguments))
+            return moments[0]
+
+        def without(step, batch=batch, model=model, weights=weights, moments=moments):
             weights.append(values_of(model))
+            moments.append([variable.numpy() for variable in moments[0].variables])
             found = batch(step)
             return {**found, "labels": np.full_like(found["labels"], -100)} if step == 1 else found
 
         run.batch = without
         with run:
-            train(model, run, accumulate=accumulate)
+            train(model, run, accumulate=accumulate, make_optimizer=kept)
         for name, value in weights[1].items():
             np.testing.assert_array_equal(value, weights[2][name], err_msg=name)
+        for value, later in zip(*moments[2:4], strict=True):
+            np.testing.assert_array_equal(value, later)
         assert any(not np.array_equal(weights[0][name], value) for name, value in weights[1].items())
         assert losses(run)[1] == 0 and all(loss > 0 for loss in losses(run)[::2])
         found.append(values_of(model))
@@ -187,7 +200,7 @@ def test_what_is_frozen_stays_and_gradients_are_cut(tmp_path):
     def plain(model, recipe, layers):
         return keras.optimizers.SGD(recipe.learning_rate)
 
-    values = {"steps": 2, "checkpoint_every": 2, "freeze_layers": 1, "clip_norm": 0.01, "warmup": 0.0}
+    values = {"steps": 2, "checkpoint_every": 2, "layers": 2, "freeze_layers": 1, "clip_norm": 0.01, "warmup": 0.0}
     run = small_run(tmp_path, schedule="constant", **values)
     model = model_for(run)
     before = [variable.numpy() for variable in model.weights]
@@ -225,25 +238,25 @@ def test_computation_is_in_the_precision_of_the_recipe(precision, tmp_path):
 def test_adapters_are_trained_beside_frozen_weights_and_added(tmp_path):
     run = small_run(tmp_path, steps=3, lora_rank=2, lora_alpha=4.0, learning_rate=0.05)
     model = model_for(run)
-    start = model.get_values("roberta.encoder.layer.1.attention.self.query.weight")
-    kernel = model.roberta.encoder.layer[1].attention.self.query._kernel.numpy()
+    start = model.get_values("roberta.encoder.layer.0.attention.self.query.weight")
+    kernel = model.roberta.encoder.layer[0].attention.self.query._kernel.numpy()
     with run:
         train(model, run)
     ends = {name.split(".")[-1] for name in trained_in(model) if "encoder" in name}
     assert ends == {"lora_kernel_a", "lora_kernel_b"}
-    np.testing.assert_array_equal(model.roberta.encoder.layer[1].attention.self.query._kernel.numpy(), kernel)
+    np.testing.assert_array_equal(model.roberta.encoder.layer[0].attention.self.query._kernel.numpy(), kernel)
     again = auto.TFAutoModelForSequenceClassification.from_pretrained(run.folder)
-    added = again.get_values("roberta.encoder.layer.1.attention.self.query.weight")
+    added = again.get_values("roberta.encoder.layer.0.attention.self.query.weight")
     assert not np.array_equal(added, start)
     np.testing.assert_allclose(
-        added, model.get_values("roberta.encoder.layer.1.attention.self.query.weight"), rtol=0, atol=1e-7
+        added, model.get_values("roberta.encoder.layer.0.attention.self.query.weight"), rtol=0, atol=1e-7
     )
 
 
 def test_a_head_for_other_labels_starts_fresh(tmp_path):
     first, start, said = small_run(tmp_path, at=tmp_path / "first"), tmp_path / "start", []
     kind = auto.TFAutoModelForSequenceClassification
-    kind.from_config(XLMRobertaConfig(**SIZES, num_labels=5)).save_pretrained(start)
+    kind.from_config(XLMRobertaConfig(**{**SIZES, "num_hidden_layers": 1}, num_labels=5)).save_pretrained(start)
     first.task.tokenizer.save_pretrained(start)
     recipe = small_recipe(tmp_path / "data", model=str(start), config="")
     run = Run.of(recipe, tmp_path / "run", tell=lambda kind, text: said.append(text))
@@ -262,7 +275,8 @@ def test_a_head_for_other_labels_starts_fresh(tmp_path):
 
 
 def test_a_stop_ends_with_a_checkpoint_and_an_error_of_the_data_is_told_in_its_own_words(tmp_path):
-    run = small_run(tmp_path, steps=6)
+    values = {"steps": 6, "head_only": True}  # there is little to trace
+    run = small_run(tmp_path, **values)
     batch = run.batch
 
     def asked(step):
@@ -274,7 +288,7 @@ def test_a_stop_ends_with_a_checkpoint_and_an_error_of_the_data_is_told_in_its_o
     with run:
         assert train(model_for(run), run) is None
     assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["step-2"]
-    again = small_run(tmp_path, steps=6)
+    again = small_run(tmp_path, **values)
 
     def fails(step):
         if step == 3:
@@ -292,7 +306,7 @@ def test_a_stop_ends_with_a_checkpoint_and_an_error_of_the_data_is_told_in_its_o
     [
         ("text-classification", {}, {"accumulate": 0}, "accumulate of at least 1, received 0"),
         ("sentence-embedding", {}, {"accumulate": 2}, "compared with all others.*accumulate=2"),
-        ("text-classification", {"freeze_layers": 3}, {}, "freeze_layers of at most 2.*received 3"),
+        ("text-classification", {"freeze_layers": 3}, {}, "freeze_layers of at most 1.*received 3"),
         ("sentence-embedding", {"head_only": True}, {}, "nothing of TFXLMRobertaModel is left to train"),
         ("text-classification", {"lora_rank": 2, "lora_targets": ["qery"]}, {}, "targets must name projections"),
     ],
@@ -300,3 +314,10 @@ def test_a_stop_ends_with_a_checkpoint_and_an_error_of_the_data_is_told_in_its_o
 def test_what_cannot_be_served_is_refused(task, values, how, text, tmp_path):
     with pytest.raises(InputError, match=text), small_run(tmp_path, task, **values) as run:
         train(model_for(run), run, **how)
+
+
+def test_several_machines_are_for_the_step(tmp_path):
+    """Which ``test_distribution.py`` takes in two processes. Keras would fail in words of its own."""
+    several = object.__new__(tf.distribute.MultiWorkerMirroredStrategy)
+    with pytest.raises(InputError, match=r"devices of one machine.*training_step of xlmr_tf\.distribution there"):
+        check(small_recipe(tmp_path), 1, several)
