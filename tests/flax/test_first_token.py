@@ -45,7 +45,7 @@ def test_the_answer_is_that_of_all_tokens(family: str, head: str, packing: str, 
 
 
 def test_gradients_are_those_of_all_tokens() -> None:
-    model = models.model("ForSequenceClassification")
+    model = models.model("ForSequenceClassification", num_hidden_layers=1)
     given = models.labelled("ForSequenceClassification", models.batch((10, 6, 3)))
 
     def loss_of(params: Any, **asked: Any) -> Any:
