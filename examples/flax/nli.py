@@ -37,7 +37,10 @@ recipe = Recipe(
     columns={"text": "premise", "pair": "hypothesis"},
     labels=["entailment", "neutral", "contradiction"],
     languages=arguments.languages,
-    epochs=6,
+    freeze_embeddings=bool(arguments.languages),  # so that words of other languages stay where they are
+    epochs=4,
+    evaluate_every=500,
+    checkpoint_every=100,
 )
 if arguments.steps:
     recipe = recipe.first_try(arguments.steps, languages=["ja"])

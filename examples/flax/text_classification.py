@@ -35,7 +35,10 @@ recipe = Recipe(
     eval=DATA / "dev.jsonl.gz",
     test=DATA / "test.jsonl.gz",
     languages=arguments.languages,
-    epochs=2 if not arguments.languages else 30,
+    freeze_embeddings=bool(arguments.languages),  # so that words of other languages stay where they are
+    epochs=20 if arguments.languages else 2,
+    evaluate_every=500,
+    checkpoint_every=100,
 )
 if arguments.steps:
     recipe = recipe.first_try(arguments.steps, languages=["en"])

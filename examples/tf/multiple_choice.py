@@ -34,7 +34,9 @@ recipe = Recipe(
     eval=DATA / "dev.jsonl.gz",
     test=DATA / "test.jsonl.gz",
     columns={"prompt": "premise", "question": "question"},
-    epochs=3,
+    epochs=2,
+    evaluate_every=400,
+    checkpoint_every=100,
     max_length=96,
 )
 if arguments.steps:

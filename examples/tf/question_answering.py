@@ -36,7 +36,10 @@ recipe = Recipe(
     eval=DATA / "dev.jsonl.gz",
     test=DATA / "test.jsonl.gz",
     languages=arguments.languages,
-    epochs=4,
+    freeze_embeddings=bool(arguments.languages),  # so that words of other languages stay where they are
+    epochs=4 if arguments.languages else 0.6,
+    evaluate_every=250,
+    checkpoint_every=100,
     max_length=256,
     doc_stride=64,
 )

@@ -33,7 +33,7 @@ recipe = Recipe(
     model=arguments.model,
     train=DATA / "train" / f"{arguments.language}.txt.xz",
     eval=DATA / "dev" / f"{arguments.language}.txt.xz",
-    epochs=2,
+    epochs=1,
     packing=True,
 )
 if arguments.steps:

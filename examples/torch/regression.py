@@ -35,7 +35,7 @@ recipe = Recipe(
     eval=DATA / "dev.jsonl.gz",
     test=DATA / "test.jsonl.gz",
     columns={"text": "text1", "pair": "text2", "label": "score"},
-    epochs=15,
+    epochs=8,
 )
 if arguments.steps:
     recipe = recipe.first_try(arguments.steps, languages=["ja"])

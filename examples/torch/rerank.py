@@ -37,8 +37,11 @@ recipe = Recipe(
     test=DATA / "test.jsonl.gz",
     columns={"query": "question", "passage": "context"},
     languages=arguments.languages,
-    epochs=3,
-    max_length=160,
+    epochs=0.5,
+    evaluate_every=250,
+    checkpoint_every=100,
+    max_length=128,
+    negatives=3,
 )
 if arguments.steps:
     recipe = recipe.first_try(arguments.steps, languages=["en"])
