@@ -339,6 +339,22 @@ def clients(session: nox.Session) -> None:
     )
 
 
+@nox.session(venv_backend="venv", reuse_venv=True)
+def browser(session: nox.Session) -> None:
+    """The page of the server in a Chromium of this machine, which is skipped where there is none; not part of the
+    default run. With ``XLMR_PICTURES=docs/pictures`` it takes the pictures of the documents anew.
+    """
+    session.install("-q", "-e", ".[torch,serve]", *pinned("torch"), "playwright", *TEST_TOOLS)
+    session.run("python", "-m", "pytest", "tests/browser", *session.posargs, env=ENV)
+
+
+@nox.session(name="function", venv_backend="venv", reuse_venv=True)
+def function(session: nox.Session) -> None:
+    """The zip of a function: its size, and what it answers in how much memory and time; not part of the default run."""
+    session.install("-q", "-e", ".[onnx-runtime]", "hatchling>=1.27", "pip", *TEST_TOOLS)
+    session.run("python", "-m", "pytest", "tests/function", "-s", *session.posargs, env=ENV)
+
+
 # The shared test files of transformers with our classes in place of theirs: for each backend the version whose files
 # and helpers are taken, what else these import, and the files of tests/peer_suite. The last with TensorFlow's and
 # Flax's files is 4.51.3.

@@ -45,6 +45,7 @@ DOCUMENTED = {
     "xlmr_core.jobs.anywhere": ("Answering",),
     "xlmr_core.onnx": ("BGEM3FlagModel", "OnnxModel", "export"),
     "xlmr_core.quantization": ("scheme_with",),
+    "xlmr_core.serverless": ("handler",),
     "xlmr_core.serving": ("Settings", "load_model", "serve"),
     "xlmr_core.tokenization": ("AutoTokenizer", "BatchEncoding", "XLMRobertaTokenizer", "XLMRobertaTokenizerFast"),
     "xlmr_core.training.data": ("Data",),
