@@ -77,7 +77,7 @@ def test_two_mirrored_devices(one_device):
 
 
 def test_two_workers(one_device):
-    """Loopback only."""
+    """Loopback only; by default with labels of tokens, of which each process has another number."""
     with socket.socket() as first, socket.socket() as second:
         ports = []
         for free in (first, second):
@@ -86,8 +86,9 @@ def test_two_workers(one_device):
     workers = [f"127.0.0.1:{port}" for port in ports]
     tasks = [{"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}} for index in range(2)]
     for found in answers(*(start("workers", TF_CONFIG=json.dumps(task)) for task in tasks)):
-        for name, expected in one_device.items():
-            same(found[name], expected)
+        assert distributed.TAGGER in found
+        for name, answer in found.items():
+            same(answer, one_device[name])
 
 
 def test_one_device_is_a_strategy_too(one_device):
