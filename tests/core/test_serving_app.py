@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import logging
+import threading
 
 import pytest
 
@@ -17,6 +18,7 @@ from starlette.testclient import TestClient
 from tests.core.served_models import classifier, embedder, offline, reranker, tokenizer
 from xlmr_core.errors import InputError, XLMRError
 from xlmr_core.serving import Settings, application
+from xlmr_core.serving.answers import as_json
 from xlmr_core.serving.dialects import ROUTES
 
 JSON = {"content-type": "application/json"}
@@ -197,6 +199,28 @@ def test_a_client_that_went_away_costs_nothing_more():
     assert model.worker.waiting.tokens == 0
 
 
+def test_what_takes_long_around_the_model_keeps_nobody_waiting(monkeypatch):
+    model, held = embedder(), threading.Event()
+    prepare = model._prepare
+
+    def slowly(question):
+        assert len(question.inputs) == 1 or held.wait(30)
+        return prepare(question)
+
+    monkeypatch.setattr(model, "_prepare", slowly)
+
+    async def both():
+        app = application([model])
+        large = Gone(app, "/embed", {"inputs": ["word " * 40] * 100})
+        await asyncio.sleep(0)
+        short = Gone(app, "/embed", {"inputs": "short"})
+        assert len(await short.answer()) == 1 and not large.task.done()
+        held.set()
+        assert len(await large.answer()) == 100
+
+    asyncio.run(both())
+
+
 def test_an_answer_that_takes_too_long_is_given_up():
     model = embedder()
 
@@ -335,6 +359,18 @@ def test_nonsense_of_every_kind_is_told_in_a_sentence(everything, route, caplog)
         answer = everything.post(path, json=body)
         assert answer.status_code < 500, (path, body, answer.text, caplog.text)
         assert answer.status_code == 200 or answer.json(), body
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(None, True, 3, 1.5, "té\n", [], {}, [[]], [{}], {"a": []}, {"a": {"b": [[1.5, 2], []]}, "c": None}),
+        *([[1, 2], [3.25]], [{"a": "b", "ü": [1, {"x": [True]}]}, {}], [1, [2]], {"1": [[[0.1]]], "2": "x"}),
+    ],
+    ids=str,
+)
+def test_an_answer_is_written_in_parts_as_at_once(content):
+    assert as_json(content) == json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def test_addresses_and_methods_that_are_none(everything):

@@ -199,9 +199,12 @@ def test_tei_tokens_and_info(ask, client):
     assert ask("/decode", ids=ids) == ask("/decode", ids=[ids]) == [text]
     assert ask("/decode", ids=ids, skip_special_tokens=False) != [text]
     assert "from 0 to" in ask("/decode", 422, ids=[10**9])["error"]
+    (prompted,) = ask("/tokenize", inputs="a", prompt_name="query", add_special_tokens=False)
+    assert [token["id"] for token in prompted] == tokenizer()("query: a")["input_ids"][1:-1]
+    assert "leave it out" in ask("/tokenize", 422, inputs="a", prompt_name="nobody")["error"]
     info = client.get("/info").json()
     assert info["model_type"] == {"embedding": {"pooling": "mean"}} and info["max_batch_tokens"] == 2048
-    assert (info["model_dtype"], info["max_input_length"], info["auto_truncate"]) == ("float32", 64, False)
+    assert (info["model_dtype"], info["max_input_length"], info["auto_truncate"]) == ("float32", 48, False)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +220,13 @@ def test_tei_tokens_and_info(ask, client):
             "received Left",
         ),
         ("/embed", {"inputs": [5], "prompt_name": "query"}, 422, "Validation", "expected texts behind a prompt"),
-        ("/embed", {"inputs": "a", "prompt_name": "nobody"}, 422, "Validation", "one of 'query'"),
+        (
+            "/embed",
+            {"inputs": "a", "prompt_name": "nobody"},
+            422,
+            "Validation",
+            "one of 'query', received 'nobody'; leave it out",
+        ),
         ("/embed", {"inputs": "a", "model": "labels"}, 424, "Backend", "'labels' does text-classification"),
         (
             "/rerank",
@@ -315,6 +324,9 @@ def test_what_there_is_is_described(client):
     document = client.get("/openapi.json").json()
     embeddings = document["paths"]["/v1/embeddings"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert embeddings["required"] == ["input"] and embeddings["properties"]["encoding_format"]["default"] == "float"
+    root = document["paths"]["/"]["post"]
+    assert root["requestBody"] == document["paths"]["/embed"]["post"]["requestBody"]
+    assert {"/health", "/metrics"} <= set(document["paths"])
     assert "/tasks/{name}" in document["paths"] and "get" in document["paths"]["/v1/models/{name}"]
     page = client.get("/docs")
     assert page.headers["content-type"].startswith("text/html") and "max_tokens_per_doc" in page.text

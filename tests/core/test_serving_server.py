@@ -9,13 +9,10 @@ import os
 import signal
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -25,53 +22,10 @@ from xlmr_core.cli.serve import KEY, _key, _named, _tasks
 
 pytest.importorskip("uvicorn", reason="the server needs the extra serve")
 
+from tests.core.served_models import embedder, offline
+from tests.core.served_process import HEAD, ROOT, Server
 from xlmr_core.errors import XLMRError
 from xlmr_core.serving import serve
-
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = """
-import sys
-sys.path.insert(0, {root!r})
-from tests.core.served_models import embedder
-from xlmr_core.serving import Settings, serve
-model = embedder()
-model.runner.pause = {pause}
-serve([model], Settings({settings}), port=0, ready=lambda url: print(url, flush=True))
-print("ended", flush=True)
-"""
-
-
-HEAD = "POST {} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n"
-
-
-class Server:
-    """A running one."""
-
-    def __init__(self, pause: float = 0.0, settings: str = "") -> None:
-        script = SCRIPT.format(root=str(ROOT), pause=pause, settings=settings)
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        assert self.process.stdout is not None
-        url = urlsplit(self.process.stdout.readline().strip())
-        assert url.hostname and url.port, self.process.communicate()[1]
-        self.address = (url.hostname, url.port)
-
-    def ask(self, inputs: object, path: str = "/embed") -> tuple[int, object]:
-        with contextlib.closing(http.client.HTTPConnection(*self.address, timeout=60)) as connection:
-            connection.request("POST", path, json.dumps({"inputs": inputs}), {"content-type": "application/json"})
-            answer = connection.getresponse()
-            return answer.status, json.loads(answer.read())
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(self.address, timeout=20)
-
-    def end(self) -> str:
-        """End it, and give what it wrote on standard error."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        _, errors = self.process.communicate(timeout=30)
-        return errors
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +85,28 @@ def test_a_client_that_reads_nothing_is_left(server: Server) -> None:
                     raise EOFError("cut off")
 
 
+def test_a_client_whose_body_is_too_large_reads_why(server: Server) -> None:
+    status, told = server.ask("a" * 6_000_000)
+    assert status == 413 and "expected a body of at most 2097152 bytes, received 60000" in told["error"]
+    with server.connect() as endless, contextlib.suppress(ConnectionError):
+        endless.sendall(HEAD.format("/embed", 10**9).encode())
+        assert b" 413 " in endless.recv(1000)
+        for _ in range(1000):
+            endless.sendall(b"a" * 100_000)
+        raise AssertionError("nobody reads that much")
+
+
+def test_the_rest_of_a_body_does_not_keep_a_connection(server: Server) -> None:
+    with server.connect() as slow:
+        slow.sendall(HEAD.format("/embed", 6_000_000).encode())
+        assert b" 413 " in slow.recv(1000)
+        started = time.monotonic()
+        with pytest.raises(OSError):
+            while time.monotonic() - started < 10:
+                slow.sendall(b"a")
+                time.sleep(0.05)
+
+
 def test_more_connections_than_there_may_be_are_told(server: Server) -> None:
     with contextlib.ExitStack() as many:
         opened = [many.enter_context(server.connect()) for _ in range(60)]
@@ -186,6 +162,54 @@ def test_it_ends_in_time_with_work_that_does_not() -> None:
     assert time.monotonic() - started < 8 and "Traceback" not in errors
     ((status, told),) = found
     assert status == 503 and "the server stops" in told["error"]
+
+
+def test_short_requests_do_not_wait_for_long_ones() -> None:
+    pause = 0.1
+    server = Server(pause=pause, settings="batch_tokens=1024")
+    long: list[float] = []
+
+    def ask() -> None:
+        started = time.monotonic()
+        assert server.ask(["word " * 40] * 500)[0] == 200
+        long.append(time.monotonic() - started)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    short = []
+    while thread.is_alive():
+        started = time.monotonic()
+        assert server.ask("a short text")[0] == 200
+        short.append(time.monotonic() - started)
+    assert long[0] > 20 * pause and len(short) > 5
+    # The batch that runs when it comes, and one more at most; the rest is for a machine that does other things too.
+    assert max(short) < 6 * pause and sorted(short)[len(short) // 2] < 3 * pause, short
+    assert server.end() == ""
+
+
+def test_a_server_that_was_killed_under_load_starts_again_at_its_port() -> None:
+    server = Server(pause=0.05, settings="batch_tokens=16")
+    found: list[object] = []
+
+    def ask(number: int) -> None:
+        try:
+            found.append(server.ask([f"text {number}"] * 200)[0])
+        except (OSError, http.client.HTTPException):
+            found.append("cut off")
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    assert server.end(signal.SIGKILL) == ""
+    for thread in threads:
+        thread.join()
+    assert found == ["cut off"] * 8, "told by the connection, at once, and nobody waits"
+    again = Server(port=server.address[1])
+    status, vectors = again.ask(["one", "two"])
+    expected = offline(embedder(), "sentence-embedding")(["one", "two"])
+    assert status == 200 and vectors == [pytest.approx(row, abs=1e-6) for row in expected.tolist()]
+    assert again.address == server.address and again.end() == ""
 
 
 def test_a_port_that_is_taken_is_told() -> None:

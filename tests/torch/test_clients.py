@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import re
@@ -19,7 +20,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # theirs
 REASON = "the real clients are in the environment of `nox -s clients`"
 openai = pytest.importorskip("openai", reason=REASON)
 cohere = pytest.importorskip("cohere", reason=REASON)
-InferenceClient = pytest.importorskip("huggingface_hub", reason=REASON).InferenceClient
+pytest.importorskip("huggingface_hub", reason=REASON)
+
+from huggingface_hub import AsyncInferenceClient, InferenceClient  # noqa: E402
+from huggingface_hub.errors import HfHubHTTPError  # noqa: E402
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["Ada in Oslo", "one more text, a longer one", "第三个文本"]
@@ -135,3 +140,42 @@ def test_huggingface_hub(url, folders):
     )
     filled = at("/tasks/fill-mask").fill_mask("Bonjour, je suis un modèle <mask>.", top_k=2)
     assert len(filled) == 2 and filled[0].token_str
+
+
+def test_every_route_of_text_embeddings_inference(url, folders):
+    def sent(path, **body):
+        answer = get_session().post(url + path, json=body, headers=build_hf_headers(token="k"))
+        hf_raise_for_status(answer)
+        return answer.json()
+
+    client = InferenceClient(model=url, token="k")
+    assert client.health_check() and client.get_endpoint_info()["max_client_batch_size"] > 1
+    embed = pipeline("sentence-embedding", folders["vectors"])
+    how = {"truncate": True, "truncation_direction": "right", "encoding_format": "float"}
+    found = client.feature_extraction(TEXTS, normalize=True, dimensions=4, model=f"{url}/embed", **how)
+    close(found, embed(TEXTS, normalize=True, dimensions=4))
+    whole = client.feature_extraction(TEXTS[0], model=f"{url}/embed_all")
+    close(whole[0], embed(TEXTS[0], outputs=("tokens",))["tokens"])
+    sparse = pipeline("sentence-embedding", folders["m3"], outputs=("sparse",))(TEXTS[0])["sparse"]
+    (row,) = sent("/embed_sparse", inputs=TEXTS[0])
+    assert {str(one["index"]): pytest.approx(one["value"], abs=1e-5) for one in row} == sparse
+    ranked = pipeline("rerank", folders["ranks"])(TEXTS[0], TEXTS)
+    assert [one["index"] for one in sent("/rerank", query=TEXTS[0], texts=TEXTS)] == [one["index"] for one in ranked]
+    (tokens,) = sent("/tokenize", inputs=TEXTS[0])
+    ids = [token["id"] for token in tokens]
+    assert ids == embed.tokenizer(TEXTS[0])["input_ids"] and sent("/decode", ids=ids) == [TEXTS[0]]
+    assert "xlmr_requests_total" in get_session().get(f"{url}/metrics", headers=build_hf_headers(token="k")).text
+    with pytest.raises(HfHubHTTPError, match="expected at most"):
+        client.feature_extraction(LONG)
+    with pytest.raises(HfHubHTTPError, match="401"):
+        InferenceClient(model=url, token="other").feature_extraction(TEXTS[0])
+
+
+def test_many_at_once_of_huggingface_hub(url, folders):
+    texts = [f"{'word ' * (number % 9)}{number}" for number in range(64)]
+
+    async def everybody():
+        async with AsyncInferenceClient(model=f"{url}/embed", token="k") as client:
+            return await asyncio.gather(*(client.feature_extraction(text) for text in texts))
+
+    close(np.concatenate(asyncio.run(everybody())), pipeline("sentence-embedding", folders["vectors"])(texts))

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -31,7 +32,7 @@ from xlmr_core.serving.metrics import Metrics
 from xlmr_core.serving.models import Answered, Model, Models, Question
 from xlmr_core.serving.openapi import described, page
 from xlmr_core.serving.page import HEADERS, File, page_files
-from xlmr_core.serving.routes import Dialect, Route
+from xlmr_core.serving.routes import Dialect, Route, Values
 from xlmr_core.serving.settings import Settings
 
 __all__ = ["application"]
@@ -44,8 +45,10 @@ logger = logging.getLogger("xlmr_core.serving")
 JSON = "application/json"
 # The status that is counted of a client that went away; nobody is there to see it.
 GONE = 499
-# A body of so many bytes is parsed beside the event loop.
-LARGE = 65_536
+# A body of so many bytes, some two batches of tokens, is read and tokenized beside the others.
+LARGE = 16_384
+# So many times as large as may be is a body that a client may send to its end.
+MODERATE = 16
 
 
 class _GoneError(Exception):
@@ -77,22 +80,23 @@ class _Application:
 
     def starlette(self) -> Starlette:
         """The addresses of all dialects, and those that are not theirs."""
+        routes = (*ROUTES, *self._at_the_root())
         open_ones: Mapping[str, Callable[[], tuple[bytes, str]]] = {
             "/health": lambda: (as_json({"status": "ok"}), JSON),
-            "/openapi.json": lambda: (as_json(described(ROUTES)), JSON),
-            "/docs": lambda: (page(ROUTES), "text/html; charset=utf-8"),
+            "/openapi.json": lambda: (as_json(described(routes)), JSON),
+            "/docs": lambda: (page(routes), "text/html; charset=utf-8"),
         }
-        addresses = [Address(route.path, self._endpoint(route), methods=[route.method]) for route in ROUTES]
+        addresses = [Address(route.path, self._endpoint(route), methods=[route.method]) for route in routes]
         addresses += [Address(path, self._shown(show, path), methods=["GET"]) for path, show in open_ones.items()]
         addresses.append(Address("/metrics", self._metrics, methods=["GET"]))
         addresses += [Address(path, self._file(path, file), methods=["GET"]) for path, file in page_files().items()]
-        by_path = {route.path: route for route in ROUTES}
-        for task, path in BY_TASK.items():
-            if task in self.models.first.tasks:
-                addresses.append(Address("/", self._endpoint(by_path[path]), methods=["POST"]))
-                break
         lost: Mapping[Any, Any] = {HTTPException: self._lost}
         return Starlette(routes=addresses, exception_handlers=lost, lifespan=self._lifespan)
+
+    def _at_the_root(self) -> list[Route]:
+        """What Text Embeddings Inference does there, by what the first model can do."""
+        paths = [path for task, path in BY_TASK.items() if task in self.models.first.tasks][:1]
+        return [replace(route, path="/", summary=f"As {route.path}") for route in ROUTES if route.path in paths]
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -185,26 +189,37 @@ class _Application:
                 f"expected at most {self.settings.max_requests} requests at a time, received more; come again in 1 s",
                 headers={"retry-after": "1"},
             )
-        body = await self._body(request) if route.method == "POST" else {}
-        if isinstance(body, dict) and request.path_params:
-            body = {**body, **request.path_params}
-        values = read_fields(body, route.fields)
+        sent = await self._body(request) if route.method == "POST" else b"{}"
+        large = len(sent) >= LARGE
+        read = partial(self._read, route, sent, request.path_params)
+        values, question = await asyncio.to_thread(read) if large else read()
         if route.show is not None:
             return Response(as_json(route.show(values, self.models)), media_type=JSON)
         if route.tell is not None:
             name = values.get("model")
             model = self.models.first if name is None else self.models.named(name)
-            self._check_count(values.get("inputs", values.get("ids")))
-            told = partial(route.tell, values, model)
-            content = await self._unless_gone(request, model.worker.around(lambda: as_json(told())))
+            tell = partial(_told, route, values, model)
+            content = await self._unless_gone(request, model.worker.around(tell, large=large))
             return Response(content, media_type=JSON)
-        assert route.ask is not None and route.render is not None
-        question = route.ask(values)
-        self._check_count(question.inputs)
+        assert question is not None and route.render is not None
         model = self.models.able(question)
         render = partial(_rendered, route, values)
-        answered, content = await self._unless_gone(request, model.answer(question, render))
+        answered, content = await self._unless_gone(request, model.answer(question, render, large=large))
         return self._finished(question, answered, content)
+
+    def _read(self, route: Route, sent: bytes, named: Mapping[str, str]) -> tuple[Values, Question | None]:
+        """What a body says, and the question that it asks.
+
+        Raises:
+            Fault: for whatever is wrong with it.
+        """
+        body = read_body(sent)
+        if isinstance(body, dict) and named:
+            body = {**body, **named}
+        values = read_fields(body, route.fields)
+        question = None if route.ask is None else route.ask(values)
+        self._check_count(values.get("inputs", values.get("ids")) if question is None else question.inputs)
+        return values, question
 
     def _finished(self, question: Question, answered: Answered, content: bytes) -> Response:
         name = answered.model.name
@@ -232,7 +247,7 @@ class _Application:
         if count > most:
             raise Fault("too_large", f"expected at most {most} texts in a request, received {count}; send several")
 
-    async def _body(self, request: Request) -> Any:
+    async def _body(self, request: Request) -> bytes:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != JSON:
             received = "none" if not kind else "another"
@@ -243,11 +258,11 @@ class _Application:
         try:
             async with asyncio.timeout(self.settings.read_timeout):
                 if said.isdecimal() and int(said) > most:
-                    raise _too_large(most, int(said))
+                    raise _too_large(most, int(said), said=True)
                 async for part in request.stream():
                     content += part
                     if len(content) > most:
-                        raise _too_large(most, len(content))
+                        raise _too_large(most, len(content), said=False)
         except TimeoutError:
             seconds = self.settings.read_timeout
             raise Fault(
@@ -255,9 +270,7 @@ class _Application:
                 f"expected the body within {seconds:g} s, received a part of it; send it at once",
                 headers={"connection": "close"},
             ) from None
-        if len(content) < LARGE:
-            return read_body(bytes(content))
-        return await asyncio.to_thread(read_body, bytes(content))
+        return bytes(content)
 
     async def _unless_gone(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
         """What comes of the work, while the client is there and there is time.
@@ -281,9 +294,19 @@ class _Application:
                 one.cancel()
 
 
-def _too_large(most: int, count: int) -> Fault:
-    message = f"expected a body of at most {most} bytes, received {count} and more; send several requests"
-    return Fault("too_large", message, headers={"connection": "close"})
+def _too_large(most: int, count: int, said: bool) -> Fault:
+    """The refusal of a body. Many clients read it when they have sent everything, so what comes of a moderate body is
+    thrown away; of others the connection is closed.
+    """
+    received = f"{count}" if said else f"{count} and more"
+    message = f"expected a body of at most {most} bytes, received {received}; send several requests"
+    ends = said and count <= MODERATE * most
+    return Fault("too_large", message, headers={} if ends else {"connection": "close"})
+
+
+def _told(route: Route, values: Values, model: Model) -> bytes:
+    assert route.tell is not None
+    return as_json(route.tell(values, model))
 
 
 def _rendered(route: Route, values: Mapping[str, Any], answered: Answered) -> bytes:

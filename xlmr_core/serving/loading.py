@@ -46,6 +46,8 @@ def load_model(
     row = find_task(usual_task(source) if task is None else task)
     pipeline = load_backend(backend).pipeline(row.name, model=source, device=device, dtype=dtype)
     runner, tokenizer = pipeline.runner, pipeline.tokenizer
+    # Parts of it are made when they pay, which would be while clients wait.
+    getattr(tokenizer, "backend_tokenizer", None)
     tasks: dict[str, Task] = {}
     for other in tasks_of(row, runner.config):
         made = other.load()(tokenizer, runner.config)

@@ -25,6 +25,8 @@ from xlmr_core.wording import counted, shown
 __all__ = ["Answered", "Model", "Models", "Question", "TokenIds"]
 
 T = TypeVar("T")
+# An answer of so many numbers is written beside the others: it takes longer than a batch of a small model.
+LARGE = 1 << 18
 
 
 class TokenIds(tuple[int, ...]):
@@ -124,19 +126,24 @@ class Model:
         """The task or the view of a name; ``None`` if the model cannot."""
         return self.tasks.get(name) or self.views.get(name)
 
-    async def answer(self, question: Question, render: Callable[[Answered], T]) -> tuple[Answered, T]:
+    async def answer(
+        self, question: Question, render: Callable[[Answered], T], *, large: bool = False
+    ) -> tuple[Answered, T]:
         """Answer a question; if the caller is cancelled, what did not run yet does not run.
 
         Args:
             question: of a task that the model can do.
             render: makes of the answer what is sent.
+            large: whether it takes long to be tokenized; it and an answer of many numbers do not keep others waiting.
 
         Raises:
             Fault: if it cannot be answered.
         """
-        prepared = await self.worker.around(partial(self._prepare, question))
+        prepared = await self.worker.around(partial(self._prepare, question), large=large)
         outputs = await self.worker.run(prepared.ticket, [len(item.rows) for item in prepared.items])
-        return await self.worker.around(partial(self._finish, prepared, outputs, render))
+        numbers = sum(array.size for rows in outputs for row in rows for array in row.values())
+        finish = partial(self._finish, prepared, outputs, render)
+        return await self.worker.around(finish, large=large or numbers > LARGE)
 
     def _prepare(self, question: Question) -> _Prepared:
         task = self.doing(question.task)

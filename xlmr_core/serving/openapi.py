@@ -15,6 +15,12 @@ from xlmr_core.serving.routes import Route
 __all__ = ["described", "page"]
 
 _IN_PATH = re.compile(r"{(\w+)(?::\w+)?}")
+# What is no question to a model: the address, what it shows, and as what.
+_OTHERS = (
+    ("/health", "Whether the server runs", "application/json"),
+    ("/metrics", "What was counted, as Prometheus reads it", "text/plain"),
+)
+_SECURITY = ({}, {"key": ()})
 
 
 def described(routes: Sequence[Route]) -> dict[str, Any]:
@@ -22,6 +28,9 @@ def described(routes: Sequence[Route]) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for route in routes:
         paths.setdefault(_path(route), {})[route.method.lower()] = _operation(route)
+    for path, summary, kind in _OTHERS:
+        shown = {"200": {"description": summary, "content": {kind: {"schema": {}}}}}
+        paths[path] = {"get": {"tags": ["operation"], "summary": summary, "security": _SECURITY, "responses": shown}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "xlmr", "version": __version__, "description": "Tasks on XLM-RoBERTa models."},
@@ -39,7 +48,7 @@ def _operation(route: Route) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "tags": [route.dialect.name],
         "summary": route.summary,
-        "security": [{}, {"key": []}],
+        "security": _SECURITY,
         "responses": {"200": {"description": "the answer", "content": {"application/json": {"schema": {}}}}},
     }
     if names:
@@ -88,6 +97,9 @@ def page(routes: Sequence[Route]) -> bytes:
         table = f"<table><tr><th>field</th><th>is</th><th>means</th></tr>{rows}</table>" if rows else ""
         heading = f"<h2><code>{route.method} {escape(_path(route))}</code></h2>"
         parts.append(f"<section>{heading}<p>{escape(route.summary)}; {escape(route.dialect.name)}</p>{table}</section>")
+    parts += [
+        f"<section><h2><code>GET {path}</code></h2><p>{escape(summary)}</p></section>" for path, summary, _ in _OTHERS
+    ]
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
     title = "What this server answers"
     text = (

@@ -24,6 +24,8 @@ __all__ = ["serve"]
 # Descriptors that a process needs beside its connections.
 SPARE = 128
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n"
+# Bytes of an answer that a client has to read in ``read_timeout``, where so many are left.
+LEAST = 65_536
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -177,8 +179,11 @@ class _Impatient(H11Protocol):
             self._reader = None
 
     def _watch_head(self) -> None:
-        """Have the connection closed where a head was begun, or not even that, and does not end."""
-        idle = self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None
+        """Have the connection closed where a head was begun, or not even that, and does not end; and where the rest of
+        a body does not that was answered already.
+        """
+        before_it = self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None
+        idle = before_it or (self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY)
         if idle and self._head is None:
             self._head = self.loop.call_later(self.seconds, self.transport.abort)
         elif not idle and self._head is not None:
@@ -186,9 +191,9 @@ class _Impatient(H11Protocol):
             self._head = None
 
     def _watch_reader(self, before: int | None = None) -> None:
-        """Have the connection closed where nothing was read since the last look."""
+        """Have the connection closed where hardly anything was read since the last look."""
         left = self.transport.get_write_buffer_size()
-        if before is not None and left >= before:
+        if before is not None and before - left < LEAST:
             self.transport.abort()
             return
         self._reader = self.loop.call_later(self.seconds, self._watch_reader, left)

@@ -25,7 +25,7 @@ class Settings:
         max_body_bytes: bytes of the body of a request.
         max_connections: connections that are open at the same time; more are closed.
         request_timeout: seconds from the whole body to the answer; what has not run by then does not run any more.
-        read_timeout: seconds that a client may take for its head, for its body, or for reading some of its answer.
+        read_timeout: seconds that a client may take for its head, for its body, or for reading 64 KiB of its answer.
         shutdown_timeout: seconds that requests have to end after a signal.
     """
 
@@ -34,7 +34,7 @@ class Settings:
     max_requests: int = option(1024, "requests at the same time; more are answered by 429", least=1)
     max_texts: int = option(2048, "texts of a request", least=1)
     max_request_tokens: int = option(65_536, "tokens of a request", least=1)
-    max_body_bytes: int = option(8_388_608, "bytes of a request", least=1)
+    max_body_bytes: int = option(2_097_152, "bytes of a request", least=1)
     max_connections: int = option(4096, "connections at the same time", least=1)
     request_timeout: float = option(120.0, "seconds until an answer", least=0.001)
     read_timeout: float = option(30.0, "seconds that a client may take to send or to read", least=0.001)

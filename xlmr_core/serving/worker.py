@@ -1,7 +1,8 @@
-"""How the rows of a model run: one thread for the model, one for all that is done around it.
+"""How the rows of a model run: one thread for the model, and two for all that is done around it.
 
-While a batch runs, the next requests are tokenized and the last ones decoded. Everything about who waits is decided on
-the event loop, so that it needs no lock.
+While a batch runs, the next requests are tokenized and the last ones decoded. What takes long has a thread of its own
+there, so that short requests do not wait behind it. Everything about who waits is decided on the event loop, so that it
+needs no lock.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Worker:
         self.waiting = Waiting(settings.batch_tokens, settings.max_waiting_tokens)
         self._running = ThreadPoolExecutor(1, f"xlmr-run-{name}")
         self._around = ThreadPoolExecutor(1, f"xlmr-around-{name}")
+        self._large = ThreadPoolExecutor(1, f"xlmr-large-{name}")
         self._asked: dict[Ticket, asyncio.Future[list[list[Arrays]]]] = {}
         self._outputs: dict[Ticket, list[list[Arrays]]] = {}
         self._left: dict[Ticket, int] = {}
@@ -48,9 +50,10 @@ class Worker:
         self._name = name
         metrics.waiting.labels(name).set_function(lambda: self.waiting.tokens)
 
-    async def around(self, function: Callable[[], T]) -> T:
-        """Call what is no work of the model, one call after the other."""
-        return await asyncio.get_running_loop().run_in_executor(self._around, function)
+    async def around(self, function: Callable[[], T], *, large: bool = False) -> T:
+        """Call what is no work of the model, one call after the other; those that take long in a row of their own."""
+        thread = self._large if large else self._around
+        return await asyncio.get_running_loop().run_in_executor(thread, function)
 
     async def run(self, ticket: Ticket, rows: Sequence[int]) -> list[list[Arrays]]:
         """The outputs of a request's rows. If the caller is cancelled, what did not run yet does not run.
@@ -90,7 +93,7 @@ class Worker:
 
     def close(self) -> None:
         """End the threads, when what runs has run."""
-        for pool in (self._running, self._around):
+        for pool in (self._running, self._around, self._large):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _forget(self, ticket: Ticket) -> None:

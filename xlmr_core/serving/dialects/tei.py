@@ -8,13 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 from xlmr_core import __version__
+from xlmr_core.errors import InputError
 from xlmr_core.serving import fields as kinds
 from xlmr_core.serving.dialects.openai import texts_or_ids
-from xlmr_core.serving.faults import Fault
+from xlmr_core.serving.faults import Fault, fault_of
 from xlmr_core.serving.fields import Field, read_fields
 from xlmr_core.serving.models import Answered, Model, Models, Question, TokenIds
 from xlmr_core.serving.routes import Dialect, Route, Values
 from xlmr_core.tasks.sentence_embedding import OUTPUTS, SentenceEmbedding
+from xlmr_core.tasks.sentence_folder import prompt_called
 
 __all__ = ["BY_TASK", "ROUTES", "TEI"]
 
@@ -33,7 +35,14 @@ def _fault(fault: Fault, status: int) -> Any:
     return {"error": str(fault), "error_type": _TYPES.get(fault.kind, "Backend")}
 
 
-TEI = Dialect("Text Embeddings Inference", _fault, wording={"pass on_overflow='truncate'": 'send "truncate": true'})
+TEI = Dialect(
+    "Text Embeddings Inference",
+    _fault,
+    wording={
+        "pass on_overflow='truncate'": 'send "truncate": true',
+        "pass the text itself as prompt=": "leave it out, and put a prompt before the text itself",
+    },
+)
 
 _MODEL = Field("model", kinds.TEXT, "the name of a model; by default the first that can do it")
 _TRUNCATE = Field("truncate", kinds.BOOLEAN, "cut what is too long, in place of refusing it", usual=False)
@@ -165,7 +174,9 @@ def _render_predict(values: Values, answered: Answered) -> Any:
 
 
 def _tokenize(values: Values, model: Model) -> Any:
-    texts = [values["inputs"]] if isinstance(values["inputs"], str) else values["inputs"]
+    given = [values["inputs"]] if isinstance(values["inputs"], str) else values["inputs"]
+    prompt = _prompt(values["prompt_name"], model)
+    texts = [prompt + text for text in given]
     encoded = model.tokenizer(
         texts,
         add_special_tokens=values["add_special_tokens"],
@@ -178,6 +189,14 @@ def _tokenize(values: Values, model: Model) -> Any:
         [_token(model, text, *token) for token in zip(*row, strict=True)]
         for text, *row in zip(texts, *columns, strict=True)
     ]
+
+
+def _prompt(name: str | None, model: Model) -> str:
+    vectors = model.tasks.get("sentence-embedding")
+    try:
+        return prompt_called(name, vectors.folder.prompts if isinstance(vectors, SentenceEmbedding) else {})
+    except InputError as error:
+        raise fault_of(error) from error
 
 
 def _token(model: Model, text: str, token: int, place: Any, special: int) -> Any:
@@ -206,7 +225,7 @@ def _info(values: Values, models: Models) -> Any:
         "model_dtype": str(getattr(model.runner.model, "dtype", "float32")).rpartition(".")[2],
         "model_type": _kind(model),
         "max_concurrent_requests": settings.max_requests,
-        "max_input_length": int(min(model.config.max_tokens, model.tokenizer.model_max_length)),
+        "max_input_length": _longest(model),
         "max_batch_tokens": settings.batch_tokens,
         "max_batch_requests": None,
         "max_client_batch_size": settings.max_texts,
@@ -216,6 +235,13 @@ def _info(values: Values, models: Models) -> Any:
         "sha": None,
         "docker_label": None,
     }
+
+
+def _longest(model: Model) -> int:
+    """Tokens of a text at most, as its files say or else the tokenizer, and never more than the model reads."""
+    vectors = model.tasks.get("sentence-embedding")
+    said = vectors.folder.max_seq_length if isinstance(vectors, SentenceEmbedding) else None
+    return int(min(said or model.tokenizer.model_max_length, model.config.max_tokens))
 
 
 def _kind(model: Model) -> Any:
@@ -241,6 +267,7 @@ ROUTES = (
         (
             _INPUTS,
             Field("normalize", kinds.BOOLEAN, "whether vectors have length one", usual=True),
+            Field("encoding_format", kinds.one_of("float"), "how vectors are written; /v1/embeddings knows base64 too"),
             Field("dimensions", kinds.COUNT, "numbers of a vector; by default all"),
             *(_PROMPT, _TRUNCATE, _SIDE, _MODEL),
         ),
@@ -307,7 +334,7 @@ ROUTES = (
         (
             Field("inputs", kinds.TEXT_OR_TEXTS, "what is tokenized", required=True),
             Field("add_special_tokens", kinds.BOOLEAN, "with <s> and </s>", usual=True),
-            _MODEL,
+            *(_PROMPT, _MODEL),
         ),
         tell=_tokenize,
     ),
