@@ -38,8 +38,9 @@ def latest() -> Reports:
     found: Reports = {}
     for name in (*FILES.values(), ELSEWHERE):
         if (RESULTS / name).exists():
+            behind = WITHOUT if name == ELSEWHERE else ""
             reports = json.loads((RESULTS / name).read_text(encoding="utf-8"))
-            found |= {question + WITHOUT: report for question, report in reports.items()} if name == ELSEWHERE else reports
+            found |= {question + behind: report for question, report in reports.items()}
     return found
 
 

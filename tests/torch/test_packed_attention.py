@@ -16,7 +16,10 @@ from xlmr_torch.packed_attention import SHORT, _nested, packed_attention
 from xlmr_torch.packing import Packing
 
 LENGTHS = {
-    **{"natural": (7, 1, 12), "one token": (1,), "one sequence": (40,), "with empty ones": (0, 3, 0, 5, 0)},
+    "natural": (7, 1, 12),
+    "one token": (1,),
+    "one sequence": (40,),
+    "with empty ones": (0, 3, 0, 5, 0),
     "a long one beside short ones": (3, SHORT + 1, SHORT),
 }
 GPU = torch.cuda.is_available()
