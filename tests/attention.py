@@ -22,9 +22,9 @@ def check_attentions(pipeline: Any, folder: Path) -> None:
         expected = forward(files.config, files.head, values, **arrays).attentions
     found = pipeline.runner.attentions(arrays)
     assert len(found) == len(expected) == pipeline.model.config.num_hidden_layers
-    for one, other in zip(found, expected, strict=True):
+    for number, (one, other) in enumerate(zip(found, expected, strict=True)):
         for row, length in enumerate(arrays["attention_mask"].sum(axis=1)):  # what padding attends to means nothing
             np.testing.assert_allclose(
-                one[row, :, :length], other[row, :, :length], atol=1e-5, err_msg=f"layer {layer}"
+                one[row, :, :length], other[row, :, :length], atol=1e-5, err_msg=f"layer {number}"
             )
         assert one.dtype == np.float32

@@ -279,6 +279,7 @@ def test_every_question_is_in_the_list_and_on_the_page() -> None:
 OURS = {
     "PyTorch": {
         "encoder": (["xlmr padded", "xlmr"], "seconds"),
+        "near_limit": (["products"], "seconds"),
         "training": (["xlmr"], "seconds"),
         "recipes": (["xlmr"], "seconds"),
         "fill_mask": (["xlmr"], "seconds"),

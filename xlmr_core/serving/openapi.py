@@ -20,7 +20,7 @@ _OTHERS = (
     ("/health", "Whether the server runs", "application/json"),
     ("/metrics", "What was counted, as Prometheus reads it", "text/plain"),
 )
-_SECURITY = ({}, {"key": ()})
+_SECURITY: tuple[dict[str, tuple[str, ...]], ...] = ({}, {"key": ()})
 
 
 def described(routes: Sequence[Route]) -> dict[str, Any]:
