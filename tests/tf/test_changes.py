@@ -16,21 +16,22 @@ def values_of(model):
     return {name: model.get_values(name) for name in model.parameter_table()}
 
 
-@each_family
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize(
-    ("arguments", "rows"),
-    [
-        ({"new_num_tokens": 50}, 50),
-        ({"new_num_tokens": 20}, 20),
-        ({"new_num_tokens": 50, "pad_to_multiple_of": 64}, 64),
-        ({"new_num_tokens": 50, "mean_resizing": False}, 50),
-        ({}, 41),
-    ],
-)
-def test_resize(family, tied, arguments, rows, tmp_path):
+RESIZED = [
+    ({"new_num_tokens": 50}, 50),
+    ({"new_num_tokens": 20}, 20),
+    ({"new_num_tokens": 50, "pad_to_multiple_of": 64}, 64),
+    ({"new_num_tokens": 50, "mean_resizing": False}, 50),
+    ({}, 41),
+]
+WAYS = [(family, tied) for family in FAMILIES for tied in (True, False)]
+PRODUCT = [(way, asked) for way in WAYS for asked in RESIZED]
+
+
+@pytest.mark.parametrize(("way", "asked"), chosen(PRODUCT, [(WAYS[n % 4], asked) for n, asked in enumerate(RESIZED)]))
+def test_resize(way, asked, tmp_path):
+    (family, tied), (arguments, rows) = way, asked
     case = Case(family, "ForMaskedLM")
-    model = case.build(tie_word_embeddings=tied)
+    model = case.build(tie_word_embeddings=tied, num_hidden_layers=1)
     count, old = len(model.weights), values_of(model)
     embeddings = model.resize_token_embeddings(**arguments)
     assert embeddings is model.get_input_embeddings() and embeddings.input_dim == rows
