@@ -9,6 +9,7 @@ import sys
 import jax.numpy as jnp
 import pytest
 
+from tests.attention import check_attentions
 from tests.recorded_calls import assert_same, read_calls
 from xlmr_core.errors import InputError
 from xlmr_flax import FlaxAutoModelForMaskedLM, pipeline
@@ -25,6 +26,10 @@ def folder(shared):
 @pytest.fixture(scope="module")
 def fill(folder):
     return pipeline("fill-mask", model=folder)
+
+
+def test_attention_is_that_of_the_reference(fill, folder):
+    check_attentions(fill, folder)
 
 
 @pytest.mark.parametrize("packing", ["auto", "never"])

@@ -6,6 +6,7 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="needs the extra tf: pip install 'xlmr[tf]'")
 
+from tests.attention import check_attentions
 from tests.recorded_calls import assert_same, read_calls
 from xlmr_core.errors import InputError, ModelNotFoundError
 from xlmr_tf import TFAutoModelForMaskedLM, pipeline
@@ -36,6 +37,10 @@ def test_recorded_calls(fill, folder):
         else:
             assert_same(own(*call["args"], **call["kwargs_call"]), call["output"])
     fill.model.set_packing("auto")
+
+
+def test_attention_is_that_of_the_reference(fill, folder):
+    check_attentions(fill, folder)
 
 
 def test_the_built_in_model_answers():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.attention import check_attentions
 from tests.recorded_calls import assert_same, read_calls
 from xlmr_core.errors import InputError, ModelNotFoundError, XLMRError
 from xlmr_torch import (
@@ -58,6 +59,10 @@ def test_recorded_call(number, packing, calls, fill, folder):
 
 
 TEXTS = ["The weather in <mask> is cold.", "<mask>", "Je <mask> une <mask>."]
+
+
+def test_attention_is_that_of_the_reference(fill, folder):
+    check_attentions(fill, folder)
 
 
 def test_the_vocabulary_projection_runs_at_the_masks_only(fill):
