@@ -15,7 +15,14 @@ import pytest
 
 from tests.core.tokenization_models import piece, small_model
 from xlmr_core.errors import TokenizerError
-from xlmr_core.tokenization import PreTrainedTokenizerBase, XLMRobertaTokenizer, XLMRobertaTokenizerFast, pipeline, spm
+from xlmr_core.tokenization import (
+    PreTrainedTokenizerBase,
+    XLMRobertaTokenizer,
+    XLMRobertaTokenizerFast,
+    pipeline,
+    spm,
+    wire,
+)
 from xlmr_core.tokenization.spm import SentencePieceModel
 
 CLASSES = pytest.mark.parametrize("cls", [XLMRobertaTokenizer, XLMRobertaTokenizerFast], ids=["slow", "fast"])
@@ -61,8 +68,8 @@ def trained(**options: Any) -> bytes:
 def field(number: int, value: bool | int | bytes) -> bytes:
     """A field of a message as the file holds it."""
     if isinstance(value, bytes):
-        return bytes([number << 3 | 2]) + spm._length(len(value)) + value
-    return spm._length(number << 3) + spm._length(int(value))
+        return bytes([number << 3 | 2]) + wire.length(len(value)) + value
+    return wire.length(number << 3) + wire.length(int(value))
 
 
 def with_settings(model: bytes, *, trainer: bytes = b"", normalizer: bytes = b"") -> bytes:
@@ -75,7 +82,7 @@ def without_specs(model: bytes) -> tuple[bytes, bytes, bytes]:
     parts = {1: b"", 2: b"", 3: b""}
     pos = 0
     while pos < len(model):
-        number, _, after = spm._field(model, pos)
+        number, _, after = wire.field(model, pos)
         if number in parts:
             parts[number] += model[pos:after]
         pos = after

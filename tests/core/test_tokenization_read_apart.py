@@ -249,6 +249,8 @@ def test_first_calls_give_what_the_whole_vocabulary_gives(call: str, monkeypatch
         "\u00ad",
         "▁",
         "▁▁",
+        "\0",
+        "\ufdd0\ufdd1",
     ]
     for number in range(30):
         texts = ["".join(rng.choices(parts, k=rng.randrange(30))) for _ in range(3)]
@@ -269,7 +271,6 @@ def test_the_whole_is_made_when_it_pays_or_is_asked_for() -> None:
         lambda tokenizer: tokenizer.add_tokens(["<new>"]),
         lambda tokenizer: tokenizer("a " * deferred.LETTERS),
         lambda tokenizer: [tokenizer("a") for _ in range(deferred.CALLS + 1)],
-        lambda tokenizer: tokenizer("\ufdd0\ufdd1"),
         lambda tokenizer: pickle.dumps(tokenizer),
         lambda tokenizer: copy.deepcopy(tokenizer),
     ):

@@ -1,8 +1,8 @@
 """A tokenizer of the tokenizers library whose vocabulary is made when it pays.
 
 The library puts a quarter of a million pieces into a tree, which is most of the time of a start, and a first text finds
-some hundred of them. So the first short calls are answered by a vocabulary of the same size, ids and scores in which
-only those pieces have their text that stand somewhere in the words of the call. What is not in a text cannot be found
+some hundred of them. So the first short calls are answered by a vocabulary of the same size and ids in which only those
+pieces have their text and score that stand somewhere in the words of the call. What is not in a text cannot be found
 there, and everything else is the library's own work: the same answer, offsets and errors included. Later calls, long
 ones, and all that asks for the vocabulary get the whole, which is made once.
 """
@@ -10,9 +10,12 @@ ones, and all that asks for the vocabulary get the whole, which is made once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
+
+import numpy as np
 
 from xlmr_core.tokenization import spm
 
@@ -20,9 +23,8 @@ __all__ = ["Deferred", "Vocabulary"]
 
 # Calls that are answered without the whole, and letters of such a call.
 CALLS, LETTERS = 3, 4096
-# In the place of a piece that no word has. Unicode keeps these letters free; a text that has them all the same is for
-# the whole.
-_NONE = "\ufdd0\ufdd1"
+# In the place of a piece that no word has, and in no word itself.
+_NONE = ""
 # What of the library's tokenizer does not depend on its vocabulary.
 _SETTINGS = frozenset(
     (
@@ -35,10 +37,11 @@ _SETTINGS = frozenset(
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the library makes a unigram vocabulary of."""
+    """What the library makes a unigram vocabulary of; ``longest``: letters of the longest piece."""
 
     pieces: Sequence[str]
-    scores: Sequence[float]
+    scores: np.ndarray[Any, Any]
+    longest: int
     unk_id: int
     byte_fallback: bool
 
@@ -50,14 +53,19 @@ class Vocabulary:
         """
         from tokenizers import models
 
-        pieces = list(self.pieces) if only is None else [_NONE] * len(self.pieces)
-        for index in only or ():
-            pieces[index] = self.pieces[index]
-        return models.Unigram(list(zip(pieces, self.scores, strict=True)), self.unk_id, self.byte_fallback)
+        if only is None:
+            pairs = list(zip(self.pieces, self.scores.tolist(), strict=True))
+        else:
+            # The worst score stays: the library makes that of unknown letters of it.
+            pairs = [(_NONE, float(self.scores.min()))] * len(self.pieces)
+            for index in only:
+                pairs[index] = (self.pieces[index], float(self.scores[index]))
+        return models.Unigram(pairs, self.unk_id, self.byte_fallback)
 
-    def among(self, texts: Collection[str]) -> dict[str, int]:
+    def among(self, texts: Set[str]) -> dict[str, int]:
         """The ids of those texts that are pieces; of one that is there twice the last, as the library has it."""
-        return {piece: index for index, piece in enumerate(self.pieces) if piece in texts}
+        found = compress(range(len(self.pieces)), map(texts.__contains__, self.pieces))
+        return {self.pieces[index]: index for index in found}
 
 
 class Deferred:
@@ -69,7 +77,7 @@ class Deferred:
         named: texts whose ids are asked for at once: special and added tokens.
     """
 
-    __slots__ = ("_calls", "_known", "_lock", "_longest", "_named", "_tokenizer", "_vocabulary")
+    __slots__ = ("_calls", "_known", "_lock", "_named", "_tokenizer", "_vocabulary")
 
     def __init__(self, tokenizer: Any, vocabulary: Vocabulary, named: Iterable[str]) -> None:
         named = {*named, *spm.FAIRSEQ_SPECIAL, spm.MASK}
@@ -77,7 +85,6 @@ class Deferred:
         self._tokenizer = tokenizer
         self._vocabulary: Vocabulary | None = vocabulary
         self._known: dict[str, int | None] = {**dict.fromkeys(named), **vocabulary.among(named)}
-        self._longest = max(map(len, vocabulary.pieces), default=0)
         self._calls = 0
         self._named = vocabulary.made(only=[index for index in self._known.values() if index is not None])
         tokenizer.model = self._named
@@ -146,9 +153,10 @@ class Deferred:
             if words is None:
                 self.whole  # noqa: B018
             elif words:
-                assert self._vocabulary is not None
-                parts = {part for word in words for part in _parts(word, self._longest)}
-                self._tokenizer.model = self._vocabulary.made(only=self._vocabulary.among(parts).values())
+                vocabulary = self._vocabulary
+                assert vocabulary is not None
+                parts = {part for word in words for part in _parts(word, vocabulary.longest)}
+                self._tokenizer.model = vocabulary.made(only=vocabulary.among(parts).values())
             return list(self._tokenizer.encode_batch(input, **how))
 
     def _words(self, inputs: Sequence[Any], is_pretokenized: bool) -> set[str] | None:
@@ -173,7 +181,7 @@ class Deferred:
         finally:
             if truncation is not None:
                 tokenizer.enable_truncation(**truncation)
-        return None if any(_NONE in word for word in words) else words
+        return words
 
 
 def _tokens(rows: Iterable[Any]) -> set[str]:

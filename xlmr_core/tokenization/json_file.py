@@ -8,7 +8,6 @@ import base64
 import json
 import os
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from xlmr_core.bounded_files import DAMAGE, check_memory, parse_json, read_bytes, why
@@ -149,19 +148,20 @@ def check(text: str, source: str) -> None:
     # An escaped quote joins two texts here and so makes none shorter.
     longest = max(map(len, _TABLE.sub("", text).replace('\\"', "__").split('"')))
     check_added(text.count('"single_word"'), source)
-    _check_sizes(text.count("["), longest, source)
+    check_pieces(text.count("["), longest, source)
 
 
-def check_pieces(pieces: Sequence[str], source: str) -> None:
+def check_pieces(count: int, longest: int, source: str) -> None:
     """Refuse pieces that are no tokenizer's.
+
+    Args:
+        count: how many there are.
+        longest: letters of the longest.
+        source: the name of the file.
 
     Raises:
         TokenizerError: that.
     """
-    _check_sizes(len(pieces), max(map(len, pieces), default=0), source)
-
-
-def _check_sizes(count: int, longest: int, source: str) -> None:
     if longest > MOST_TEXT_BYTES:
         raise TokenizerError(
             f"expected pieces of a few letters in {source}, received one of {longest}; it is damaged, copy it again"

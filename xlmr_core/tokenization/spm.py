@@ -1,7 +1,6 @@
 """Reads and writes ``sentencepiece.bpe.model`` without a protobuf package.
 
-The file is one protobuf message (``ModelProto``). Only the wire format is needed: a field is a tag (number and type)
-and a value, and everything used here is length-delimited, a 32-bit float, or a variable-length integer.
+The file is one protobuf message (``ModelProto``), of which only the wire format is needed (``wire.py``).
 
 What the fields of the message do to an encoding, and what becomes of them (``pipeline.py`` says how the tokenizers
 library is given them):
@@ -38,7 +37,7 @@ import dataclasses
 import os
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from numbers import Real
@@ -48,6 +47,7 @@ import numpy as np
 
 from xlmr_core.bounded_files import read_bytes, why
 from xlmr_core.errors import TokenizerError
+from xlmr_core.tokenization import wire
 from xlmr_core.tokenization.checks import describe
 
 __all__ = [
@@ -89,7 +89,6 @@ _KIND_AT_END = re.compile(rb"\x18[\x03-\x06](?:\x0a|\x12|\x1a|\Z)")
 # The largest known vocabulary has 901 629. Both libraries put a piece into a tree letter by letter, each within the one
 # before, and long ones end the process.
 MOST_PIECES, MOST_PIECE_BYTES = 1_200_000, 4096
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class Kind(IntEnum):
@@ -235,7 +234,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         ) from error
 
 
-def scan_model(data: bytes, source: str) -> tuple[list[tuple[int, int]], Settings]:
+def scan_model(data: bytes, source: str) -> tuple[wire.Spans, Settings]:
     """Check the file's structure and find where each piece lies.
 
     Returns:
@@ -244,38 +243,15 @@ def scan_model(data: bytes, source: str) -> tuple[list[tuple[int, int]], Setting
     Raises:
         TokenizerError: damaged, or not a model whose first pieces are ``<unk> <s> </s>``.
     """
-    spans: list[tuple[int, int]] = []
-    # Parts of one message add up, as everywhere in protobuf.
-    trainer: bytes | None = None
-    normalizer: bytes | None = None
-    denormalizer = b""
-    longest = 0x7F  # of those whose length is a single byte
     try:
-        pos, size = 0, len(data)
-        while pos < size:
-            # A piece of less than 128 bytes: nearly all of a quarter of a million fields, so no calls here.
-            if data[pos] == 0x0A and (length := data[pos + 1]) < 0x80:
-                start = pos + 2
-                pos = start + length
-                spans.append((start, pos))
-                continue
-            number, value, pos = _field(data, pos)
-            if number == 1:
-                spans.append((pos - len(_as_bytes(value)), pos))
-                longest = max(longest, len(_as_bytes(value)))
-            elif number == 2:
-                trainer = (trainer or b"") + _as_bytes(value)
-            elif number == 3:
-                normalizer = (normalizer or b"") + _as_bytes(value)
-            elif number == 5:
-                denormalizer += _as_bytes(value)
-        if pos != size:
-            raise _damaged(source)
-        settings = _settings(trainer or b"", normalizer or b"")
+        spans, specs = wire.scan(data, (2, 3, 5))
+        # Parts of one message add up, as everywhere in protobuf.
+        trainer, normalizer, denormalizer = (b"".join(parts) for parts in specs.values())
+        settings = _settings(trainer, normalizer)
         pieces, _, kinds = read_pieces(data, spans[:3])
     except (IndexError, TypeError, UnicodeDecodeError) as error:
         raise _damaged(source) from error
-    if trainer is None and normalizer is None:
+    if not specs[2] and not specs[3]:
         raise TokenizerError(
             f"expected trainer_spec or normalizer_spec behind the pieces of {source}, found neither: it is "
             "truncated or not told apart from such a file; download, copy or save it again"
@@ -294,10 +270,10 @@ def scan_model(data: bytes, source: str) -> tuple[list[tuple[int, int]], Setting
         raise TokenizerError(
             f"expected the first piece of {source} to be of the type UNKNOWN, which sentencepiece needs; train it again"
         )
-    if longest > MOST_PIECE_BYTES or len(spans) > MOST_PIECES:
+    if spans.longest > MOST_PIECE_BYTES or len(spans) > MOST_PIECES:
         raise TokenizerError(
             f"expected at most {MOST_PIECES} pieces of at most {MOST_PIECE_BYTES} bytes in {source}, received "
-            f"{len(spans)} of up to {longest}; it is damaged, copy the file again"
+            f"{len(spans)} of up to {max(spans.longest, 0x7F)}; it is damaged, copy the file again"
         )
     for table in (settings.charsmap, _settings(b"", denormalizer).charsmap):
         check_charsmap(table, source)
@@ -307,7 +283,7 @@ def scan_model(data: bytes, source: str) -> tuple[list[tuple[int, int]], Setting
 def _settings(trainer: bytes, normalizer: bytes) -> Settings:
     values: dict[str, Any] = {}
     for message, names in ((trainer, _TRAINER), (normalizer, _NORMALIZER)):
-        for number, value in _fields(message):
+        for number, value in wire.fields(message):
             name = names.get(number)
             if name is None:
                 continue
@@ -346,7 +322,7 @@ def check_charsmap(table: bytes, source: str) -> None:
 
 def charsmap_of(model: bytes) -> bytes:
     """The normalization table of a model that may have no pieces."""
-    normalizer = b"".join(_as_bytes(value) for number, value in _fields(model) if number == 3)
+    normalizer = b"".join(wire.as_bytes(value) for number, value in wire.fields(model) if number == 3)
     return _settings(b"", normalizer).charsmap
 
 
@@ -373,9 +349,9 @@ def read_pieces(data: bytes, spans: Sequence[tuple[int, int]]) -> tuple[list[str
         text = b""
         pos = start
         while pos < end:
-            number, value, pos = _field(data, pos)
+            number, value, pos = wire.field(data, pos)
             if number == 1:
-                text = _as_bytes(value)
+                text = wire.as_bytes(value)
             elif number == 2 and isinstance(value, bytes) and len(value) == 4:
                 score_at[index] = pos - 4
             elif number == 3 and isinstance(value, int):
@@ -429,7 +405,7 @@ def _listed(vocabulary: Any) -> Iterable[Any]:
 # Writing
 
 
-def in_id_order(data: bytes, spans: list[tuple[int, int]]) -> bytes:
+def in_id_order(data: bytes, spans: Sequence[tuple[int, int]]) -> bytes:
     """The same model with ``<s> <pad> </s> <unk>`` as first pieces, so that sentencepiece's numbers are XLM-R's ids.
 
     Args:
@@ -449,7 +425,7 @@ def in_id_order(data: bytes, spans: list[tuple[int, int]]) -> bytes:
     return b"".join([*parts, data[done:]])
 
 
-def _named_like_reserved(data: bytes, spans: list[tuple[int, int]]) -> list[int]:
+def _named_like_reserved(data: bytes, spans: Sequence[tuple[int, int]]) -> list[int]:
     """Numbers of the pieces behind the first three that :func:`own_name` names anew."""
     texts = [bytes([0x0A, len(name)]) + name.encode() for name in RESERVED]
     if not any(data.find(text, spans[2][1]) >= 0 for text in texts):
@@ -458,7 +434,7 @@ def _named_like_reserved(data: bytes, spans: list[tuple[int, int]]) -> list[int]
     return [number for number, piece in enumerate(pieces) if number > 2 and piece in RESERVED]
 
 
-def reordered(data: bytes, spans: list[tuple[int, int]], order: Iterable[int | str]) -> bytes:
+def reordered(data: bytes, spans: Sequence[tuple[int, int]], order: Iterable[int | str]) -> bytes:
     """The same model with its pieces behind the first three in another order.
 
     Args:
@@ -466,15 +442,13 @@ def reordered(data: bytes, spans: list[tuple[int, int]], order: Iterable[int | s
         spans: what it found.
         order: numbers of pieces, each once; a text is a place that no piece takes.
     """
-    first = [data[start:end] for start, end in spans[:3]]
-    chosen = [
-        _message(item, 0.0, Kind.UNUSED) if isinstance(item, str) else data[slice(*spans[item])] for item in order
-    ]
+    messages = [data[start:end] for start, end in spans]
+    chosen = [_message(item, 0.0, Kind.UNUSED) if isinstance(item, str) else messages[item] for item in order]
     rest, done = [], 0
     for start, end in spans:
         rest.append(data[done : start - len(_header(end - start))])
         done = end
-    return b"".join([*map(_piece, [*first, *chosen]), *rest, data[done:]])
+    return b"".join([*map(_piece, [*messages[:3], *chosen]), *rest, data[done:]])
 
 
 def make_model(pieces: Iterable[tuple[str, float]], charsmap: bytes = b"") -> bytes:
@@ -487,17 +461,16 @@ def make_model(pieces: Iterable[tuple[str, float]], charsmap: bytes = b"") -> by
     special = [(SPM_SPECIAL[0], Kind.UNKNOWN), (SPM_SPECIAL[1], Kind.CONTROL), (SPM_SPECIAL[2], Kind.CONTROL)]
     messages = [_message(text, 0.0, kind) for text, kind in special]
     messages += [_message(text, score) for text, score in pieces]
-    normalizer = b"\x12" + _length(len(charsmap)) + charsmap if charsmap else b""
+    normalizer = b"\x12" + wire.length(len(charsmap)) + charsmap if charsmap else b""
     trainer = bytes([3 << 3, ModelType.UNIGRAM])
-    return b"".join(
-        [*map(_piece, messages), b"\x12", _length(len(trainer)), trainer, b"\x1a", _length(len(normalizer)), normalizer]
-    )
+    specs = [b"\x12", wire.length(len(trainer)), trainer, b"\x1a", wire.length(len(normalizer)), normalizer]
+    return b"".join([*map(_piece, messages), *specs])
 
 
 def _message(text: str, score: float, kind: int = Kind.NORMAL) -> bytes:
     """A piece's message: text, score, and the type where it is not the default."""
     content = text.encode()
-    message = b"\x0a" + _length(len(content)) + content + b"\x15" + struct.pack("<f", score)
+    message = b"\x0a" + wire.length(len(content)) + content + b"\x15" + struct.pack("<f", score)
     return message if kind == Kind.NORMAL else message + bytes([0x18, kind])
 
 
@@ -507,61 +480,7 @@ def _piece(message: bytes) -> bytes:
 
 def _header(length: int) -> bytes:
     """The tag and the length in front of a piece."""
-    return b"\x0a" + _length(length)
-
-
-def _length(length: int) -> bytes:
-    written = bytearray()
-    while length > 0x7F:
-        written.append(length & 0x7F | 0x80)
-        length >>= 7
-    return bytes([*written, length])
-
-
-# The wire format
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
-    pos = 0
-    while pos < len(message):
-        number, value, pos = _field(message, pos)
-        yield number, value
-
-
-def _field(data: bytes, pos: int) -> tuple[int, bytes | int, int]:
-    """One field: its number, its value (integers for varints, bytes for the rest), and the position after it."""
-    tag, pos = _varint(data, pos)
-    wire = tag & 7
-    if wire == _VARINT:
-        value, pos = _varint(data, pos)
-        return tag >> 3, value, pos
-    if wire == _BYTES:
-        length, pos = _varint(data, pos)
-    elif wire in (_FIXED32, _FIXED64):
-        length = 4 if wire == _FIXED32 else 8
-    else:
-        raise IndexError(f"wire type {wire}")
-    if pos + length > len(data):
-        raise IndexError("field runs past the end")
-    return tag >> 3, data[pos : pos + length], pos + length
-
-
-def _varint(data: bytes, pos: int) -> tuple[int, int]:
-    value = shift = 0
-    while shift < 64:
-        byte = data[pos]
-        pos += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, pos
-        shift += 7
-    raise IndexError("integer of more than 64 bits")
-
-
-def _as_bytes(value: bytes | int) -> bytes:
-    if isinstance(value, int):
-        raise TypeError("expected a length-delimited field")
-    return value
+    return b"\x0a" + wire.length(length)
 
 
 def _damaged(source: str) -> TokenizerError:
