@@ -102,6 +102,7 @@ DIFFERENCES = {
     "-linear.py:begun": PARTS,
     "-linear.py:values_follow": PARTS,
     # Files
+    "-compiling.py": "options of PyTorch's compiler; XLA computes once what a graph repeats",
     "-inference.py": "jax.jit and dtype= do what optimize_for_inference does",
     # Training
     **{f"-adapters.py:{name}": ADDED for name in ("whole_modules", "merged_values")},

@@ -41,6 +41,7 @@ DIFFERENCES = {
     "-linear.py:begun": PARTS,
     "-linear.py:values_follow": PARTS,
     # What PyTorch needs and Keras does not
+    "-compiling.py": "options of PyTorch's compiler; a graph of TensorFlow computes once what it repeats",
     "-inference.py": (
         "int8, bfloat16 tables and oneDNN calls are kernels of PyTorch; a graph of TensorFlow fuses by itself"
     ),
