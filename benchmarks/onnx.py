@@ -63,7 +63,7 @@ def exported(options: Options, task: str, scheme: str | None = None) -> Path:
     from xlmr_core.onnx import export
 
     source = checkpoint(options)
-    name = f"onnx-of-xlmr-{task}" + (f"-{scheme}" if scheme else "")
+    name = f"onnx-aligned-of-xlmr-{task}" + (f"-{scheme}" if scheme else "")
     return once(source.parent / name, lambda folder: export(source, folder, task=task, scheme=scheme))
 
 

@@ -85,8 +85,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _print(done: Export) -> None:
     show(f"{done.architecture} from {done.source} to {done.destination}, for {done.task}")
-    bytes_of = f", {done.quantized} of them with weights in bytes" if done.quantized else ""
-    show(f"{counted(done.parameters, 'tensor')}{bytes_of}, {nbytes_text(done.nbytes)} in {done.seconds:.3g} s")
+    weights = f" with {counted(done.quantized, 'quantized weight')}" if done.quantized else ""
+    show(f"{counted(done.parameters, 'tensor')}{weights}, {nbytes_text(done.nbytes)} in {done.seconds:.3g} s")
     show(f"wrote    {', '.join(str(path.relative_to(done.destination)) for path in done.files)}", 9)
     show(f"copied   {', '.join(done.copied)}", 9)
     inputs = [f"{name} (may be left out)" if name in done.optional else name for name in done.inputs]

@@ -20,27 +20,32 @@ from xlmr_core.parameters import Role
 
 __all__ = ["FOLDER", "NAMES", "ONNX", "START", "layout_of"]
 
-# As on the hub: float32, and quantized.
+# As on the hub: float32, with weights in bytes, and of four bits.
 FOLDER = "onnx"
-NAMES = ("model.onnx", "model_quantized.onnx")
+NAMES = ("model.onnx", "model_quantized.onnx", "model_bnb4.onnx")
 # The version of the format (ModelProto.ir_version), and who wrote it.
 START = protobuf.field(1, 8) + protobuf.field(2, PRODUCER)
 DECODER = "lm_head.decoder.weight"
 
 
-def layout_of(name: str) -> Layout:
-    """How a parameter lies in a graph: weights as (in, out), but that to the vocabulary as the word embedding lies."""
-    return TRANSPOSED if role_of(name) is Role.LINEAR_WEIGHT and name != DECODER else KEPT
-
-
-def _decode(stored: str) -> Iterable[tuple[str, Layout]]:
-    return () if stored.startswith(OWN) or "." not in stored else ((stored, layout_of(stored)),)
+def layout_of(name: str, dtype: str) -> Layout:
+    """How a parameter lies in a graph: weights as (in, out), but that to the vocabulary as the word embedding lies, and
+    codes of four bits (U8) as in any file.
+    """
+    is_turned = role_of(name) is Role.LINEAR_WEIGHT and name != DECODER and dtype != "U8"
+    return TRANSPOSED if is_turned else KEPT
 
 
 def _naming(file: Described, head: str | None) -> Naming:
     if file.metadata.get("producer") != PRODUCER:
         raise ValueError("it is a graph of another library")
-    return Naming(_decode)
+
+    def decode(stored: str) -> Iterable[tuple[str, Layout]]:
+        if stored.startswith(OWN) or "." not in stored:
+            return ()
+        return ((stored, layout_of(stored, file.tensors[stored].dtype)),)
+
+    return Naming(decode)
 
 
 def _find(folder: Path) -> Path | None:

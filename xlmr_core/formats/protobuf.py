@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-__all__ = ["Span", "field", "fields", "header", "integers", "number", "text", "value_of"]
+__all__ = ["Span", "field", "fields", "header", "integers", "number", "placed_fields", "text", "value_of"]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _SIZES = {_FIXED64: 8, _FIXED32: 4}
@@ -31,9 +31,13 @@ def number(value: int) -> bytes:
     return bytes(found)
 
 
-def header(key: int, length: int) -> bytes:
-    """What stands before the bytes of a field."""
-    return number(key << 3 | _BYTES) + number(length)
+def header(key: int, length: int, width: int = 1) -> bytes:
+    """What stands before the bytes of a field; the length takes at least ``width`` bytes."""
+    found = bytearray(number(length))
+    while len(found) < width:
+        found[-1] |= 128
+        found.append(0)
+    return number(key << 3 | _BYTES) + found
 
 
 def field(key: int, value: int | float | bytes | str) -> bytes:
@@ -59,20 +63,27 @@ def fields(data: memoryview, begin: int = 0, end: int | None = None) -> Iterator
     Raises:
         ValueError: if it is none.
     """
+    for key, value, _ in placed_fields(data, begin, end):
+        yield key, value
+
+
+def placed_fields(data: memoryview, begin: int = 0, end: int | None = None) -> Iterator[tuple[int, int | Span, Span]]:
+    """The same, and with each where it lies as a whole, with what stands before its bytes."""
     end = len(data) if end is None else end
     while begin < end:
+        start = begin
         key, begin = _varint(data, begin, end)
         kind = key & 7
         if kind == _VARINT:
             value, begin = _varint(data, begin, end)
-            yield key >> 3, value
+            yield key >> 3, value, (start, begin)
             continue
         length = _SIZES.get(kind)
         if kind == _BYTES:
             length, begin = _varint(data, begin, end)
         if length is None or begin + length > end:
             raise ValueError(f"a field of kind {kind} at byte {begin} does not fit")
-        yield key >> 3, (begin, begin + length)
+        yield key >> 3, (begin, begin + length), (start, begin + length)
         begin += length
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from xlmr_core.config import XLMRobertaConfig, XLMRobertaXLConfig
+from xlmr_core.onnx.four_bit import Codes
 from xlmr_core.onnx.graph import FLOAT, INT64, Graph
 from xlmr_core.onnx.packed import Packed, pack
 
@@ -57,12 +58,14 @@ class Encoder:
         config: the model's.
         prefix: of the names of its parameters.
         scales: of the weights that are stored in bytes, the name of their scales.
+        codes: the weights of four bits.
     """
 
     graph: Graph
     config: XLMRobertaConfig
     prefix: str
     scales: Mapping[str, str] = field(default_factory=dict)
+    codes: Mapping[str, Codes] = field(default_factory=dict)
     _rounded: dict[str, list[str]] = field(default_factory=dict)
 
     # Layers without structure
@@ -71,6 +74,8 @@ class Encoder:
         """x W + b, with the weight as (in, out)."""
         g, weight = self.graph, f"{name}.weight"
         bias = g.parameter(f"{name}.bias")
+        if weight in self.codes:
+            return g("Add", self.codes[weight].product(g, x), bias)
         if weight in self.scales:
             return g("Add", self.product(x, g.parameter(weight), self.scales[weight]), bias)
         return g("Add", g("MatMul", x, g.parameter(weight)), bias)
@@ -96,6 +101,8 @@ class Encoder:
     def rows(self, name: str, indices: str) -> str:
         """Rows of an embedding table."""
         g, weight = self.graph, f"{name}.weight"
+        if weight in self.codes:
+            return self.codes[weight].rows(g, indices)
         found = g("Gather", g.parameter(weight), indices, axis=0)
         if weight not in self.scales:
             return found

@@ -1,10 +1,10 @@
-"""Writing a folder with a graph, as the hub has them: ``onnx/model.onnx``, or quantized ``onnx/model_quantized.onnx``,
-and at the top ``config.json``, the tokenizer and the other small files of the model.
+"""Writing a folder with a graph, as the hub has them: ``onnx/model.onnx``, with weights in bytes
+``onnx/model_quantized.onnx`` or of four bits ``onnx/model_bnb4.onnx``, and at the top ``config.json``, the tokenizer
+and the other small files of the model.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from contextlib import ExitStack
@@ -14,21 +14,21 @@ from pathlib import Path
 from xlmr_core.atomic_files import Temporaries, locked, put_in_place, remove_abandoned, saving_to, settle
 from xlmr_core.checkpoints.model_files import ModelFiles, open_model
 from xlmr_core.conversion import folders_for, holds, refuse_mixture, small_files
-from xlmr_core.errors import CheckpointError, InputError
+from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.onnx_format import FOLDER, NAMES
 from xlmr_core.heads import HEADS
 from xlmr_core.onnx.heads import VECTORS
+from xlmr_core.onnx.readers import with_files_for
 from xlmr_core.onnx.writing import LARGEST_MESSAGE, Model, model_to_write, write_model
 from xlmr_core.probe import Counter, Progress
 from xlmr_core.quantization import Scheme, find_scheme
 from xlmr_core.tasks import TASKS, find_task
 from xlmr_core.tasks.sentence_folder import SentenceFolder, read_sentence_folder
-from xlmr_core.tokenization.fast import tokenizer_json_from_model
-from xlmr_core.tokenization.files import CONFIG_FILE, TOKENIZER_FILE, VOCAB_FILE
 
-__all__ = ["READERS", "Export", "export"]
+__all__ = ["Export", "export"]
 
-READERS = ("transformers.js",)
+# Of a quantized weight, for each of NAMES.
+BITS = (32, 8, 4)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Export:
         copied: the small files, ``config.json`` included.
         inputs, outputs: of the graph, by name.
         optional: those of the inputs that may be left out.
-        quantized: how many weights are stored in bytes.
+        quantized: how many weights are stored in eight bits or four.
         parameters, nbytes: how many tensors, and their bytes.
         seconds: that it took.
     """
@@ -84,14 +84,14 @@ def export(
             checkpoint's architecture.
         scheme: ``int8`` for weights in bytes, a scale for each output channel and each token of the table, and inputs
             of their products rounded at run time.
-        reader: of ``READERS``, a library that is to read the folder: gives it the files that this one needs beside what
-            there is. ``transformers.js`` reads no sentencepiece model, but the ``tokenizer.json`` that is made of it.
+        reader: of ``readers.READERS``, a library that is to read the folder: gives it what this one needs beside what
+            there is.
         force: replace files in ``destination`` that differ. Nothing else there is removed.
         progress: called with what is being done, the bytes that are done, and all there are.
 
     Raises:
         ModelNotFoundError, ConfigError, CheckpointError: if the source cannot be read, has no trained head for the
-            task, is a decoder or has weights of four bits.
+            task, is a decoder or has weights that no operator takes.
         CheckpointError: if files would be replaced without ``force``, if other files in ``destination`` would be
             mistaken for parts of the model, or if the disk refuses.
         InputError: for a task that writes texts.
@@ -104,9 +104,8 @@ def export(
         row = _task_of(files, beside) if task is None else find_task(task).name
         found = None if scheme is None else find_scheme(scheme)
         model = model_to_write(files, task=row, folder=beside, scheme=found)
-        quantized = sum(tensor.dtype == "I8" for tensor in model.tensors.values())
-        name = f"{FOLDER}/{NAMES[quantized > 0]}"
-        small = {**small_files(files), **_files_for(reader, files)}
+        name = f"{FOLDER}/{NAMES[BITS.index(model.bits)]}"
+        small = with_files_for(reader, files, small_files(files))
         refuse_mixture(files, folder, "onnx", small, force, target=name)
         _refuse_other_graph(folder, name, small)
         start = time.perf_counter()
@@ -122,31 +121,11 @@ def export(
             inputs=tuple(port.name for port in model.graph.inputs),
             outputs=tuple(port.name for port in model.graph.outputs),
             optional=tuple(port.name for port in model.graph.inputs if port.name in model.graph.constants),
-            quantized=quantized,
+            quantized=model.quantized,
             parameters=len(model.tensors),
             nbytes=model.nbytes,
             seconds=time.perf_counter() - start,
         )
-
-
-def _files_for(reader: str | None, files: ModelFiles) -> dict[str, bytes]:
-    """What a library reads of a tokenizer, where the source does not have it."""
-    if reader is None:
-        return {}
-    if reader not in READERS:
-        raise InputError(f"reader must be {' or '.join(READERS)}, received {reader!r}")
-    folder, found = files.tokenizer, dict[str, bytes]()
-    if folder is None:
-        raise CheckpointError(
-            f"expected a tokenizer for {reader} beside {files.checkpoint.path}, found none; copy it there"
-        )
-    model = folder if folder.is_file() else folder / VOCAB_FILE
-    if not (folder / TOKENIZER_FILE).is_file():
-        found[TOKENIZER_FILE] = tokenizer_json_from_model(model).encode()
-    if not (folder / CONFIG_FILE).is_file():
-        settings = {"model_max_length": files.config.max_tokens, "tokenizer_class": "XLMRobertaTokenizer"}
-        found[CONFIG_FILE] = (json.dumps(settings, indent=2) + "\n").encode()
-    return found
 
 
 def _head_of_task(task: str) -> str:

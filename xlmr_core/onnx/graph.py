@@ -59,6 +59,7 @@ class Graph:
         constants: by name; the default of an input that may be left out is one too.
         parameters: canonical names of what it uses, in the order of their use.
         inputs, outputs: what a caller gives and gets.
+        domains: of operators that are not of the standard set.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Graph:
     parameters: dict[str, None] = field(default_factory=dict)
     inputs: list[Port] = field(default_factory=list)
     outputs: list[Port] = field(default_factory=list)
+    domains: dict[str, None] = field(default_factory=dict)
     _named: Counter[str] = field(default_factory=Counter)
     _kept: dict[tuple[Any, ...], str] = field(default_factory=dict)
 
@@ -74,29 +76,38 @@ class Graph:
         """A node with one output, of which it gives the name."""
         return self.node(operator, *inputs, **attributes)[0]
 
-    def node(self, operator: str, *inputs: str, count: int = 1, **attributes: Any) -> list[str]:
+    def node(self, operator: str, *inputs: str, count: int = 1, domain: str = "", **attributes: Any) -> list[str]:
         """A node.
 
         Args:
-            operator: of the standard set.
+            operator: of the standard set, or of a domain.
             *inputs: what it takes.
             count: how many outputs it has.
-            **attributes: integers, numbers, lists of integers, or the graphs of branches.
+            domain: of an operator that is not of the standard set.
+            **attributes: integers, numbers, texts, lists of integers, or the graphs of branches.
 
         Returns:
             The names of its outputs.
         """
         outputs = [self._fresh(operator) for _ in range(count)]
-        self._append(operator, inputs, outputs, attributes)
+        self._append(operator, inputs, outputs, attributes, domain)
         return outputs
 
     def _append(
-        self, operator: str, inputs: Sequence[str], outputs: Sequence[str], attributes: Mapping[str, Any]
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        attributes: Mapping[str, Any],
+        domain: str = "",
     ) -> None:
         parts = [protobuf.field(1, name) for name in inputs]
         parts += [protobuf.field(2, name) for name in outputs]
         parts += [protobuf.field(3, outputs[0]), protobuf.field(4, operator)]
         parts += [protobuf.field(5, _attribute(name, value)) for name, value in attributes.items()]
+        if domain:
+            self.domains[domain] = None
+            parts.append(protobuf.field(7, domain))
         self.nodes.append(b"".join(parts))
 
     def _fresh(self, what: str) -> str:

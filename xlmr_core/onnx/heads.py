@@ -16,6 +16,7 @@ from xlmr_core.errors import CheckpointError
 from xlmr_core.formats.tensors import RawTensor
 from xlmr_core.heads import model_class_name
 from xlmr_core.onnx.encoder import Encoder, gelu
+from xlmr_core.onnx.four_bit import Codes
 from xlmr_core.onnx.graph import FLOAT, INT64, Graph
 from xlmr_core.onnx.packed import Packed
 from xlmr_core.tasks.rerank import activation_of
@@ -46,6 +47,7 @@ def build_graph(
     task: str = "",
     folder: SentenceFolder | None = None,
     scales: Mapping[str, str] | None = None,
+    codes: Mapping[str, Codes] | None = None,
 ) -> Graph:
     """The graph of a model.
 
@@ -56,6 +58,7 @@ def build_graph(
         task: what it is for, where that asks for more than the head gives: a name of ``VECTORS`` or ``SCORES``.
         folder: what stands beside the model, for such a task.
         scales: of the weights that are stored in bytes, the name of their scales.
+        codes: the weights of four bits.
     """
     g = Graph(model_class_name(config, head))
     axes = ("batch", "choices", "sequence") if head == "ForMultipleChoice" else ("batch", "sequence")
@@ -66,7 +69,7 @@ def build_graph(
     if len(axes) > 2:
         flat = g("Concat", g.constant([-1]), g("Shape", ids, start=2), axis=0)
         ids, mask, types = (g("Reshape", x, flat) for x in (ids, mask, types))
-    encoder = Encoder(g, config, "" if head == "Model" else "roberta.", scales or {})
+    encoder = Encoder(g, config, "" if head == "Model" else "roberta.", scales or {}, codes or {})
     keep_first = head in ("ForSequenceClassification", "ForMultipleChoice") or pooler
     states_1TD, packed = encoder(ids, mask, types, keep_first)
     outputs = dict(HEAD_GRAPHS[head](encoder, packed, states_1TD))
@@ -97,7 +100,7 @@ def _pooler(encoder: Encoder, packed: Packed, states_1TD: str) -> str:
 
 def _masked_lm(encoder: Encoder, packed: Packed, states_1TD: str) -> Outputs:
     """Logits everywhere, or at ``masked_positions`` (B, P) only, padded with -1; there they are zero."""
-    g, size, vocabulary = encoder.graph, encoder.config.hidden_size, encoder.config.vocab_size
+    g, vocabulary = encoder.graph, encoder.config.vocab_size
     default = OPTIONAL["masked_positions"]
     positions_BP = g.input("masked_positions", "position_batch", "positions", default=default)
     nothing = g("Equal", g("Size", positions_BP), g.constant(0))
@@ -121,20 +124,29 @@ def _masked_lm(encoder: Encoder, packed: Packed, states_1TD: str) -> Outputs:
     tokens_R, places_R, shape_2 = g.either(nothing, everywhere, at_positions)
     x_1RD = g("Gather", states_1TD, tokens_R, axis=1)
     x_1RD = encoder.layer_norm("lm_head.layer_norm", gelu(g, encoder.linear("lm_head.dense", x_1RD)))
-    logits_RV = _to_vocabulary(encoder, x_1RD, size)
+    logits_RV = _to_vocabulary(encoder, x_1RD)
     logits = packed.put(logits_RV, places_R, shape_2, encoder.width(vocabulary))
     return {"logits": (logits, ("batch", "places", vocabulary))}
 
 
-def _to_vocabulary(encoder: Encoder, x_1RD: str, size: int) -> str:
-    """(1, R, D) to (R, V), by the word embedding as it lies, or the decoder's own weight in the same layout."""
+def _to_vocabulary(encoder: Encoder, x_1RD: str) -> str:
+    """(1, R, D) to (R, V), by the word embedding as it lies, or the decoder's own weight in the same layout.
+
+    The weight stands on the left of the product: what stands on the right is copied into another order when a session
+    starts, and this is most of the values of a model.
+    """
     g, tied = encoder.graph, encoder.config.tie_word_embeddings
     name = f"{encoder.prefix}embeddings.word_embeddings.weight" if tied else "lm_head.decoder.weight"
-    weight, bias = g.parameter(name), g.parameter("lm_head.bias")
-    if name not in encoder.scales:
-        return g("Gemm", g("Reshape", x_1RD, g.constant([-1, size])), weight, bias, transB=1)
-    # What starts a session turns the bytes round, once.
-    product = encoder.product(x_1RD, g("Transpose", weight, perm=[1, 0]), encoder.scales[name])
+    bias, codes = g.parameter("lm_head.bias"), encoder.codes.get(name)
+    if codes is not None and not codes.is_table:
+        product = codes.product(g, x_1RD)
+    elif name in encoder.scales:
+        # What starts a session turns the bytes round, once.
+        product = encoder.product(x_1RD, g("Transpose", g.parameter(name), perm=[1, 0]), encoder.scales[name])
+    else:
+        weight_VD = g.parameter(name) if codes is None else codes.table(g)
+        product_1VR = g("MatMul", weight_VD, g("Transpose", x_1RD, perm=[0, 2, 1]))
+        product = g("Transpose", product_1VR, perm=[0, 2, 1])
     return g("Reshape", g("Add", product, bias), g.constant([-1, encoder.config.vocab_size]))
 
 

@@ -23,7 +23,8 @@ from xlmr_core.errors import CheckpointError, InputError
 from xlmr_core.formats.onnx_format import FOLDER, NAMES, ONNX
 from xlmr_core.heads import HEADS, Head, head_of_class
 from xlmr_core.hub import BUILT_IN, MODEL_FILES, resolve
-from xlmr_core.onnx.writing import LARGEST_MESSAGE, model_to_write, write_model
+from xlmr_core.onnx.mapped import map_values
+from xlmr_core.onnx.writing import Model, model_to_write, write_model
 from xlmr_core.placement import one_device, refuse_absent, refuse_device, refuse_dtype
 
 __all__ = ["SUFFIX", "OnnxModel", "find_graph"]
@@ -35,6 +36,8 @@ FILE_OF_DTYPE: Mapping[str, str] = {"float32": NAMES[0], "int8": NAMES[1]}
 # What is fetched of a repository: the graph, its values and what describes it; of one without a graph its weights.
 GRAPH_FILES = ("config.json", *(f"{FOLDER}/{name}{suffix}" for name in NAMES for suffix in ("", "_data")))
 SUFFIX = ".onnx"
+# Where a graph in memory finds the files that it names.
+FOLDER_OF_VALUES = "session.model_external_initializers_file_folder_path"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # Another library's graphs of sentence encoders call the states so.
 OTHER_NAMES: Mapping[str, str] = {"last_hidden_state": "token_embeddings"}
@@ -118,21 +121,13 @@ class OnnxModel:
             config, device, threads: as of :meth:`from_pretrained`.
 
         Raises:
-            CheckpointError: if it is no encoder, lacks a head, or has too many weights for a graph in memory.
+            CheckpointError: if it is no encoder, or lacks a head.
         """
         own = config if isinstance(config, XLMRobertaConfig) else files.config
         files = replace(files, config=own)
-        graph: str | bytes = os.fspath(files.checkpoint.path)
+        graph: str | Model = os.fspath(files.checkpoint.path)
         if files.checkpoint.format != ONNX.name:
-            model = model_to_write(files)
-            if model.nbytes > LARGEST_MESSAGE:
-                raise CheckpointError(
-                    f"{files.name} has {model.nbytes} bytes of weights, too many to make a graph of them in memory; "
-                    f"make it once with: xlmr export {files.name} DST"
-                )
-            memory = io.BytesIO()
-            write_model(model, memory)
-            graph = memory.getvalue()
+            graph = model_to_write(files)
         session = _session(graph, files.checkpoint.path, threads, device)
         assert isinstance(own, XLMRobertaConfig), "others are refused"
         return cls(session, own, HEADS[files.head], files.name)
@@ -273,11 +268,11 @@ def _head_of(session: Any, config: XLMRobertaConfig, head: str | None) -> Head:
     )
 
 
-def _session(graph: str | bytes, path: object, threads: int | None, device: Any) -> Any:
+def _session(graph: str | Model, path: object, threads: int | None, device: Any) -> Any:
     """A session of ONNX Runtime, whose own errors, of many classes, become a ``CheckpointError``.
 
     Args:
-        graph: the path of a file, or its bytes.
+        graph: the path of a file, or a model that is to be in memory.
         path: what errors name.
         threads, device: as of :meth:`OnnxModel.from_pretrained`.
     """
@@ -287,12 +282,38 @@ def _session(graph: str | bytes, path: object, threads: int | None, device: Any)
     options.intra_op_num_threads = threads or (int(said) if said.isdecimal() else 0)
     provider = _provider(device)
     try:
-        return onnxruntime.InferenceSession(graph, options, providers=[provider])
+        if not isinstance(graph, Model):
+            return onnxruntime.InferenceSession(_with_places(graph, options), options, providers=[provider])
+        content, values = _with_values(graph, options)
+        session = onnxruntime.InferenceSession(content, options, providers=[provider])
+        session.values = values  # which the session does not keep by itself
+        return session
     except Exception as error:
         if type(error).__module__.partition(".")[0] != "onnxruntime":
             raise
         said = " ".join(str(error).split())
         raise CheckpointError(f"ONNX Runtime cannot load {path}: {said[:300]}; export it again") from error
+
+
+def _with_places(path: str, options: Any) -> str | bytes:
+    """The graph of a file, whose values stay there if they can."""
+    mapped = map_values(Path(path))
+    if mapped is None:
+        return path
+    options.add_session_config_entry(FOLDER_OF_VALUES, os.fspath(mapped.folder))
+    return mapped.graph
+
+
+def _with_values(model: Model, options: Any) -> tuple[bytes, list[Any]]:
+    """A graph alone, and its values, of which there may be more than a message can have. The options name them."""
+    used = {name: model.tensors[name] for name in model.graph.parameters}  # the runtime drops others, and misses them
+    nothing = {name: replace(tensor, pieces=lambda: iter(())) for name, tensor in used.items()}
+    memory = io.BytesIO()
+    write_model(replace(model, tensors=nothing), memory, ("values", io.BytesIO()))
+    arrays = [tensor.read().to_numpy() for tensor in used.values()]
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]
+    options.add_external_initializers(list(used), values)
+    return memory.getvalue(), [*arrays, *values]
 
 
 # ---- Settings

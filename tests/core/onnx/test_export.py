@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,7 +18,7 @@ from xlmr_core.conversion import convert
 from xlmr_core.diagnosis import diagnose
 from xlmr_core.errors import CheckpointError, InputError
 from xlmr_core.inspection import inspect_model
-from xlmr_core.onnx import OnnxModel, export, exporting
+from xlmr_core.onnx import OnnxModel, export, exporting, readers
 from xlmr_core.tokenization import AutoTokenizer
 from xlmr_core.verification import compare
 
@@ -97,9 +99,9 @@ def test_what_no_graph_is_made_of(tmp_path: Path) -> None:
         export(bare, tmp_path / "x", task="text-classification")
     with refused("expected an encoder to make a graph of"):
         export(bare, tmp_path / "x", task="text-generation")
-    four = convert(bare, tmp_path / "four", "safetensors", scheme="nf4").destination
-    with refused("has nf4 weights already, which a graph of standard operators cannot hold; export the checkpoint"):
-        export(four, tmp_path / "x")
+    eight = convert(bare, tmp_path / "eight", "safetensors", scheme="int8").destination
+    with refused("has int8 weights already, which are exported as they are; leave the scheme out"):
+        export(eight, tmp_path / "x", scheme="int8")
     with refused("a graph holds weights as int8, received nf4"):
         export(bare, tmp_path / "x", scheme="nf4")
     assert not (tmp_path / "x").exists()
@@ -126,6 +128,73 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
     assert {name: (target / name).read_bytes() for name in files_in(target)} == before
     export(other, target, force=True)
     assert OnnxModel.from_pretrained(target).outputs == ("start_logits", "end_logits")
+
+
+def _bare(folder: Path) -> Path:
+    return made(folder, "Model")
+
+
+def _decoder(folder: Path) -> Path:
+    return made(folder, "ForCausalLM")
+
+
+def _int4(folder: Path) -> Path:
+    source = made(folder / "plain", hidden_size=32, intermediate_size=32)
+    return convert(source, folder / "four", "safetensors", scheme="int4").destination
+
+
+def _odd(folder: Path) -> Path:
+    change_config(made(folder), hidden_act="no_such")
+    return folder
+
+
+def _other(folder: Path) -> Path:
+    made(folder.parent / "target", "ForQuestionAnswering", hidden_size=8)
+    return made(folder)
+
+
+def _missing(folder: Path) -> Path:
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "said"),
+    [
+        (_bare, ["--task", "text-classification"], "lacks classifier."),
+        (_bare, ["--task", "text-generation"], "expected an encoder to make a graph of"),
+        (_decoder, [], "expected an encoder to make a graph of, received XLMRobertaForCausalLM"),
+        (_int4, [], "has int4 weights already, of which no operator of ONNX Runtime takes"),
+        (_odd, [], "hidden_act"),
+        (_other, ["--force"], "holds model.safetensors, which would be read with the new weights"),
+        (_missing, [], "source"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_nothing_is_written(
+    make: Any, arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make(tmp_path / "source")
+    before = {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)}
+    assert main(["export", str(source), str(tmp_path / "target"), "--no-progress", *arguments]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and len(told.err.splitlines()) == 1 and said in told.err, told.err
+    assert {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)} == before
+    assert (tmp_path / "target").exists() == (make is _other)
+
+
+def test_a_limit_on_files_leaves_what_was_there(tmp_path: Path) -> None:
+    source, target = made(tmp_path / "a", "ForMaskedLM"), tmp_path / "b"
+    export(source, target)
+    before = {name: (target / name).read_bytes() for name in files_in(target)}
+    code = f"""
+import resource, sys
+from xlmr_core.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+sys.exit(main(["export", {str(source)!r}, {str(target)!r}, "--force", "--no-progress"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "make room or choose another folder (what was there before is intact)" in done.stderr
+    assert {name: (target / name).read_bytes() for name in files_in(target)} == before
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,10 +281,22 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["export", str(source), str(tmp_path / "c"), "--no-progress"]) == 2
 
 
-def test_files_for_transformers_js(tmp_path: Path) -> None:
+def test_files_for_transformers_js(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, target = made(tmp_path / "a"), tmp_path / "b"
     done = export(source, target, reader="transformers.js")
     assert "tokenizer.json" in done.copied and files_in(target) == {*SMALL, "onnx/model.onnx", "tokenizer.json"}
+    settings = json.loads((target / "tokenizer_config.json").read_text())
+    assert (settings["mask_token"], settings["pad_token"], settings["model_max_length"]) == ("<mask>", "<pad>", 32)
+    # What says enough stays as it is, and the small file of another precision is the same.
+    assert export(target, tmp_path / "again", reader="transformers.js")
+    for name in (*SMALL, "tokenizer.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (target / name).read_bytes(), name
+    for module in (exporting, readers):
+        monkeypatch.setattr(module, "LARGEST_MESSAGE", 1000)
+    large = export(source, tmp_path / "large", reader="transformers.js").destination
+    said = json.loads((large / "config.json").read_text())["transformers.js_config"]
+    assert said == {"use_external_data_format": {"model.onnx": True}}
+    assert compare(source, large, backends=("reference", "onnx")).equal
     assert AutoTokenizer.from_pretrained(target)("a text") == AutoTokenizer.from_pretrained(source)("a text")
     with refused("reader must be transformers.js, received 'another'", InputError):
         export(source, tmp_path / "c", reader="another")
