@@ -357,6 +357,34 @@ def function(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "tests/function", "-s", *session.posargs, env=ENV)
 
 
+@nox.session(name="guests-onnx", venv_backend="venv", reuse_venv=True)
+def guests_onnx(session: nox.Session) -> None:
+    """Exported folders in the ONNX backend of sentence-transformers, which takes no transformers 5; not part of the
+    default run.
+    """
+    others = ("sentence-transformers<6", "optimum-onnx[onnxruntime]", "transformers<5")
+    session.install("-q", "-e", ".[onnx]", *pinned("torch"), *others, *TEST_TOOLS)
+    session.run("python", "-m", "pytest", "tests/core/onnx/test_sentence_transformers.py", *session.posargs, env=ENV)
+
+
+# An npm package; docs/onnx.md names the version.
+TRANSFORMERS_JS = "@huggingface/transformers@4.3.1"
+
+
+@nox.session
+def javascript(session: nox.Session) -> None:
+    """Exported folders in transformers.js, which npm fetches; skipped without node; not part of the default run."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        session.skip("node and npm are not installed")
+    folder = ROOT / ".nox" / "transformers-js"
+    # The package of ONNX Runtime has what a CPU needs; it would fetch what a GPU does.
+    env = {"ONNXRUNTIME_NODE_INSTALL": "skip", "ONNXRUNTIME_NODE_INSTALL_CUDA": "skip"}
+    options = ("--prefix", str(folder), "--no-audit", "--no-fund", "--loglevel", "error")
+    session.run("npm", "install", *options, TRANSFORMERS_JS, env=env, external=True)
+    modules = {"XLMR_NODE_MODULES": str(folder / "node_modules")}
+    python(session, "-m", "pytest", "tests/core/onnx/test_transformers_js.py", *session.posargs, env=modules)
+
+
 # The shared test files of transformers with our classes in place of theirs: for each backend the version whose files
 # and helpers are taken, what else these import, and the files of tests/peer_suite. The last with TensorFlow's and
 # Flax's files is 4.51.3.
