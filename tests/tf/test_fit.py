@@ -10,6 +10,7 @@ import pytest
 tf = pytest.importorskip("tensorflow", reason="needs the extra tf: pip install 'xlmr[tf]'")
 keras = pytest.importorskip("keras")
 
+from tests.choice import chosen, in_turn  # noqa: E402
 from tests.tf import tiny  # noqa: E402
 from xlmr_core.errors import InputError  # noqa: E402
 from xlmr_core.outputs import SequenceClassifierOutput  # noqa: E402
@@ -159,9 +160,13 @@ def test_weights_of_classes_and_of_examples():
 WEIGHTS = np.array([0.0, 2.0, 1.0, 0.5], np.float32)
 
 
-@pytest.mark.parametrize("beside", [True, False], ids=["beside", "among"])
-@pytest.mark.parametrize("case", CASES)
-def test_weights_of_examples_weigh_the_models_own_loss(case, beside):
+PLACES = ("beside", "among")  # the inputs
+EACH = [(place, case) for place in PLACES for case in CASES]
+IN_TURN = in_turn(PLACES, [case for case in CASES if "XL" not in case])
+
+
+@pytest.mark.parametrize(("place", "case"), chosen(EACH, IN_TURN))
+def test_weights_of_examples_weigh_the_models_own_loss(place, case):
     """The sum of the weighted losses of single rows, divided as the loss is."""
     model, x, y, _ = prepared(case)
     counted = labels_of_rows(case, y)
@@ -170,10 +175,10 @@ def test_weights_of_examples_weigh_the_models_own_loss(case, beside):
     assert loss_of(model, x, {**y, "sample_weight": WEIGHTS}) == pytest.approx(expected, rel=1e-4)
     model.compile(keras.optimizers.SGD(0.0))
     labels = y if len(y) > 1 else y["labels"]
-    data = {"x": x, "y": labels} if beside else {"x": {**x, **y}}
+    data = {"x": x, "y": labels} if place == "beside" else {"x": {**x, **y}}
     history = model.fit(**data, sample_weight=WEIGHTS, batch_size=tiny.ROWS, verbose=0).history["loss"]
     assert history[0] == pytest.approx(expected, rel=1e-4)
-    if not beside:  # where Keras itself would pass over the weights
+    if place == "among":  # where Keras itself would pass over the weights
         found = model.evaluate(**data, sample_weight=WEIGHTS, batch_size=tiny.ROWS, verbose=0)
         assert found == pytest.approx(expected, rel=1e-4)
 

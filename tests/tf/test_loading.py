@@ -153,7 +153,7 @@ def test_a_look_at_a_variable_is_no_copy(origin, tmp_path):
     batch.
     """
     case = Case("XLMRoberta", "ForMaskedLM")
-    model = case.build()
+    model = case.build(num_hidden_layers=1)
     if origin == "loaded":
         model.save_pretrained(tmp_path)
         model = case.model_class.from_pretrained(tmp_path)

@@ -97,7 +97,7 @@ def test_what_a_checkpoint_lacks_is_as_the_class_made_it(family, tmp_path):
 
 def test_fit_goes_on_after_a_load(tmp_path):
     case = Case("XLMRoberta", "Model")
-    own_class("XLMRoberta")(case.config()).save_pretrained(tmp_path)
+    own_class("XLMRoberta")(case.config(num_hidden_layers=1)).save_pretrained(tmp_path)
     model = own_class("XLMRoberta").from_pretrained(tmp_path)
     before = model(**case.inputs()).numpy()
     model.compile(optimizer="adam", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
