@@ -199,7 +199,7 @@ def test_answers_are_marked_in_their_text(shown, address):
 def test_sentences_against_each_other(shown, address):
     page = shown("sentence-similarity")
     texts = ["Ein Text.", "Un texte.", "مرحبا"]
-    page.get_by_label("Sentences").fill("\n".join([*texts, "  "]))
+    page.get_by_label("Sentences", exact=True).fill("\n".join([*texts, "  "]))
     run(page)
     expected = ask(address, "sentence-similarity", {"source": texts, "target": texts})
     cells = page.locator("table.heat td.strong, table.heat td:not(:empty)").all_text_contents()
