@@ -10,17 +10,21 @@ suite takes
   sees (activations, epsilons, pruned heads): what a graph changes is the same in both families;
 - each parity case in one half precision, the families in turn, in PyTorch and in one of the two other backends: every
   case is in both, every mode has both;
-- eager TensorFlow and Flax in float64, where a wrong formula shows most, each parity case in one family; in float32
-  they make the recorded calls and train. Both families make each case packed, and all of PyTorch's ways;
+- TensorFlow and Flax eagerly in float64, where a wrong formula shows most, each parity case in one family, and packed
+  in float32 in the other; padded in float32 they make the recorded calls and train. In PyTorch both families make each
+  case in all ways;
 - gradients in one mode a case, the modes in turn, and golden gradients in the next one, in Keras and Flax in one family
   a case; fully masked rows in every mode; in a graph those that flow through packing, gathering and a memory;
-- layers computed again in the backward pass in a graph for one family, eagerly for the other;
+- layers computed again in the backward pass in a graph for one family, eagerly for the other, in TensorFlow with
+  dropout;
 - a dozen mistakes a backend: that all of them are noticed is tested with the reference, which makes them as a backend
   does;
 - of the golden outputs those of the reference: a backend's own would follow, as it equals the reference on the same
   inputs;
 - of the tasks that are trained one of each kind of loss; of the recipes of Keras and Flax, which differ from PyTorch's
-  in nouns, a few (`noxfile.py`).
+  in nouns, one each (`noxfile.py`);
+- where ways to do a thing are a product (head, packing, weights of labels; mesh, family), enough of them that each two
+  choices meet, or each choice is made once; two processes with labels of tokens, or with divided parameters.
 
 Of the benchmarks' questions the suite asks those about PyTorch. ``nox -s everything`` takes all of it.
 """

@@ -72,7 +72,8 @@ class Mode:
         dtypes: in which dtypes it is compared with the reference.
         more: further ones, in ``nox -s everything``.
         cases: which cases it runs, by the ends of their names; empty means all. Compiling is slow.
-        one_family: whether the default suite runs each case in one family only.
+        turn: which cases the default suite runs, in float32 and float64: each in one family only, by its number of
+            ``TURNS``, 0 for even ones; ``None`` means in both.
         left: cases that only ``nox -s everything`` runs, by parts of their names.
     """
 
@@ -83,7 +84,7 @@ class Mode:
     dtypes: tuple[str, ...] = ("float32", "float64", "float16", "bfloat16")
     more: tuple[str, ...] = ()
     cases: tuple[str, ...] = ()
-    one_family: bool = False
+    turn: int | None = None
     left: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -94,7 +95,8 @@ class Mode:
         if EVERYTHING:
             return dtype in self.dtypes + self.more and (not self.cases or name.endswith(self.cases))
         half = dtype in HALVES and (dtype, self.backend) not in half_precision_of(name)
-        left = (self.one_family and TURNS[name] % 2 == 1) or any(part in name for part in self.left)
+        other = self.turn is not None and dtype not in HALVES and TURNS[name] % 2 != self.turn
+        left = other or any(part in name for part in self.left)
         return dtype in self.dtypes and not half and not left and (not self.cases or name.endswith(self.cases))
 
 
@@ -111,15 +113,15 @@ MODES = (
     Mode("torch", "eager", packed=False),
     Mode("torch", "sdpa", packed=False, dtypes=("float32", "float64"), more=HALVES),
     Mode("torch", "sdpa", packed=True),
-    Mode("tf", "eager", packed=False, dtypes=("float64",), more=("float32",), one_family=True),
-    Mode("tf", "sdpa", packed=True, dtypes=("float32", "float16", "bfloat16")),
+    Mode("tf", "eager", packed=False, dtypes=("float64",), more=("float32",), turn=0),
+    Mode("tf", "sdpa", packed=True, dtypes=("float32", "float16", "bfloat16"), turn=1),
     Mode(
         "tf",
         "sdpa",
         packed=True,
         graph="function",
         dtypes=("float32",),
-        one_family=True,
+        turn=0,
         left=("activation", "epsilon", "one-head", "chunked", "pruned", "untied", "pad-", "relative-key"),
     ),
     Mode(
@@ -135,8 +137,8 @@ MODES = (
             *("XLMRobertaXL-relative-decoder", "XLMRobertaXL-multi-label"),
         ),
     ),
-    Mode("flax", "eager", packed=False, dtypes=("float64",), more=("float32",), one_family=True),
-    Mode("flax", "sdpa", packed=True, dtypes=("float32", "float16", "bfloat16")),
+    Mode("flax", "eager", packed=False, dtypes=("float64",), more=("float32",), turn=0),
+    Mode("flax", "sdpa", packed=True, dtypes=("float32", "float16", "bfloat16"), turn=1),
 )
 
 # The name under which xlmr_core.backends knows each.
