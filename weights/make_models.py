@@ -12,6 +12,7 @@ import json
 import shutil
 import string
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ HERE = Path(__file__).parent
 BASE = hub.DEFAULT_MODEL
 RANK = 64  # singular values that are kept of what training changed in a matrix
 DROPOUT = 0.1  # XLM-R's, for those who train on
+# What a card says of models that start from more than the built-in one.
+FIRST = (
+    "Before any training of layers a bag of pieces learned vectors in a minute or two; they were added to the "
+    "embeddings, and\nare in the adapter (`../maker/pieces.py`). Then all but the embeddings was trained, "
+)
 # What makes a sentence encoder of an encoder, as the run wrote it.
 SENTENCE_FILES = (
     *("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"),
@@ -54,7 +60,7 @@ def trained(ready: Ready, data: Path, work: Path, steps: int = 0) -> tuple[Run, 
         steps: a first try of so many steps on few rows; 0: all.
     """
     work.mkdir(parents=True, exist_ok=True)
-    ready.prepare(data, work)
+    ready.prepare(data, work, work / ready.start)
     recipe = recipe_of(ready, data, work).replace(test=())  # what is tested is what is shipped
     if steps:
         recipe = recipe.first_try(steps)
@@ -77,12 +83,23 @@ def publish(ready: Ready, run: Run, outcome: Outcome, data: Path, work: Path, in
     """
     folder = into / f"{BASE}-{ready.name}"
     lost = write_model(ready, run, folder, rank)
-    figures = {title: tested(ready, run, folder, place_of(file, data, work)) for title, file in ready.tests.items()}
+    judge, (called, fit) = Judge(run.recipe, run.task), bags.BASELINES[ready.baseline]
+    model = predicting(run, folder)
+    after = None if run.evaluation is None else judge.measured(run.evaluation, model).figures
+    beside = partial(judge.measured, predict=predicting(run, BASE)) if fit is None else fit(run)
+    figures = {}
+    for title, file in ready.tests.items():
+        test = evaluation_of(run, place_of(file, data, work))
+        found = judge.measured(test, model)
+        sides = {"model": _figures(found), "baseline": _figures(beside(test))}
+        figures[title] = {"examples": found.examples, "counts": dict(found.counts), **sides}
+        print(f"{folder.name}, {title}: {sides['model']['all']}; {called}: {sides['baseline']['all']}")
     evaluation = {
         "metric": run.recipe.metric or run.task.metric,
-        "baseline": bags.BASELINES[ready.baseline][0],
+        "baseline": called,
         "tests": figures,
         "before the cut, on eval": None if outcome.evaluation is None else dict(outcome.evaluation.all),
+        "after the cut, on eval": after,
         "left away by the cut": round(lost, 4),
         "steps": outcome.steps,
         "minutes": round(outcome.seconds / 60, 1),
@@ -93,8 +110,6 @@ def publish(ready: Ready, run: Run, outcome: Outcome, data: Path, work: Path, in
     base = hashes(hub.resolve(BASE))["model.safetensors"]["sha256"]
     entry = {"made of": {BASE: base}, "rank": rank, "files": hashes(folder)}
     write_manifest(into / "manifest.json", {folder.name: entry})
-    for title, row in figures.items():
-        print(f"{folder.name}, {title}: {row['model']['all']}; {evaluation['baseline']}: {row['baseline']['all']}")
 
 
 def write_model(ready: Ready, run: Run, folder: Path, rank: int) -> float:
@@ -114,24 +129,10 @@ def write_model(ready: Ready, run: Run, folder: Path, rank: int) -> float:
     return adapter.lost
 
 
-def tested(ready: Ready, run: Run, folder: Path, file: Path) -> dict[str, Any]:
-    """The figures of the model in a folder, and of its baseline, on the rows of a file."""
-    task = run.task
-    examples = read_examples(type(task), [file], run.recipe.columns, problem=task.problem)
-    test = Evaluation(task, Features(task, examples), run.recipe)
-    judge, baseline = Judge(run.recipe, task), bags.BASELINES[ready.baseline][1]
-
-    def measured(model: str | Path) -> Measured:
-        return judge.measured(test, predicting(run, model))
-
-    found = measured(folder)
-    beside = measured(BASE) if baseline is None else baseline(run, test)
-    return {
-        "examples": found.examples,
-        "counts": dict(found.counts),
-        "model": _figures(found),
-        "baseline": _figures(beside),
-    }
+def evaluation_of(run: Run, file: Path) -> Evaluation:
+    """The rows of a file, as the task of a run is evaluated on them."""
+    examples = read_examples(type(run.task), [file], run.recipe.columns, problem=run.task.problem)
+    return Evaluation(run.task, Features(run.task, examples), run.recipe)
 
 
 def _figures(measured: Measured) -> dict[str, Any]:
@@ -176,6 +177,7 @@ def card(ready: Ready, run: Run, evaluation: dict[str, Any], folder: Path, rank:
         call=ready.call,
         baseline=evaluation["baseline"],
         tables="\n\n".join(_section(title, evaluation["metric"], test) for title, test in evaluation["tests"].items()),
+        first=FIRST if ready.start else "All but the embeddings was trained, ",
         steps=evaluation["steps"],
         rows=run.recipe.batch_size,
         minutes=evaluation["minutes"],

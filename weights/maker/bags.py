@@ -8,10 +8,13 @@ from __future__ import annotations
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
+from weights.maker import languages, pieces
 from xlmr_core.training.batches import Evaluation
 from xlmr_core.training.metrics import Measured, kind_of, measure
 from xlmr_core.training.run import Run
@@ -21,8 +24,11 @@ FIRST = 3  # ids below it are <s>, <pad> and </s>
 END = 2
 STRENGTH, ROUNDS = 10.0, 100  # of the regression: the inverse of its penalty, and its steps at most
 
+Beside: TypeAlias = Callable[[Evaluation], Measured]
+"""What a baseline finds of the rows of a test."""
 
-def bag_of_pieces(run: Run, test: Evaluation) -> Measured:
+
+def bag_of_pieces(run: Run) -> Beside:
     """How often each piece of the vocabulary is in a text, and one linear layer (logistic regression) on these counts.
 
     The two texts of a pair are counted apart.
@@ -30,13 +36,16 @@ def bag_of_pieces(run: Run, test: Evaluation) -> Measured:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    size = len(test.task.tokenizer)
-    rows, right = _all(run.batches.features), _all(test.features)
+    size, rows = len(run.task.tokenizer), _all(run.batches.features)
     model = LogisticRegression(C=STRENGTH, max_iter=ROUNDS)
     with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
-        model.fit(counts(rows, size), [int(row.arrays["labels"]) for row in rows])
-    predicted = model.predict(counts(right, size)).tolist()
-    return _measured(test, predicted, [int(row.arrays["labels"]) for row in right])
+        model.fit(counts(rows, size), _labels(rows))
+
+    def measured(test: Evaluation) -> Measured:
+        right = _all(test.features)
+        return _measured(test, model.predict(counts(right, size)).tolist(), _labels(right))
+
+    return measured
 
 
 def counts(rows: Sequence[Feature], size: int) -> Any:
@@ -56,7 +65,23 @@ def counts(rows: Sequence[Feature], size: int) -> Any:
     return normalize(matrix)
 
 
-def tag_of_word(run: Run, test: Evaluation) -> Measured:
+def bag_of_lines(run: Run) -> Beside:
+    """The same for languages, by steps of Adam on all lines that the model beside it learned from in either way."""
+    data, names = Path(run.recipe.train[0]).parents[1], list(run.task.labels)
+    texts, labels_N = languages.lines_of(data, names)
+    ids, size = languages.ids_of(texts)
+    own = _all(run.batches.features)
+    bag = pieces.bag_of([*ids, *map(_pieces_of, own)], np.append(labels_N, _labels(own)), size, len(names), width=0)
+
+    def measured(test: Evaluation) -> Measured:
+        right = _all(test.features)
+        predicted = pieces.logits_of(bag, [_pieces_of(row) for row in right]).argmax(axis=1)
+        return _measured(test, predicted.tolist(), _labels(right))
+
+    return measured
+
+
+def tag_of_word(run: Run) -> Beside:
     """The tag that a word has most often in its language, else in any, else the tag that most words have."""
     own: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     any_language: dict[str, Counter[str]] = defaultdict(Counter)
@@ -72,23 +97,36 @@ def tag_of_word(run: Run, test: Evaluation) -> Measured:
         known = own.get((language, word)) or any_language.get(word)
         return known.most_common(1)[0][0] if known else usual
 
-    examples = test.features.examples
-    predicted = [[tag_of(one["language"], word) for word in one["tokens"]] for one in examples]
-    return _measured(test, predicted, [list(one["tags"]) for one in examples])
+    def measured(test: Evaluation) -> Measured:
+        examples = test.features.examples
+        predicted = [[tag_of(one["language"], word) for word in one["tokens"]] for one in examples]
+        return _measured(test, predicted, [list(one["tags"]) for one in examples])
+
+    return measured
 
 
 def _all(features: Any) -> list[Feature]:
     return list(features.take(range(len(features))))
 
 
+def _pieces_of(row: Feature) -> NDArray[np.int64]:
+    ids: NDArray[np.int64] = row.arrays["input_ids"][1:-1]
+    return ids
+
+
+def _labels(rows: Sequence[Feature]) -> list[int]:
+    return [int(row.arrays["labels"]) for row in rows]
+
+
 def _measured(test: Evaluation, predicted: list[Any], gold: list[Any]) -> Measured:
-    languages = [test.features.language_of(number) for number in range(len(predicted))]
-    return measure(kind_of(test.task), Answers(predicted, gold, languages), test.task.labels)
+    spoken = [test.features.language_of(number) for number in range(len(predicted))]
+    return measure(kind_of(test.task), Answers(predicted, gold, spoken), test.task.labels)
 
 
 # By name: what to call it, and the function; without one it is the model that training starts from.
-BASELINES: dict[str, tuple[str, Callable[[Run, Evaluation], Measured] | None]] = {
+BASELINES: dict[str, tuple[str, Callable[[Run], Beside] | None]] = {
     "bag": ("a bag of pieces with one linear layer, which learned from the same rows", bag_of_pieces),
+    "lines": ("a bag of pieces with one linear layer, which learned from the same rows and lines", bag_of_lines),
     "word": ("the tag that each word usually has in the same rows", tag_of_word),
     "base": ("`xlmr-mini` without this training", None),
 }

@@ -1,8 +1,9 @@
 """What training changed of a model, as a low-rank adapter: a few megabytes beside the model that training started from.
 
-A model is trained whole, but for its embeddings. Of each matrix the difference to the start is cut to its largest
-singular values (Eckart and Young 1936), which LoRA (Hu et al. 2022) stores as two thin matrices; norms, biases and the
-head, which are small, stand there whole. The files are those of PEFT, which reads them, and so does this library.
+Of each matrix of the layers the difference to the start is cut to its largest singular values (Eckart and Young 1936),
+which LoRA (Hu et al. 2022) stores as two thin matrices; norms, biases and the head, which are small, stand there whole.
+The difference of the embeddings has a low rank already (pieces.py). The files are those of PEFT, which reads
+them, and so does this library.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ Arrays = Mapping[str, NDArray[np.float32]]
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # PEFT's, before the names of the model that it wraps
 NORM = "LayerNorm"
-# The matrices of a layer, as PEFT looks for them: a regular expression for whole names.
-MATRICES = r"(.*\.)?encoder\.layer\.\d+\.(.*\.)?(query|key|value|dense)"
+# The matrices, as PEFT looks for them: a regular expression for whole names.
+MATRICES = r"(.*\.)?(encoder\.layer\.\d+\.(.*\.)?(query|key|value|dense)|word_embeddings)"
+WORDS = "word_embeddings"
+SHARED = "{} was trained, which is shared by all models; freeze_embeddings leaves it as it is"
+ROUNDING = 1e-3  # of the largest singular value
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,15 @@ class Adapter:
     Attributes:
         tensors: by the names of the file.
         heads: modules that the model at the start lacks, which are stored whole.
-        rank: of the matrices.
+        rank: of the matrices of the layers.
+        words: rank of what is added to the embeddings; 0: nothing is.
         lost: what the cut left away of the difference of the matrices: the root of the sum of squares, of that of all.
     """
 
     tensors: dict[str, NDArray[np.float16]]
     heads: tuple[str, ...]
     rank: int
+    words: int
     lost: float
 
 
@@ -55,14 +61,15 @@ def adapter_of(before: Arrays, after: Arrays, rank: int) -> Adapter:
     Args:
         before: values of the model at the start, by their names in a model with a head.
         after: values of the trained one.
-        rank: singular values that are kept of each matrix.
+        rank: singular values that are kept of each matrix of the layers.
 
     Raises:
-        ValueError: if something else than layers, norms, biases and a head was trained.
+        ValueError: if something else than layers, norms, biases and a head was trained, or the embeddings were, along
+            more than half of their directions.
     """
     tensors: dict[str, NDArray[Any]] = {}
     heads: dict[str, None] = {}
-    left, whole = 0.0, 0.0
+    left, whole, words = 0.0, 0.0, 0
     for name, value in after.items():
         start = before.get(name, before.get(f"roberta.{name}"))  # an encoder alone has no such prefix
         module, _, last = name.rpartition(".")
@@ -75,6 +82,10 @@ def adapter_of(before: Arrays, after: Arrays, rank: int) -> Adapter:
             continue
         elif last == "bias":
             tensors[f"{module}.base_layer.bias"] = value
+        elif module.endswith(WORDS):
+            thin, wide = of_low_rank(value - start, name)
+            words = len(wide)
+            tensors[f"{module}.lora_embedding_A"], tensors[f"{module}.lora_embedding_B"] = thin.T, wide.T
         elif re.fullmatch(MATRICES, module):
             difference = value - start
             thin, wide = cut(difference, rank)
@@ -82,9 +93,22 @@ def adapter_of(before: Arrays, after: Arrays, rank: int) -> Adapter:
             left += float(((difference - thin @ wide) ** 2).sum())
             whole += float((difference**2).sum())
         else:
-            raise ValueError(f"{name} was trained, which is shared by all models; freeze_embeddings leaves it as it is")
+            raise ValueError(SHARED.format(name))
     stored = {PREFIX + name: np.ascontiguousarray(value, np.float16) for name, value in tensors.items()}
-    return Adapter(stored, tuple(heads), rank, (left / whole) ** 0.5 if whole else 0.0)
+    return Adapter(stored, tuple(heads), rank, words, (left / whole) ** 0.5 if whole else 0.0)
+
+
+def of_low_rank(matrix: NDArray[np.float32], name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A matrix as a product of two, (rows, rank) and (rank, columns), of the rank that it has but for rounding.
+
+    Raises:
+        ValueError: if that is more than half of its columns.
+    """
+    strengths = np.sqrt(np.maximum(np.linalg.eigvalsh(matrix.T.astype(np.float64) @ matrix), 0))
+    rank = int((strengths > ROUNDING * strengths.max()).sum())
+    if rank > matrix.shape[1] // 2:
+        raise ValueError(SHARED.format(name))
+    return cut(matrix, rank)
 
 
 def cut(matrix: NDArray[np.float32], rank: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -99,6 +123,7 @@ def config_of(adapter: Adapter, base: str, task_type: str | None) -> dict[str, A
     return {
         "base_model_name_or_path": base,
         "bias": "all",
+        "alpha_pattern": {WORDS: adapter.words} if adapter.words else {},
         "fan_in_fan_out": False,
         "inference_mode": True,
         "lora_alpha": adapter.rank,
@@ -106,6 +131,7 @@ def config_of(adapter: Adapter, base: str, task_type: str | None) -> dict[str, A
         "modules_to_save": [*adapter.heads, NORM],
         "peft_type": "LORA",
         "r": adapter.rank,
+        "rank_pattern": {WORDS: adapter.words} if adapter.words else {},
         "target_modules": MATRICES,
         "task_type": task_type,
     }

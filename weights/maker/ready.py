@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from weights.maker import corpus
-from xlmr_core.atomic_files import write_atomically
+from weights.maker import languages, pieces
 from xlmr_core.training.recipe import FILES, Recipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
-# Languages of `pretrain` that `langid` lacks and that have lines enough; Bosnian is left out, as it is hardly told from
-# Croatian.
-MORE_LANGUAGES = ("az", "gu", "he", "km", "kn", "lo", "si", "so", "sq", "yi")
-# Lines of each language: few where a script tells it, many where another language is near.
-LINES, FEW, MANY = 500, 150, 1000
-OF_A_SCRIPT = frozenset(
-    ("am", "ka", "hy", "el", "th", "km", "lo", "my", "kn", "te", "ta", "ml", "gu", "pa", "or", "si", "ko")
-)
-NEAR_TO_OTHERS = frozenset(
-    (
-        *("no", "da", "sv", "nl", "af", "fy", "hr", "sr", "sl", "sk", "cs", "id", "ms", "zh", "zh-Hant", "yue"),
-        *("gl", "pt", "es", "ca", "ru", "uk", "be", "bg", "mk", "kk", "ky", "tt", "ga", "gd", "et", "fi"),
-        *("hi", "mr", "ne", "sa", "fa", "ar", "ur", "ps", "sd", "tr", "az"),
-    )
-)
-LENGTHS = range(8, 201)  # characters of a line
-
-LINES_FILE, OTHERS_FILE = "langid-lines.jsonl", "langid-others.jsonl"
+TAG_WIDTH, PARALLEL_WIDTH = 32, 48  # of the vectors of pieces; see pieces.py
+OTHERS = "`topic`, in the languages that `langid` lacks"
 
 
 @dataclass(frozen=True)
@@ -51,7 +30,8 @@ class Ready:
         line: the end of a command line that shows it.
         call: the same in Python, of ``pipe``.
         limits: sentences for the card.
-        prepare: makes further files of the data in a work folder.
+        start: of the model that training starts from, its folder in the work folder; empty: the built-in one.
+        prepare: makes that, and further files, of the folder of the data, the work folder, and the folder it gets.
     """
 
     name: str
@@ -65,52 +45,33 @@ class Ready:
     line: str
     call: str
     limits: tuple[str, ...] = ()
-    prepare: Callable[[Path, Path], None] = field(default=lambda data, work: None)
+    start: str = ""
+    prepare: Callable[[Path, Path, Path], None] = field(default=lambda data, work, start: None)
 
 
 def recipe_of(ready: Ready, data: Path, work: Path) -> Recipe:
-    """The recipe of a model, with the places of its files."""
+    """The recipe of a model, with the places of its files and of the model that it starts from."""
     recipe = Recipe.from_toml(RECIPES / f"{ready.name}.toml")
-    return recipe.replace(**{name: [place_of(file, data, work) for file in getattr(recipe, name)] for name in FILES})
+    files = {name: [place_of(file, data, work) for file in getattr(recipe, name)] for name in FILES}
+    return recipe.replace(**files, model=str(work / ready.start) if ready.start else recipe.model)
 
 
 def place_of(file: str, data: Path, work: Path) -> Path:
     """Where a file is: in the data, or what a model prepares in a work folder."""
-    return work / file if file in (LINES_FILE, OTHERS_FILE) else data / file
+    return work / file if file in (languages.LINES_FILE, languages.OTHERS_FILE) else data / file
 
 
-def langid_files(data: Path, work: Path) -> None:
-    """Labelled lines of ``pretrain`` to train on, and sentences of ``topic`` in the languages that ``langid`` lacks to
-    test on.
-    """
-    known = {row["label"] for row in rows_of(data / "langid" / "train.jsonl.gz")}
-    counts = {
-        language: FEW if language in OF_A_SCRIPT else MANY if language in NEAR_TO_OTHERS else LINES
-        for language in sorted({*known, *MORE_LANGUAGES})
-    }
-    write_rows(work / LINES_FILE, _labelled_lines(data / "pretrain", counts))
-    others = (row for row in rows_of(data / "topic" / "test.jsonl.gz") if row["lang"] in MORE_LANGUAGES)
-    write_rows(work / OTHERS_FILE, ({**row, "label": row["lang"]} for row in others))
+def _start_of_tags(name: str) -> Callable[[Path, Path, Path], None]:
+    def prepare(data: Path, work: Path, start: Path) -> None:
+        if not start.exists():
+            pieces.write_start(*pieces.of_tags(recipe_of(READY[name], data, work), TAG_WIDTH), start)
+
+    return prepare
 
 
-def _labelled_lines(pretrain: Path, counts: Mapping[str, int]) -> Iterator[dict[str, Any]]:
-    for language, count in counts.items():
-        own = {line: None for line in corpus.lines(pretrain / "train" / f"{language}.txt.xz") if len(line) in LENGTHS}
-        chosen = random.Random(f"{language} 0").sample(list(own), min(count, len(own)))
-        yield from ({"lang": language, "text": line, "label": language} for line in chosen)
-
-
-def rows_of(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file of the data."""
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        yield from map(json.loads, file)
-
-
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as lines of JSON, all or nothing; what is there stays."""
-    if path.exists():
-        return
-    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+def _start_of_parallel(data: Path, work: Path, start: Path) -> None:
+    if not start.exists():
+        pieces.write_start(*pieces.of_parallel(recipe_of(READY["sentences"], data, work), PARALLEL_WIDTH), start)
 
 
 READY = {
@@ -122,8 +83,8 @@ READY = {
             pipeline="text-classification",
             peft="SEQ_CLS",
             what="It says in which of 91 languages a text is.",
-            tests={"`langid`": "langid/test.jsonl.gz", "`topic`, in the languages that `langid` lacks": OTHERS_FILE},
-            baseline="bag",
+            tests={"`langid`": "langid/test.jsonl.gz", OTHERS: languages.OTHERS_FILE},
+            baseline="lines",
             data=("langid", "pretrain", "topic"),
             line='"Das Wetter ist heute schön." "Сёння добрае надвор\'е."',
             call='pipe("Das Wetter ist heute schön.")',
@@ -132,7 +93,8 @@ READY = {
                 "those of other languages as whatever looks most like them.",
                 "Of a word or two it often cannot know.",
             ),
-            prepare=langid_files,
+            start="langid-start",
+            prepare=languages.prepare,
         ),
         Ready(
             name="topic",
@@ -146,6 +108,8 @@ READY = {
             line='"The midfielder scored twice in the final."',
             call='pipe("The midfielder scored twice in the final.")',
             limits=("It learned from 701 sentences of Wikimedia's sites, each in all of the languages.",),
+            start="parallel-start",
+            prepare=_start_of_parallel,
         ),
         Ready(
             name="pos",
@@ -159,6 +123,8 @@ READY = {
             line='--aggregation-strategy words "The old man fishes."',
             call='pipe("The old man fishes.", aggregation_strategy="words")',
             limits=("Words that are written together, as in `du`, are two for Universal Dependencies, and one here.",),
+            start="pos-start",
+            prepare=_start_of_tags("pos"),
         ),
         Ready(
             name="ner",
@@ -172,6 +138,8 @@ READY = {
             line='--aggregation-strategy spans "Ada Lovelace lived in London."',
             call='pipe("Ada Lovelace lived in London.", aggregation_strategy="spans")',
             limits=("Names that it never read are often missed.",),
+            start="ner-start",
+            prepare=_start_of_tags("ner"),
         ),
         Ready(
             name="nli",
@@ -195,9 +163,11 @@ READY = {
             tests={"`pairs_tatoeba`": "pairs_tatoeba/test.jsonl.gz", "`pairs_pud`": "pairs_pud/test.jsonl.gz"},
             baseline="base",
             data=("topic",),
-            line='"The cat sleeps.\tDie Katze schläft."',
-            call='pipe(("The cat sleeps.", "Die Katze schläft."))',
+            line='\'{"source": "The cat sleeps.", "target": "Die Katze schläft."}\'',
+            call='pipe("The cat sleeps.", ["Die Katze schläft.", "The market fell."])',
             limits=("It learned from 701 sentences, each in all of the languages.",),
+            start="parallel-start",
+            prepare=_start_of_parallel,
         ),
         Ready(
             name="qa",
@@ -208,7 +178,7 @@ READY = {
             tests={"`qa`": "qa/test.jsonl.gz"},
             baseline="base",
             data=("qa",),
-            line='"Where does Ada live?\tAda lives in Oslo."',
+            line='\'{"question": "Where does Ada live?", "context": "Ada lives in Oslo."}\'',
             call='pipe(question="Where does Ada live?", context="Ada lives in Oslo.")',
             limits=("Texts that are longer than 256 tokens it reads in windows.",),
         ),

@@ -1,0 +1,222 @@
+"""Vectors of pieces that a model without layers learns in a minute, for the encoder to begin with.
+
+What a piece says of the language of a text, of the kind of its word or of what the text is about takes an encoder many
+texts to learn; a bag of pieces with one hidden layer (Joulin et al. 2016, fastText) reads a thousand times as many in
+that time. So it is trained first, and its vectors, a few numbers each, are added to the embeddings that training starts
+from, along the directions which those use least. The sum stands still while the layers are trained, and of the
+embeddings an adapter holds just this: a product of two thin matrices.
+
+Shapes: V pieces of the vocabulary, F numbers of a vector, B rows, K labels, D width of the model.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
+
+from xlmr_core import hub
+from xlmr_core.tokenization import AutoTokenizer
+from xlmr_core.training.data import Data
+from xlmr_core.training.recipe import Recipe
+from xlmr_core.training.task import IGNORED, Feature
+from xlmr_torch.contrastive import in_batch_negatives
+
+Ids = Sequence[NDArray[np.int64]]
+
+BASE = hub.DEFAULT_MODEL
+WORDS = "roberta.embeddings.word_embeddings.weight"
+FIRST, PAD = 3, 1  # ids below FIRST are <s>, <pad> and </s>
+# How long the vectors are beside the embeddings they are added to, both as texts have them.
+SHARE = 0.7
+RATE = 0.01  # of Adam, at its highest; it falls to 0
+WINDOW = 2  # pieces on either side that a tag is told from
+LEFT_OUT = 0.3  # of the numbers that a tag is told from, and of the pieces that a sentence is known by
+
+
+def generator(seed: int) -> torch.Generator:
+    """A source of chance."""
+    return torch.Generator().manual_seed(seed)
+
+
+class Bag(nn.Module):
+    """A text as the sum of the vectors of its pieces, over the root of their number, and a linear layer on it.
+
+    Args:
+        size: V.
+        labels: K.
+        width: F; 0: each piece has a number for each label, and there is no layer (logistic regression).
+    """
+
+    def __init__(self, size: int, labels: int, width: int) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.zeros(size, width or labels))
+        self.head = nn.Linear(width, labels) if width else nn.Identity()
+        if isinstance(self.head, nn.Linear):
+            nn.init.normal_(self.head.weight, std=width**-0.5, generator=generator(0))
+
+    def forward(self, rows: Ids) -> Tensor:
+        """Logits (B, K) of rows of ids."""
+        logits: Tensor = self.head(sums(self.vectors, rows))
+        return logits
+
+
+def sums(vectors_VF: Tensor, rows: Ids, left_out: float = 0.0, random: torch.Generator | None = None) -> Tensor:
+    """(B, F): the vectors of the pieces of each row added up, over the root of their number.
+
+    Args:
+        vectors_VF: of all pieces.
+        rows: ids.
+        left_out: share of the pieces that are not read.
+        random: which of them.
+    """
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = torch.from_numpy(np.concatenate(rows).astype(np.int64))
+    weights = lengths.clamp(min=1).rsqrt().repeat_interleave(lengths)
+    if left_out:
+        weights = weights * (torch.rand(len(ids), generator=random) >= left_out)
+    offsets = lengths.cumsum(0) - lengths
+    return F.embedding_bag(ids, vectors_VF, offsets, mode="sum", per_sample_weights=weights.to(vectors_VF))
+
+
+def batches(count: int, size: int, epochs: int, seed: int) -> Iterator[tuple[float, NDArray[np.int64]]]:
+    """The share of the rate and the rows of each step."""
+    random = np.random.default_rng(seed)
+    steps = epochs * -(-count // size)
+    for epoch in range(epochs):
+        order = random.permutation(count)
+        for place, begin in enumerate(range(0, count, size)):
+            yield 1 - (epoch * (steps // epochs) + place) / steps, order[begin : begin + size]
+
+
+def bag_of(rows: Ids, labels_N: NDArray[np.int64], size: int, labels: int, width: int, epochs: int = 3) -> Bag:
+    """A bag that tells the labels of rows.
+
+    Args:
+        rows: ids of each text.
+        labels_N: the number of its label.
+        size: V.
+        labels: K.
+        width: F, see :class:`Bag`.
+        epochs: how often the rows are read.
+    """
+    bag = Bag(size, labels, width)
+    optimizer = torch.optim.Adam(bag.parameters(), lr=RATE, fused=True)
+    right = torch.from_numpy(labels_N)
+    for share, numbers in batches(len(rows), 512, epochs, seed=0):
+        loss = F.cross_entropy(bag([rows[number] for number in numbers]), right[torch.from_numpy(numbers)])
+        _step(optimizer, loss, share)
+    return bag
+
+
+def _step(optimizer: torch.optim.Optimizer, loss: Tensor, share: float) -> None:
+    loss.backward()
+    for group in optimizer.param_groups:
+        group["lr"] = RATE * share
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+@torch.no_grad()
+def logits_of(bag: Bag, rows: Ids) -> NDArray[np.float32]:
+    """What a bag says of rows, (N, K)."""
+    parts = [bag(rows[begin : begin + 4096]).numpy() for begin in range(0, len(rows), 4096)]
+    found: NDArray[np.float32] = np.concatenate(parts)
+    return found
+
+
+# ---- Vectors that other tasks begin with
+
+
+def features_of(recipe: Recipe) -> tuple[list[Feature], int, int]:
+    """The rows that a recipe trains on, how many labels they have, and V."""
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    data = Data.read(recipe.replace(eval=(), test=()), tokenizer)
+    features = data.train.features
+    return features.take(range(len(features))), len(data.task.labels), len(tokenizer)
+
+
+def of_tags(recipe: Recipe, width: int, epochs: int = 4) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Vectors by which the tag of a word is told from its first piece and those around it, (V, F), and how often each
+    piece was read, (V,).
+    """
+    rows, labels, size = features_of(recipe)
+    gap = np.full(WINDOW, PAD)
+    ids = np.concatenate([part for row in rows for part in (gap, row.arrays["input_ids"])] + [gap])
+    tags = np.concatenate([part for row in rows for part in (gap + IGNORED, row.arrays["labels"])] + [gap + IGNORED])
+    places = np.flatnonzero((tags >= 0) & (ids >= FIRST))
+    random = generator(0)
+    vectors, head = nn.Parameter(torch.zeros(size, width)), nn.Linear((2 * WINDOW + 1) * width, labels)
+    nn.init.normal_(head.weight, std=width**-0.5, generator=random)
+    optimizer = torch.optim.Adam([vectors, *head.parameters()], lr=RATE, fused=True)
+    around = np.arange(-WINDOW, WINDOW + 1)
+    for share, numbers in batches(len(places), 2048, epochs, seed=0):
+        own = places[numbers]
+        window_BWF = F.embedding(torch.from_numpy(ids[own[:, None] + around]), vectors)
+        kept = torch.rand(window_BWF.shape, generator=random) >= LEFT_OUT
+        logits_BK = head((window_BWF * kept / (1 - LEFT_OUT)).flatten(1))
+        _step(optimizer, F.cross_entropy(logits_BK, torch.from_numpy(tags[own])), share)
+    return vectors.detach().numpy(), np.bincount(ids[ids >= FIRST], minlength=size)
+
+
+def of_parallel(recipe: Recipe, width: int, steps: int = 2000) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Vectors by which a sentence is known in other languages, of rows that share an ``id``; as :func:`of_tags`.
+
+    Trained like sentence embeddings are (``xlmr_torch/contrastive.py``), with a sum of pieces in place of an encoder.
+    """
+    rows, _, size = features_of(recipe)
+    texts = [row.arrays["input_ids"][row.arrays["input_ids"] >= FIRST] for row in rows]
+    groups, group_N = np.unique([row.kept["id"] for row in rows], return_inverse=True)
+    members = [np.flatnonzero(group_N == number) for number in range(len(groups))]
+    random, chance = np.random.default_rng(0), generator(0)
+    vectors = nn.Parameter(0.1 * torch.randn(size, width, generator=chance))
+    optimizer = torch.optim.Adam([vectors], lr=RATE, fused=True)
+    for step in range(steps):
+        numbers = random.choice(len(texts), 512, replace=False)
+        others = [random.choice(members[group]) for group in group_N[numbers]]
+        sides = [sums(vectors, [texts[n] for n in side], LEFT_OUT, chance) for side in (numbers, others)]
+        loss = in_batch_negatives(*sides, torch.from_numpy(group_N[numbers]), recipe.temperature)
+        _step(optimizer, loss, 1 - step / steps)
+    counts = np.bincount(np.concatenate(texts), minlength=size)
+    found = vectors.detach().numpy()
+    found[counts == 0] = 0  # of these nothing was learned
+    return found, counts
+
+
+# ---- The model that training starts from
+
+
+def write_start(vectors_VF: NDArray[np.float32], counts_V: NDArray[np.int64], folder: Path) -> None:
+    """Write the built-in model with vectors added to its embeddings.
+
+    Args:
+        vectors_VF: what is added.
+        counts_V: how often texts have each piece, by which lengths are compared.
+        folder: for the model; it must not be there.
+    """
+    base = hub.resolve(BASE)
+    values = {name: value.astype(np.float32) for name, value in load_file(base / "model.safetensors").items()}
+    words_VD, share_V = values[WORDS], counts_V / counts_V.sum()
+    length = np.sqrt(share_V @ (words_VD**2).sum(axis=1)) / np.sqrt(share_V @ (vectors_VF**2).sum(axis=1))
+    added = SHARE * length * vectors_VF @ least_used(words_VD, share_V, vectors_VF.shape[1])
+    values[WORDS] = (words_VD + added).astype(np.float32)
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(base, temporary, ignore=shutil.ignore_patterns("*.md", "evaluation.json", "model.safetensors"))
+    save_file(values, temporary / "model.safetensors", metadata={"format": "pt"})
+    temporary.replace(folder)
+
+
+def least_used(words_VD: NDArray[np.float32], share_V: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Directions at right angles to each other along which the embeddings of a text vary least, (F, D)."""
+    centred_VD = words_VD - share_V @ words_VD
+    _, directions_DD = np.linalg.eigh((centred_VD * share_V[:, None]).T @ centred_VD)
+    found: NDArray[np.float64] = directions_DD[:, :width].T
+    return found
