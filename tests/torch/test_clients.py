@@ -98,8 +98,11 @@ def test_openai(url, folders):
         with pytest.raises(openai.BadRequestError, match="expected at most") as error:
             client.embeddings.create(model="vectors", input=LONG)
         assert error.value.code == "context_length_exceeded"
-    with pytest.raises(openai.AuthenticationError):
-        openai.OpenAI(base_url=f"{url}/v1", api_key="other").embeddings.create(model="vectors", input="a")
+    with (
+        openai.OpenAI(base_url=f"{url}/v1", api_key="other") as client,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        client.embeddings.create(model="vectors", input="a")
 
 
 def test_cohere(url, folders):
@@ -148,7 +151,8 @@ def test_every_route_of_text_embeddings_inference(url, folders):
         hf_raise_for_status(answer)
         return answer.json()
 
-    client = InferenceClient(model=url, token="k")
+    # Only with a provider does it ask a server for its health and what it is.
+    client = InferenceClient(model=url, provider="hf-inference", token="k")
     assert client.health_check() and client.get_endpoint_info()["max_client_batch_size"] > 1
     embed = pipeline("sentence-embedding", folders["vectors"])
     how = {"truncate": True, "truncation_direction": "right", "encoding_format": "float"}
