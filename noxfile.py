@@ -168,9 +168,11 @@ def parity(session: nox.Session, backend: str) -> None:
 def parity_of(session: nox.Session, backend: str, env: Mapping[str, str] = MappingProxyType({})) -> None:
     of_a_backend = (
         "test_backends.py",
+        "test_backends_generation.py",
         "test_backends_recorded.py",
         "test_bites.py",
         "test_dropout.py",
+        "test_encoder_decoder.py",
         "test_gradients.py",
         "test_golden.py",
     )
