@@ -11,14 +11,13 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from tests.serving import serving
 
 REASON = "the client of a browser is in the environment of `nox -s browser`"
 sync_api = pytest.importorskip("playwright.sync_api", reason=REASON)
@@ -26,7 +25,6 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 if CHROMIUM is None:
     pytest.skip("no Chromium here; install one, such as Debian's chromium", allow_module_level=True)
 
-ROOT = Path(__file__).resolve().parents[2]
 MODELS = {
     "names": "token_classification",
     "answers": "question_answering",
@@ -57,19 +55,9 @@ def address(shared):
     """Of a server with a model for each view."""
     folders = [f"{name}={shared / 'fixtures' / 'tasks' / folder}" for name, folder in MODELS.items()]
     models = ["blanks=xlmr-mini", "vectors=xlmr-mini", *folders]
-    command = [sys.executable, "-m", "xlmr_core", "serve", *models, "--task", "vectors=sentence-embedding"]
-    command += ["--task", "entails=zero-shot-classification", "--backend", "torch", "--port", "0", "--no-progress"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    said = ""
-    while not (found := re.search(r"serves at http://(\S+)", said)):
-        line = process.stderr.readline()
-        assert line, said
-        said += line
-    yield found[1]
-    process.send_signal(signal.SIGTERM)
-    process.stderr.read()
-    process.stderr.close()
-    assert process.wait(timeout=60) == 0
+    tasks = ("--task", "vectors=sentence-embedding", "--task", "entails=zero-shot-classification")
+    with serving(*models, *tasks, "--backend", "torch", "--no-progress", seconds=60) as url:
+        yield url.removeprefix("http://")
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.core.tokenization_models import piece, small_model
+from xlmr_core import protobuf
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization import (
     PreTrainedTokenizerBase,
@@ -68,8 +69,8 @@ def trained(**options: Any) -> bytes:
 def field(number: int, value: bool | int | bytes) -> bytes:
     """A field of a message as the file holds it."""
     if isinstance(value, bytes):
-        return bytes([number << 3 | 2]) + wire.length(len(value)) + value
-    return wire.length(number << 3) + wire.length(int(value))
+        return bytes([number << 3 | 2]) + protobuf.number(len(value)) + value
+    return protobuf.number(number << 3) + protobuf.number(int(value))
 
 
 def with_settings(model: bytes, *, trainer: bytes = b"", normalizer: bytes = b"") -> bytes:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.core.tokenization_models import piece, small_model, with_pieces
+from xlmr_core import protobuf
 from xlmr_core.tokenization import wire
 
 MINI = Path(__file__).parents[2] / "weights" / "xlmr-mini" / "sentencepiece.bpe.model"
@@ -46,7 +47,7 @@ def scanned(data: bytes) -> Found | None:
 
 
 def field(number: int, content: bytes) -> bytes:
-    return wire.length(number << 3 | 2) + wire.length(len(content)) + content
+    return protobuf.number(number << 3 | 2) + protobuf.number(len(content)) + content
 
 
 def random_model(rng: random.Random) -> bytes:

@@ -53,6 +53,7 @@ LAYERS = (
     ("elsewhere", "errors"),
     ("bounded_files",),
     ("adapters", "arguments", "atomic_files", "hub_answers", "importing", "placement", "positions", "progress"),
+    ("protobuf",),
     ("hub", "uploads"),
     ("config_checks",),
     ("config_base",),

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
-import re
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.serving import serving
 from xlmr_torch import pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs
@@ -26,7 +21,6 @@ from huggingface_hub import AsyncInferenceClient, InferenceClient  # noqa: E402
 from huggingface_hub.errors import HfHubHTTPError  # noqa: E402
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["Ada in Oslo", "one more text, a longer one", "第三个文本"]
 LONG = "word " * 9000
 MODELS = {
@@ -47,30 +41,8 @@ def folders(shared):
 @pytest.fixture(scope="module")
 def url(folders):
     models = [f"{name}={folder}" for name, folder in folders.items()]
-    command = [
-        sys.executable,
-        "-m",
-        "xlmr_core",
-        "serve",
-        *models,
-        "mini=xlmr-mini",
-        "--backend",
-        "torch",
-        "--port",
-        "0",
-    ]
-    env = {**os.environ, "XLMR_API_KEY": "k"}
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=env)
-    said = ""
-    while not (found := re.search(r"serves at (\S+)", said)):
-        line = process.stderr.readline()
-        assert line, said
-        said += line
-    yield found[1]
-    process.send_signal(signal.SIGTERM)
-    process.stderr.read()
-    process.stderr.close()
-    assert process.wait(timeout=30) == 0
+    with serving(*models, "mini=xlmr-mini", "--backend", "torch", env={"XLMR_API_KEY": "k"}) as url:
+        yield url
 
 
 def close(found, expected):

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from xlmr_core import protobuf
 from xlmr_core.bounded_files import opened
 from xlmr_core.errors import CheckpointError
-from xlmr_core.formats import protobuf
 from xlmr_core.formats.tensors import (
     DTYPES,
     MOST_TENSORS,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from xlmr_core import protobuf
 from xlmr_core.bounded_files import opened
-from xlmr_core.formats import protobuf
 from xlmr_core.formats.base import Format, Naming
 from xlmr_core.formats.layouts import KEPT, TRANSPOSED, Layout
 from xlmr_core.formats.naming import role_of

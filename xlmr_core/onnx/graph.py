@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from xlmr_core.formats import protobuf
+from xlmr_core import protobuf
 from xlmr_core.formats.onnx_file import CODE_OF_TAG, OWN
 from xlmr_core.formats.tensors import RawTensor
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from xlmr_core import protobuf
 from xlmr_core.bounded_files import opened
-from xlmr_core.formats import protobuf
 from xlmr_core.formats.tensors import MappedFile
 
 __all__ = ["Mapped", "SMALLEST", "map_values"]

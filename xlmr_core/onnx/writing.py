@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from xlmr_core import __version__
+from xlmr_core import __version__, protobuf
 from xlmr_core.checkpoints.casting import cast
 from xlmr_core.checkpoints.model_files import ModelFiles
 from xlmr_core.checkpoints.quantizing import quantized
 from xlmr_core.config import EncoderDecoderConfig
 from xlmr_core.errors import CheckpointError
-from xlmr_core.formats import protobuf
 from xlmr_core.formats.onnx_file import CODE_OF_TAG, OWN
 from xlmr_core.formats.onnx_format import START, layout_of
 from xlmr_core.formats.tensors import LazyTensor, RawTensor

@@ -36,7 +36,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -45,6 +44,7 @@ from typing import Any
 
 import numpy as np
 
+from xlmr_core import protobuf
 from xlmr_core.bounded_files import read_bytes, why
 from xlmr_core.errors import TokenizerError
 from xlmr_core.tokenization import wire
@@ -417,7 +417,7 @@ def in_id_order(data: bytes, spans: Sequence[tuple[int, int]]) -> bytes:
     done = 0
     for number in [0, 1, 2, *_named_like_reserved(data, spans)]:
         start, end = spans[number]
-        parts.append(data[done : start - len(_header(end - start))])
+        parts.append(data[done : start - len(protobuf.header(1, end - start))])
         if number > 2:
             text = read_pieces(data, [spans[number]])[0][0]
             parts.append(_piece(_message(own_name(text), 0.0, Kind.CONTROL)))
@@ -446,7 +446,7 @@ def reordered(data: bytes, spans: Sequence[tuple[int, int]], order: Iterable[int
     chosen = [_message(item, 0.0, Kind.UNUSED) if isinstance(item, str) else messages[item] for item in order]
     rest, done = [], 0
     for start, end in spans:
-        rest.append(data[done : start - len(_header(end - start))])
+        rest.append(data[done : start - len(protobuf.header(1, end - start))])
         done = end
     return b"".join([*map(_piece, [*messages[:3], *chosen]), *rest, data[done:]])
 
@@ -461,26 +461,19 @@ def make_model(pieces: Iterable[tuple[str, float]], charsmap: bytes = b"") -> by
     special = [(SPM_SPECIAL[0], Kind.UNKNOWN), (SPM_SPECIAL[1], Kind.CONTROL), (SPM_SPECIAL[2], Kind.CONTROL)]
     messages = [_message(text, 0.0, kind) for text, kind in special]
     messages += [_message(text, score) for text, score in pieces]
-    normalizer = b"\x12" + wire.length(len(charsmap)) + charsmap if charsmap else b""
-    trainer = bytes([3 << 3, ModelType.UNIGRAM])
-    specs = [b"\x12", wire.length(len(trainer)), trainer, b"\x1a", wire.length(len(normalizer)), normalizer]
-    return b"".join([*map(_piece, messages), *specs])
+    normalizer = protobuf.field(2, charsmap) if charsmap else b""
+    trainer = protobuf.field(3, ModelType.UNIGRAM)
+    return b"".join([*map(_piece, messages), protobuf.field(2, trainer), protobuf.field(3, normalizer)])
 
 
 def _message(text: str, score: float, kind: int = Kind.NORMAL) -> bytes:
     """A piece's message: text, score, and the type where it is not the default."""
-    content = text.encode()
-    message = b"\x0a" + wire.length(len(content)) + content + b"\x15" + struct.pack("<f", score)
-    return message if kind == Kind.NORMAL else message + bytes([0x18, kind])
+    message = protobuf.field(1, text) + protobuf.field(2, float(score))
+    return message if kind == Kind.NORMAL else message + protobuf.field(3, kind)
 
 
 def _piece(message: bytes) -> bytes:
-    return _header(len(message)) + message
-
-
-def _header(length: int) -> bytes:
-    """The tag and the length in front of a piece."""
-    return b"\x0a" + wire.length(length)
+    return protobuf.field(1, message)
 
 
 def _damaged(source: str) -> TokenizerError:

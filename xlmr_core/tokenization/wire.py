@@ -1,7 +1,6 @@
-"""The wire format of protobuf, as far as a sentencepiece model needs it, and where the pieces of a model lie.
+"""The fields of a sentencepiece model (``xlmr_core/protobuf.py`` reads one), and where its pieces lie.
 
-A field is a tag (number and type) and a value, and everything used here is length-delimited, a 32-bit float, or a
-variable-length integer. Nearly all of a model are its pieces, a quarter of a million fields one behind the other.
+Nearly all of a model are its pieces, a quarter of a million fields one behind the other.
 """
 
 from __future__ import annotations
@@ -12,9 +11,10 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-__all__ = ["Spans", "as_bytes", "field", "fields", "length", "scan"]
+from xlmr_core import protobuf
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+__all__ = ["Spans", "as_bytes", "field", "fields", "scan"]
+
 _PIECE = 0x0A  # the tag of a piece, and within it that of its text
 # Bytes that are looked at together, and how many pieces one behind the other are worth that they are taken together.
 _WINDOW, _RUN = 1 << 20, 32
@@ -145,32 +145,11 @@ def field(data: bytes, pos: int) -> tuple[int, bytes | int, int]:
     Raises:
         IndexError: damaged.
     """
-    tag, pos = _varint(data, pos)
-    wire = tag & 7
-    if wire == _VARINT:
-        value, pos = _varint(data, pos)
-        return tag >> 3, value, pos
-    if wire == _BYTES:
-        size, pos = _varint(data, pos)
-    elif wire in (_FIXED32, _FIXED64):
-        size = 4 if wire == _FIXED32 else 8
-    else:
-        raise IndexError(f"wire type {wire}")
-    if pos + size > len(data):
-        raise IndexError("field runs past the end")
-    return tag >> 3, data[pos : pos + size], pos + size
-
-
-def _varint(data: bytes, pos: int) -> tuple[int, int]:
-    value = shift = 0
-    while shift < 64:
-        byte = data[pos]
-        pos += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, pos
-        shift += 7
-    raise IndexError("integer of more than 64 bits")
+    try:
+        number, value, after = protobuf.field_at(data, pos, len(data))
+    except ValueError as error:
+        raise IndexError(str(error)) from error
+    return number, value if isinstance(value, int) else data[slice(*value)], after
 
 
 def as_bytes(value: bytes | int) -> bytes:
@@ -182,12 +161,3 @@ def as_bytes(value: bytes | int) -> bytes:
     if isinstance(value, int):
         raise TypeError("expected a length-delimited field")
     return value
-
-
-def length(size: int) -> bytes:
-    """A length as the format writes it."""
-    written = bytearray()
-    while size > 0x7F:
-        written.append(size & 0x7F | 0x80)
-        size >>= 7
-    return bytes([*written, size])

@@ -1,4 +1,5 @@
-"""The wire format of protobuf, as far as ONNX files need it: messages are written as bytes, and read where they lie.
+"""The wire format of protobuf, as far as ONNX files and sentencepiece models need it: messages are written as bytes,
+and read where they lie.
 
 A message is a row of fields, each a number with the kind of its value, and the value: an integer of 7 bits a byte, 4 or
 8 bytes, or a length and that many bytes (https://protobuf.dev/programming-guides/encoding).
@@ -9,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-__all__ = ["Span", "field", "fields", "header", "integers", "number", "placed_fields", "text", "value_of"]
+__all__ = ["Span", "field", "field_at", "fields", "header", "integers", "number", "placed_fields", "text", "value_of"]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _SIZES = {_FIXED64: 8, _FIXED32: 4}
@@ -72,19 +73,27 @@ def placed_fields(data: memoryview, begin: int = 0, end: int | None = None) -> I
     end = len(data) if end is None else end
     while begin < end:
         start = begin
-        key, begin = _varint(data, begin, end)
-        kind = key & 7
-        if kind == _VARINT:
-            value, begin = _varint(data, begin, end)
-            yield key >> 3, value, (start, begin)
-            continue
-        length = _SIZES.get(kind)
-        if kind == _BYTES:
-            length, begin = _varint(data, begin, end)
-        if length is None or begin + length > end:
-            raise ValueError(f"a field of kind {kind} at byte {begin} does not fit")
-        yield key >> 3, (begin, begin + length), (start, begin + length)
-        begin += length
+        key, value, begin = field_at(data, begin, end)
+        yield key, value, (start, begin)
+
+
+def field_at(data: memoryview | bytes, begin: int, end: int) -> tuple[int, int | Span, int]:
+    """The field that begins at a place: its number, an integer or where its bytes lie, and the place behind it.
+
+    Raises:
+        ValueError: if it does not end before ``end``, or is of no kind.
+    """
+    key, begin = _varint(data, begin, end)
+    kind = key & 7
+    if kind == _VARINT:
+        value, begin = _varint(data, begin, end)
+        return key >> 3, value, begin
+    length = _SIZES.get(kind)
+    if kind == _BYTES:
+        length, begin = _varint(data, begin, end)
+    if length is None or begin + length > end:
+        raise ValueError(f"a field of kind {kind} at byte {begin} does not fit")
+    return key >> 3, (begin, begin + length), begin + length
 
 
 def value_of(data: memoryview, value: int | Span) -> bytes:
@@ -114,7 +123,7 @@ def integers(data: memoryview, value: int | Span) -> list[int]:
     return found
 
 
-def _varint(data: memoryview, begin: int, end: int) -> tuple[int, int]:
+def _varint(data: memoryview | bytes, begin: int, end: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if begin >= end:
