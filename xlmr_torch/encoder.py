@@ -112,6 +112,7 @@ class Encoder(nn.Module):
         self.config = config
         self.gradient_checkpointing = recomputes_layers(config)
         self.gradient_checkpointing_kwargs: dict[str, Any] = {"use_reentrant": False}
+        self.rounds_attention = False  # of long texts, see integer_attention.py
 
     def forward(
         self,

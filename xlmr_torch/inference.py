@@ -16,7 +16,7 @@ from xlmr_torch.layers import Intermediate
 from xlmr_torch.linear import is_plain
 from xlmr_torch.onednn import project
 from xlmr_torch.pretrained import PreTrainedModel
-from xlmr_torch.quantized import prepare, quantize
+from xlmr_torch.quantized import leave_file, prepare, quantize
 
 __all__ = ["BFloat16Embedding", "FusedLinear", "Int8Head", "optimize_for_inference"]
 
@@ -154,7 +154,8 @@ def optimize_for_inference(
         model: any model of this library, in float32 unless ``dtype`` is ``None``.
         dtype: ``None`` or ``"float32"``: as it is; ``"bfloat16"``: matrices, the word embedding included, are held and
             multiplied in bfloat16, while sums and norms stay in float32; ``"int8"``: matrices are held in int8 with a
-            scale for each channel and multiplied with activations rounded to int8 token by token (docs/int8.md);
+            scale for each channel and multiplied with activations rounded to int8 token by token, and compiled, long
+            texts attend in integers too (docs/int8.md);
             ``"int4"``, ``"nf4"`` and ``"fp4"``: in four bits, as :func:`~xlmr_torch.quantized.quantize` makes them
             (docs/quantization.md).
         head: ``"int8"``, with ``dtype="bfloat16"``: logits of the vocabulary are multiplied in int8, from a table of
@@ -176,6 +177,8 @@ def optimize_for_inference(
         quantize(model, SCHEMES[name])
     prepare(model)
     _fuse(model, torch.bfloat16 if name == "bfloat16" else None, head)
+    if name == "bfloat16":
+        leave_file(model)
     model.eval().requires_grad_(False)
     if model.packing == "auto":
         model.set_packing("always")  # one graph also for batches without padding
@@ -185,7 +188,9 @@ def optimize_for_inference(
         if backend == "inductor":
             from xlmr_torch.compiling import options  # it imports the compiler, which takes a second
 
-            kept["options"] = options(rounds=model.quantization_scheme is SCHEMES["int8"])
+            in_int8 = model.quantization_scheme is SCHEMES["int8"]
+            kept["options"] = options(rounds=in_int8)
+            model.base_model.encoder.rounds_attention = in_int8  # its kernel needs the compiler too
         model.base_model.encoder.compile(backend=backend, **kept)
     return model
 

@@ -58,6 +58,7 @@ class AttentionPlan:
         return_weights: probabilities are wanted.
         places_S: where the queries stand in the whole sequence, if there is a cache; else they are the whole.
         only_first: only the first token of each text asks; all are attended to.
+        rounds: attention of long packed texts may be rounded.
     """
 
     implementation: str = "sdpa"
@@ -67,6 +68,7 @@ class AttentionPlan:
     return_weights: bool = False
     places_S: Tensor | None = None
     only_first: bool = False
+    rounds: bool = False
 
     def of_first_tokens(self) -> AttentionPlan:
         """The same for the first token of each text alone."""
@@ -108,8 +110,8 @@ def attend(
     if plan.packing is not None and plan.only_first:
         return first_tokens_attention(query, key, value, plan.packing, scale=scale), None
     if plan.packing is not None:
-        packed = packed_attention(query, key, value, plan.packing, scale=scale, dropout=dropout, causal=plan.causal)
-        return packed, None
+        how = {"scale": scale, "dropout": dropout, "causal": plan.causal, "rounds": plan.rounds}
+        return packed_attention(query, key, value, plan.packing, **how), None
     bias = plan.bias
     if extra_bias is not None:
         if bias is None and plan.causal:  # no kernel takes a bias and hides what comes later

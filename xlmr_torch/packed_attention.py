@@ -16,13 +16,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xlmr_core.errors import InputError
+from xlmr_torch.integer_attention import has_integer_attention, integer_attention
 from xlmr_torch.packing import Packing
 
 __all__ = ["can_be_causal", "first_tokens_attention", "packed_attention"]
 
 
 def packed_attention(
-    q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, packing: Packing, *, scale: float, dropout: float, causal: bool
+    q_TNH: Tensor,
+    k_TNH: Tensor,
+    v_TNH: Tensor,
+    packing: Packing,
+    *,
+    scale: float,
+    dropout: float,
+    causal: bool,
+    rounds: bool = False,
 ) -> Tensor:
     """Scaled dot-product attention within each sequence.
 
@@ -32,6 +41,7 @@ def packed_attention(
         scale: factor of the scores.
         dropout: probability of dropping an attention weight.
         causal: a query sees its predecessors only.
+        rounds: long texts on the CPU may be rounded, see ``integer_attention.py``.
 
     Returns:
         The context (T, N, H).
@@ -43,7 +53,7 @@ def packed_attention(
     if torch.is_grad_enabled():
         context_TNH, _ = torch.ops.xlmr.packed_attention(q_TNH, k_TNH, v_TNH, packing.cu_seqlens, scale, causal)
         return context_TNH
-    return torch.ops.xlmr.packed_context(q_TNH, k_TNH, v_TNH, packing.cu_seqlens, scale, causal)
+    return torch.ops.xlmr.packed_context(q_TNH, k_TNH, v_TNH, packing.cu_seqlens, scale, causal, rounds)
 
 
 def first_tokens_attention(q_BNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, packing: Packing, *, scale: float) -> Tensor:
@@ -84,7 +94,8 @@ _LIBRARY.define(
     tags=torch.Tag.pt2_compliant_tag,
 )
 _LIBRARY.define(
-    "packed_context(Tensor q_TNH, Tensor k_TNH, Tensor v_TNH, Tensor cu_seqlens, float scale, bool causal) -> Tensor",
+    "packed_context(Tensor q_TNH, Tensor k_TNH, Tensor v_TNH, Tensor cu_seqlens, float scale, bool causal, bool rounds)"
+    " -> Tensor",
     tags=torch.Tag.pt2_compliant_tag,
 )
 _LIBRARY.define(
@@ -113,28 +124,32 @@ def _forward(
 
 
 @torch.library.impl(_LIBRARY, "packed_context", "CPU")
-def _context(q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, cu_seqlens: Tensor, scale: float, causal: bool) -> Tensor:
+def _context(
+    q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, cu_seqlens: Tensor, scale: float, causal: bool, rounds: bool
+) -> Tensor:
     """The context (T, N, H) for those who want no gradient: of short sequences by two plain products."""
     if causal or q_TNH.dtype is not torch.float32:
         return _forward(q_TNH, k_TNH, v_TNH, cu_seqlens, scale, causal)[0]
-    context_TNH = _fake_context(q_TNH, k_TNH, v_TNH, cu_seqlens, scale, causal)
+    context_TNH = _fake_context(q_TNH, k_TNH, v_TNH, cu_seqlens, scale, causal, rounds)
     packed = tuple(map(_side_by_side, (q_TNH, k_TNH, v_TNH)))
     for part in _sequences(cu_seqlens):
         q_SNH, k_SNH, v_SNH = (x[part] for x in packed)
         if part.stop - part.start <= SHORT:
             probabilities_NSS = torch.bmm(q_SNH.transpose(0, 1) * scale, k_SNH.permute(1, 2, 0)).softmax(-1)
-            context_NSH = torch.bmm(probabilities_NSS, v_SNH.transpose(0, 1))
+            context_TNH[part] = torch.bmm(probabilities_NSS, v_SNH.transpose(0, 1)).transpose(0, 1)
+        elif rounds and has_integer_attention():
+            integer_attention(q_SNH, k_SNH, v_SNH, scale, context_TNH[part])
         else:
             context_NSH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
                 *map(_heads_first, (q_SNH, k_SNH, v_SNH)), 0.0, causal, scale=scale
             )[0][0]
-        context_TNH[part] = context_NSH.transpose(0, 1)
+            context_TNH[part] = context_NSH.transpose(0, 1)
     return context_TNH
 
 
 @torch.library.register_fake("xlmr::packed_context", lib=_LIBRARY)
 def _fake_context(
-    q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, cu_seqlens: Tensor, scale: float, causal: bool
+    q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, cu_seqlens: Tensor, scale: float, causal: bool, rounds: bool
 ) -> Tensor:
     return _fake(q_TNH, k_TNH, v_TNH, cu_seqlens, scale, causal)[0]
 

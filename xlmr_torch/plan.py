@@ -45,7 +45,7 @@ def plan(encoder: EncoderModel, call: Call[Tensor], needs: Needs[Tensor]) -> Pla
         head_mask_LN = call.head_mask.expand(config.num_hidden_layers, config.num_attention_heads)
     cache = None if call.cache is None else _cache_to_run_with(encoder, call)
     if packing is not None:
-        attention = AttentionPlan(causal=config.is_decoder, packing=packing)
+        attention = AttentionPlan(causal=config.is_decoder, packing=packing, rounds=encoder.encoder.rounds_attention)
     elif cache is None or (isinstance(cache, Slots) and cache.begins):
         attention = _attention(encoder, call.attention_mask, call.source.shape[1], call.output_attentions)
     else:

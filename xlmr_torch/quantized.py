@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -25,7 +26,7 @@ from xlmr_torch.widening import WidenedLinear
 if TYPE_CHECKING:
     from xlmr_torch.pretrained import PreTrainedModel
 
-__all__ = ["prepare", "quantize"]
+__all__ = ["leave_file", "prepare", "quantize"]
 
 ModelT = TypeVar("ModelT", bound="PreTrainedModel")
 
@@ -84,7 +85,18 @@ def quantize(model: ModelT, scheme: str | Scheme | BitsAndBytesConfig = INT8, sk
         model.float().requires_grad_(False)
     model._take_scheme(scheme)
     model.tie_weights()
+    leave_file(model)
     return model
+
+
+@torch.no_grad()
+def leave_file(model: PreTrainedModel) -> None:
+    """Copy what a model still has of the file that it was loaded from, so that the file does not stay mapped: it is as
+    large as the model was, and counts as memory of this process.
+    """
+    for tensor in chain(model.parameters(), model.buffers()):
+        if tensor.is_cpu and tensor.is_floating_point():
+            tensor.data = tensor.data.clone()
 
 
 def prepare(model: PreTrainedModel) -> None:

@@ -81,7 +81,7 @@ def test_the_operator_keeps_pytorchs_contract(causal: bool) -> None:
     arguments = (*drawn(lengths), packing_of(lengths).cu_seqlens, 0.3, causal)
     torch.library.opcheck(torch.ops.xlmr.packed_attention.default, arguments)
     with torch.no_grad():
-        torch.library.opcheck(torch.ops.xlmr.packed_context.default, arguments, test_utils=OF_A_CONTEXT)
+        torch.library.opcheck(torch.ops.xlmr.packed_context.default, (*arguments, False), test_utils=OF_A_CONTEXT)
 
 
 # By how they lie: each is made of (T, N, H) of its own values.

@@ -290,6 +290,26 @@ def test_it_is_the_model_that_the_command_writes(scheme: Any, tmp_path: Path) ->
     assert torch.equal(logits_of(loaded, inputs), logits_of(model, inputs))
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux says which files are mapped")
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(pytest.param(lambda model, name=name: quantize(model, name), id=name) for name in ("int8", *OURS)),
+        pytest.param(lambda model: quantize(model, NF4), id="bitsandbytes"),
+        pytest.param(lambda model: optimize_for_inference(model, "bfloat16", compile=False), id="bfloat16"),
+    ],
+)
+def test_the_file_of_the_wide_values_does_not_stay_mapped(change: Any, tmp_path: Path) -> None:
+    """It would count as memory of the process, several times what the small values take."""
+    CLASSIFIER.build(**WIDE).save_pretrained(tmp_path)
+    model = xlmr_torch.XLMRobertaForSequenceClassification.from_pretrained(tmp_path)
+    inputs, maps = CLASSIFIER.inputs(), Path("/proc/self/maps")
+    assert str(tmp_path) in maps.read_text()
+    change(model)
+    assert str(tmp_path) not in maps.read_text()
+    assert logits_of(model, inputs).isfinite().all()
+
+
 @each_scheme
 def test_copies(scheme: Any) -> None:
     model, inputs = quantized(scheme), MASKED_LM.inputs("right")
