@@ -103,6 +103,8 @@ DIFFERENCES = {
     "-linear.py:values_follow": PARTS,
     # Files
     "-compiling.py": "options of PyTorch's compiler; XLA computes once what a graph repeats",
+    "-integer_attention.py": "a kernel that PyTorch's compiler builds; XLA takes none of this kind",
+    "-quantized.py:leave_file": "arrays are copies of a file's values",
     "-inference.py": "jax.jit and dtype= do what optimize_for_inference does",
     # Training
     **{f"-adapters.py:{name}": ADDED for name in ("whole_modules", "merged_values")},

@@ -42,6 +42,8 @@ DIFFERENCES = {
     "-linear.py:values_follow": PARTS,
     # What PyTorch needs and Keras does not
     "-compiling.py": "options of PyTorch's compiler; a graph of TensorFlow computes once what it repeats",
+    "-integer_attention.py": "a kernel that PyTorch's compiler builds; XLA takes none of this kind",
+    "-quantized.py:leave_file": "variables are copies of a file's values",
     "-inference.py": (
         "int8, bfloat16 tables and oneDNN calls are kernels of PyTorch; a graph of TensorFlow fuses by itself"
     ),
