@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_core.atomic_files import finish_interrupted
-from xlmr_core.bounded_files import is_there, read_json, why
+from xlmr_core.bounded_files import is_there
 from xlmr_core.checkpoints.casting import cast, tag_of
 from xlmr_core.checkpoints.extra_heads import EXTRA_HEAD_FILES, extra_head_contents, read_extra_heads
 from xlmr_core.checkpoints.load_plan import LoadReport
@@ -25,6 +25,8 @@ from xlmr_core.config import EncoderDecoderConfig, read_config_json
 from xlmr_core.errors import CheckpointError
 from xlmr_core.formats import FORMATS
 from xlmr_core.formats.fairseq_format import fairseq_dictionary
+from xlmr_core.formats.finding import MODULES
+from xlmr_core.formats.modules import listed_modules, module_files, small_content
 from xlmr_core.formats.tensors import LazyTensor
 from xlmr_core.heads import head_called
 from xlmr_core.probe import Counter, Progress
@@ -33,14 +35,14 @@ from xlmr_core.tokenization.dictionary import DICTIONARY_FILE, check_json_ids, r
 from xlmr_core.tokenization.files import ADDED_FILE, CONFIG_FILE, SPECIAL_FILE, TOKENIZER_FILE, VOCAB_FILE
 from xlmr_core.tokenization.spm import SentencePieceModel
 from xlmr_core.verification import Comparison, compare_files
-from xlmr_core.wording import number, shown
+from xlmr_core.wording import number
 
 __all__ = [
-    *("COPIED", "Conversion", "convert", "folders_for", "module_files", "refuse_mixture", "small_files"),
+    *("COPIED", "Conversion", "convert", "folders_for", "refuse_mixture", "small_files"),
     "writable_formats",
 ]
 
-_CONFIG, _MODULES = "config.json", "modules.json"
+_CONFIG = "config.json"
 # Small files that belong to a model and are copied beside its weights, where there are any: the tokenizer, how to
 # generate, what makes a sentence encoder of it (beside the folders that the list of modules names), and the other heads
 # of bge-m3.
@@ -48,13 +50,11 @@ TOKENIZER_FILES = (VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, ADDED_
 COPIED = (
     *TOKENIZER_FILES,
     "generation_config.json",
-    *(_MODULES, "config_sentence_transformers.json", "sentence_bert_config.json"),
+    *(MODULES, "config_sentence_transformers.json", "sentence_bert_config.json"),
     *EXTRA_HEAD_FILES,
 )
 # Formats whose own libraries keep the longest text elsewhere than beside the tokenizer.
 _WITHOUT_SETTINGS = ("fairseq", "kerashub")
-# A file of more than this is no small file.
-_LARGEST_SMALL = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -283,25 +283,25 @@ def small_files(files: ModelFiles, dtype: str | None = None) -> dict[str, bytes]
     """
     found = {_CONFIG: _config_json(files, dtype)}
     root = files.folder
-    nested = not (root / _MODULES).is_file() and (root.parent / _MODULES).is_file() and _is_module(root)
+    nested = not (root / MODULES).is_file() and (root.parent / MODULES).is_file() and _is_module(root)
     base = () if files.base is None else (files.base,)
     for folder in (*base, *((root.parent, root) if nested else (root,))):
         for name in COPIED:
             other = folder == files.base and name in TOKENIZER_FILES and files.tokenizer != folder
             no_json = name == TOKENIZER_FILE and files.tokenizer not in (root, files.base)
             if (folder / name).is_file() and not (other or no_json):
-                found[name] = _content(folder / name)
+                found[name] = small_content(folder / name)
         # The rows of a model of fairseq follow dict.txt, and nobody else reads that: its order goes into the model.
         if (folder / VOCAB_FILE).is_file():
             found[VOCAB_FILE] = read_model_file(folder / VOCAB_FILE)
         if TOKENIZER_FILE in found and (folder / TOKENIZER_FILE).is_file():
             check_json_ids(folder / TOKENIZER_FILE)
-        if (folder / _MODULES).is_file():
+        if (folder / MODULES).is_file():
             found.update(module_files(folder, root))
         # What is there stays bit for bit; a head that is there in one of its formats is written in the other too.
         found.update({**extra_head_contents(read_extra_heads(folder)), **found})
     if files.tokenizer is not None and files.tokenizer.is_file():
-        found[VOCAB_FILE] = _content(files.tokenizer)
+        found[VOCAB_FILE] = small_content(files.tokenizer)
     if files.checkpoint.format in _WITHOUT_SETTINGS and VOCAB_FILE in found and CONFIG_FILE not in found:
         found[CONFIG_FILE] = _settings(files)
     return found
@@ -351,47 +351,7 @@ def _settings(files: ModelFiles) -> bytes:
 
 def _is_module(folder: Path) -> bool:
     """Whether the list of modules in the folder above names this folder."""
-    return any(module.get("path") == folder.name for module in _listed_modules(folder.parent))
-
-
-def _listed_modules(folder: Path) -> list[dict[str, Any]]:
-    try:
-        modules = read_json(folder / _MODULES)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder / _MODULES} is not valid JSON ({why(error)}); fetch or save it again"
-        ) from error
-    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise CheckpointError(f"{folder / _MODULES} must hold a list of modules; fetch or save it again")
-    return modules
-
-
-def module_files(folder: Path, transformer: Path) -> Iterator[tuple[str, bytes]]:
-    """The files in the folders that a list of modules names, and the list itself, with the transformer at the top."""
-    modules = _listed_modules(folder)
-    flat = [
-        {**module, "path": "" if folder / str(module.get("path")) == transformer else module.get("path")}
-        for module in modules
-    ]
-    text = json.dumps(flat, indent=2, ensure_ascii=False).encode()
-    yield _MODULES, _content(folder / _MODULES) if flat == modules else text
-    for module in flat:
-        name = str(module.get("path") or "")
-        if not name:
-            continue
-        if Path(name).name != name or "\\" in name:
-            raise CheckpointError(
-                f"{folder / _MODULES} names the folder {shown(name)}; expected a name in the same folder"
-            )
-        for path in sorted((folder / name).glob("*")):
-            if path.is_file() and not path.name.startswith("."):
-                yield f"{name}/{path.name}", _content(path)
-
-
-def _content(path: Path) -> bytes:
-    if path.stat().st_size > _LARGEST_SMALL:
-        raise CheckpointError(f"{path} has {path.stat().st_size} bytes, too many for a file that is copied; remove it")
-    return path.read_bytes()
+    return any(module.get("path") == folder.name for module in listed_modules(folder.parent))
 
 
 # The destination

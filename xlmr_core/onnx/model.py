@@ -4,12 +4,11 @@ checkpoint.
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import onnxruntime
@@ -24,8 +23,10 @@ from xlmr_core.formats.onnx_format import FOLDER, NAMES, ONNX
 from xlmr_core.heads import HEADS, Head, head_of_class
 from xlmr_core.hub import BUILT_IN, MODEL_FILES, resolve
 from xlmr_core.onnx.mapped import map_values
-from xlmr_core.onnx.writing import Model, model_to_write, write_model
 from xlmr_core.placement import one_device, refuse_absent, refuse_device, refuse_dtype
+
+if TYPE_CHECKING:
+    from xlmr_core.onnx.in_memory import MadeNow
 
 __all__ = ["SUFFIX", "OnnxModel", "find_graph"]
 
@@ -125,9 +126,11 @@ class OnnxModel:
         """
         own = config if isinstance(config, XLMRobertaConfig) else files.config
         files = replace(files, config=own)
-        graph: str | Model = os.fspath(files.checkpoint.path)
+        graph: str | MadeNow = os.fspath(files.checkpoint.path)
         if files.checkpoint.format != ONNX.name:
-            graph = model_to_write(files)
+            from xlmr_core.onnx.in_memory import made_now  # what writes graphs is imported where one is written
+
+            graph = made_now(files)
         session = _session(graph, files.checkpoint.path, threads, device)
         assert isinstance(own, XLMRobertaConfig), "others are refused"
         return cls(session, own, HEADS[files.head], files.name)
@@ -268,11 +271,11 @@ def _head_of(session: Any, config: XLMRobertaConfig, head: str | None) -> Head:
     )
 
 
-def _session(graph: str | Model, path: object, threads: int | None, device: Any) -> Any:
+def _session(graph: str | MadeNow, path: object, threads: int | None, device: Any) -> Any:
     """A session of ONNX Runtime, whose own errors, of many classes, become a ``CheckpointError``.
 
     Args:
-        graph: the path of a file, or a model that is to be in memory.
+        graph: the path of a file, or one that was made in memory.
         path: what errors name.
         threads, device: as of :meth:`OnnxModel.from_pretrained`.
     """
@@ -282,11 +285,12 @@ def _session(graph: str | Model, path: object, threads: int | None, device: Any)
     options.intra_op_num_threads = threads or (int(said) if said.isdecimal() else 0)
     provider = _provider(device)
     try:
-        if not isinstance(graph, Model):
+        if isinstance(graph, str):
             return onnxruntime.InferenceSession(_with_places(graph, options), options, providers=[provider])
-        content, values = _with_values(graph, options)
-        session = onnxruntime.InferenceSession(content, options, providers=[provider])
-        session.values = values  # which the session does not keep by itself
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in graph.values.values()]
+        options.add_external_initializers(list(graph.values), values)
+        session = onnxruntime.InferenceSession(graph.content, options, providers=[provider])
+        session.values = [*graph.values.values(), *values]  # which the session does not keep by itself
         return session
     except Exception as error:
         if type(error).__module__.partition(".")[0] != "onnxruntime":
@@ -302,18 +306,6 @@ def _with_places(path: str, options: Any) -> str | bytes:
         return path
     options.add_session_config_entry(FOLDER_OF_VALUES, os.fspath(mapped.folder))
     return mapped.graph
-
-
-def _with_values(model: Model, options: Any) -> tuple[bytes, list[Any]]:
-    """A graph alone, and its values, of which there may be more than a message can have. The options name them."""
-    used = {name: model.tensors[name] for name in model.graph.parameters}  # the runtime drops others, and misses them
-    nothing = {name: replace(tensor, pieces=lambda: iter(())) for name, tensor in used.items()}
-    memory = io.BytesIO()
-    write_model(replace(model, tensors=nothing), memory, ("values", io.BytesIO()))
-    arrays = [tensor.read().to_numpy() for tensor in used.values()]
-    values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]
-    options.add_external_initializers(list(used), values)
-    return memory.getvalue(), [*arrays, *values]
 
 
 # ---- Settings

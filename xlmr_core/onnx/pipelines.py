@@ -6,8 +6,7 @@ import os
 from typing import Any
 
 from xlmr_core.errors import InputError
-from xlmr_core.heads import HEADS
-from xlmr_core.onnx.heads import HEAD_GRAPHS
+from xlmr_core.heads import HEADS, LossKind
 from xlmr_core.onnx.model import SUFFIX, OnnxModel, find_graph
 from xlmr_core.onnx.runner import Runner
 from xlmr_core.placement import one_device
@@ -16,7 +15,8 @@ from xlmr_core.tasks.pipeline import Pipeline, pipeline_class
 
 __all__ = ["pipeline"]
 
-HEAD_OF_AUTO = {head.auto: suffix for suffix, head in HEADS.items() if suffix in HEAD_GRAPHS}
+# Those that have a graph: all but the one that writes texts.
+HEAD_OF_AUTO = {head.auto: suffix for suffix, head in HEADS.items() if head.loss is not LossKind.NEXT_TOKENS}
 # Of from_pretrained, and without a meaning for a graph.
 NOT_NEEDED = ("add_pooling_layer",)
 

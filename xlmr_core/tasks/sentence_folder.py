@@ -24,9 +24,9 @@ from xlmr_core.checkpoints.extra_heads import (
     extra_head_contents,
     read_extra_heads,
 )
-from xlmr_core.conversion import module_files
 from xlmr_core.errors import CheckpointError, InputError
 from xlmr_core.formats.finding import MODULES, transformer_folder
+from xlmr_core.formats.modules import module_files
 from xlmr_core.formats.safetensors_file import SafetensorsFile
 from xlmr_core.formats.torch_format import open_torch
 from xlmr_core.hub import resolve

@@ -19,6 +19,7 @@ from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.heads import HEADS
 from xlmr_core.onnx.heads import HEAD_GRAPHS
 from xlmr_core.onnx.model import OnnxModel
+from xlmr_core.onnx.pipelines import HEAD_OF_AUTO
 from xlmr_core.onnx.writing import Model, model_to_write, write_model
 from xlmr_core.quantization import INT8
 from xlmr_core.reference import forward
@@ -187,4 +188,4 @@ def test_values_beside_the_graph_are_the_same_model(tmp_path: Path) -> None:
 
 
 def test_every_head_of_an_encoder_has_a_graph() -> None:
-    assert set(HEAD_GRAPHS) == set(HEADS) - {"ForCausalLM"}
+    assert set(HEAD_GRAPHS) == set(HEADS) - {"ForCausalLM"} == set(HEAD_OF_AUTO.values())
