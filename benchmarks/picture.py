@@ -68,7 +68,7 @@ TITLE = "Texts of natural length on two CPU cores: times as fast as the original
 # Colours that can be told apart in grey and by those who see no red; the background makes them good on a dark page.
 OURS, THEIRS, INK, PAPER = "#0b6e99", "#b5bcc4", "#1f2328", "#ffffff"
 WIDTH, LEFT, RIGHT, ROW, HEAD = 760, 210, 60, 22, 30
-LENGTHS_TITLE = "Texts of a length at bge-m3's shape on two CPU cores: times as fast as transformers 5"
+LENGTHS_TITLE = "Texts of a length at base's shape on two CPU cores: times as fast as transformers 5"
 CURVES_TITLE = "One text on two CPU cores: milliseconds a token, by the number of new tokens"
 
 
@@ -131,7 +131,9 @@ def curves(reports: Reports) -> str | None:
     return plot(CURVES_TITLE, found, {mark: str(mark) for mark in marks}, "{:.0f}") if found else None
 
 
-def plot(title: str, found: Mapping[str, Mapping[int, float]], marks: Mapping[int, str], shown: str) -> str:
+def plot(
+    title: str, found: Mapping[str, Mapping[int, float]], marks: Mapping[int, str], shown: str, apart: int | None = None
+) -> str:
     """Lines by name, as SVG.
 
     Args:
@@ -139,6 +141,7 @@ def plot(title: str, found: Mapping[str, Mapping[int, float]], marks: Mapping[in
         found: values by place on the axis, by the line's name.
         marks: the places with what stands below them.
         shown: how a value is written.
+        apart: a place whose values are points, because it does not follow the one before.
     """
     top, bottom, left, right = 48, 300, 56, 540
     highest = max(value for points in found.values() for value in points.values())
@@ -153,7 +156,11 @@ def plot(title: str, found: Mapping[str, Mapping[int, float]], marks: Mapping[in
     labels = spaced(ends)
     for name, points in found.items():
         colour = OURS if name.startswith("xlmr") else THEIRS
-        path = " ".join(f"{left + x * scale_x:.1f},{bottom - value * scale_y:.1f}" for x, value in points.items())
+        places = {x: (round(left + x * scale_x, 1), round(bottom - value * scale_y, 1)) for x, value in points.items()}
+        if apart in places:
+            x, y = places.pop(apart)
+            parts.append(f'<circle cx="{x}" cy="{y}" r="4" fill="{colour}"/>')
+        path = " ".join(f"{x},{y}" for x, y in places.values())
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts.append(text(right + 12, labels[name] + 4, name))
     return svg(title, bottom + 40, parts)
@@ -169,7 +176,8 @@ def lengths(reports: Reports) -> str | None:
             if case["name"] in names:
                 found.setdefault(name, {})[names[case["name"]]] = measured["ratio"]["tokens a second"][1]
     marks = {place: str(asked[place]) for points in found.values() for place in points}
-    return plot(LENGTHS_TITLE, found, dict(sorted(marks.items())), "{:.1f}") if found else None
+    apart = asked.index(long_texts.MIXED)
+    return plot(LENGTHS_TITLE, found, dict(sorted(marks.items())), "{:.1f}", apart) if found else None
 
 
 def lines(reports: Reports) -> dict[str, dict[int, float]]:

@@ -481,7 +481,7 @@ def test_lengths_have_a_place_each_and_a_line_a_contestant() -> None:
 
     others = [{"name": long_texts.name_of("bge-m3", 2048), "contestants": {}}]
     drawn = picture.lengths({"long_texts": {"cases": [case(16, 1, 2), case(8192, 1, 3), case("mixed", 1, 9), *others]}})
-    assert drawn is not None and drawn.count("<polyline") == 2
+    assert drawn is not None and drawn.count("<polyline") == 2 == drawn.count("<circle")
     assert all(f">{mark}<" in drawn for mark in ("16", "8192", "mixed", "9.0")) and ">64<" not in drawn
     assert [long_texts.lengths_of(long_texts.SHAPES["bge-m3"], length) for length in (8192, 512)] == [[8192], [512] * 4]
     assert all(max(shape.lengths) <= shape.longest for shape in long_texts.SHAPES.values())
