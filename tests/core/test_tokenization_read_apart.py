@@ -262,11 +262,24 @@ def test_first_calls_give_what_the_whole_vocabulary_gives(call: str, monkeypatch
     assert first._tokenizer._vocabulary is not None, "the whole was made"
 
 
+@pytest.mark.parametrize("skips", [True, False])
+def test_ids_become_the_same_text_without_the_whole(skips: bool) -> None:
+    """Special and added tokens, ids that there are not, and pieces that begin no word among them."""
+    first, whole = (XLMRobertaTokenizerFast.from_pretrained(MINI.parent) for _ in range(2))
+    rng, end = random.Random(skips), len(whole)
+    for size in (0, 1, 2, 7, 40):
+        for _ in range(20):
+            ids = rng.choices([*range(8), *range(end - 3, end + 3), *(rng.randrange(end) for _ in range(40))], k=size)
+            found = first._tokenizer.decode(ids, skip_special_tokens=skips)
+            assert found == whole.backend_tokenizer.decode(ids, skip_special_tokens=skips), ids
+            assert first.decode(ids, skip_special_tokens=skips) == whole.decode(ids, skip_special_tokens=skips)
+    assert first._tokenizer._vocabulary is not None, "the whole was made"
+
+
 def test_the_whole_is_made_when_it_pays_or_is_asked_for() -> None:
     for ask in (
         lambda tokenizer: tokenizer.backend_tokenizer,
         lambda tokenizer: tokenizer.get_vocab(),
-        lambda tokenizer: tokenizer.decode([5, 6]),
         lambda tokenizer: tokenizer.convert_tokens_to_ids("no such piece"),
         lambda tokenizer: tokenizer.add_tokens(["<new>"]),
         lambda tokenizer: tokenizer("a " * deferred.LETTERS),

@@ -3,8 +3,8 @@
 The library puts a quarter of a million pieces into a tree, which is most of the time of a start, and a first text finds
 some hundred of them. So the first short calls are answered by a vocabulary of the same size and ids in which only those
 pieces have their text and score that stand somewhere in the words of the call. What is not in a text cannot be found
-there, and everything else is the library's own work: the same answer, offsets and errors included. Later calls, long
-ones, and all that asks for the vocabulary get the whole, which is made once.
+there, and everything else is the library's own work: the same answer, offsets and errors included. Ids become text by
+the list of pieces. Later calls, long ones, and all that asks for the vocabulary get the whole, which is made once.
 """
 
 from __future__ import annotations
@@ -61,6 +61,10 @@ class Vocabulary:
             for index in only:
                 pairs[index] = (self.pieces[index], float(self.scores[index]))
         return models.Unigram(pairs, self.unk_id, self.byte_fallback)
+
+    def piece(self, index: int) -> str | None:
+        """That of an id, if it has one."""
+        return self.pieces[index] if 0 <= index < len(self.pieces) else None
 
     def among(self, texts: Set[str]) -> dict[str, int]:
         """The ids of those texts that are pieces; of one that is there twice the last, as the library has it."""
@@ -121,9 +125,9 @@ class Deferred:
 
     def id_to_token(self, index: int) -> str | None:
         """The token of an id."""
-        vocabulary = self._vocabulary
-        if vocabulary is not None and 0 <= index < len(vocabulary.pieces):
-            return vocabulary.pieces[index]
+        piece = None if self._vocabulary is None else self._vocabulary.piece(index)
+        if piece is not None:
+            return piece
         found: str | None = self._tokenizer.id_to_token(index)
         return found
 
@@ -133,6 +137,16 @@ class Deferred:
             return self._known[token]
         found: int | None = self.whole.token_to_id(token)
         return found
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """The text of ids. The library too looks them up, and lets its decoder join what it found."""
+        vocabulary, decoder = self._vocabulary, self._tokenizer.decoder
+        if vocabulary is None or decoder is None or min(ids, default=0) < 0:
+            return str(self.whole.decode(ids, skip_special_tokens=skip_special_tokens))
+        added = self._tokenizer.get_added_tokens_decoder()
+        left_out = {token.content for token in added.values() if token.special} if skip_special_tokens else set()
+        tokens = (added[index].content if index in added else vocabulary.piece(index) for index in ids)
+        return str(decoder.decode([token for token in tokens if token is not None and token not in left_out]))
 
     # -- text to ids ---------------------------------------------------------------------------------------------------
 
