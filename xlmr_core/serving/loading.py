@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,16 @@ def load_model(
         XLMRError: if it cannot be loaded, or does not say what it is for.
     """
     row = find_task(usual_task(source) if task is None else task)
-    pipeline = load_backend(backend).pipeline(row.name, model=source, device=device, dtype=dtype)
+    name = name or name_of(source)
+    # The frameworks' threads belong to the one that first sets them to work. Where a second one does, there are more
+    # than cores, and they go to sleep between any two operations: a tenth to a fifth of the time.
+    running = ThreadPoolExecutor(1, f"xlmr-run-{name}")
+    load = partial(load_backend(backend).pipeline, row.name, model=source, device=device, dtype=dtype)
+    try:
+        pipeline = running.submit(load).result()
+    except BaseException:
+        running.shutdown(wait=False)
+        raise
     runner, tokenizer = pipeline.runner, pipeline.tokenizer
     # Parts of it are made when they pay, which would be while clients wait.
     getattr(tokenizer, "backend_tokenizer", None)
@@ -53,7 +64,7 @@ def load_model(
         made = other.load()(tokenizer, runner.config)
         made.set_up(runner, made.read_beside(source))
         tasks[other.name] = made
-    return Model(name or name_of(source), os.fspath(source), runner, tokenizer, tasks)
+    return Model(name, os.fspath(source), runner, tokenizer, tasks, running)
 
 
 def name_of(source: str | os.PathLike[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -97,13 +98,23 @@ class Model:
         runner: runs it.
         tokenizer: its tokenizer.
         tasks: what it can do, by names of ``TASKS``; the first is what it was loaded for.
+        running: the thread in which it runs; by default a new one.
     """
 
     worker: Worker
     settings: Settings
 
-    def __init__(self, name: str, source: str, runner: Runner, tokenizer: Any, tasks: Mapping[str, Task]) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        runner: Runner,
+        tokenizer: Any,
+        tasks: Mapping[str, Task],
+        running: ThreadPoolExecutor | None = None,
+    ) -> None:
         self.name = name
+        self.running = running or ThreadPoolExecutor(1, f"xlmr-run-{name}")
         self.source = source
         self.runner = runner
         self.tokenizer = tokenizer
@@ -249,7 +260,7 @@ class Models:
         self._by_name = {model.name: model for model in models}
         for model in models:
             model.settings = settings
-            model.worker = Worker(model.name, settings, metrics)
+            model.worker = Worker(model.name, model.running, settings, metrics)
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._by_name.values())

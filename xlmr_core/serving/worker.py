@@ -32,13 +32,14 @@ class Worker:
 
     Args:
         name: of the model.
+        running: the thread in which the model runs.
         settings: of the server.
         metrics: of the server.
     """
 
-    def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, name: str, running: ThreadPoolExecutor, settings: Settings, metrics: Metrics) -> None:
         self.waiting = Waiting(settings.batch_tokens, settings.max_waiting_tokens)
-        self._running = ThreadPoolExecutor(1, f"xlmr-run-{name}")
+        self._running = running
         self._around = ThreadPoolExecutor(1, f"xlmr-around-{name}")
         self._large = ThreadPoolExecutor(1, f"xlmr-large-{name}")
         self._asked: dict[Ticket, asyncio.Future[list[list[Arrays]]]] = {}
