@@ -41,7 +41,7 @@ def cases(options: Options) -> Iterator[Case]:
             "xlmr_tf published call": functools.partial(masked, places=False),
         },
         # Of its own, because weights, gradients and moments of a model take 4.4 GB.
-        "8 x 128, AdamW, other ways": {
+        "8 x 128, other ways": {
             "xlmr_tf": masked,
             "xlmr_tf mixed_bfloat16": functools.partial(masked, dtype="mixed_bfloat16"),
             "xlmr_tf published call, fit": functools.partial(fitted_job, options, batch),

@@ -93,7 +93,9 @@ def execute(arguments: argparse.Namespace) -> int:
         )
     name = arguments.backend or first_installed()
     from xlmr_core.serving import Settings, load_model, serve
+    from xlmr_core.serving.memory import take_one_heap
 
+    take_one_heap()
     settings = Settings(**read_options(arguments, Settings))
     key = _key(arguments.api_key_file)
     named = _named(arguments.models)
