@@ -24,6 +24,7 @@ from tests.core.fake_task import ROW, TOKENIZER, FakeRunner, LetterCounting
 from xlmr_core import __main__, __version__, cli
 from xlmr_core.checkpoints.load_plan import LoadWarning
 from xlmr_core.cli import completion, lines, run
+from xlmr_core.cli.kernels import LIMITS, keep_few_kernels
 from xlmr_core.errors import InputError
 from xlmr_core.tasks import TASKS
 from xlmr_core.tasks.fill_mask import FillMask
@@ -641,3 +642,11 @@ def test_a_closed_standard_output_is_one_line(start):
     process = start("a <mask>", stdout=None, preexec_fn=lambda: os.close(1))
     assert process.wait(timeout=60) == 2
     assert process.stderr.read().startswith(b"xlmr: error: expected a standard output")
+
+
+def test_pytorch_keeps_few_kernels_unless_the_environment_says_how_many(monkeypatch):
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "to be put back")
+    del os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]
+    keep_few_kernels()
+    assert [os.environ[name] for name in LIMITS] == ["7", "64"]

@@ -12,6 +12,7 @@ from typing import Any
 
 from xlmr_core.backends import BACKENDS, first_installed, load_backend
 from xlmr_core.cli import job, lines
+from xlmr_core.cli.kernels import keep_few_kernels
 from xlmr_core.cli.lines import Line
 from xlmr_core.cli.options import add_options, read_options
 from xlmr_core.cli.parser import OneOf, UsageError, add_backend, add_format, add_progress, backend
@@ -115,6 +116,7 @@ def execute(arguments: argparse.Namespace) -> int:
     _refuse_files(arguments.texts)
     name = arguments.backend or first_installed()
     is_job = job.is_asked_for(arguments)
+    keep_few_kernels()
     if arguments.batch_size is None and is_job:
         arguments.batch_tokens = arguments.batch_tokens or USUAL_TOKENS
     elif arguments.batch_size is None:

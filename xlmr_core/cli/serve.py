@@ -12,6 +12,7 @@ from pathlib import Path
 
 from xlmr_core.backends import BACKENDS, first_installed
 from xlmr_core.bounded_files import read_bytes
+from xlmr_core.cli.kernels import keep_few_kernels
 from xlmr_core.cli.options import add_options, read_options
 from xlmr_core.cli.parser import MODEL, OneOf, UsageError, add_backend, add_progress, backend
 from xlmr_core.cli.terminal import quietly, say
@@ -93,9 +94,8 @@ def execute(arguments: argparse.Namespace) -> int:
         )
     name = arguments.backend or first_installed()
     from xlmr_core.serving import Settings, load_model, serve
-    from xlmr_core.serving.memory import take_one_heap
 
-    take_one_heap()
+    keep_few_kernels()
     settings = Settings(**read_options(arguments, Settings))
     key = _key(arguments.api_key_file)
     named = _named(arguments.models)
