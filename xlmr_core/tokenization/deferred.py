@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from itertools import compress
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -68,8 +68,11 @@ class Vocabulary:
 
     def among(self, texts: Set[str]) -> dict[str, int]:
         """The ids of those texts that are pieces; of one that is there twice the last, as the library has it."""
-        found = compress(range(len(self.pieces)), map(texts.__contains__, self.pieces))
-        return {self.pieces[index]: index for index in found}
+        return {text: self._ids[text] for text in texts if text in self._ids}
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {piece: index for index, piece in enumerate(self.pieces)}
 
 
 class Deferred:
