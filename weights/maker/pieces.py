@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -199,7 +200,7 @@ def write_start(vectors_VF: NDArray[np.float32], counts_V: NDArray[np.int64], fo
     Args:
         vectors_VF: what is added.
         counts_V: how often texts have each piece, by which lengths are compared.
-        folder: for the model; it must not be there.
+        folder: for the model; one that is there stays.
     """
     base = hub.resolve(BASE)
     values = {name: value.astype(np.float32) for name, value in load_file(base / "model.safetensors").items()}
@@ -207,11 +208,15 @@ def write_start(vectors_VF: NDArray[np.float32], counts_V: NDArray[np.int64], fo
     length = np.sqrt(share_V @ (words_VD**2).sum(axis=1)) / np.sqrt(share_V @ (vectors_VF**2).sum(axis=1))
     added = SHARE * length * vectors_VF @ least_used(words_VD, share_V, vectors_VF.shape[1])
     values[WORDS] = (words_VD + added).astype(np.float32)
-    temporary = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(base, temporary, ignore=shutil.ignore_patterns("*.md", "evaluation.json", "model.safetensors"))
-    save_file(values, temporary / "model.safetensors", metadata={"format": "pt"})
-    temporary.replace(folder)
+    with TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as name:
+        made = Path(name, "made")
+        shutil.copytree(base, made, ignore=shutil.ignore_patterns("*.md", "evaluation.json", "model.safetensors"))
+        save_file(values, made / "model.safetensors", metadata={"format": "pt"})
+        try:
+            made.replace(folder)
+        except OSError:
+            if not folder.is_dir():  # else a maker of another model that starts there was sooner
+                raise
 
 
 def least_used(words_VD: NDArray[np.float32], share_V: NDArray[np.float64], width: int) -> NDArray[np.float64]:
