@@ -649,4 +649,4 @@ def test_pytorch_keeps_few_kernels_unless_the_environment_says_how_many(monkeypa
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "to be put back")
     del os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]
     keep_few_kernels()
-    assert [os.environ[name] for name in LIMITS] == ["7", "64"]
+    assert [os.environ[name] for name in LIMITS] == ["7", "16"]

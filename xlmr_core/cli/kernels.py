@@ -8,7 +8,7 @@ __all__ = ["keep_few_kernels"]
 
 # oneDNN makes machine code for each size of a product, and PyTorch keeps the last 1 024 of these, each in two places:
 # over a gigabyte, which a server reaches in some minutes. They are made in less time than is seen.
-LIMITS = {"LRU_CACHE_CAPACITY": "64", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
+LIMITS = {"LRU_CACHE_CAPACITY": "16", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}
 
 
 def keep_few_kernels() -> None:
