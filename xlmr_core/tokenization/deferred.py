@@ -128,7 +128,8 @@ class Deferred:
 
     def id_to_token(self, index: int) -> str | None:
         """The token of an id."""
-        piece = None if self._vocabulary is None else self._vocabulary.piece(index)
+        vocabulary = self._vocabulary  # read once: another thread may make the whole meanwhile
+        piece = None if vocabulary is None else vocabulary.piece(index)
         if piece is not None:
             return piece
         found: str | None = self._tokenizer.id_to_token(index)
