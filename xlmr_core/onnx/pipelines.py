@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from xlmr_core.errors import InputError
@@ -88,13 +89,16 @@ def pipeline(
     where = {name: arguments[name] for name in WHERE if name in arguments}
     if choice.named and find_graph(choice.model, arguments.get("file_name"), **where)[1] is None:
         choice.check_head()
-    tokenizer = choice.load_tokenizer()
-    beside = choice.read_beside() if beside is None else beside
     made = choice.model
-    if choice.named:
-        made = OnnxModel.from_pretrained(
-            choice.model, head=HEAD_OF_AUTO[choice.task.auto], dtype=dtype, device=place, **arguments
-        )
+    # ONNX Runtime packs weights outside of Python: the tokenizer is read meanwhile.
+    with ThreadPoolExecutor(1) as aside:
+        if choice.named:
+            arguments |= {"head": HEAD_OF_AUTO[choice.task.auto], "dtype": dtype, "device": place}
+            loading = aside.submit(OnnxModel.from_pretrained, choice.model, **arguments)
+        tokenizer = choice.load_tokenizer()
+        beside = choice.read_beside() if beside is None else beside
+        if choice.named:
+            made = loading.result()
     return pipeline_class(__name__, Runner, choice.task.pipeline)(made, tokenizer, beside=beside, **choice.options)
 
 
