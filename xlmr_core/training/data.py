@@ -75,8 +75,8 @@ class Data:
         }
         labels = _labels(kind, recipe, train, problem, config)
         if not issubclass(kind, WITH_LABELS):
-            # What the data says of itself, such as that some questions have no answer.
-            labels = looked_at.get("eval", train).labels
+            # What the data that is looked at says of itself, such as that some questions have no answer.
+            labels = [label for found in looked_at.values() or [train] for label in found.labels]
         if issubclass(kind, SentenceEmbedding):
             _check_scores(looked_at)
         task = kind(recipe, tokenizer, labels, problem)

@@ -36,18 +36,22 @@ _CODES = """
     su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo yue za zh zu arq ary ceb
     fil pcm
 """
+_TAG = re.compile(r"[A-Z]-|[A-Z_]+$|#$")  # B-PER, O, SYM, and that of # in the Penn Treebank
 _LANGUAGE = re.compile(r"([a-z]{2,3})(-[A-Z][a-z]{3})?(-[A-Z]{2})?")  # zh, zh-Hant, pt-BR
 
 
 def _read_conll(file: BinaryIO) -> Iterator[tuple[int, Record]]:
     """Sentences of a token a line with its tag in the last column; a blank line ends one.
 
-    A line with ``#`` before a sentence is a comment where it says ``name=value``, or has another number of columns than
-    the lines of tokens; else it is the token ``#``.
+    A line with ``#`` before a sentence is a comment where it says ``name=value``, has another number of columns than
+    the lines of tokens, or is a lone ``#`` before what is no tag (``O``, ``B-PER``, ``SYM``); else it has a token.
     """
 
     def is_comment(cells: list[str], width: int, begins: bool) -> bool:
-        return begins and cells[0].startswith("#") and ("=" in "".join(cells[1:]) or len(cells) != (width or 2))
+        if not begins or not cells[0].startswith("#"):
+            return False
+        is_named = "=" in "".join(cells[1:]) or (cells[0] == "#" and not _TAG.match(cells[-1]))
+        return is_named or len(cells) != (width or 2)
 
     return _sentences(file, lambda cells: (cells[0], cells[-1]), least=2, is_comment=is_comment)
 

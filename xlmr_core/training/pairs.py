@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlmr_core.errors import InputError
+from xlmr_core.jobs.rows import list_in
 from xlmr_core.tasks.task import Arrays
+from xlmr_core.training.parts import rows_in
 from xlmr_core.training.recipe import Recipe
-from xlmr_core.training.task import Example, Feature, TrainingTask, text_in
+from xlmr_core.training.task import Example, Feature, TrainingTask, is_number, text_in
 from xlmr_core.wording import shown
 
 if TYPE_CHECKING:
@@ -69,11 +71,11 @@ class SentenceEmbedding(TrainingTask):
                 raise InputError(f"expected a column 'other' or an 'id', received {shown(own, 60)}")
             return {**found, "id": str(own)}
         found["other"] = text_in(row, "other")
-        if row.get("score") not in (None, ""):
-            try:
-                return {**found, "score": float(row["score"])}
-            except (TypeError, ValueError):
-                raise InputError(f"expected a score, a number, received {shown(row['score'], 60)}") from None
+        score = row.get("score")
+        if score not in (None, ""):
+            if not is_number(score):
+                raise InputError(f"expected a score, a finite number, received {shown(score, 60)}")
+            return {**found, "score": float(score)}
         return {**found, "negative": text_in(row, "negative")} if row.get("negative") else found
 
     @classmethod
@@ -102,6 +104,10 @@ class SentenceEmbedding(TrainingTask):
         if "labels" in feature.arrays:
             return SCORED
         return {1: PARALLEL, 2: PAIR, 3: TRIPLE}[len(feature.kept["texts"])]
+
+    def counted(self, batch: Arrays) -> int:
+        """Rows, whatever they are: a pair, a triple, or one with a score."""
+        return rows_in(batch)
 
     def draw(self, features: Features, numbers: NDArray[np.int64], random: np.random.Generator) -> list[Feature]:
         """Rows of an id get another text of it."""
@@ -144,7 +150,7 @@ class Rerank(TrainingTask):
     """How well a passage answers a query: one logit for both together, by binary cross-entropy.
 
     A row is a query with its passage, and perhaps a list of passages that are none; otherwise ``recipe.negatives`` of
-    the passages of the same language are drawn at each step.
+    the passages of the same language are drawn at each step, but none that stands in any row as that of the query.
     """
 
     name = "rerank"
@@ -158,14 +164,20 @@ class Rerank(TrainingTask):
     metric = "mrr"
     at_once = True
 
+    def __init__(self, recipe: Recipe, tokenizer: Any, labels: Sequence[str] = (), problem: str = "") -> None:
+        super().__init__(recipe, tokenizer, labels, problem)
+        self._right: tuple[int, dict[tuple[int, ...], list[list[int]]]] = (0, {})
+
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> Example:
-        """A query, its passage, and perhaps others."""
+        """A query, its passage, and perhaps others: a text, or a list of texts, in a cell of csv as JSON."""
         found: Example = {"query": text_in(row, "query"), "passage": text_in(row, "passage")}
         others = row.get("negatives")
+        if isinstance(others, str) and others:
+            several = list_in(others)
+            others = [others] if several is None else several
         if others in (None, "", []):
             return found
-        others = [others] if isinstance(others, str) else others
         if not isinstance(others, list) or not all(isinstance(one, str) and one.strip() for one in others):
             raise InputError(f"expected negatives to be a list of texts, received {shown(others, 60)}")
         return {**found, "negatives": others}
@@ -195,7 +207,8 @@ class Rerank(TrainingTask):
             (int(code), tuple(row.kept["passages"][0])) for code, row in zip(features.language, rows, strict=True)
         ]
         of_language, of_passage = Counter(code for code, _ in passages), Counter(passages)
-        for number, (row, own) in enumerate(zip(rows, passages, strict=True)):
+        right = self._right_of(features)
+        for number, (row, (code, _)) in enumerate(zip(rows, passages, strict=True)):
             if not row.kept["is_drawn"]:
                 continue
             if not wanted:
@@ -203,7 +216,8 @@ class Rerank(TrainingTask):
                     "expected other passages to compare that of a query with, received a row without negatives and the "
                     "recipe's negatives=0; leave that out, or give each row its negatives"
                 )
-            if of_language[own[0]] - of_passage[own] < wanted:
+            own = {tuple(passage) for passage in right[tuple(row.kept["query"])]}
+            if of_language[code] - sum(of_passage[code, passage] for passage in own) < wanted:
                 raise InputError(
                     f"expected {wanted} other passages for each query, found fewer in "
                     f"{features.language_of(int(features.example[number])) or 'the data'}; give more rows, or fewer "
@@ -215,25 +229,38 @@ class Rerank(TrainingTask):
         return -1 if feature.kept["is_drawn"] else len(feature.kept["passages"])
 
     def draw(self, features: Features, numbers: NDArray[np.int64], random: np.random.Generator) -> list[Feature]:
-        """Queries without such passages get some of their language."""
+        """Queries without such passages get some of their language, of which none is right for them."""
         found = features.take(numbers)
         if not found[0].kept["is_drawn"]:
             return found
-        drawn = []
+        right, drawn = self._right_of(features), []
         for number, feature in zip(numbers.tolist(), found, strict=True):
             (others,) = np.nonzero(features.language == features.language[number])
-            right = feature.kept["passages"][0]
+            own = right[tuple(feature.kept["query"])]
             passages: list[list[int]] = []
             # A passage may stand there several times, with other queries.
             order = random.permutation(others)
             for begin in range(0, len(order), TRIED):
                 for other in features.take(order[begin : begin + TRIED]):
-                    if other.kept["passages"][0] != right and len(passages) < self.recipe.negatives:
-                        passages.append(other.kept["passages"][0])
+                    passage = other.kept["passages"][0]
+                    if passage not in own and len(passages) < self.recipe.negatives:
+                        passages.append(passage)
                 if len(passages) == self.recipe.negatives:
                     break
-            drawn.append(Feature(feature.arrays, {**feature.kept, "passages": [right, *passages]}))
+            passages.insert(0, feature.kept["passages"][0])
+            drawn.append(Feature(feature.arrays, {**feature.kept, "passages": passages}))
         return drawn
+
+    def _right_of(self, features: Features) -> dict[tuple[int, ...], list[list[int]]]:
+        """The passages that stand in some row as that of a query, by query; looked for once."""
+        if self._right[0] != id(features):
+            found: dict[tuple[int, ...], list[list[int]]] = {}
+            for row in features.take(range(len(features))):
+                own = found.setdefault(tuple(row.kept["query"]), [])
+                if row.kept["passages"][0] not in own:
+                    own.append(row.kept["passages"][0])
+            self._right = (id(features), found)
+        return self._right[1]
 
     def collate(self, features: Sequence[Feature], random: np.random.Generator, multiple: int = 1) -> Arrays:
         """All right passages, then the others, each with its query; labels 1 and 0."""

@@ -42,9 +42,10 @@ from xlmr_core.wording import counted, shown
 if TYPE_CHECKING:
     from xlmr_core.training.features import Features
 
-__all__ = ["IGNORED", "Answers", "Example", "Feature", "TrainingTask"]
+__all__ = ["IGNORED", "Answers", "Example", "Feature", "TrainingTask", "is_number", "text_in"]
 
 IGNORED = -100  # the label of what does not count
+LARGEST = float(np.finfo(np.float32).max)
 
 Example: TypeAlias = dict[str, Any]
 """A row of a file, by the task's names of columns; beside them ``language``, and ``id`` where the file has one."""
@@ -254,3 +255,11 @@ def text_in(row: Mapping[str, Any], column: str) -> str:
         received = "nothing" if value is None or value == "" else f"{type(value).__name__} {shown(value, 60)}"
         raise InputError(f"expected a text in the column {column!r}, received {received}")
     return value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a label or a score, as a number or a text, is one that float32 holds: finite, and no truth value."""
+    try:
+        return not isinstance(value, bool) and abs(float(value)) <= LARGEST
+    except (TypeError, ValueError, OverflowError):  # an integer may be of any size
+        return False

@@ -12,12 +12,11 @@ from xlmr_core.errors import InputError
 from xlmr_core.jobs.rows import list_in
 from xlmr_core.tasks.task import Arrays
 from xlmr_core.training.recipe import PROBLEMS, Recipe
-from xlmr_core.training.task import Example, Feature, TrainingTask, text_in
+from xlmr_core.training.task import Example, Feature, TrainingTask, is_number, text_in
 from xlmr_core.wording import shown
 
 __all__ = ["MultipleChoice", "TextClassification"]
 
-LARGEST = float(np.finfo(np.float32).max)
 REGRESSION, ONE_LABEL, SEVERAL_LABELS = PROBLEMS
 _WITH_A_POINT = re.compile(r"[-+]?\d*\.\d+([eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+")
 
@@ -26,7 +25,7 @@ class TextClassification(TrainingTask):
     """A label of a text or of a pair (as of NLI), a number, or several labels.
 
     Which of them, where the recipe does not say: lists mean several labels; numbers of which some have a decimal point
-    mean regression; anything else means one label.
+    mean regression, and are refused beside texts; anything else means one label.
     """
 
     name = "text-classification"
@@ -68,17 +67,27 @@ class TextClassification(TrainingTask):
 
     @classmethod
     def problem_of(cls, labels: Sequence[Any]) -> str:
-        """What labels mean, by all that there are; see the class."""
+        """What labels mean, by all that there are; see the class.
+
+        Raises:
+            InputError: for numbers with a decimal point beside texts, which mean nothing together.
+        """
         if any(isinstance(label, tuple) for label in labels):
             return SEVERAL_LABELS
-        fractions = any(isinstance(label, float) or _WITH_A_POINT.fullmatch(label) for label in labels)
-        return REGRESSION if fractions and all(map(_is_number, labels)) else ONE_LABEL
+        fractions = [label for label in labels if isinstance(label, float) or _WITH_A_POINT.fullmatch(label)]
+        texts = [label for label in labels if not is_number(label)]
+        if fractions and texts:
+            raise InputError(
+                f"expected labels that are numbers alone, or none with a decimal point, received {shown(texts[0], 60)} "
+                f"beside {fractions[0]}; leave such rows out, or say problem, {REGRESSION!r} or {ONE_LABEL!r}"
+            )
+        return REGRESSION if fractions else ONE_LABEL
 
     @classmethod
     def check(cls, example: Example, problem: str) -> None:
         """A regression has numbers, and one label is no list."""
         label = example["label"]
-        if problem == REGRESSION and not _is_number(label):
+        if problem == REGRESSION and not is_number(label):
             raise InputError(f"expected a finite number as the label of a regression, received {shown(label, 60)}")
         if problem == ONE_LABEL and isinstance(label, list):
             raise InputError(
@@ -132,13 +141,6 @@ class TextClassification(TrainingTask):
         return (logits > 0).astype(int).tolist(), gold.astype(int).tolist()
 
 
-def _is_number(label: Any) -> bool:
-    try:
-        return abs(float(label)) <= LARGEST
-    except (TypeError, ValueError):
-        return False
-
-
 class MultipleChoice(TrainingTask):
     """Which of several texts goes on from a prompt."""
 
@@ -169,7 +171,7 @@ class MultipleChoice(TrainingTask):
             )
         if isinstance(label, str):
             label = _place(label, choices)
-        if not isinstance(label, int) or not 0 <= label < len(choices):
+        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < len(choices):
             raise InputError(
                 f"expected the right choice, its place from 0 to {len(choices) - 1} or its text, received "
                 f"{shown(row.get('label'), 60)}"

@@ -6,6 +6,7 @@ import errno
 import gzip
 import json
 import lzma
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -115,6 +116,8 @@ CONLLU = (
 
 
 COMMENTS = "# sent_id = 1\n# text ... of it\nAda B-PER\n# x=y O\n\n# sent_id = 2\n# O\nOslo B-LOC\n\n# the end of it\n"
+MARKS = "# newdoc\nAda B-PER\n\n# newpar\n# SYM\nOslo B-LOC\n"
+FIRST_MARKS = "# O\n# B-X\n\n# the_second\n# #\nOslo B-LOC\n"
 MULTICONER = "# id 64-a\tdomain=en\nAda _ _ B-PER\nruns _ _ O\n"
 
 
@@ -124,6 +127,8 @@ MULTICONER = "# id 64-a\tdomain=en\nAda _ _ B-PER\nruns _ _ O\n"
         ("a.conll", CONLL, [(["Ada", "runs"], ["B-PER", "O"]), (["Oslo"], ["B-LOC"])]),
         ("a.iob2.gz", CONLL.rstrip(), [(["Ada", "runs"], ["B-PER", "O"]), (["Oslo"], ["B-LOC"])]),
         ("a.conll", COMMENTS, [(["Ada", "#"], ["B-PER", "O"]), (["#", "Oslo"], ["O", "B-LOC"])]),
+        ("a.conll", MARKS, [(["Ada"], ["B-PER"]), (["#", "Oslo"], ["SYM", "B-LOC"])]),
+        ("a.conll", FIRST_MARKS, [(["#", "#"], ["O", "B-X"]), (["#", "Oslo"], ["#", "B-LOC"])]),
         ("b.conll", MULTICONER, [(["Ada", "runs"], ["B-PER", "O"])]),
         ("a.conllu", CONLLU, [(["du", "kommer"], ["PRON", "VERB"])]),
     ],
@@ -213,6 +218,15 @@ def test_a_cell_holds_several_labels_as_a_list_in_json(tmp_path: Path) -> None:
     assert [one["label"] for one in found] == [["a", "b"], "b", [], "[sic]"]
 
 
+@pytest.mark.parametrize(
+    ("cell", "negatives"),
+    [('"[""c"", ""d""]"', ["c", "d"]), ("c", ["c"]), ("[sic] c", ["[sic] c"]), ("[]", None), ("", None)],
+)
+def test_a_cell_holds_one_other_passage_or_a_list_in_json(tmp_path: Path, cell: str, negatives: list | None) -> None:
+    (found,) = read_examples(RANKS, [written(tmp_path, "a.csv", f"query,passage,negatives\na,b,{cell}\n")])
+    assert found.get("negatives") == negatives
+
+
 @pytest.mark.parametrize("label", ["n/a", "nan", "inf", "1e39", ["1.0"]])
 def test_a_regression_has_finite_numbers(tmp_path: Path, label: object) -> None:
     path = written(tmp_path, "a.jsonl", json_lines({"text": "a", "label": 1.5}, {"text": "b", "label": label}))
@@ -252,10 +266,23 @@ BAD = {
         "at character -1",
     ),
     "a choice that is none": (CHOICES, {"prompt": "a", "choices": ["b", "c"], "label": 2}, "from 0 to 1"),
+    "a choice by a truth value": (CHOICES, {"prompt": "a", "choices": ["b", "c"], "label": True}, "received True"),
     "one choice": (CHOICES, {"prompt": "a", "choices": ["b"], "label": 0}, "two choices or more"),
-    "a score that is none": (VECTORS, {"text1": "a", "text2": "b", "score": "x"}, "expected a score, a number"),
+    **{
+        f"the score {score!s:.9}": (
+            VECTORS,
+            {"text1": "a", "text2": "b", "score": score},
+            "a score, a finite number, received",
+        )
+        for score in ("x", "nan", math.inf, "1e39", True, 10**400)
+    },
     "no pair and no id": (VECTORS, {"text": "a"}, "expected a column 'other' or an 'id'"),
     "negatives": (RANKS, {"query": "a", "passage": "b", "negatives": [3]}, "negatives to be a list of texts"),
+    "negatives in a cell": (
+        RANKS,
+        {"query": "a", "passage": "b", "negatives": "[3]"},
+        "to be a list of texts, received",
+    ),
     "another column": (RANKS, {"query": "a", "text": "b"}, "expected a column 'passage' or 'positive'"),
 }
 

@@ -139,6 +139,8 @@ def test_a_label_of_another_problem_is_refused_with_its_line(tmp_path: Path, tok
     texts = [{"text": "a", "label": "x"}, {"text": "a", "label": "y"}]
     with pytest.raises(InputError, match=r"eval\.jsonl, line 1: expected one label, received the list \['x', 'y'\]"):
         data_of(tmp_path, tokenizer, "text-classification", texts, [{"text": "a", "label": ["x", "y"]}])
+    with pytest.raises(InputError, match=r"numbers alone, .* received 'n/a' beside 1\.5; .* 'single_label_class"):
+        data_of(tmp_path, tokenizer, "text-classification", [*numbers, {"text": "a", "label": "n/a"}])
     several = {"problem": "multi_label_classification"}
     batch = data_of(tmp_path, tokenizer, "text-classification", texts, **several).train[0]
     assert batch["labels"].sum() == 2 and batch["labels"].shape == (2, 2)
@@ -273,6 +275,34 @@ def test_questions_without_an_answer_may_get_none(tmp_path: Path, tokenizer) -> 
     assert (answers.predicted, answers.gold) == (["", ""], [[], []])
 
 
+ANSWERED = {"question": "What?", "context": "It rains.", "answers": [{"text": "rains", "answer_start": 3}]}
+UNANSWERED = {**ANSWERED, "answers": []}
+PAIR = {"text": "a", "text_en": "b"}
+SCORED_PAIR = {**PAIR, "score": 1}
+
+
+@pytest.mark.parametrize(
+    ("task", "train", "eval_row", "test_row", "kind"),
+    [
+        ("question-answering", ANSWERED, None, UNANSWERED, True),
+        ("question-answering", ANSWERED, ANSWERED, UNANSWERED, True),
+        ("question-answering", UNANSWERED, ANSWERED, ANSWERED, False),
+        ("question-answering", UNANSWERED, None, None, True),
+        ("sentence-embedding", PAIR, None, SCORED_PAIR, "spearman"),
+        ("sentence-embedding", SCORED_PAIR, None, PAIR, "accuracy"),
+        ("sentence-embedding", SCORED_PAIR, None, None, "spearman"),
+        ("sentence-embedding", PAIR, SCORED_PAIR, None, "spearman"),
+    ],
+)
+def test_what_is_looked_at_says_what_is_counted(
+    tmp_path: Path, tokenizer, task, train, eval_row, test_row, kind
+) -> None:
+    test = {} if test_row is None else {"test": json_file(tmp_path / "test.jsonl", [test_row])}
+    data = data_of(tmp_path, tokenizer, task, [train], None if eval_row is None else [eval_row], **test)
+    found = data.task.metric if task == "sentence-embedding" else data.task._options.handle_impossible_answer
+    assert found == kind
+
+
 def test_a_question_without_room_for_its_context_is_shown(tmp_path: Path, tokenizer) -> None:
     long = {"question": "Why oh why " * 20, "context": CONTEXT, "answers": []}
     with pytest.raises(
@@ -319,7 +349,8 @@ def test_pairs_triples_and_scores_stack_their_texts(tmp_path: Path, tokenizer) -
     together = batch["group"][np.argsort(numbers)]
     assert together[0] == together[1] != together[2] == together[3] and "labels" not in batch
     triples = [{**pair, "negative": "c"} for pair in pairs]
-    assert len(data_of(tmp_path, tokenizer, "sentence-embedding", triples, batch_size=4).train[0]["input_ids"]) == 12
+    data = data_of(tmp_path, tokenizer, "sentence-embedding", triples, batch_size=4)
+    assert len(data.train[0]["input_ids"]) == 12 and data.task.counted(data.train[0]) == 4
     scored = [{**pair, "score": 2.5} for pair in pairs]
     data = data_of(tmp_path, tokenizer, "sentence-embedding", scored, scored)
     assert data.train[0]["labels"].tolist() == [2.5, 2.5] and "group" not in data.train[0]
@@ -376,6 +407,19 @@ def test_passages_of_other_queries_are_drawn(tmp_path: Path, tokenizer) -> None:
         data_of(tmp_path, tokenizer, "rerank", rows, negatives=0)
     given = [{"query": "q", "passage": "p", "negatives": ["n"]}]
     assert len(data_of(tmp_path, tokenizer, "rerank", given, negatives=0).train[0]["input_ids"]) == 2
+
+
+def test_every_right_passage_of_a_query_is_none_of_its_others(tmp_path: Path, tokenizer) -> None:
+    rows = [{"query": "q", "passage": f"right {n}"} for n in range(3)] + [{"query": "r", "passage": "wrong"}]
+    rows.append({"query": "q", "passage": "right 3", "negatives": ["n"]})
+    data = data_of(tmp_path, tokenizer, "rerank", rows, negatives=1, batch_size=1)
+    wrong = tokenizer("q", "wrong")["input_ids"]
+    for step in range(20):
+        ids = data.train[step]["input_ids"][1]
+        (number,) = data.train.numbers(step).tolist()
+        assert number > 2 or ids[ids != PAD].tolist() == wrong
+    with pytest.raises(InputError, match="expected 2 other passages for each query, found fewer"):
+        data_of(tmp_path, tokenizer, "rerank", rows, negatives=2)
 
 
 def test_a_passage_that_most_queries_share_hides_no_others(tmp_path: Path, tokenizer) -> None:
