@@ -189,10 +189,9 @@ def _limits(outcome: Outcome) -> str:
         )
     figures = outcome.test or outcome.evaluation
     few = [f"{language} ({count})" for language, count in (figures.counts if figures else {}).items() if count < FEWEST]
-    if few:
-        lines.append(
-            f"- Languages with fewer than {FEWEST} examples, of which the figures tell little: {', '.join(few)}."
-        )
+    if figures and few:
+        fewest = f"{FEWEST} {figures.unit}"
+        lines.append(f"- Languages with fewer than {fewest}, of which the figures tell little: {', '.join(few)}.")
     lines.append(
         "- Languages and kinds of text that are not in the training data were not measured, unless they stand above."
     )

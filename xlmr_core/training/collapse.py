@@ -35,7 +35,7 @@ FAR_OFF = 4.0
 # A share of one label above which the labels themselves teach a constant answer.
 ONE_LABEL = 0.97
 # Kinds of tasks whose loss is binary cross-entropy, and those that have another one than the labels say.
-BINARY, OTHER_LOSSES = ("multi_label_classification", "rerank"), (SCORED_PAIRS,)
+BINARY, OTHER_LOSSES = ("multi_label_classification", "rerank"), (SCORED_PAIRS, "sentence-embedding")
 LANGUAGE_MODELS = ("masked-language-modeling", "causal-language-modeling")
 
 

@@ -54,9 +54,10 @@ class Measured:
 
     Attributes:
         figures: by name, over all examples.
-        languages: the same for each language, by its code; empty where a file says none.
-        counts: examples of each language; of language models, tokens.
-        examples: how many there are of all languages.
+        languages: the same for each language, by its code; empty where a file says none, and without a language of
+            which no token has a label.
+        counts: examples of each language; of language models, tokens that have a label.
+        examples: how many there are of all languages; the same.
         confusion: how often each label (rows) was answered by each (columns), integers (K, K).
         only_answer: the one answer that all examples got although several are right; else empty.
     """
@@ -94,10 +95,12 @@ def measure(kind: str, answers: Answers, labels: Sequence[str] = ()) -> Measured
     for number, language in enumerate(answers.languages):
         if language:
             rows.setdefault(language, []).append(number)
+    counts = {language: _size(kind, answers, where) for language, where in sorted(rows.items())}
+    counts = {language: count for language, count in counts.items() if count}
     return Measured(
         figures=_figures(kind, answers, range(len(answers.predicted))),
-        languages={language: _figures(kind, answers, where) for language, where in sorted(rows.items())},
-        counts={language: _size(kind, answers, where) for language, where in sorted(rows.items())},
+        languages={language: _figures(kind, answers, rows[language]) for language in counts},
+        counts=counts,
         examples=_size(kind, answers, range(len(answers.predicted))),
         confusion=_confusion(kind, answers, labels),
         only_answer=_only_answer(kind, answers, labels),
@@ -145,7 +148,11 @@ def _only_answer(kind: str, answers: Answers, labels: Sequence[str]) -> str:
         predicted, gold = ([tag for tags in side for tag in tags] for side in (predicted, gold))
     elif counter is _questions:
         gold = [right[0] if right else "" for right in gold]
-    if counter is _numbers:
+    elif counter is _ranks:
+        predicted, gold = ([score for scores in side for score in scores] for side in (predicted, gold))
+    elif counter is _several_labels:
+        predicted, gold = (list(map(tuple, side)) for side in (predicted, gold))
+    if counter in (_numbers, _ranks):
         is_flat = len(predicted) > 1 and np.std(predicted) < FLAT * np.std(gold)
         return f"{np.mean(predicted):.4g}" if is_flat else ""
     if len(set(predicted)) != 1 or len(set(gold)) == 1:
@@ -153,6 +160,8 @@ def _only_answer(kind: str, answers: Answers, labels: Sequence[str]) -> str:
     answer = predicted[0]
     if counter is _classes and labels:
         answer = labels[int(answer)]
+    elif counter is _several_labels and labels:
+        answer = [label for label, one in zip(labels, answer, strict=True) if one]
     return f"choice {answer}" if counter is _choices else repr(answer)
 
 
@@ -294,10 +303,9 @@ COUNTERS: dict[str, Counter] = {
     SCORED_PAIRS: _scored_pairs,
     "rerank": _ranks,
 }
-# Kinds of which ``Measured.only_answer`` says whether all answers are one.
-COMPARED = tuple(
-    kind for kind, counter in COUNTERS.items() if counter in (_classes, _numbers, *TAGS, _questions, _choices)
-)
+# Kinds of which ``Measured.only_answer`` says whether all answers are one; of a reranker all scores.
+_WITH_ANSWERS = (_classes, _several_labels, _numbers, *TAGS, _questions, _choices, _ranks)
+COMPARED = tuple(kind for kind, counter in COUNTERS.items() if counter in _WITH_ANSWERS)
 # The names of figures, by which a recipe can say what is best.
 _LOSS = ("perplexity", "loss")
 FIGURES: dict[str, Sequence[str]] = {

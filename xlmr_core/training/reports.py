@@ -20,14 +20,19 @@ class Figures:
     Attributes:
         all: by name, over all examples.
         languages: the same for each language.
-        counts: examples of each language.
-        examples: how many there are.
+        counts: examples of each language; of language models, tokens.
+        examples: how many there are of all languages; the same.
     """
 
     all: Mapping[str, float]
     languages: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     examples: int = 0
+
+    @property
+    def unit(self) -> str:
+        """What ``counts`` and ``examples`` count: ``tokens`` where there is a perplexity, else ``examples``."""
+        return "tokens" if "perplexity" in self.all else "examples"
 
     @classmethod
     def of(cls, line: Mapping[str, Any], name: str) -> Self | None:
@@ -106,7 +111,7 @@ def table(figures: Figures) -> list[list[str]]:
         of_each = {name: [own[name] for own in figures.languages.values() if name in own] for name in names}
         rows.append(["mean", "", *(_number(float(np.mean(own))) if own else "" for own in of_each.values())])
     rows.append(["all", str(figures.examples), *(_number(figures.all[name]) for name in names)])
-    return [["language", "examples", *names], *rows]
+    return [["language", figures.unit, *names], *rows]
 
 
 def in_markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -128,7 +133,7 @@ def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def as_values(outcome: Outcome) -> dict[str, Any]:
-    """An outcome in plain Python, for JSON."""
+    """An outcome in plain Python, for JSON; ``examples`` are tokens where there is a perplexity."""
 
     def told(figures: Figures | None) -> Any:
         return figures and {"figures": figures.all, LANGUAGES: figures.languages, EXAMPLES: figures.examples}

@@ -233,6 +233,9 @@ class Run:
         self._events = Events(self.folder / EVENTS, log.lines(), self._before)
         self._checkpoints.prune(self._best_step)
         self._show(None)
+        if self.evaluation is None:  # the log says what evaluations found
+            found = self._watch.look(step, None)
+            self._sign, self._is_collapsed = found.sign, found.is_collapse
         return step
 
     def goes_on(self, step: int) -> bool:

@@ -98,7 +98,10 @@ def test_labels_that_are_nearly_all_the_same():
         watched([0.4] * 100),
         watched(FLAT[: WINDOW - 1]),
         watched([9.0] * 200, kind="masked-language-modeling"),
-        watched([5.0] * 200, kind="scored-pairs", batch={"labels": np.array([1.0, 0.5], np.float32)}),
+        *(
+            watched([5.0] * 200, kind=kind, batch={"labels": np.array([1.0, 0.5], np.float32)})
+            for kind in ("scored-pairs", "sentence-embedding")
+        ),
         watched([5.0] * 200, kind="question-answering", batch={"start_positions": np.array([1, 2])}),
     ],
 )
@@ -150,13 +153,19 @@ def test_a_norm_that_is_no_number_ends_the_run_but_in_float16(norm):
     watched([0.5] * 9, precision="float16").step(10, 0.5, norm)
 
 
-def test_answers_that_vary_are_no_collapse_whatever_the_loss_is():
-    varied = Measured({"accuracy": 0.5}, examples=32)
-    found = watched(FLAT).look(200, varied)
+@pytest.mark.parametrize(
+    ("kind", "batch"),
+    [
+        (KIND, HALVES),
+        ("multi_label_classification", {"labels": np.array([[0.0, 1.0], [1.0, 0.0]], np.float32)}),
+        ("rerank", {"labels": np.array([[1.0], [0.0]], np.float32)}),
+    ],
+)
+def test_answers_that_vary_are_no_collapse_whatever_the_loss_is(kind, batch):
+    watch = watched(FLAT, kind=kind, batch=batch)
+    found = watch.look(200, Measured({"accuracy": 0.5}, examples=32))
     assert found.sign == "level" and found.sentence and not found.is_collapse
-    assert watched(FLAT).look(200, ONE_ANSWER).is_collapse and watched(FLAT).look(200, None).is_collapse
-    of_several = {"labels": np.array([[0.0, 1.0], [1.0, 0.0]], np.float32)}
-    assert watched(FLAT, kind="multi_label_classification", batch=of_several).look(200, varied).is_collapse
+    assert watch.look(200, ONE_ANSWER).is_collapse and watch.look(200, None).is_collapse
 
 
 def test_a_run_that_goes_on_knows_its_losses_and_norms(tmp_path, monkeypatch):
@@ -175,6 +184,18 @@ def test_a_run_that_goes_on_knows_its_losses_and_norms(tmp_path, monkeypatch):
         assert list(new._losses) == list(old._losses) and list(new._norms) == list(old._norms)
         assert new._learned and new._first_norms == old._first_norms
         assert new._constant.loss == pytest.approx(old._constant.loss, rel=0.02)
+
+
+def test_a_run_without_an_evaluation_that_goes_on_at_its_end_knows_its_collapse(tmp_path, monkeypatch):
+    monkeypatch.setattr("xlmr_core.training.run.publish", lambda *_, **__: None)
+    monkeypatch.setattr(Toy, "loss", lambda self, points, labels: (math.log(3), np.zeros_like(self.weights)))
+    said, how = [], {"evaluation": None, "recipe": {"steps": 100}}
+    with run_in(tmp_path / "run", **how) as run:
+        monkeypatch.setattr(run, "_publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(Toy(), run)
+    assert train(Toy(), run_in(tmp_path / "run", said, **how)).collapsed == "level"
+    assert said[0] == "goes on after step 100 of 100" and not any(line.startswith("warning") for line in said)
 
 
 @pytest.mark.parametrize(("good", "collapsed"), [(60, ""), (0, "one answer")])

@@ -121,12 +121,21 @@ def test_tokens_are_counted_of_a_language_model():
     assert measured.examples == 40 and measured.counts == {"de": 30, "sw": 10} and measured.confusion is None
 
 
+def test_a_language_without_a_label_has_no_figures():
+    measured = measure("masked-language-modeling", Answers([2.0, math.nan], [30, 0], ["de", "sw"]))
+    assert list(measured.languages) == list(measured.counts) == ["de"] and measured.figures["loss"] == 2.0
+
+
 @pytest.mark.parametrize(
     ("kind", "predicted", "gold", "answer"),
     [
         (CLASSES, [1, 1, 1], [0, 1, 2], "'b'"),
         (CLASSES, [1, 1, 1], [1, 1, 1], ""),
         (CLASSES, [1, 0, 1], [1, 1, 0], ""),
+        ("multi_label_classification", [[1, 0, 1], [1, 0, 1]], [[1, 0, 0], [0, 0, 0]], "['a', 'c']"),
+        ("multi_label_classification", [[1, 0, 0], [0, 0, 0]], [[1, 0, 0], [0, 0, 0]], ""),
+        ("rerank", [[0.5, 0.5], [0.5, 0.50001, 0.5]], [[1, 0], [1, 0, 0]], "0.5"),
+        ("rerank", [[0.6, 0.5], [0.6, 0.5]], [[1, 0], [1, 0]], ""),
         ("multiple-choice", [0, 0], [0, 1], "choice 0"),
         ("token-classification", [["a", "a"], ["a"]], [["a", "b"], ["c"]], "'a'"),
         ("question-answering", ["", ""], [["x"], []], "''"),

@@ -87,16 +87,16 @@ FIGURES = Figures({"accuracy": 0.5, "perplexity": 123.456}, {"de": {"accuracy": 
 def test_a_table_has_each_language_their_mean_and_all():
     rows = table(FIGURES)
     assert rows == [
-        ["language", "examples", "accuracy", "perplexity"],
+        ["language", "tokens", "accuracy", "perplexity"],
         ["de", "12", "0.250", "90"],
         ["sw", "30", "0.750", "150"],
         ["mean", "", "0.500", "120"],
         ["all", "42", "0.500", "123.5"],
     ]
     assert in_markdown(rows).splitlines()[1:3] == ["| --- | ---: | ---: | ---: |", "| de | 12 | 0.250 | 90 |"]
-    assert in_columns(rows)[1] == "de              12     0.250          90"
+    assert in_columns(rows)[1] == "de            12     0.250          90"
     assert said(FIGURES.all) == "accuracy 0.500, perplexity 123.5"
-    assert [row[0] for row in table(Figures({"f1": 1.0}))] == ["language", "all"]
+    assert [row[:2] for row in table(Figures({"f1": 1.0}))] == [["language", "examples"], ["all", "0"]]
 
 
 def outcome_of(**values) -> Outcome:
@@ -121,7 +121,7 @@ def test_the_card_says_what_was_done_and_what_came_of_it():
         'train = ["train.csv"]',
         "- train: train.csv `9 bytes`",
         "of the examples by which the best step was chosen, so they flatter it a little",
-        "Languages with fewer than 20 examples, of which the figures tell little: de (12).",
+        "Languages with fewer than 20 tokens, of which the figures tell little: de (12).",
         "![how often each label got each answer](confusion.png)",
     ):
         assert part in text
