@@ -27,6 +27,7 @@ from xlmr_core.packing import check_packing_mode
 from xlmr_core.pretrained import check_config, refuse_projection
 from xlmr_core.quantization import BitsAndBytes, Scheme
 from xlmr_core.quantization.asked import refuse_cast, refuse_change
+from xlmr_core.training.refusals import check_targets
 from xlmr_core.uploads import PushToHub, upload_after
 from xlmr_tf.fit import TrainedByKeras
 from xlmr_tf.freezing import set_trained, trained
@@ -313,14 +314,16 @@ class PreTrainedModel(
         if self.base_model.lora is not None:
             raise InputError("expected a model without adapters, received one that has them; load it again")
         parts = [part for layer in self.base_model.encoder.layer for part in layer._flatten_layers()]
-        chosen = [
-            child
+        named = [
+            (name, child)
             for part in parts
             for name, child in vars(part).items()
-            if name in targets and isinstance(child, keras.layers.Dense)
+            if isinstance(child, keras.layers.Dense)
         ]
-        if not chosen or {"query", "key", "value", "dense"}.isdisjoint(targets):
-            raise InputError(f"targets must name projections (query, key, value, dense), received {targets}")
+        check_targets([name for name, _ in named], targets)
+        chosen = [child for name, child in named if name in targets]
+        if not chosen:
+            raise InputError("targets must name projections (query, key, value, dense), received none")
         for layer in self.base_model._flatten_layers(include_self=False):
             if not list(layer._flatten_layers(include_self=False)):
                 layer.trainable = False

@@ -136,7 +136,7 @@ def train(
 
 def model_for(run: Run) -> PreTrainedModel:
     """The model that a run starts from; what is new in it, such as its head, is drawn from the recipe's seed. A head
-    for other labels than the run's is left, and a fresh one takes its place.
+    for another number of labels than the run's is left, and a fresh one takes its place; one for as many goes on.
     """
     recipe, kind = run.recipe, getattr(auto, run.task.auto)
     # A sentence is the mean of its tokens, or the first of them: no pooler.
@@ -156,7 +156,7 @@ def model_for(run: Run) -> PreTrainedModel:
             layers = model.config.num_hidden_layers
             if any(depth_of(name, layers) <= layers for name in names):
                 raise error from None
-    run.tell("", f"{recipe.model} was trained for other labels; {', '.join(names)} start fresh")
+    run.tell("", f"{recipe.model} was trained for another number of labels; {', '.join(names)} start fresh")
     return model
 
 

@@ -367,7 +367,7 @@ def test_a_step_that_overflows_in_float16_teaches_nothing(tmp_path, monkeypatch)
     assert norms[-1] is not None and found[-1] < 0.9 * found[0]
 
 
-def test_a_head_for_other_labels_starts_fresh(tmp_path):
+def test_a_head_for_another_number_of_labels_starts_fresh(tmp_path):
     first = small_run(tmp_path, at=tmp_path / "first")
     start, said = tmp_path / "start", []
     kind = auto.FlaxAutoModelForSequenceClassification
@@ -377,7 +377,7 @@ def test_a_head_for_other_labels_starts_fresh(tmp_path):
     recipe = first.recipe.replace(model=str(start), config="")
     model = model_for(Run.of(recipe, tmp_path / "run", tell=lambda kind, text: said.append(text)))
     assert model.config.num_labels == 3 and said[0].endswith(
-        "was trained for other labels; classifier.out_proj.weight, classifier.out_proj.bias start fresh"
+        "was trained for another number of labels; classifier.out_proj.weight, classifier.out_proj.bias start fresh"
     )
     stored = kind.from_pretrained(start).params["classifier"]["dense"]["kernel"]
     np.testing.assert_array_equal(model.params["classifier"]["dense"]["kernel"], stored)

@@ -178,8 +178,9 @@ def test_adapters(tmp_path):
     same_outputs(case.model_class.from_pretrained(tmp_path)(inputs), changed)
     with pytest.raises(InputError, match="expected a model without adapters"):
         model.enable_lora(2)
-    with pytest.raises(InputError, match="targets must name projections"):
-        case.build().enable_lora(2, targets=["querry"])
+    for targets, message in ((["query", "querry"], "received 'querry'; did you mean 'query'"), ([], "must name proj")):
+        with pytest.raises(InputError, match=message):
+            case.build().enable_lora(2, targets=targets)
 
 
 def test_freezing():

@@ -253,7 +253,7 @@ def test_adapters_are_trained_beside_frozen_weights_and_added(tmp_path):
     )
 
 
-def test_a_head_for_other_labels_starts_fresh(tmp_path):
+def test_a_head_for_another_number_of_labels_starts_fresh(tmp_path):
     first, start, said = small_run(tmp_path, at=tmp_path / "first"), tmp_path / "start", []
     kind = auto.TFAutoModelForSequenceClassification
     kind.from_config(XLMRobertaConfig(**{**SIZES, "num_hidden_layers": 1}, num_labels=5)).save_pretrained(start)
@@ -262,7 +262,7 @@ def test_a_head_for_other_labels_starts_fresh(tmp_path):
     run = Run.of(recipe, tmp_path / "run", tell=lambda kind, text: said.append(text))
     model = model_for(run)
     assert model.config.num_labels == 3 and said[0].endswith(
-        "was trained for other labels; classifier.out_proj.weight, classifier.out_proj.bias start fresh"
+        "was trained for another number of labels; classifier.out_proj.weight, classifier.out_proj.bias start fresh"
     )
     stored = kind.from_pretrained(start)
     name = "classifier.dense.weight"
@@ -308,7 +308,12 @@ def test_a_stop_ends_with_a_checkpoint_and_an_error_of_the_data_is_told_in_its_o
         ("sentence-embedding", {}, {"accumulate": 2}, "compared with all others.*accumulate=2"),
         ("text-classification", {"freeze_layers": 3}, {}, "freeze_layers of at most 1.*received 3"),
         ("sentence-embedding", {"head_only": True}, {}, "nothing of TFXLMRobertaModel is left to train"),
-        ("text-classification", {"lora_rank": 2, "lora_targets": ["qery"]}, {}, "targets must name projections"),
+        (
+            "text-classification",
+            {"lora_rank": 2, "lora_targets": ["query", "qery"]},
+            {},
+            "'qery'; did you mean 'query'",
+        ),
     ],
 )
 def test_what_cannot_be_served_is_refused(task, values, how, text, tmp_path):

@@ -142,7 +142,7 @@ def test_a_batch_without_labels_teaches_nothing(precision: str, tmp_path: Path) 
     assert float(found["loss"]) == 0
 
 
-def test_a_head_for_other_labels_starts_fresh(tmp_path: Path) -> None:
+def test_a_head_for_another_number_of_labels_starts_fresh(tmp_path: Path) -> None:
     first = small_run(tmp_path, at=tmp_path / "first")
     start, said = tmp_path / "start", []
     kind = auto.AutoModelForSequenceClassification
@@ -152,7 +152,7 @@ def test_a_head_for_other_labels_starts_fresh(tmp_path: Path) -> None:
     run = Run.of(recipe, tmp_path / "run", tell=lambda kind, text: said.append(text))
     model = model_for(run)
     assert model.config.num_labels == 3 and said[0].endswith(
-        "was trained for other labels; classifier.out_proj.weight, classifier.out_proj.bias start fresh"
+        "was trained for another number of labels; classifier.out_proj.weight, classifier.out_proj.bias start fresh"
     )
     stored = kind.from_pretrained(start)
     assert torch.equal(model.classifier.dense.weight, stored.classifier.dense.weight)

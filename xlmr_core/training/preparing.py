@@ -13,6 +13,7 @@ from xlmr_core.config import AutoConfig
 from xlmr_core.errors import InputError
 from xlmr_core.hub import BUILT_IN, resolve
 from xlmr_core.tokenization import AutoTokenizer
+from xlmr_core.tokenization.files import ADDED_FILE, CONFIG_FILE, SPECIAL_FILE, TOKENIZER_FILE, VOCAB_FILE
 from xlmr_core.training.batches import Batches, Evaluation
 from xlmr_core.training.data import Data
 from xlmr_core.training.extras import require
@@ -24,6 +25,7 @@ __all__ = ["Prepared", "fingerprint", "fingerprint_of_model", "prepared"]
 # Of a larger file the beginning and the end are looked at.
 MOST_BYTES, ENDS = 1 << 28, 1 << 20
 CONFIG, WEIGHTS = ("config.json",), (".safetensors", ".bin", ".h5", ".msgpack")
+TOKENIZER = (VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE)
 
 
 @dataclass(frozen=True)
@@ -87,19 +89,25 @@ def fingerprint(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
 
 
 def fingerprint_of_model(recipe: Recipe) -> dict[str, Any]:
-    """What tells the weights that training starts from, or the config of fresh ones, from any other.
+    """What tells the weights that training starts from, or the config of fresh ones, and the tokenizer from any other.
 
     Of a model of the hub it is the name of the folder that holds it, which is that of its commit.
     """
-    if recipe.config:
-        place = Path(recipe.config)
-        files = [place if place.is_file() else resolve(place, patterns=CONFIG) / CONFIG[0]]
-    else:
-        folder = resolve(recipe.model, patterns=CONFIG)
-        if not Path(recipe.model).expanduser().is_dir() and recipe.model not in BUILT_IN:
-            return {"commit": folder.name}
-        files = [path for path in sorted(folder.iterdir()) if path.name in CONFIG or path.suffix in WEIGHTS]
-    return {path.name: _content(path) for path in files}
+    if not recipe.config:
+        return _contents_of(recipe.model, (*CONFIG, *TOKENIZER), WEIGHTS)
+    place = Path(recipe.config)
+    config = place if place.is_file() else resolve(place, patterns=CONFIG) / CONFIG[0]
+    return {config.name: _content(config), **_contents_of(_beside(recipe.model or recipe.config), TOKENIZER)}
+
+
+def _contents_of(model: str, names: Sequence[str], suffixes: Sequence[str] = ()) -> dict[str, str]:
+    """The content of the files of a model that have these names or suffixes; of one of the hub its commit."""
+    folder = resolve(model, patterns=CONFIG)
+    if not Path(model).expanduser().is_dir() and model not in BUILT_IN:
+        return {"commit": folder.name}
+    return {
+        path.name: _content(path) for path in sorted(folder.iterdir()) if path.name in names or path.suffix in suffixes
+    }
 
 
 def _content(path: Path) -> str:

@@ -201,6 +201,10 @@ class Recipe:
                 raise InputError(f"expected {name} below 1.0, received 1.0")
         if self.head_only and self.lora_rank:
             raise InputError("expected head_only or lora_rank, received both; leave one of them out")
+        if self.lora_rank and not self.lora_targets:
+            raise InputError(
+                "expected lora_targets beside lora_rank, received none; leave them out to have the usual ones"
+            )
         if self.steps == 0 and self.epochs == 0:
             raise InputError("expected steps or epochs above 0, received 0 for both; say one of them")
         if self.doc_stride is not None and self.doc_stride >= self.max_length:

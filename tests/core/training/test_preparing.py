@@ -31,15 +31,20 @@ def test_files_of_one_name_in_several_folders_are_all_told(tmp_path: Path) -> No
 def test_the_weights_that_training_starts_from_are_told(tmp_path: Path) -> None:
     config = written(tmp_path / "config.json", "{}")
     weights = written(tmp_path / "model.safetensors", "one")
+    tokenizer = written(tmp_path / "tokenizer_config.json", "{}")
     written(tmp_path / "README.md", "one")
     recipe = Recipe(task="rerank", model=str(tmp_path))
-    before = fingerprint_of_model(recipe)
-    assert list(before) == ["config.json", "model.safetensors"]
-    written(weights, "two")
-    assert fingerprint_of_model(recipe) != before
+    for path in (weights, tokenizer):
+        before = fingerprint_of_model(recipe)
+        assert list(before) == ["config.json", "model.safetensors", "tokenizer_config.json"]
+        written(path, "two")
+        assert fingerprint_of_model(recipe) != before
     for place in (tmp_path, config):
-        assert list(fingerprint_of_model(recipe.replace(model="", config=str(place)))) == ["config.json"]
-    assert "model.safetensors" in fingerprint_of_model(Recipe(task="rerank", model="xlmr-mini"))
+        fresh = recipe.replace(model="", config=str(place))
+        assert list(fingerprint_of_model(fresh)) == ["config.json", "tokenizer_config.json"]
+    # Fresh weights with the tokenizer of a model.
+    assert "tokenizer.json" in fingerprint_of_model(recipe.replace(model="xlmr-mini", config=str(config)))
+    assert {"model.safetensors", "tokenizer.json"} <= {*fingerprint_of_model(Recipe(task="rerank", model="xlmr-mini"))}
 
 
 @pytest.mark.parametrize(

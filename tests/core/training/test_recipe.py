@@ -65,6 +65,7 @@ def test_what_is_not_said_is_the_tasks(task: str) -> None:
         ({"matryoshka": "0"}, "expected matryoshka to be widths"),
         ({"model": 3}, "model must be a text"),
         ({"head_only": True, "lora_rank": 8}, "head_only or lora_rank, received both"),
+        ({"lora_rank": 8, "lora_targets": []}, "expected lora_targets beside lora_rank, received none"),
         ({"steps": 0, "epochs": 0}, "expected steps or epochs above 0"),
         ({"max_length": 64, "doc_stride": 64}, "doc_stride below max_length, 64"),
         ({"beta2": 1.0}, "below 1.0"),
