@@ -40,8 +40,8 @@ RANK = 64  # singular values that are kept of what training changed in a matrix
 DROPOUT = 0.1  # XLM-R's, for those who train on
 # What a card says of models that start from more than the built-in one.
 FIRST = (
-    "Before any training of layers a bag of pieces learned vectors in a minute or two; they were added to the "
-    "embeddings, and\nare in the adapter (`../maker/pieces.py`). Then all but the embeddings was trained, "
+    "Before any training of layers a bag of pieces learned vectors in a minute or two (`../maker/pieces.py`), which "
+    "the\nencoder has in coordinates of their own (`../maker/channels.py`). Then all but the embeddings was trained, "
 )
 # What makes a sentence encoder of an encoder, as the run wrote it.
 SENTENCE_FILES = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from weights.maker import bags, delta, languages, pieces
+from weights.maker import bags, channels, delta, languages, pieces
 from weights.maker.ready import READY, recipe_of
 from xlmr_core import hub
 from xlmr_core.training.task import Feature
+from xlmr_torch import XLMRobertaModel
 
 QUERY = "roberta.encoder.layer.0.attention.self.query"
 NORM = "roberta.encoder.layer.0.output.LayerNorm"
@@ -107,45 +109,65 @@ def test_the_rate_falls_over_all_steps_and_each_row_is_read_as_often() -> None:
     assert sorted(np.concatenate(numbers).tolist()) == sorted([*range(10)] * 2)
 
 
-def test_vectors_are_added_along_the_directions_that_texts_use_least(tmp_path: Path) -> None:
-    vectors, counts = np.zeros((32000, 2), np.float32), np.zeros(32000, np.int64)
-    vectors[100], counts[50:150] = (1, 2), 1
-    pieces.write_start(vectors, counts, tmp_path / "start")
-    pieces.write_start(np.roll(vectors, 1, axis=0), counts, tmp_path / "start")  # of another maker: the first stays
-    assert [path.name for path in tmp_path.iterdir()] == ["start"]
-    before, after = (delta.values_of(folder) for folder in (hub.resolve("xlmr-mini"), tmp_path / "start"))
-    changed = {name for name in before if not np.array_equal(before[name], after[name])}
-    assert changed == {pieces.WORDS} and (tmp_path / "start" / "tokenizer.json").is_file()
-    words, added = before[pieces.WORDS], after[pieces.WORDS] - before[pieces.WORDS]
-    assert {*np.flatnonzero(added.any(axis=1))} == {100}
-    # One of a hundred pieces is changed, so that on the average the lengths are in this ratio.
-    length = np.sqrt((words[50:150] ** 2).sum(axis=1).mean())
-    assert np.linalg.norm(added[100]) == pytest.approx(10 * pieces.SHARE * length, rel=1e-3)
-    along = (words[50:150] - words[50:150].mean(axis=0)) @ (added[100] / np.linalg.norm(added[100]))
-    assert along.var() < np.quantile(words[50:150].var(axis=0), 0.2)
+def start_with(vectors: np.ndarray, counts: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
+    channels.write_start(vectors, counts, folder)
+    return delta.values_of(folder)
 
 
-def test_doubtful_lines_are_chosen_by_their_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vectors_reach_the_last_layer_in_channels_of_their_own(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
+    vectors, counts = np.zeros((32000, 3), np.float32), np.zeros(32000, np.int64)
+    counts[50:150] = random.integers(1, 9, 100)
+    vectors[50:150] = random.standard_normal((100, 3))
+    after = start_with(vectors, counts, tmp_path / "start")
+    assert [path.name for path in tmp_path.iterdir()] == ["start"] and (tmp_path / "start" / "tokenizer.json").is_file()
+    model = XLMRobertaModel.from_pretrained(tmp_path / "start", add_pooling_layer=False).eval()
+    ids = torch.from_numpy(random.integers(50, 150, (4, 20)))
+    with torch.no_grad():
+        states = model(input_ids=ids).last_hidden_state.flatten(0, 1)
+    before = delta.values_of(hub.resolve("xlmr-mini"))
+    own = np.flatnonzero((before[WORDS] != after[WORDS])[200:].any(axis=0))
+    assert len(own) == 3
+    # A norm moves the channels of a token together; what tells one from another stays.
+    found = states[:, own] - states[:, own].mean(dim=1, keepdim=True)
+    expected = torch.from_numpy(vectors[ids.flatten()])
+    expected = expected - expected.mean(dim=1, keepdim=True)
+    alike = torch.nn.functional.cosine_similarity(found, expected)
+    assert alike.median() > 0.95
+    others = np.setdiff1d(np.arange(states.shape[1]), own)
+    assert states[:, own].std() == pytest.approx(float(states[:, others].std()), rel=0.3)
+
+
+def test_channels_are_an_adapter_of_low_rank(tmp_path: Path) -> None:
+    vectors, counts = values(0, vectors=(32000, 3))["vectors"], np.ones(32000, np.int64)
+    after = start_with(vectors, counts, tmp_path / "start")
+    again = start_with(np.roll(vectors, 1, axis=0), counts, tmp_path / "start")  # of another maker: the first stays
+    assert all(np.array_equal(after[name], again[name]) for name in after)
+    adapter = delta.adapter_of(delta.values_of(hub.resolve("xlmr-mini")), after, rank=3)
+    assert adapter.lost < 1e-3 and adapter.words == 3 and not adapter.heads
+
+
+def test_lines_for_the_encoder_have_the_shares_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {"de": 90, "en": 90, "az": 40}
 
     def lines(path: Path) -> list[str]:
-        # The last tenth stands in both languages, and by nothing can be told.
-        own = [f"{path.name[:2]} word{random.integers(9)} {number}" for number in range(90)]
-        return [*own, *(f"both {number}" for number in range(10))]
+        language = path.name[:2]
+        return [f"{language} word{number} {'long ' * number}"[:400] for number in range(counts[language])]
 
     monkeypatch.setattr(languages.corpus, "lines", lines)
-    known = [{"label": language, "lang": language} for language in ("de", "en")]
+    known = [{"label": label, "lang": label} for label in ["de"] * 3 + ["en"] * 9]
     monkeypatch.setattr(languages, "rows_of", lambda path: known)
-    monkeypatch.setattr(languages, "MORE_LANGUAGES", ())
-    both = languages.ids_of(["both"])[0][0][0]
-    monkeypatch.setattr(pieces, "logits_of", lambda bag, rows: np.array([[0.0, 9 * (both not in row)] for row in rows]))
-    for name, number in {"UNSURE": 6, "OTHERS": 4, "LEAST": 3}.items():
-        monkeypatch.setattr(languages, name, number)
+    for name, value in {"MORE_LANGUAGES": ("az",), "TIMES": 7, "OF_MORE": 11}.items():
+        monkeypatch.setattr(languages, name, value)
+    of_bag: list[int] = []
+    bag_of = pieces.bag_of
+    monkeypatch.setattr(pieces, "bag_of", lambda rows, *rest: (of_bag.append(len(rows)), bag_of(rows, *rest))[1])
     languages.prepare(tmp_path, tmp_path, tmp_path / "start")
     rows = [json.loads(line) for line in (tmp_path / languages.LINES_FILE).read_text().splitlines()]
-    assert 10 <= len(rows) <= 16 and {row["label"] for row in rows} == {"de", "en"}
-    doubtful = [row for row in rows if row["text"].startswith("both")]
-    assert len(doubtful) >= 4 and {row["label"] for row in doubtful} == {"de", "en"}
+    # Seven for each row of the data, but no more than half of the lines; eleven of the language that it lacks.
+    assert Counter(row["label"] for row in rows) == {"de": 21, "en": 45, "az": 11}
+    assert of_bag == [sum(counts.values()) - len(rows)], "what the encoder reads the bag did not"
+    assert max(len(row["text"]) for row in rows) == languages.LONGEST
     assert (tmp_path / languages.OTHERS_FILE).read_text() == ""
     assert (tmp_path / "start" / "model.safetensors").is_file()
 

@@ -2,7 +2,7 @@
 
 Of each matrix of the layers the difference to the start is cut to its largest singular values (Eckart and Young 1936),
 which LoRA (Hu et al. 2022) stores as two thin matrices; norms, biases and the head, which are small, stand there whole.
-The difference of the embeddings has a low rank already (pieces.py). The files are those of PEFT, which reads
+The difference of the embeddings has a low rank already (channels.py). The files are those of PEFT, which reads
 them, and so does this library.
 """
 

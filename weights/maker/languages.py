@@ -1,8 +1,8 @@
 """What the language of a text is learned from: `langid`, and lines of `pretrain`, whose language is known too.
 
-The lines are divided. Of the first part a bag of pieces learns (:mod:`weights.maker.pieces`); of the second, which it
-never read, the encoder is trained on those of which the bag is least sure, and on some others. They are chosen by their
-text alone, never by whether the bag is right, so that of a doubtful text each language stays as likely as it is.
+The lines are divided. Of most a bag of pieces learns (:mod:`weights.maker.pieces`); of the rest, which it never read,
+the encoder learns beside `langid`. They are drawn in the shares that languages have in `langid`: of two that are
+hardly told apart, the likelier one is answered.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
-from weights.maker import corpus, pieces
+from weights.maker import channels, corpus, pieces
 from weights.maker.rows import encode, vocabulary_size
 from xlmr_core import hub
 from xlmr_core.atomic_files import write_atomically
@@ -31,9 +32,9 @@ MORE_LANGUAGES = ("az", "gu", "he", "km", "kn", "lo", "si", "so", "sq", "yi")
 MOST = 15_000
 LENGTHS = range(3, 401)  # characters of a line
 TOKENS = 64  # of a line at most
-FIRST_PART = 0.7
-# Lines for the encoder: those of which the bag is least sure, others, and at least so many of each language.
-UNSURE, OTHERS, LEAST = 50_000, 20_000, 150
+# Lines for the encoder: so many for each row of `langid`, and of a language that it lacks; of each at most this share.
+TIMES, OF_MORE, SHARE = 8, 400, 0.5
+LONGEST = 100  # characters of a line for the encoder: the start tells, and reading twice as many tells more
 WIDTH = 48  # of the vectors of pieces
 
 
@@ -53,20 +54,19 @@ def prepare(data: Path, work: Path, start: Path) -> None:
     languages = languages_of(data)
     texts, labels_N = lines_of(data, languages)
     ids, size = ids_of(texts)
-    chance = np.random.default_rng(0)
-    order = chance.permutation(len(texts))
-    first, second = np.split(order, [int(FIRST_PART * len(order))])
-    bag = pieces.bag_of([ids[n] for n in first], labels_N[first], size, len(languages), WIDTH)
-    logits_NK = pieces.logits_of(bag, [ids[n] for n in second])
-    sureness_N = np.exp(logits_NK.max(axis=1) - np.logaddexp.reduce(logits_NK, axis=1))
-    second = second[np.argsort(sureness_N, kind="stable")]
-    chosen = {*second[:UNSURE].tolist(), *chance.choice(second[UNSURE:], OTHERS, replace=False).tolist()}
-    for number in range(len(languages)):
-        chosen |= {*second[labels_N[second] == number][-LEAST:].tolist()}
-    rows = ({"lang": languages[labels_N[n]], "text": texts[n], "label": languages[labels_N[n]]} for n in sorted(chosen))
-    write_rows(work / LINES_FILE, rows)
-    counts = np.bincount(np.concatenate([ids[n] for n in first]), minlength=size)
-    pieces.write_start(bag.vectors.detach().numpy(), counts, start)
+    rows = Counter(row["label"] for row in rows_of(data / "langid" / "train.jsonl.gz"))
+    chosen: list[int] = []
+    for number, language in enumerate(languages):
+        own = np.flatnonzero(labels_N == number)
+        count = min(TIMES * rows[language] or OF_MORE, int(SHARE * len(own)))
+        chosen += np.random.default_rng(number).choice(own, count, replace=False).tolist()
+    of_encoder = ((texts[n][:LONGEST], languages[labels_N[n]]) for n in sorted(chosen))
+    write_rows(work / LINES_FILE, ({"lang": code, "text": text, "label": code} for text, code in of_encoder))
+    others_N = np.setdiff1d(np.arange(len(texts)), chosen)
+    own_ids = [ids[n] for n in others_N]
+    bag = pieces.bag_of(own_ids, labels_N[others_N], size, len(languages), WIDTH)
+    counts = np.bincount(np.concatenate(own_ids), minlength=size)
+    channels.write_start(bag.vectors.detach().numpy(), counts, start)
 
 
 def languages_of(data: Path) -> list[str]:

@@ -2,25 +2,20 @@
 
 What a piece says of the language of a text, of the kind of its word or of what the text is about takes an encoder many
 texts to learn; a bag of pieces with one hidden layer (Joulin et al. 2016, fastText) reads a thousand times as many in
-that time. So it is trained first, and its vectors, a few numbers each, are added to the embeddings that training starts
-from, along the directions which those use least. The sum stands still while the layers are trained, and of the
-embeddings an adapter holds just this: a product of two thin matrices.
+that time. So it is trained first, and the encoder starts with its vectors, a few numbers each (channels.py). They stand
+still while the layers are trained, and of the embeddings an adapter holds just these: a product of two thin matrices.
 
-Shapes: V pieces of the vocabulary, F numbers of a vector, B rows, K labels, D width of the model.
+Shapes: V pieces of the vocabulary, F numbers of a vector, B rows, K labels.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 from xlmr_core import hub
@@ -33,10 +28,7 @@ from xlmr_torch.contrastive import in_batch_negatives
 Ids = Sequence[NDArray[np.int64]]
 
 BASE = hub.DEFAULT_MODEL
-WORDS = "roberta.embeddings.word_embeddings.weight"
 FIRST, PAD = 3, 1  # ids below FIRST are <s>, <pad> and </s>
-# How long the vectors are beside the embeddings they are added to, both as texts have them.
-SHARE = 0.7
 RATE = 0.01  # of Adam, at its highest; it falls to 0
 WINDOW = 2  # pieces on either side that a tag is told from
 LEFT_OUT = 0.3  # of the numbers that a tag is told from, and of the pieces that a sentence is known by
@@ -189,39 +181,3 @@ def of_parallel(recipe: Recipe, width: int, steps: int = 2000) -> tuple[NDArray[
     found = vectors.detach().numpy()
     found[counts == 0] = 0  # of these nothing was learned
     return found, counts
-
-
-# ---- The model that training starts from
-
-
-def write_start(vectors_VF: NDArray[np.float32], counts_V: NDArray[np.int64], folder: Path) -> None:
-    """Write the built-in model with vectors added to its embeddings.
-
-    Args:
-        vectors_VF: what is added.
-        counts_V: how often texts have each piece, by which lengths are compared.
-        folder: for the model; one that is there stays.
-    """
-    base = hub.resolve(BASE)
-    values = {name: value.astype(np.float32) for name, value in load_file(base / "model.safetensors").items()}
-    words_VD, share_V = values[WORDS], counts_V / counts_V.sum()
-    length = np.sqrt(share_V @ (words_VD**2).sum(axis=1)) / np.sqrt(share_V @ (vectors_VF**2).sum(axis=1))
-    added = SHARE * length * vectors_VF @ least_used(words_VD, share_V, vectors_VF.shape[1])
-    values[WORDS] = (words_VD + added).astype(np.float32)
-    with TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as name:
-        made = Path(name, "made")
-        shutil.copytree(base, made, ignore=shutil.ignore_patterns("*.md", "evaluation.json", "model.safetensors"))
-        save_file(values, made / "model.safetensors", metadata={"format": "pt"})
-        try:
-            made.replace(folder)
-        except OSError:
-            if not folder.is_dir():  # else a maker of another model that starts there was sooner
-                raise
-
-
-def least_used(words_VD: NDArray[np.float32], share_V: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """Directions at right angles to each other along which the embeddings of a text vary least, (F, D)."""
-    centred_VD = words_VD - share_V @ words_VD
-    _, directions_DD = np.linalg.eigh((centred_VD * share_V[:, None]).T @ centred_VD)
-    found: NDArray[np.float64] = directions_DD[:, :width].T
-    return found

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from weights.maker import languages, pieces
+from weights.maker import channels, languages, pieces
 from xlmr_core.training.recipe import FILES, Recipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
-TAG_WIDTH, PARALLEL_WIDTH = 32, 48  # of the vectors of pieces; see pieces.py
+TAG_WIDTH, PARALLEL_WIDTH = 32, 48  # of the vectors of pieces; see channels.py
 OTHERS = "`topic`, in the languages that `langid` lacks"
 
 
@@ -64,14 +64,14 @@ def place_of(file: str, data: Path, work: Path) -> Path:
 def _start_of_tags(name: str) -> Callable[[Path, Path, Path], None]:
     def prepare(data: Path, work: Path, start: Path) -> None:
         if not start.exists():
-            pieces.write_start(*pieces.of_tags(recipe_of(READY[name], data, work), TAG_WIDTH), start)
+            channels.write_start(*pieces.of_tags(recipe_of(READY[name], data, work), TAG_WIDTH), start)
 
     return prepare
 
 
 def _start_of_parallel(data: Path, work: Path, start: Path) -> None:
     if not start.exists():
-        pieces.write_start(*pieces.of_parallel(recipe_of(READY["sentences"], data, work), PARALLEL_WIDTH), start)
+        channels.write_start(*pieces.of_parallel(recipe_of(READY["sentences"], data, work), PARALLEL_WIDTH), start)
 
 
 READY = {
