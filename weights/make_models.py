@@ -36,7 +36,7 @@ from xlmr_torch.training import model_for, train
 
 HERE = Path(__file__).parent
 BASE = hub.DEFAULT_MODEL
-RANK = 64  # singular values that are kept of what training changed in a matrix
+RANK = 96  # singular values that are kept of what training changed in a matrix
 DROPOUT = 0.1  # XLM-R's, for those who train on
 # What a card says of models that start from more than the built-in one.
 FIRST = (

@@ -15,7 +15,7 @@ from weights.maker import bags, channels, delta, languages, pieces
 from weights.maker.ready import READY, recipe_of
 from xlmr_core import hub
 from xlmr_core.training.task import Feature
-from xlmr_torch import XLMRobertaModel
+from xlmr_torch import XLMRobertaForSequenceClassification, XLMRobertaModel
 
 QUERY = "roberta.encoder.layer.0.attention.self.query"
 NORM = "roberta.encoder.layer.0.output.LayerNorm"
@@ -136,6 +136,25 @@ def test_vectors_reach_the_last_layer_in_channels_of_their_own(tmp_path: Path) -
     assert alike.median() > 0.95
     others = np.setdiff1d(np.arange(states.shape[1]), own)
     assert states[:, own].std() == pytest.approx(float(states[:, others].std()), rel=0.3)
+
+
+def test_a_classifier_starts_with_what_the_channels_tell(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    counts, labels = np.zeros(32000, np.int64), random.integers(0, 3, 120)
+    counts[50:150] = 1
+    vectors = values(0, vectors=(32000, 3))["vectors"]
+    vectors[50:150] = random.standard_normal((100, 3)) / 9
+    vectors[50:53] += 3 * np.eye(3)  # a piece of each label, in texts of others
+    rows = [np.append(random.integers(53, 150, random.integers(2, 9)), 50 + label) for label in labels]
+    channels.write_start(vectors, counts, tmp_path / "start", channels.Labelled(rows, labels, 3))
+    model = XLMRobertaForSequenceClassification.from_pretrained(tmp_path / "start", num_labels=3).eval()
+    ids = [torch.tensor([0, *row, 2]) for row in rows]
+    with torch.no_grad():
+        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=1)
+        told = model(input_ids=padded, attention_mask=(padded != 1).long()).logits.argmax(dim=1)
+    assert (told.numpy() == labels).mean() > 0.9
+    # The head knows nothing else yet: its other units say nothing.
+    assert not model.classifier.out_proj.weight[:, 3:].any() and model.classifier.dense.weight[3:].any()
 
 
 def test_channels_are_an_adapter_of_low_rank(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """The model that training for a task starts from: vectors of pieces reach its last layer in channels of their own.
 
 A layer adds to what it gets and norms the sum, so of what is only added to the embeddings little is left some layers
-on. Therefore the vectors take the coordinates of the built-in model that vary least: no layer writes there, none reads
-there before it is trained, and norms are set to keep their length. What a bag of pieces knows is in what the head sees
-from the first step, and the layers learn what order and context add to it. All this is of low rank, as an adapter needs
-it (delta.py).
+on. Therefore the vectors take the coordinates of the built-in model that vary least: no layer writes there
+before it is trained, and norms are set to keep their length. What a bag of pieces knows is in what the head sees
+from the first step, and the layers learn what order and context add to it. For tasks that look at ``<s>`` alone a head
+of the last layer gathers the channels there, and the classifier starts as a regression on them. All this is of low
+rank, as an adapter needs it (delta.py).
 
 Shapes: V pieces of the vocabulary, F numbers of a vector, D width of the model, F of its coordinates are channels.
 """
@@ -12,6 +13,8 @@ Shapes: V pieces of the vocabulary, F numbers of a vector, D width of the model,
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,29 +24,56 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
-from weights.maker.pieces import BASE, FIRST, generator
+from weights.maker.pieces import BASE, FIRST, PAD, Ids, generator
 from xlmr_core import hub
 from xlmr_torch import XLMRobertaModel
 
 PREFIX = "roberta."
 TEXTS, TOKENS = 64, 32  # of random pieces, on which the norms are set
-READ = ("attention.self.query", "attention.self.key", "attention.self.value", "intermediate.dense")
 WRITE = ("attention.output.dense", "output.dense")
+BEGIN, END = 0, 2
+STRAIGHT = 0.3  # spread of what the classifier bends, which is nearly straight there
+ROUNDS = 300  # of the regression
+GATHERED = 4.0  # times the mean of a text, in which the vectors of pieces cancel each other out
 
 
-def write_start(vectors_VF: NDArray[np.float32], counts_V: NDArray[np.int64], folder: Path) -> None:
+@dataclass(frozen=True)
+class Labelled:
+    """Texts from which a classifier learns what to make of the channels.
+
+    Attributes:
+        rows: ids of each, without those at its ends.
+        labels_N: the number of its label.
+        labels: K.
+    """
+
+    rows: Ids
+    labels_N: NDArray[np.int64]
+    labels: int
+
+
+def write_start(
+    vectors_VF: NDArray[np.float32], counts_V: NDArray[np.int64], folder: Path, labelled: Labelled | None = None
+) -> None:
     """Write the built-in model with vectors in channels.
 
     Args:
         vectors_VF: of the pieces.
         counts_V: how often texts have each, by which lengths are compared.
         folder: for the model; one that is there stays.
+        labelled: for a classifier of texts, which is written too.
     """
     base = hub.resolve(BASE)
     model = XLMRobertaModel.from_pretrained(base, add_pooling_layer=False, dtype=torch.float32).eval()
-    with torch.no_grad():
-        open_channels(model, torch.from_numpy(vectors_VF), torch.from_numpy(counts_V / counts_V.sum()).float())
     values = load_file(base / "model.safetensors")
+    with torch.no_grad():
+        share_V = torch.from_numpy(counts_V / counts_V.sum()).float()
+        own_F = open_channels(model, torch.from_numpy(vectors_VF), share_V)
+        if labelled is not None:
+            gather_channels(model, own_F, texts_of(share_V))
+            values |= {
+                f"classifier.{name}": value.numpy() for name, value in classifier(model, own_F, labelled).items()
+            }
     values |= {PREFIX + name: value.numpy() for name, value in model.state_dict().items() if PREFIX + name in values}
     with TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as name:
         made = Path(name, "made")
@@ -68,7 +98,7 @@ def open_channels(model: nn.Module, vectors_VF: Tensor, share_V: Tensor) -> Tens
         vectors_VF: of the pieces.
         share_V: which part of all pieces each is, of texts.
     """
-    ids_BS = torch.multinomial(share_V, TEXTS * TOKENS, replacement=True, generator=generator(0)).view(TEXTS, TOKENS)
+    ids_BS = texts_of(share_V)
     norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
     spreads_D = sum(states_ND.var(dim=0) / states_ND.var(dim=0).mean() for states_ND in after(model, norms, ids_BS))
     assert isinstance(spreads_D, Tensor)
@@ -85,13 +115,90 @@ def open_channels(model: nn.Module, vectors_VF: Tensor, share_V: Tensor) -> Tens
         if name.endswith(WRITE):
             module.get_parameter("weight")[own_F] = 0
             module.get_parameter("bias")[own_F] = 0
-        elif name.endswith(READ):
-            module.get_parameter("weight")[:, own_F] = 0
     for number, norm in enumerate(norms):  # each hears those before it
         norm.weight[own_F], norm.bias[own_F] = 1.0, 0.0
         states_ND = after(model, norms, ids_BS)[number]
         norm.weight[own_F] *= states_ND[:, others_D].std() / states_ND[:, own_F].std()
     return own_F
+
+
+def gather_channels(model: nn.Module, own_F: Tensor, ids_BS: Tensor) -> None:
+    """Let a head of the last layer, that whose ``<s>`` looks most evenly at a text, add up channels there.
+
+    Args:
+        model: an encoder, in float32.
+        own_F: its channels, no more than a head is wide.
+        ids_BS: texts.
+    """
+    layer = model.get_submodule("encoder.layer")[-1]
+    looks_BHS = model(input_ids=ids_BS, output_attentions=True).attentions[-1][:, :, 0]
+    head = int(-(looks_BHS * looks_BHS.clamp(min=1e-9).log()).sum(dim=-1).mean(dim=0).argmax())
+    size = model.config.hidden_size // model.config.num_attention_heads
+    places_F = head * size + torch.arange(len(own_F))
+    query, value = layer.get_submodule("attention.self.query"), layer.get_submodule("attention.self.value")
+    query.weight[head * size : (head + 1) * size] = 0  # evenly
+    query.bias[head * size : (head + 1) * size] = 0
+    value.weight[places_F] = 0
+    value.bias[places_F] = 0
+    value.weight[places_F, own_F] = 1
+    output = layer.get_submodule("attention.output.dense")
+    output.weight[:, places_F] = 0
+    output.weight[own_F, places_F] = GATHERED
+
+
+def classifier(model: nn.Module, own_F: Tensor, labelled: Labelled) -> dict[str, Tensor]:
+    """The head of a classifier that tells labels from what ``<s>`` has in the channels, by its names."""
+    states_ND = torch.cat([first_states(model, part) for part in parts_of(labelled.rows, TEXTS)])
+    scale_F = STRAIGHT / states_ND[:, own_F].std(dim=0)
+    width, number = states_ND.shape[1], len(own_F)
+    dense_DD = torch.randn(width, width, generator=generator(0)) * 0.02
+    dense_DD[:number] = 0
+    dense_DD[torch.arange(number), own_F] = scale_F
+    bias_D = torch.zeros(width)
+    bias_D[:number] = -scale_F * states_ND[:, own_F].mean(dim=0)
+    told_NF = (states_ND @ dense_DD.T + bias_D).tanh()[:, :number]
+    regression = nn.Linear(number, labelled.labels)
+    nn.init.zeros_(regression.weight)
+    nn.init.zeros_(regression.bias)
+    right_N, optimizer = torch.from_numpy(labelled.labels_N), torch.optim.Adam(regression.parameters(), lr=0.3)
+    with torch.enable_grad():
+        for step in range(ROUNDS):
+            optimizer.param_groups[0]["lr"] = 0.3 * (1 - step / ROUNDS)
+            loss = nn.functional.cross_entropy(regression(told_NF), right_N)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    print(f"labels from the channels: {(regression(told_NF).argmax(dim=1) == right_N).float().mean():.3f}")
+    out_KD = torch.zeros(labelled.labels, width)
+    out_KD[:, :number] = regression.weight
+    return {
+        "dense.weight": dense_DD,
+        "dense.bias": bias_D,
+        "out_proj.weight": out_KD,
+        "out_proj.bias": regression.bias.detach(),
+    }
+
+
+def first_states(model: nn.Module, rows: Ids) -> Tensor:
+    """What ``<s>`` is in texts, (B, D)."""
+    ids_BS = torch.full((len(rows), max(map(len, rows)) + 2), PAD)
+    for number, row in enumerate(rows):
+        ids_BS[number, : len(row) + 2] = torch.from_numpy(np.concatenate([[BEGIN], row, [END]]))
+    states_BSD: Tensor = model(input_ids=ids_BS, attention_mask=(ids_BS != PAD).long()).last_hidden_state
+    return states_BSD[:, 0]
+
+
+def parts_of(rows: Ids, size: int) -> Iterator[Ids]:
+    """So many rows at a time."""
+    for begin in range(0, len(rows), size):
+        yield rows[begin : begin + size]
+
+
+def texts_of(share_V: Tensor) -> Tensor:
+    """Random texts of pieces in these shares, behind ``<s>``, (B, S)."""
+    ids_BS = torch.multinomial(share_V, TEXTS * TOKENS, replacement=True, generator=generator(0)).view(TEXTS, TOKENS)
+    ids_BS[:, 0] = 0
+    return ids_BS
 
 
 def after(model: nn.Module, norms: list[nn.LayerNorm], ids_BS: Tensor) -> list[Tensor]:

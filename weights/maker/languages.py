@@ -35,6 +35,7 @@ TOKENS = 64  # of a line at most
 # Lines for the encoder: so many for each row of `langid`, and of a language that it lacks; of each at most this share.
 TIMES, OF_MORE, SHARE = 8, 400, 0.5
 LONGEST = 100  # characters of a line for the encoder: the start tells, and reading twice as many tells more
+OF_HEAD = 20_000  # lines of the bag that the classifier starts with
 WIDTH = 48  # of the vectors of pieces
 
 
@@ -66,7 +67,9 @@ def prepare(data: Path, work: Path, start: Path) -> None:
     own_ids = [ids[n] for n in others_N]
     bag = pieces.bag_of(own_ids, labels_N[others_N], size, len(languages), WIDTH)
     counts = np.bincount(np.concatenate(own_ids), minlength=size)
-    channels.write_start(bag.vectors.detach().numpy(), counts, start)
+    told = np.random.default_rng(0).choice(others_N, min(OF_HEAD, len(others_N)), replace=False)
+    labelled = channels.Labelled([ids[n] for n in told], labels_N[told], len(languages))
+    channels.write_start(bag.vectors.detach().numpy(), counts, start, labelled)
 
 
 def languages_of(data: Path) -> list[str]:

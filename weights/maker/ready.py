@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from weights.maker import channels, languages, pieces
 from xlmr_core.training.recipe import FILES, Recipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
-TAG_WIDTH, PARALLEL_WIDTH = 32, 48  # of the vectors of pieces; see channels.py
+OF_HEAD = 10_000  # rows that a classifier of texts starts with
+TAG_WIDTH, PARALLEL_WIDTH = 32, 32  # of the vectors of pieces; see channels.py
 OTHERS = "`topic`, in the languages that `langid` lacks"
 
 
@@ -69,9 +72,21 @@ def _start_of_tags(name: str) -> Callable[[Path, Path, Path], None]:
     return prepare
 
 
-def _start_of_parallel(data: Path, work: Path, start: Path) -> None:
-    if not start.exists():
-        channels.write_start(*pieces.of_parallel(recipe_of(READY["sentences"], data, work), PARALLEL_WIDTH), start)
+def _start_of_parallel(name: str) -> Callable[[Path, Path, Path], None]:
+    def prepare(data: Path, work: Path, start: Path) -> None:
+        if start.exists():
+            return
+        vectors_VF, counts_V = pieces.of_parallel(recipe_of(READY["sentences"], data, work), PARALLEL_WIDTH)
+        labelled = None
+        if READY[name].peft == "SEQ_CLS":
+            rows, labels, _ = pieces.features_of(recipe_of(READY[name], data, work))
+            some = np.random.default_rng(0).choice(len(rows), min(OF_HEAD, len(rows)), replace=False)
+            own = [rows[n].arrays["input_ids"] for n in some]
+            told_N = np.array([int(rows[n].arrays["labels"]) for n in some])
+            labelled = channels.Labelled([ids[ids >= pieces.FIRST] for ids in own], told_N, labels)
+        channels.write_start(vectors_VF, counts_V, start, labelled)
+
+    return prepare
 
 
 READY = {
@@ -108,8 +123,8 @@ READY = {
             line='"The midfielder scored twice in the final."',
             call='pipe("The midfielder scored twice in the final.")',
             limits=("It learned from 701 sentences of Wikimedia's sites, each in all of the languages.",),
-            start="parallel-start",
-            prepare=_start_of_parallel,
+            start="topic-start",
+            prepare=_start_of_parallel("topic"),
         ),
         Ready(
             name="pos",
@@ -166,8 +181,8 @@ READY = {
             line='\'{"source": "The cat sleeps.", "target": "Die Katze schläft."}\'',
             call='pipe("The cat sleeps.", ["Die Katze schläft.", "The market fell."])',
             limits=("It learned from 701 sentences, each in all of the languages.",),
-            start="parallel-start",
-            prepare=_start_of_parallel,
+            start="sentences-start",
+            prepare=_start_of_parallel("sentences"),
         ),
         Ready(
             name="qa",
