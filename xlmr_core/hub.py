@@ -20,7 +20,7 @@ __all__ = ["BUILT_IN", "DEFAULT_MODEL", "MODEL_FILES", "resolve"]
 
 # What runs where no model is named.
 DEFAULT_MODEL = "xlmr-mini"
-BUILT_IN = (DEFAULT_MODEL,)
+BUILT_IN = (DEFAULT_MODEL, "xlmr-mini-langid", "xlmr-mini-topic", "xlmr-mini-pos", "xlmr-mini-ner")
 
 # What a model consists of: other frameworks' weights, which a repository may hold as well, are left where they are.
 MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt")

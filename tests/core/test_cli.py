@@ -26,6 +26,7 @@ from xlmr_core.checkpoints.load_plan import LoadWarning
 from xlmr_core.cli import completion, lines, run
 from xlmr_core.cli.kernels import LIMITS, keep_few_kernels
 from xlmr_core.errors import InputError
+from xlmr_core.hub import BUILT_IN
 from xlmr_core.tasks import TASKS
 from xlmr_core.tasks.fill_mask import FillMask
 from xlmr_core.tasks.pipeline import Pipeline
@@ -485,7 +486,7 @@ def test_what_was_cut_is_told_in_every_format(counting, stdin, capsys, monkeypat
         ("run --task fill-mask --targ", ["--targets"]),
         ("run --task fill-mask --backend f", ["flax"]),
         ("run --task zero-shot-classification --model j", ["joeddav/xlm-roberta-large-xnli", "jobs/"]),
-        ("run --model xlmr", ["xlmr-mini"]),
+        ("run --model xlmr", [*BUILT_IN]),
         ("inspect --form", ["--format"]),
     ],
 )

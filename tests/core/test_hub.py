@@ -64,8 +64,9 @@ def test_a_subfolder_of_a_folder(tmp_path: Path) -> None:
 
 def test_the_built_in_model_is_there() -> None:
     assert DEFAULT_MODEL in BUILT_IN
+    assert (resolve(DEFAULT_MODEL) / "sentencepiece.bpe.model").is_file()
     for name in BUILT_IN:
-        assert (resolve(name) / "sentencepiece.bpe.model").is_file()
+        assert (resolve(name) / "config.json").is_file()
         assert not resolve(name).is_relative_to(Path.cwd())
 
 
@@ -199,7 +200,7 @@ for name, kind in absent:
     lines = in_a_process(code).splitlines()
     assert len(lines) == 3
     for line, name in zip(lines, ("org/model", "some-model"), strict=False):
-        assert line.startswith(f"'{name}' is no folder here and no built-in model (xlmr-mini); ")
+        assert line.startswith(f"'{name}' is no folder here and no built-in model ({', '.join(BUILT_IN)}); ")
         assert "pip install 'xlmr[hub]'" in line
 
 
@@ -299,7 +300,7 @@ def test_only_the_files_asked_for_are_fetched(server: str, tmp_path: Path) -> No
     assert not any("model.safetensors" in path or "pytorch" in path for path in Hub.asked)
 
 
-LOOKED_FOR = "is no folder here and no built-in model (xlmr-mini)"
+LOOKED_FOR = f"is no folder here and no built-in model ({', '.join(BUILT_IN)})"
 
 
 def test_what_the_hub_does_not_have(server: str, tmp_path: Path) -> None:

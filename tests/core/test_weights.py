@@ -16,7 +16,9 @@ import sentencepiece
 from safetensors import safe_open
 
 from weights.maker import corpus, rows
+from weights.maker.manifest import hashes
 from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.hub import BUILT_IN
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 MINI = WEIGHTS / "xlmr-mini"
@@ -225,3 +227,33 @@ def test_hiding_knows_the_vocabulary_of_the_file(spm: sentencepiece.SentencePiec
     lone, full_stop = (spm.piece_to_id(piece) + rows.OFFSET for piece in ("▁", "."))
     assert hiding.words.begins[lone] and not hiding.words.letters[full_stop]
     assert hiding.opens[full_stop] in (-lone, spm.piece_to_id("▁.") + rows.OFFSET)
+
+
+READY_MADE = [name for name in BUILT_IN if name != MINI.name]
+
+
+@pytest.mark.parametrize("name", READY_MADE)
+def test_a_ready_made_model_is_small_and_the_published_one(name: str) -> None:
+    manifest = json.loads((WEIGHTS / "manifest.json").read_text(encoding="utf-8"))
+    # Its changes are those of these very weights: with others all have to be made again.
+    assert manifest[name]["made of"] == {MINI.name: FILES["model.safetensors"]["sha256"]}
+    assert hashes(WEIGHTS / name) == manifest[name]["files"]
+    assert manifest[name]["files"]["adapter_model.safetensors"]["bytes"] <= 7_000_000
+
+
+@pytest.mark.parametrize("name", READY_MADE)
+def test_a_ready_made_model_is_above_its_baseline_and_says_so(name: str) -> None:
+    evaluation = json.loads((WEIGHTS / name / "evaluation.json").read_text(encoding="utf-8"))
+    card = (WEIGHTS / name / "README.md").read_text(encoding="utf-8")
+    metric = evaluation["metric"]
+    for title, test in evaluation["tests"].items():
+        assert title in card
+        model, baseline = (test[side]["all"][metric] for side in ("model", "baseline"))
+        assert model > baseline and f"| **all** | {test['examples']} | {model:.3f} | {baseline:.3f} |" in card
+        assert all(f"| {language} | {count} |" in card for language, count in test["counts"].items())
+    assert "license: cc-by-sa-4.0" in card and "$" not in card
+
+
+def test_all_that_comes_with_the_library_stays_small() -> None:
+    sizes = [path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert sum(sizes) <= 60_000_000

@@ -107,6 +107,8 @@ READY = {
                 "It answers one of its languages to everything: Bosnian texts are told as Croatian or Serbian, and "
                 "those of other languages as whatever looks most like them.",
                 "Of a word or two it often cannot know.",
+                "A fifth of the rows that `langid` calls Malay are English texts about the security of software, to "
+                "train on and to test on: such English may be told as Malay.",
             ),
             start="langid-start",
             prepare=languages.prepare,
@@ -152,7 +154,7 @@ READY = {
             data=("ner",),
             line='--aggregation-strategy spans "Ada Lovelace lived in London."',
             call='pipe("Ada Lovelace lived in London.", aggregation_strategy="spans")',
-            limits=("Names that it never read are often missed.",),
+            limits=("Names that it never read are often missed, and what is told of them is often wrong.",),
             start="ner-start",
             prepare=_start_of_tags("ner"),
         ),
@@ -178,9 +180,12 @@ READY = {
             tests={"`pairs_tatoeba`": "pairs_tatoeba/test.jsonl.gz", "`pairs_pud`": "pairs_pud/test.jsonl.gz"},
             baseline="base",
             data=("topic",),
-            line='\'{"source": "The cat sleeps.", "target": "Die Katze schläft."}\'',
-            call='pipe("The cat sleeps.", ["Die Katze schläft.", "The market fell."])',
-            limits=("It learned from 701 sentences, each in all of the languages.",),
+            line='\'{"source": "The river flows into the sea.", "target": "Der Fluss mündet ins Meer."}\'',
+            call='pipe("The river flows into the sea.", ["Der Fluss mündet ins Meer.", "Das Konzert begann um acht."])',
+            limits=(
+                "It learned from 701 sentences, each in all of the languages: the right one of a thousand it finds in "
+                "one case of sixteen. For more than a try name a model of the hub.",
+            ),
             start="sentences-start",
             prepare=_start_of_parallel("sentences"),
         ),

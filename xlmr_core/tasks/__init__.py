@@ -77,6 +77,7 @@ TASKS: dict[str, TaskRow] = {
             place="xlmr_core.tasks.text_classification:TextClassification",
             summary="the label of a text, or of a pair of texts",
             example='xlmr run --task text-classification --model MODEL "Sehr gut!"',
+            model="xlmr-mini-topic",
             hub=("cardiffnlp/twitter-xlm-roberta-base-sentiment", "papluca/xlm-roberta-base-language-detection"),
         ),
         TaskRow(
@@ -87,6 +88,7 @@ TASKS: dict[str, TaskRow] = {
             example=(
                 'xlmr run --task token-classification --model MODEL \\\n  --aggregation-strategy spans "Ada in Oslo"'
             ),
+            model="xlmr-mini-pos",
             hub=("Davlan/xlm-roberta-base-ner-hrl",),
         ),
         TaskRow(
@@ -199,8 +201,10 @@ class Alias:
 
 ALIASES: dict[str, Alias] = {
     "sentiment-analysis": Alias("text-classification", ("cardiffnlp/twitter-xlm-roberta-base-sentiment",)),
-    "language-identification": Alias("text-classification", ("papluca/xlm-roberta-base-language-detection",)),
-    "ner": Alias("token-classification", ("Davlan/xlm-roberta-base-ner-hrl",)),
+    "language-identification": Alias(
+        "text-classification", ("papluca/xlm-roberta-base-language-detection",), "xlmr-mini-langid"
+    ),
+    "ner": Alias("token-classification", ("Davlan/xlm-roberta-base-ner-hrl",), "xlmr-mini-ner"),
 }
 
 
