@@ -37,10 +37,11 @@ from xlmr_torch.training import model_for, train
 HERE = Path(__file__).parent
 BASE = hub.DEFAULT_MODEL
 RANK = 96  # singular values that are kept of what training changed in a matrix
+MANY = 20  # labels, of which the card has the figures in place of a list
 DROPOUT = 0.1  # XLM-R's, for those who train on
 # What a card says of models that start from more than the built-in one.
-FIRST = (
-    "Before any training of layers a bag of pieces learned vectors in a minute or two (`../maker/pieces.py`), which "
+BEGUN = (
+    "Before any training of layers vectors of pieces were learned in a minute or two (`../maker/pieces.py`), which "
     "the\nencoder has in coordinates of their own (`../maker/channels.py`). Then all but the embeddings was trained, "
 )
 # What makes a sentence encoder of an encoder, as the run wrote it.
@@ -165,6 +166,7 @@ def card(ready: Ready, run: Run, evaluation: dict[str, Any], folder: Path, rank:
     """The model card."""
     languages = sorted({code for test in evaluation["tests"].values() for code in test["counts"]})
     size = sum(path.stat().st_size for path in (folder / delta.WEIGHTS, folder / "config.json"))
+    labels = list(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("id2label", {}).values())
     return string.Template((HERE / "maker" / "ready.md").read_text(encoding="utf-8")).substitute(
         pipeline=ready.pipeline,
         base=BASE,
@@ -177,7 +179,7 @@ def card(ready: Ready, run: Run, evaluation: dict[str, Any], folder: Path, rank:
         call=ready.call,
         baseline=evaluation["baseline"],
         tables="\n\n".join(_section(title, evaluation["metric"], test) for title, test in evaluation["tests"].items()),
-        first=FIRST if ready.start else "All but the embeddings was trained, ",
+        first=BEGUN if ready.start else "All but the embeddings was trained, ",
         steps=evaluation["steps"],
         rows=run.recipe.batch_size,
         minutes=evaluation["minutes"],
@@ -185,6 +187,7 @@ def card(ready: Ready, run: Run, evaluation: dict[str, Any], folder: Path, rank:
         rank=rank,
         lost=round(100 * evaluation["left away by the cut"], 1),
         limits="\n".join(f"- {limit}" for limit in ready.limits),
+        labels=f"\n\nIts labels: {', '.join(f'`{label}`' for label in labels)}." if len(labels) < MANY else "",
     )
 
 

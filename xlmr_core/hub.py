@@ -18,7 +18,7 @@ from xlmr_core.hub_answers import first_line, within_patience
 
 __all__ = ["BUILT_IN", "DEFAULT_MODEL", "MODEL_FILES", "resolve"]
 
-# What runs where no model is named.
+# The one that the others are made of, and all that are in the package; which task takes which is in `tasks`.
 DEFAULT_MODEL = "xlmr-mini"
 BUILT_IN = (DEFAULT_MODEL, "xlmr-mini-langid", "xlmr-mini-topic", "xlmr-mini-pos", "xlmr-mini-ner")
 

@@ -15,10 +15,12 @@ import pytest
 import sentencepiece
 from safetensors import safe_open
 
+from tests.ready_made import CALLS
 from weights.maker import corpus, rows
 from weights.maker.manifest import hashes
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.hub import BUILT_IN
+from xlmr_core.tasks import ALIASES, TASKS
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 MINI = WEIGHTS / "xlmr-mini"
@@ -252,6 +254,23 @@ def test_a_ready_made_model_is_above_its_baseline_and_says_so(name: str) -> None
         assert model > baseline and f"| **all** | {test['examples']} | {model:.3f} | {baseline:.3f} |" in card
         assert all(f"| {language} | {count} |" in card for language, count in test["counts"].items())
     assert "license: cc-by-sa-4.0" in card and "$" not in card
+
+
+def test_each_ready_made_model_is_that_of_a_task_and_is_asked_by_a_test() -> None:
+    of_tasks = {name: row.model for name, row in {**TASKS, **ALIASES}.items() if row.model not in ("", MINI.name)}
+    assert {task: call["model"] for task, call in CALLS.items()} == of_tasks
+    assert {*of_tasks.values()} == {*READY_MADE}
+
+
+@pytest.mark.parametrize("page", ["docs/ready-made.md", "weights/README.md"])
+def test_pages_have_the_figures_of_the_evaluations(page: str) -> None:
+    text = (WEIGHTS.parent / page).read_text(encoding="utf-8")
+    for name in READY_MADE:
+        evaluation = json.loads((WEIGHTS / name / "evaluation.json").read_text(encoding="utf-8"))
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| [`{name}`]")]
+        for test in evaluation["tests"].values():
+            for side in ("model", "baseline"):
+                assert f"{test[side]['all'][evaluation['metric']]:.3f}" in row
 
 
 def test_all_that_comes_with_the_library_stays_small() -> None:

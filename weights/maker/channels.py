@@ -134,6 +134,7 @@ def gather_channels(model: nn.Module, own_F: Tensor, ids_BS: Tensor) -> None:
     looks_BHS = model(input_ids=ids_BS, output_attentions=True).attentions[-1][:, :, 0]
     head = int(-(looks_BHS * looks_BHS.clamp(min=1e-9).log()).sum(dim=-1).mean(dim=0).argmax())
     size = model.config.hidden_size // model.config.num_attention_heads
+    assert len(own_F) <= size, "a head has no room for so many channels"
     places_F = head * size + torch.arange(len(own_F))
     query, value = layer.get_submodule("attention.self.query"), layer.get_submodule("attention.self.value")
     query.weight[head * size : (head + 1) * size] = 0  # evenly
@@ -197,7 +198,7 @@ def parts_of(rows: Ids, size: int) -> Iterator[Ids]:
 def texts_of(share_V: Tensor) -> Tensor:
     """Random texts of pieces in these shares, behind ``<s>``, (B, S)."""
     ids_BS = torch.multinomial(share_V, TEXTS * TOKENS, replacement=True, generator=generator(0)).view(TEXTS, TOKENS)
-    ids_BS[:, 0] = 0
+    ids_BS[:, 0] = BEGIN
     return ids_BS
 
 

@@ -1,9 +1,10 @@
 """Vectors of pieces that a model without layers learns in a minute, for the encoder to begin with.
 
 What a piece says of the language of a text, of the kind of its word or of what the text is about takes an encoder many
-texts to learn; a bag of pieces with one hidden layer (Joulin et al. 2016, fastText) reads a thousand times as many in
-that time. So it is trained first, and the encoder starts with its vectors, a few numbers each (channels.py). They stand
-still while the layers are trained, and of the embeddings an adapter holds just these: a product of two thin matrices.
+texts to learn. A bag of pieces with one hidden layer (Joulin et al. 2016, fastText), a window of pieces, or sums of
+vectors that are to be alike in translations read a thousand times as many in that time. So they are trained first, and
+the encoder starts with their vectors, a few numbers each (channels.py). They stand still while the layers are trained,
+and of the embeddings an adapter holds just these: a product of two thin matrices.
 
 Shapes: V pieces of the vocabulary, F numbers of a vector, B rows, K labels.
 """
@@ -141,9 +142,9 @@ def of_tags(recipe: Recipe, width: int, epochs: int = 4) -> tuple[NDArray[np.flo
     piece was read, (V,).
     """
     rows, labels, size = features_of(recipe)
-    gap = np.full(WINDOW, PAD)
+    gap, none = np.full(WINDOW, PAD), np.full(WINDOW, IGNORED)
     ids = np.concatenate([part for row in rows for part in (gap, row.arrays["input_ids"])] + [gap])
-    tags = np.concatenate([part for row in rows for part in (gap + IGNORED, row.arrays["labels"])] + [gap + IGNORED])
+    tags = np.concatenate([part for row in rows for part in (none, row.arrays["labels"])] + [none])
     places = np.flatnonzero((tags >= 0) & (ids >= FIRST))
     random = generator(0)
     vectors, head = nn.Parameter(torch.zeros(size, width)), nn.Linear((2 * WINDOW + 1) * width, labels)

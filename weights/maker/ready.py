@@ -154,7 +154,10 @@ READY = {
             data=("ner",),
             line='--aggregation-strategy spans "Ada Lovelace lived in London."',
             call='pipe("Ada Lovelace lived in London.", aggregation_strategy="spans")',
-            limits=("Names that it never read are often missed, and what is told of them is often wrong.",),
+            limits=(
+                "Of three names that it marks two are wrong, and of two that are there it misses one.",
+                "It never learned from Russian and German: in Russian nearly all that it marks is wrong.",
+            ),
             start="ner-start",
             prepare=_start_of_tags("ner"),
         ),
@@ -183,8 +186,8 @@ READY = {
             line='\'{"source": "The river flows into the sea.", "target": "Der Fluss mündet ins Meer."}\'',
             call='pipe("The river flows into the sea.", ["Der Fluss mündet ins Meer.", "Das Konzert begann um acht."])',
             limits=(
-                "It learned from 701 sentences, each in all of the languages: the right one of a thousand it finds in "
-                "one case of sixteen. For more than a try name a model of the hub.",
+                "It learned from 701 sentences, each in all of the languages: of those of "
+                "a language it finds the right one in 6 of 100 cases. For more than a try name a model of the hub.",
             ),
             start="sentences-start",
             prepare=_start_of_parallel("sentences"),
