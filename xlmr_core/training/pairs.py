@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,7 +167,7 @@ class Rerank(TrainingTask):
 
     def __init__(self, recipe: Recipe, tokenizer: Any, labels: Sequence[str] = (), problem: str = "") -> None:
         super().__init__(recipe, tokenizer, labels, problem)
-        self._right: tuple[int, dict[tuple[int, ...], list[list[int]]]] = (0, {})
+        self._right: WeakKeyDictionary[Features, dict[tuple[int, ...], list[list[int]]]] = WeakKeyDictionary()
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> Example:
@@ -252,15 +253,16 @@ class Rerank(TrainingTask):
         return drawn
 
     def _right_of(self, features: Features) -> dict[tuple[int, ...], list[list[int]]]:
-        """The passages that stand in some row as that of a query, by query; looked for once."""
-        if self._right[0] != id(features):
-            found: dict[tuple[int, ...], list[list[int]]] = {}
+        """The passages that stand in some row as that of a query, by query; looked for once in rows to train on, and
+        once in those to evaluate on.
+        """
+        if features not in self._right:
+            found = self._right[features] = {}
             for row in features.take(range(len(features))):
                 own = found.setdefault(tuple(row.kept["query"]), [])
                 if row.kept["passages"][0] not in own:
                     own.append(row.kept["passages"][0])
-            self._right = (id(features), found)
-        return self._right[1]
+        return self._right[features]
 
     def collate(self, features: Sequence[Feature], random: np.random.Generator, multiple: int = 1) -> Arrays:
         """All right passages, then the others, each with its query; labels 1 and 0."""
