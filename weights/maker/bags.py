@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from weights.maker import languages, pieces
 from xlmr_core.training.batches import Evaluation
@@ -20,8 +19,6 @@ from xlmr_core.training.metrics import Measured, kind_of, measure
 from xlmr_core.training.run import Run
 from xlmr_core.training.task import Answers, Feature
 
-FIRST = 3  # ids below it are <s>, <pad> and </s>
-END = 2
 STRENGTH, ROUNDS = 10.0, 100  # of the regression: the inverse of its penalty, and its steps at most
 
 Beside: TypeAlias = Callable[[Evaluation], Measured]
@@ -56,8 +53,8 @@ def counts(rows: Sequence[Feature], size: int) -> Any:
     columns, ends = [], [0]
     for row in rows:
         ids = row.arrays["input_ids"]
-        side = np.cumsum(ids == END) > 0
-        columns.append((ids + size * side)[ids >= FIRST])
+        side = np.cumsum(ids == pieces.END) > 0
+        columns.append((ids + size * side)[ids >= pieces.FIRST])
         ends.append(ends[-1] + len(columns[-1]))
     found = np.concatenate(columns)
     matrix = csr_matrix((np.ones(len(found), np.float32), found, ends), shape=(len(rows), 2 * size))
@@ -71,11 +68,12 @@ def bag_of_lines(run: Run) -> Beside:
     texts, labels_N = languages.lines_of(data, names)
     ids, size = languages.ids_of(texts)
     own = _all(run.batches.features)
-    bag = pieces.bag_of([*ids, *map(_pieces_of, own)], np.append(labels_N, _labels(own)), size, len(names), width=0)
+    ids += map(pieces.pieces_of, own)
+    bag = pieces.bag_of(ids, np.append(labels_N, _labels(own)), size, len(names), width=0)
 
     def measured(test: Evaluation) -> Measured:
         right = _all(test.features)
-        predicted = pieces.logits_of(bag, [_pieces_of(row) for row in right]).argmax(axis=1)
+        predicted = pieces.logits_of(bag, [*map(pieces.pieces_of, right)]).argmax(axis=1)
         return _measured(test, predicted.tolist(), _labels(right))
 
     return measured
@@ -107,11 +105,6 @@ def tag_of_word(run: Run) -> Beside:
 
 def _all(features: Any) -> list[Feature]:
     return list(features.take(range(len(features))))
-
-
-def _pieces_of(row: Feature) -> NDArray[np.int64]:
-    ids: NDArray[np.int64] = row.arrays["input_ids"][1:-1]
-    return ids
 
 
 def _labels(rows: Sequence[Feature]) -> list[int]:

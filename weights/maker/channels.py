@@ -13,7 +13,6 @@ Shapes: V pieces of the vocabulary, F numbers of a vector, D width of the model,
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,16 +23,15 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
-from weights.maker.pieces import BASE, FIRST, PAD, Ids, generator
+from weights.maker.pieces import BASE, BEGIN, END, FIRST, PAD, Ids, generator, step_down
 from xlmr_core import hub
 from xlmr_torch import XLMRobertaModel
 
 PREFIX = "roberta."
 TEXTS, TOKENS = 64, 32  # of random pieces, on which the norms are set
 WRITE = ("attention.output.dense", "output.dense")
-BEGIN, END = 0, 2
 STRAIGHT = 0.3  # spread of what the classifier bends, which is nearly straight there
-ROUNDS = 300  # of the regression
+ROUNDS, RATE = 300, 0.3  # of the regression
 GATHERED = 4.0  # times the mean of a text, in which the vectors of pieces cancel each other out
 
 
@@ -50,6 +48,11 @@ class Labelled:
     rows: Ids
     labels_N: NDArray[np.int64]
     labels: int
+
+    def some(self, most: int) -> Labelled:
+        """So many of them, drawn; all where there are no more."""
+        drawn = np.random.default_rng(0).choice(len(self.rows), min(most, len(self.rows)), replace=False)
+        return Labelled([self.rows[number] for number in drawn], self.labels_N[drawn], self.labels)
 
 
 def write_start(
@@ -86,7 +89,7 @@ def write_start(
         try:
             made.replace(folder)
         except OSError:
-            if not folder.is_dir():  # else a maker of another model that starts there was sooner
+            if not folder.is_dir():  # else another maker of it was sooner
                 raise
 
 
@@ -149,7 +152,8 @@ def gather_channels(model: nn.Module, own_F: Tensor, ids_BS: Tensor) -> None:
 
 def classifier(model: nn.Module, own_F: Tensor, labelled: Labelled) -> dict[str, Tensor]:
     """The head of a classifier that tells labels from what ``<s>`` has in the channels, by its names."""
-    states_ND = torch.cat([first_states(model, part) for part in parts_of(labelled.rows, TEXTS)])
+    rows = labelled.rows
+    states_ND = torch.cat([first_states(model, rows[begin : begin + TEXTS]) for begin in range(0, len(rows), TEXTS)])
     scale_F = STRAIGHT / states_ND[:, own_F].std(dim=0)
     width, number = states_ND.shape[1], len(own_F)
     dense_DD = torch.randn(width, width, generator=generator(0)) * 0.02
@@ -161,14 +165,10 @@ def classifier(model: nn.Module, own_F: Tensor, labelled: Labelled) -> dict[str,
     regression = nn.Linear(number, labelled.labels)
     nn.init.zeros_(regression.weight)
     nn.init.zeros_(regression.bias)
-    right_N, optimizer = torch.from_numpy(labelled.labels_N), torch.optim.Adam(regression.parameters(), lr=0.3)
+    right_N, optimizer = torch.from_numpy(labelled.labels_N), torch.optim.Adam(regression.parameters(), lr=RATE)
     with torch.enable_grad():
         for step in range(ROUNDS):
-            optimizer.param_groups[0]["lr"] = 0.3 * (1 - step / ROUNDS)
-            loss = nn.functional.cross_entropy(regression(told_NF), right_N)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            step_down(optimizer, nn.functional.cross_entropy(regression(told_NF), right_N), 1 - step / ROUNDS, RATE)
     print(f"labels from the channels: {(regression(told_NF).argmax(dim=1) == right_N).float().mean():.3f}")
     out_KD = torch.zeros(labelled.labels, width)
     out_KD[:, :number] = regression.weight
@@ -187,12 +187,6 @@ def first_states(model: nn.Module, rows: Ids) -> Tensor:
         ids_BS[number, : len(row) + 2] = torch.from_numpy(np.concatenate([[BEGIN], row, [END]]))
     states_BSD: Tensor = model(input_ids=ids_BS, attention_mask=(ids_BS != PAD).long()).last_hidden_state
     return states_BSD[:, 0]
-
-
-def parts_of(rows: Ids, size: int) -> Iterator[Ids]:
-    """So many rows at a time."""
-    for begin in range(0, len(rows), size):
-        yield rows[begin : begin + size]
 
 
 def texts_of(share_V: Tensor) -> Tensor:

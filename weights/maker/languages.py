@@ -58,18 +58,17 @@ def prepare(data: Path, work: Path, start: Path) -> None:
     rows = Counter(row["label"] for row in rows_of(data / "langid" / "train.jsonl.gz"))
     chosen: list[int] = []
     for number, language in enumerate(languages):
-        own = np.flatnonzero(labels_N == number)
-        count = min(TIMES * rows[language] or OF_MORE, int(SHARE * len(own)))
-        chosen += np.random.default_rng(number).choice(own, count, replace=False).tolist()
+        there = np.flatnonzero(labels_N == number)
+        count = min(TIMES * rows[language] or OF_MORE, int(SHARE * len(there)))
+        chosen += np.random.default_rng(number).choice(there, count, replace=False).tolist()
     of_encoder = ((texts[n][:LONGEST], languages[labels_N[n]]) for n in sorted(chosen))
     write_rows(work / LINES_FILE, ({"lang": code, "text": text, "label": code} for text, code in of_encoder))
     others_N = np.setdiff1d(np.arange(len(texts)), chosen)
     own_ids = [ids[n] for n in others_N]
-    bag = pieces.bag_of(own_ids, labels_N[others_N], size, len(languages), WIDTH)
+    own = channels.Labelled(own_ids, labels_N[others_N], len(languages))
+    bag = pieces.bag_of(own.rows, own.labels_N, size, own.labels, WIDTH)
     counts = np.bincount(np.concatenate(own_ids), minlength=size)
-    told = np.random.default_rng(0).choice(others_N, min(OF_HEAD, len(others_N)), replace=False)
-    labelled = channels.Labelled([ids[n] for n in told], labels_N[told], len(languages))
-    channels.write_start(bag.vectors.detach().numpy(), counts, start, labelled)
+    channels.write_start(bag.vectors.detach().numpy(), counts, start, own.some(OF_HEAD))
 
 
 def languages_of(data: Path) -> list[str]:

@@ -29,7 +29,8 @@ from xlmr_torch.contrastive import in_batch_negatives
 Ids = Sequence[NDArray[np.int64]]
 
 BASE = hub.DEFAULT_MODEL
-FIRST, PAD = 3, 1  # ids below FIRST are <s>, <pad> and </s>
+BEGIN, PAD, END = 0, 1, 2
+FIRST = 3  # the ids below it are these
 RATE = 0.01  # of Adam, at its highest; it falls to 0
 WINDOW = 2  # pieces on either side that a tag is told from
 LEFT_OUT = 0.3  # of the numbers that a tag is told from, and of the pieces that a sentence is known by
@@ -106,14 +107,15 @@ def bag_of(rows: Ids, labels_N: NDArray[np.int64], size: int, labels: int, width
     right = torch.from_numpy(labels_N)
     for share, numbers in batches(len(rows), 512, epochs, seed=0):
         loss = F.cross_entropy(bag([rows[number] for number in numbers]), right[torch.from_numpy(numbers)])
-        _step(optimizer, loss, share)
+        step_down(optimizer, loss, share)
     return bag
 
 
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor, share: float) -> None:
+def step_down(optimizer: torch.optim.Optimizer, loss: Tensor, share: float, rate: float = RATE) -> None:
+    """A step of an optimizer, at this share of its rate."""
     loss.backward()
     for group in optimizer.param_groups:
-        group["lr"] = RATE * share
+        group["lr"] = rate * share
     optimizer.step()
     optimizer.zero_grad()
 
@@ -127,6 +129,12 @@ def logits_of(bag: Bag, rows: Ids) -> NDArray[np.float32]:
 
 
 # ---- Vectors that other tasks begin with
+
+
+def pieces_of(row: Feature) -> NDArray[np.int64]:
+    """The ids of a row, without those at the ends of a text."""
+    ids: NDArray[np.int64] = row.arrays["input_ids"]
+    return ids[ids >= FIRST]
 
 
 def features_of(recipe: Recipe) -> tuple[list[Feature], int, int]:
@@ -156,7 +164,7 @@ def of_tags(recipe: Recipe, width: int, epochs: int = 4) -> tuple[NDArray[np.flo
         window_BWF = F.embedding(torch.from_numpy(ids[own[:, None] + around]), vectors)
         kept = torch.rand(window_BWF.shape, generator=random) >= LEFT_OUT
         logits_BK = head((window_BWF * kept / (1 - LEFT_OUT)).flatten(1))
-        _step(optimizer, F.cross_entropy(logits_BK, torch.from_numpy(tags[own])), share)
+        step_down(optimizer, F.cross_entropy(logits_BK, torch.from_numpy(tags[own])), share)
     return vectors.detach().numpy(), np.bincount(ids[ids >= FIRST], minlength=size)
 
 
@@ -166,7 +174,7 @@ def of_parallel(recipe: Recipe, width: int, steps: int = 2000) -> tuple[NDArray[
     Trained like sentence embeddings are (``xlmr_torch/contrastive.py``), with a sum of pieces in place of an encoder.
     """
     rows, _, size = features_of(recipe)
-    texts = [row.arrays["input_ids"][row.arrays["input_ids"] >= FIRST] for row in rows]
+    texts = [*map(pieces_of, rows)]
     groups, group_N = np.unique([row.kept["id"] for row in rows], return_inverse=True)
     members = [np.flatnonzero(group_N == number) for number in range(len(groups))]
     random, chance = np.random.default_rng(0), generator(0)
@@ -177,7 +185,7 @@ def of_parallel(recipe: Recipe, width: int, steps: int = 2000) -> tuple[NDArray[
         others = [random.choice(members[group]) for group in group_N[numbers]]
         sides = [sums(vectors, [texts[n] for n in side], LEFT_OUT, chance) for side in (numbers, others)]
         loss = in_batch_negatives(*sides, torch.from_numpy(group_N[numbers]), recipe.temperature)
-        _step(optimizer, loss, 1 - step / steps)
+        step_down(optimizer, loss, 1 - step / steps)
     counts = np.bincount(np.concatenate(texts), minlength=size)
     found = vectors.detach().numpy()
     found[counts == 0] = 0  # of these nothing was learned

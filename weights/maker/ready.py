@@ -13,7 +13,7 @@ from xlmr_core.training.recipe import FILES, Recipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 OF_HEAD = 10_000  # rows that a classifier of texts starts with
-TAG_WIDTH, PARALLEL_WIDTH = 32, 32  # of the vectors of pieces; see channels.py
+WIDTH = 32  # of the vectors of pieces; see channels.py
 OTHERS = "`topic`, in the languages that `langid` lacks"
 
 
@@ -67,7 +67,7 @@ def place_of(file: str, data: Path, work: Path) -> Path:
 def _start_of_tags(name: str) -> Callable[[Path, Path, Path], None]:
     def prepare(data: Path, work: Path, start: Path) -> None:
         if not start.exists():
-            channels.write_start(*pieces.of_tags(recipe_of(READY[name], data, work), TAG_WIDTH), start)
+            channels.write_start(*pieces.of_tags(recipe_of(READY[name], data, work), WIDTH), start)
 
     return prepare
 
@@ -76,14 +76,12 @@ def _start_of_parallel(name: str) -> Callable[[Path, Path, Path], None]:
     def prepare(data: Path, work: Path, start: Path) -> None:
         if start.exists():
             return
-        vectors_VF, counts_V = pieces.of_parallel(recipe_of(READY["sentences"], data, work), PARALLEL_WIDTH)
+        vectors_VF, counts_V = pieces.of_parallel(recipe_of(READY["sentences"], data, work), WIDTH)
         labelled = None
         if READY[name].peft == "SEQ_CLS":
             rows, labels, _ = pieces.features_of(recipe_of(READY[name], data, work))
-            some = np.random.default_rng(0).choice(len(rows), min(OF_HEAD, len(rows)), replace=False)
-            own = [rows[n].arrays["input_ids"] for n in some]
-            told_N = np.array([int(rows[n].arrays["labels"]) for n in some])
-            labelled = channels.Labelled([ids[ids >= pieces.FIRST] for ids in own], told_N, labels)
+            labels_N = np.array([int(row.arrays["labels"]) for row in rows])
+            labelled = channels.Labelled([*map(pieces.pieces_of, rows)], labels_N, labels).some(OF_HEAD)
         channels.write_start(vectors_VF, counts_V, start, labelled)
 
     return prepare

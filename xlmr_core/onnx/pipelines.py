@@ -89,16 +89,13 @@ def pipeline(
     where = {name: arguments[name] for name in WHERE if name in arguments}
     if choice.named and find_graph(choice.model, arguments.get("file_name"), **where)[1] is None:
         choice.check_head()
-    made = choice.model
+    arguments |= {"head": HEAD_OF_AUTO[choice.task.auto], "dtype": dtype, "device": place}
     # ONNX Runtime packs weights outside of Python: the tokenizer is read meanwhile.
     with ThreadPoolExecutor(1) as aside:
-        if choice.named:
-            arguments |= {"head": HEAD_OF_AUTO[choice.task.auto], "dtype": dtype, "device": place}
-            loading = aside.submit(OnnxModel.from_pretrained, choice.model, **arguments)
+        loading = aside.submit(OnnxModel.from_pretrained, choice.model, **arguments) if choice.named else None
         tokenizer = choice.load_tokenizer()
         beside = choice.read_beside() if beside is None else beside
-        if choice.named:
-            made = loading.result()
+    made: Any = choice.model if loading is None else loading.result()
     return pipeline_class(__name__, Runner, choice.task.pipeline)(made, tokenizer, beside=beside, **choice.options)
 
 

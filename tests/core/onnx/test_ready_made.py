@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("onnxruntime", reason="needs the extra onnx: pip install 'xlmr[onnx]'")
-
 from tests.ready_made import CALLS, assert_answers
 from xlmr_core.onnx import pipeline
 
