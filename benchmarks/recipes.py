@@ -2,8 +2,10 @@
 
 Sixteen texts of natural lengths make a batch: of language modelling and classification a row each, of multiple choice
 two choices, of embeddings both texts of a pair, of a reranker a passage each. Both loops get the same batches and the
-same weights, with the dropout of the config, clipping and fused AdamW. What is timed is the way from the end of one
-step to the end of the next in either loop, whatever it does between. For sentence embeddings, which the Trainer does
+same weights, with the dropout of the config, clipping and fused AdamW, each in a process of its own. What is timed is
+the way from the end of one step to the end of the next in either loop, whatever it does between. Our loop trains those
+rows of the embeddings that the texts of a run have: here 50 000, as if there were many more texts than are timed. For
+sentence embeddings, which the Trainer does
 not know, its ``compute_loss`` is overridden with our loss. The error is the difference of the losses of the first
 batch, without dropout.
 """
@@ -16,12 +18,15 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks import harness, peers
+from benchmarks.children import Standing, serve
 from benchmarks.harness import Case, Numbers, Options
 from benchmarks.models import checkpoint
 from benchmarks.tasks import QUESTIONS, passages
@@ -38,9 +43,11 @@ TEXTS = 16
 # Of a turn; the way to the first is not timed.
 STEPS = 3
 NEGATIVES = 3
+USED = 50_000  # rows of the table of embeddings that all texts of a run have
 
 Row = dict[str, Any]
 Tensors = dict[str, torch.Tensor]
+Loop = tuple[Callable[[], list[float]], float]  # it trains and gives the times at which steps ended; the first loss
 
 
 def answered(number: int, text: str) -> Row:
@@ -87,7 +94,11 @@ def run_of(options: Options, task: str) -> Run:
     # As Run.of does, which would ask for the packages that draw curves.
     data = Data.read(recipe, tokenizer, config, 1)
     recipe = recipe.completed(config.hidden_size, len(data.train))
-    return Run(work / "run", recipe, data.train, progress=False, tell=lambda kind, text: None)
+    run = Run(work / "run", recipe, data.train, progress=False, tell=lambda kind, text: None)
+    own, others = run.batches.features.ids(), np.random.default_rng(0).permutation(config.vocab_size)
+    if own is not None:
+        run.batches.features.ids = lambda: np.union1d(own, others[:USED])  # type: ignore[method-assign]
+    return run
 
 
 class Steps:
@@ -101,7 +112,8 @@ class Steps:
     """
 
     def __init__(self, run: Run) -> None:
-        self.recipe, self.task, self.batch, self.rate, self.tell = run.recipe, run.task, run.batch, run.rate, run.tell
+        self.recipe, self.task, self.batches, self.tell = run.recipe, run.task, run.batches, run.tell
+        self.batch, self.rate = run.batch, run.rate
         self.ends: list[float] = []
 
     def restore(self, load: Any) -> int:
@@ -119,19 +131,18 @@ class Steps:
 
 
 class Job:
-    """A turn of some steps in a loop.
+    """A turn of some steps in the loop of a contestant's process."""
 
-    Args:
-        turn: trains, and gives the times at which steps ended.
-        answer: the loss before the first.
-    """
-
-    def __init__(self, turn: Callable[[], list[float]], answer: float) -> None:
-        self._turn, self.answer = turn, answer
+    def __init__(self, loop: Standing) -> None:
+        self._loop = loop
+        self.answer: float = loop.ask(False)
 
     def __call__(self) -> Numbers:
-        ends = self._turn()
-        return {"seconds": (ends[-1] - ends[0]) / (len(ends) - 1)}
+        return {"seconds": self._loop.ask(True)}
+
+    def close(self) -> None:
+        """End the process."""
+        self._loop.close()
 
 
 # ---- The contestants
@@ -159,7 +170,7 @@ def first_loss(model: Any, run: Run) -> float:
         return float(loss_of(model.eval(), run.recipe, tensors_of(run, 0)))
 
 
-def ours(options: Options, task: str) -> Job:
+def ours(options: Options, task: str) -> Loop:
     """The loop of ``xlmr train``."""
     run = run_of(options, task)
     model = model_for(run)
@@ -169,10 +180,10 @@ def ours(options: Options, task: str) -> Job:
         train(model, steps, device="cpu")
         return list(steps.ends)
 
-    return Job(turn, first_loss(model, run))
+    return turn, first_loss(model, run)
 
 
-def trainer(options: Options, task: str) -> Job:
+def trainer(options: Options, task: str) -> Loop:
     """transformers' Trainer."""
     hf: Any = peers.peer("transformers", options)
     peers.installed("accelerate")
@@ -227,10 +238,31 @@ def trainer(options: Options, task: str) -> Job:
         training.train()
         return list(ends)
 
-    return Job(turn, first_loss(model, run))
+    return turn, first_loss(model, run)
 
 
-CONTESTANTS = {"transformers": trainer, "xlmr": ours}
+OURS = "xlmr"
+CONTESTANTS = {"transformers": trainer, OURS: ours}
+
+
+def stand(name: str, task: str, work: str, tiny: bool) -> None:
+    """Answer with the first loss, and with the seconds of a step."""
+    turn, loss = CONTESTANTS[name](Options(work=Path(work), tiny=tiny), task)
+
+    def answer(trains: bool) -> float:
+        ends = turn() if trains else []
+        return (ends[-1] - ends[0]) / (len(ends) - 1) if trains else loss
+
+    serve(answer)
+
+
+def standing(name: str, task: str, options: Options) -> Job:
+    """A contestant's process."""
+    if name != OURS:
+        peers.peer(name, options)
+        peers.installed("accelerate")
+    given = f"{name!r}, {task!r}, {str(options.work)!r}, {options.tiny}"
+    return Job(Standing(f"from benchmarks import recipes; recipes.stand({given})"))
 
 
 def cases(options: Options) -> Iterator[Case]:
@@ -238,15 +270,23 @@ def cases(options: Options) -> Iterator[Case]:
     for task in ROWS:
         mask = run_of(options, task).batches[0]["attention_mask"]
         tokens = int(mask.sum())
-        yield Case(
-            task,
-            {name: functools.partial(build, options, task) for name, build in CONTESTANTS.items()},
-            tuple(CONTESTANTS),
-            facts={"rows": mask.size // mask.shape[-1], "tokens": tokens, "pad": mask.size / tokens},
-            compare=lambda expected, found: {"error of the loss": abs(found - expected)},
-            rounds=min(3, options.rounds),
-            warmup=0,  # each turn has a step that is not timed
-        )
+        with closing_all() as started:
+            yield Case(
+                task,
+                {name: functools.partial(started, name, task, options) for name in CONTESTANTS},
+                tuple(CONTESTANTS),
+                facts={"rows": mask.size // mask.shape[-1], "tokens": tokens, "pad": mask.size / tokens},
+                compare=lambda expected, found: {"error of the loss": abs(found - expected)},
+                rounds=min(3, options.rounds),
+                warmup=0,  # each turn has a step that is not timed
+            )
+
+
+@contextmanager
+def closing_all() -> Iterator[Callable[..., Job]]:
+    """Starts contestants' processes, which end with the block."""
+    with ExitStack() as stack:
+        yield lambda *given: stack.enter_context(closing(standing(*given)))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.tasks.task import Arrays
 from xlmr_core.training.recipe import Recipe
 from xlmr_core.training.run import Run
 
@@ -134,3 +135,11 @@ def losses(run: Run) -> list[float]:
     """The losses of the steps of a run, as its log has them."""
     lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     return [line["loss"] for line in lines if "loss" in line]
+
+
+def alone(batch: Arrays, row: int) -> Arrays:
+    """A row of a batch without its padding."""
+    length = int(batch["attention_mask"][row].sum())
+    return {
+        name: array[row : row + 1, :length] if array.ndim > 1 else array[row : row + 1] for name, array in batch.items()
+    }

@@ -1,5 +1,6 @@
 """What a step trains, and what an evaluation reads, as pure functions of parameters; and batches of few shapes.
 
+An answer is looked for among real tokens alone, so that padding is left out; the published loss normalises over it too.
 A program is compiled for each shape that it meets. So rows are made as long as one of few lengths, and as many as
 others of the run; nothing of what is added counts in any loss.
 """
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from xlmr_core.checks import MASKED_SCORE
 from xlmr_core.tasks.task import Arrays
 from xlmr_core.training.parts import EMBEDDING, texts_in
 from xlmr_core.training.task import IGNORED, TrainingTask
@@ -24,6 +26,7 @@ from xlmr_flax.losses import sequence_loss, span_loss
 
 __all__ = ["answers", "fitted", "trimmed", "width_of"]
 
+LOGITS = ("start_logits", "end_logits")
 # Lengths of rows are this one, and two in each octave above it.
 SHORTEST = 32
 # What stands in places that are added, where it is not the padding token: a position so large is outside any row.
@@ -58,10 +61,10 @@ def answers(
         return {"embeddings": vectors_kBD, "loss": loss}
     if "start_positions" in batch:
         output = call()
-        # As published the loss reads every position of a row, but for those that were added here.
-        added_S = jnp.arange(output.start_logits.shape[1]) >= batch["width"]
-        start, end = (jnp.where(added_S, -jnp.inf, logits) for logits in (output.start_logits, output.end_logits))
-        loss = span_loss(start, end, batch["start_positions"], batch["end_positions"])
+        padding_BS = batch["attention_mask"] == 0
+        for name in LOGITS:
+            output[name] = jnp.where(padding_BS, MASKED_SCORE, output[name])
+        loss = span_loss(*(output[name] for name in LOGITS), batch["start_positions"], batch["end_positions"])
     elif is_integer(batch["labels"]):
         output = call(labels=batch["labels"])
         loss = output.loss
@@ -90,13 +93,12 @@ def fitted(batch: Arrays, task: TrainingTask, rows: int) -> Arrays:
         rows: that it is to have; those of embeddings, which are all compared, stay as many as they are.
 
     Returns:
-        The batch with int32 for int64, longer rows, and more of them; with ``rows`` and ``width``, how many and how
-        long they were, and of embeddings with ``texts`` (k B,), the same number for the same text.
+        The batch with int32 for int64, longer rows, and more of them; with ``rows``, how many they were, and of embeddings with ``texts`` (k B,), the same number for the same text.
     """
     ids = batch["input_ids"]
     width = ids.shape[-1]
     added = width_of(width, task.recipe.max_length) - width
-    found: Arrays = {"rows": np.array(len(ids), np.int32), "width": np.array(width, np.int32)}
+    found: Arrays = {"rows": np.array(len(ids), np.int32)}
     if task.name == EMBEDDING:
         found["texts"] = narrow(texts_in(batch))
     for name, array in batch.items():

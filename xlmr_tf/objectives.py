@@ -1,4 +1,8 @@
-"""What a step trains, and what an evaluation reads. Only sentence embeddings have a loss outside their model."""
+"""What a step trains, and what an evaluation reads.
+
+Sentence embeddings have a loss outside their model. An answer is looked for among real tokens alone, so that padding is
+left out; the published loss normalises over it too.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,16 @@ from typing import Any
 
 import tensorflow as tf
 
+from xlmr_core.checks import MASKED_SCORE
 from xlmr_core.tasks.task import Arrays
 from xlmr_core.training.parts import EMBEDDING, texts_in
 from xlmr_core.training.task import TrainingTask
 from xlmr_tf.contrastive import embedding_loss, pooled
+from xlmr_tf.losses import span_loss
 
 __all__ = ["answers", "given", "loss_of"]
+
+LOGITS = ("start_logits", "end_logits")
 
 
 def given(task: TrainingTask, batch: Arrays) -> Arrays:
@@ -29,7 +37,7 @@ def loss_of(model: Any, task: TrainingTask, part: Mapping[str, tf.Tensor]) -> tf
         part: tensors by name, see :func:`given`.
     """
     if task.name != EMBEDDING:
-        return tf.cast(model(**part, training=True).loss, tf.float32)
+        return tf.cast(_output(model, part, training=True)["loss"], tf.float32)
     return _embedding_loss(task, _vectors(model, task, part, training=True), part)
 
 
@@ -45,8 +53,21 @@ def answers(model: Any, task: TrainingTask, batch: Mapping[str, tf.Tensor]) -> d
     if task.name == EMBEDDING:
         vectors = _vectors(model, task, batch, training=False)
         return {"embeddings": vectors, "loss": _embedding_loss(task, vectors, batch)}
-    output = model(**batch, training=False)
+    output = _output(model, batch, training=False)
     return {name: tf.cast(output[name], tf.float32) for name in dict.fromkeys([*task.outputs, "loss"])}
+
+
+def _output(model: Any, batch: Mapping[str, tf.Tensor], training: bool) -> Any:
+    """What a model gives for a batch, with its loss; of answers that over the real tokens."""
+    if "start_positions" not in batch:
+        return model(**batch, training=training)
+    places = {name: batch[name] for name in ("start_positions", "end_positions")}
+    output = model(**{name: value for name, value in batch.items() if name not in places}, training=training)
+    padding_BS = batch["attention_mask"] == 0
+    for name in LOGITS:
+        output[name] = tf.where(padding_BS, tf.cast(MASKED_SCORE, output[name].dtype), output[name])
+    output["loss"] = span_loss(*(output[name] for name in LOGITS), *places.values())
+    return output
 
 
 def _vectors(model: Any, task: TrainingTask, batch: Mapping[str, tf.Tensor], training: bool) -> tf.Tensor:

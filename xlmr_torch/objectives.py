@@ -1,7 +1,8 @@
 """What a step trains, and what an evaluation reads: of a batch, or of the parts that several processes have of it.
 
-Only sentence embeddings have a loss outside their model. It compares all texts of a batch, so each process computes it
-of all vectors, those of the others as numbers.
+Sentence embeddings have a loss outside their model. It compares all texts of a batch, so each process computes it of
+all vectors, those of the others as numbers. An answer is looked for among real tokens alone, so that padding is left
+out; the published loss normalises over it too.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xlmr_core.checks import MASKED_SCORE
 from xlmr_core.tasks.task import Arrays
 from xlmr_core.training.parts import EMBEDDING, rows_in, texts_in
 from xlmr_core.training.task import TrainingTask
 from xlmr_torch.contrastive import embedding_loss, pooled
+from xlmr_torch.losses import span_loss
 from xlmr_torch.processes import Processes
 
 __all__ = ["answers", "loss_of"]
+
+LOGITS = ("start_logits", "end_logits")
 
 
 def loss_of(model: Any, task: TrainingTask, part: Arrays, batch: Arrays, together: Processes) -> Tensor:
@@ -33,7 +38,7 @@ def loss_of(model: Any, task: TrainingTask, part: Arrays, batch: Arrays, togethe
     """
     inputs = _tensors(part, together.device)
     if task.name != EMBEDDING:
-        loss: Tensor = model(**inputs).loss
+        loss: Tensor = _output(model, inputs)["loss"]
         return loss
     pairs = rows_in(batch)
     vectors_knD = _vectors(model, task, inputs).unflatten(0, (len(batch["input_ids"]) // pairs, -1))
@@ -58,11 +63,24 @@ def answers(model: Any, task: TrainingTask, batch: Arrays, device: torch.device)
         vectors = _vectors(model, task, inputs)
         texts = torch.from_numpy(texts_in(batch)).to(device)
         return {"embeddings": vectors, "loss": _embedding_loss(task, vectors, {**inputs, "texts": texts})}
-    output = model(**inputs)
+    output = _output(model, inputs)
     if task.counted(batch):
         return {name: output[name] for name in dict.fromkeys([*task.outputs, "loss"])}
     # The mean over no label is no number; as nothing is counted, it is 0.
     return {name: torch.zeros(()) if name == "loss" else output[name] for name in task.outputs}
+
+
+def _output(model: Any, inputs: dict[str, Tensor]) -> Any:
+    """What a model gives for a batch, with its loss; of answers that over the real tokens."""
+    if "start_positions" not in inputs:
+        return model(**inputs)
+    places = {name: inputs[name] for name in ("start_positions", "end_positions")}
+    output = model(**{name: value for name, value in inputs.items() if name not in places})
+    padding_BS = inputs["attention_mask"] == 0
+    for name in LOGITS:
+        output[name] = output[name].masked_fill(padding_BS, MASKED_SCORE)
+    output["loss"] = span_loss(*(output[name] for name in LOGITS), *places.values())
+    return output
 
 
 def _tensors(batch: Arrays, device: torch.device) -> dict[str, Tensor]:

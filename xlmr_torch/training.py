@@ -29,6 +29,7 @@ from xlmr_torch.optimizers import freeze, optimizer_of
 from xlmr_torch.pretrained import PreTrainedModel
 from xlmr_torch.processes import Led, Processes
 from xlmr_torch.training_state import gathered, read_state, whole, write_state
+from xlmr_torch.used_rows import used_rows
 
 if TYPE_CHECKING:
     from xlmr_core.tasks.task import Arrays
@@ -78,58 +79,64 @@ def train(
     torch.manual_seed(recipe.seed)
     trained: Any = adapted(model, recipe) if recipe.lora_rank else model
     freeze(trained.to(device), recipe, layers)
-    called = together.wrap(trained, shard)
-    optimizer = make_optimizer(trained, recipe, layers)
-    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
-    autocast = torch.autocast(device.type, DTYPES[recipe.precision], enabled=recipe.precision != "float32")
+    # What other optimizers, and steps that are left out, make of rows without gradients is not known here.
+    known = make_optimizer is optimizer_of and recipe.precision != "float16" and not (shard or recipe.lora_rank)
+    ids = run.batches.features.ids() if known else None
+    with used_rows(trained, ids) as rows:
+        called = together.wrap(trained, shard)
+        optimizer = make_optimizer(trained, recipe, layers)
+        if rows is not None and isinstance(optimizer, torch.optim.AdamW):
+            rows.follow(optimizer)
+        scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
+        autocast = torch.autocast(device.type, DTYPES[recipe.precision], enabled=recipe.precision != "float32")
 
-    def predict(batch: Arrays) -> Arrays:
-        trained.eval()
-        with torch.no_grad(), autocast:
-            found = answers(trained, task, batch, device)
+        def predict(batch: Arrays) -> Arrays:
+            trained.eval()
+            with torch.no_grad(), autocast:
+                found = answers(trained, task, batch, device)
+            trained.train()
+            return {name: value.float().cpu().numpy() for name, value in found.items()}
+
+        def save_pretrained(folder: Path) -> None:
+            values = {name: gathered(value, first) for name, value in trained.state_dict().items()}
+            if not recipe.lora_rank:
+                trained.save_pretrained(folder, is_main_process=first, state_dict=values)
+            elif first:
+                merged(trained).save_pretrained(folder)
+                trained.save_pretrained(folder / "adapter", save_embedding_layers=False)
+
+        lead = Led(
+            together,
+            load=lambda folder: read_state(folder, trained, optimizer, scaler),
+            save=lambda folder: write_state(folder, trained, optimizer, scaler, first),
+            predict=predict,
+            save_pretrained=save_pretrained,
+        )
+        step = lead(run.restore, lead.load)
         trained.train()
-        return {name: value.float().cpu().numpy() for name, value in found.items()}
-
-    def save_pretrained(folder: Path) -> None:
-        values = {name: gathered(value, first) for name, value in trained.state_dict().items()}
-        if not recipe.lora_rank:
-            trained.save_pretrained(folder, is_main_process=first, state_dict=values)
-        elif first:
-            merged(trained).save_pretrained(folder)
-            trained.save_pretrained(folder / "adapter", save_embedding_layers=False)
-
-    lead = Led(
-        together,
-        load=lambda folder: read_state(folder, trained, optimizer, scaler),
-        save=lambda folder: write_state(folder, trained, optimizer, scaler, first),
-        predict=predict,
-        save_pretrained=save_pretrained,
-    )
-    step = lead(run.restore, lead.load)
-    trained.train()
-    while lead(run.goes_on, step):
-        torch.manual_seed(seed_of(recipe.seed, step, together.rank))
-        batch, loss = run.batch(step), torch.zeros((), device=device)
-        held = [*parts(batch, task, together.rank * accumulate, accumulate, together.world * accumulate)]
-        for number, (part, share) in enumerate(held):
-            with together.alone(called, number < len(held) - 1):
-                with autocast:
-                    own = share * loss_of(called, task, part, batch, together)
-                # Of several processes the mean of the gradients is taken, and the sum is meant.
-                scaler.scale(own * together.world).backward()
-            loss += own.detach()
-        norm = torch.zeros_like(loss)
-        if held:  # a batch without labels teaches nothing
-            scaler.unscale_(optimizer)
-            norm = whole(nn.utils.clip_grad_norm_(trained.parameters(), recipe.clip_norm or float("inf")))
-            for group in optimizer.param_groups:
-                group["lr"] = run.rate(step) * group["share"]
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad()
-        step += 1
-        lead(run.after, step, together.sum(loss), norm, save=lead.save, predict=lead.predict)
-    outcome = lead(run.finish, lead.save_pretrained, predict=lead.predict)
+        while lead(run.goes_on, step):
+            torch.manual_seed(seed_of(recipe.seed, step, together.rank))
+            batch, loss = run.batch(step), torch.zeros((), device=device)
+            held = [*parts(batch, task, together.rank * accumulate, accumulate, together.world * accumulate)]
+            for number, (part, share) in enumerate(held):
+                with together.alone(called, number < len(held) - 1):
+                    with autocast:
+                        own = share * loss_of(called, task, part, batch, together)
+                    # Of several processes the mean of the gradients is taken, and the sum is meant.
+                    scaler.scale(own * together.world).backward()
+                loss += own.detach()
+            norm = torch.zeros_like(loss)
+            if held:  # a batch without labels teaches nothing
+                scaler.unscale_(optimizer)
+                norm = whole(nn.utils.clip_grad_norm_(trained.parameters(), recipe.clip_norm or float("inf")))
+                for group in optimizer.param_groups:
+                    group["lr"] = run.rate(step) * group["share"]
+                scaler.step(optimizer)
+                scaler.update()
+                optimizer.zero_grad()
+            step += 1
+            lead(run.after, step, together.sum(loss), norm, save=lead.save, predict=lead.predict)
+        outcome = lead(run.finish, lead.save_pretrained, predict=lead.predict)
     trained.eval()
     return outcome
 

@@ -113,6 +113,7 @@ DIFFERENCES = {
     "+optimizers.py:united": TREE,
     "+optimizers.py:rescaled": "PyTorch brings what scales a loss in float16",
     "+devices.py": "a mesh says where arrays lie, and the compiler divides the work by that",
+    "-used_rows.py": "a step is one program over all parameters, in which optax has the whole table",
     "-processes.py:Processes": "jax.distributed knows its processes, and a mesh their devices",
     "-training.py:check": "nothing is refused here that not every backend refuses",
     "-training_state.py:gathered": "Orbax writes what is divided as it lies",

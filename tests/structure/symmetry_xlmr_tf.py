@@ -49,6 +49,7 @@ DIFFERENCES = {
     ),
     # Training
     "-adapters.py": "PEFT is a library of PyTorch; Keras has adapters of its own, enable_lora",
+    "-used_rows.py": "a step of a Keras optimizer goes over the whole table",
     "-processes.py": "several processes are torchrun's; here tf.distribute has the devices",
     "-training_state.py:gathered": "no model is divided among processes here",
     "-training_state.py:whole": "no model is divided among processes here",

@@ -20,13 +20,14 @@ keras = pytest.importorskip("keras")
 
 from tests import small_runs  # noqa: E402
 from tests.choice import chosen  # noqa: E402
-from tests.small_runs import ROWS, SIZES, TASKS, losses, small_recipe, written  # noqa: E402
+from tests.small_runs import ROWS, SIZES, TASKS, alone, losses, small_recipe, written  # noqa: E402
 from xlmr_core import cli  # noqa: E402
 from xlmr_core.config import XLMRobertaConfig  # noqa: E402
 from xlmr_core.errors import CheckpointError, InputError, MismatchError  # noqa: E402
 from xlmr_core.training.card import RUN_AS  # noqa: E402
 from xlmr_core.training.run import Run  # noqa: E402
 from xlmr_tf import auto, pipeline  # noqa: E402
+from xlmr_tf.objectives import answers  # noqa: E402
 from xlmr_tf.optimizers import optimizer_of, trained_in  # noqa: E402
 from xlmr_tf.training import check, model_for, train  # noqa: E402
 from xlmr_tf.training_state import read_state  # noqa: E402
@@ -69,6 +70,15 @@ def trained(run, **how):
 
 # A loss of the vocabulary, and one outside the model; labels of texts are in the other tests.
 FEW = ("masked-language-modeling", "sentence-embedding")
+
+
+def test_an_answer_is_looked_for_among_real_tokens(tmp_path):
+    run = small_run(tmp_path, "question-answering", dropout=0.0)
+    model, batch = model_for(run), run.batch(0)
+    rows = [answers(model, run.task, alone(batch, row)) for row in range(len(batch["input_ids"]))]
+    assert batch["attention_mask"].min() == 0
+    expected = np.mean([float(row["loss"]) for row in rows])
+    assert float(answers(model, run.task, batch)["loss"]) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("task", chosen(TASKS, FEW))

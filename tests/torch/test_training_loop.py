@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.choice import chosen
-from tests.small_runs import ROWS, SIZES, TASKS, losses, small_recipe, small_run, written
+from tests.small_runs import ROWS, SIZES, TASKS, alone, losses, small_recipe, small_run, written
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.errors import CheckpointError, InputError, MismatchError, MissingBackendError
 from xlmr_core.training.card import RUN_AS
@@ -78,6 +78,15 @@ def test_every_task_trains_and_is_evaluated_and_answers(task: str, tmp_path: Pat
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, names[name]), name
     assert pipeline(RUN_AS[task][0], str(run.folder))(*ASKED[task]) is not None
+
+
+def test_an_answer_is_looked_for_among_real_tokens(tmp_path: Path) -> None:
+    run = small_run(tmp_path, "question-answering", dropout=0.0)
+    model, batch = model_for(run).eval().requires_grad_(False), run.batch(0)
+    rows = [answers(model, run.task, alone(batch, row), torch.device("cpu")) for row in range(len(batch["input_ids"]))]
+    found = answers(model, run.task, batch, torch.device("cpu"))
+    assert batch["attention_mask"].min() == 0
+    assert float(found["loss"]) == pytest.approx(np.mean([float(row["loss"]) for row in rows]), rel=1e-5)
 
 
 def test_a_run_that_was_interrupted_ends_bit_for_bit_as_an_undisturbed_one(tmp_path: Path) -> None:

@@ -69,6 +69,19 @@ class Features:
         encoded = self._task.encode([self.examples[int(number)] for number in numbers])
         return [several[0] for several in encoded]
 
+    def ids(self) -> NDArray[np.int64] | None:
+        """All ids that batches can have, rising; ``None`` where that is known of no row, or not before it is read."""
+        found: NDArray[np.int64] = np.zeros(0, np.int64)
+        if self._encoded is None:
+            return None
+        for begin in range(0, len(self._encoded), ENCODED_TOGETHER):
+            rows = [self._task.ids(feature) for feature in self._encoded[begin : begin + ENCODED_TOGETHER]]
+            if any(row is None for row in rows):
+                return None
+            parts = [own.ravel() for row in rows if row is not None for own in row]
+            found = np.unique(np.concatenate([found, *parts]))
+        return found
+
     def windows(self, example: int) -> int:
         """How many features an example has."""
         return int(self._windows[example])

@@ -72,6 +72,10 @@ class MaskedLanguageModeling(_Lines):
     def _opens(self) -> NDArray[np.int64]:
         return self.vocabulary.openings(self.tokenizer)
 
+    def ids(self, feature: Feature) -> None:
+        """A token in ten that are hidden becomes any other one."""
+        return None
+
     def has_label(self, feature: Feature) -> bool:
         """Special tokens, such as those of a text of signs that are not known, are never hidden."""
         return bool(self.vocabulary.ordinary[feature.arrays["input_ids"]].any())

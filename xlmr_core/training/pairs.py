@@ -100,6 +100,11 @@ class SentenceEmbedding(TrainingTask):
             found.append([Feature(arrays, {"texts": own, "id": example.get("id", "")})])
         return found
 
+    def ids(self, feature: Feature) -> Sequence[NDArray[np.int64]]:
+        """Of all texts of a row."""
+        texts: Sequence[NDArray[np.int64]] = feature.kept["texts"]
+        return texts
+
     def kind(self, feature: Feature) -> int:
         """What a row is, see ``SCORED``: a batch has as many texts of each."""
         if "labels" in feature.arrays:
@@ -224,6 +229,11 @@ class Rerank(TrainingTask):
                     f"{features.language_of(int(features.example[number])) or 'the data'}; give more rows, or fewer "
                     "negatives in the recipe"
                 )
+
+    def ids(self, feature: Feature) -> Sequence[NDArray[np.int64]]:
+        """Of the row, and of what other rows are made of it."""
+        kept = feature.kept
+        return [feature.arrays["input_ids"], *(np.array(own, np.int64) for own in (kept["query"], *kept["passages"]))]
 
     def kind(self, feature: Feature) -> int:
         """How many passages are none: a batch has as many for each query."""

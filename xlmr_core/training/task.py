@@ -20,7 +20,8 @@ rerank                    ``input_ids``, ``attention_mask`` (B (1 + n), S): B ri
                           ``labels`` float32 (B (1 + n), 1)
 ========================  ================================================================================
 
-``sentence-embedding`` alone has a loss outside the model; all others are ``model(**batch).loss``.
+``sentence-embedding`` has a loss outside the model, and that of ``question-answering`` is over real tokens alone; all
+others are ``model(**batch).loss``.
 """
 
 from __future__ import annotations
@@ -171,6 +172,10 @@ class TrainingTask(ABC):
             random: the only source of chance.
         """
         return features.take(numbers)
+
+    def ids(self, feature: Feature) -> Sequence[NDArray[np.int64]] | None:
+        """All ids that batches can have of a row; ``None`` where others are drawn."""
+        return [feature.arrays["input_ids"]]
 
     def has_label(self, feature: Feature) -> bool:
         """Whether a row has something that can count; one without is left out."""
