@@ -16,6 +16,7 @@ from typing import TypeVar
 from xlmr_core.errors import XLMRError
 from xlmr_core.serving.batching import FullError, Row, Ticket, Waiting
 from xlmr_core.serving.faults import Fault, fault_of
+from xlmr_core.serving.memory import FreeMemory
 from xlmr_core.serving.metrics import Metrics
 from xlmr_core.serving.settings import Settings
 from xlmr_core.tasks.task import Arrays
@@ -49,6 +50,7 @@ class Worker:
         self._pace = 0.0  # tokens a second
         self._metrics = metrics
         self._name = name
+        self._memory = FreeMemory()
         metrics.waiting.labels(name).set_function(lambda: self.waiting.tokens)
 
     async def around(self, function: Callable[[], T], *, large: bool = False) -> T:
@@ -106,10 +108,14 @@ class Worker:
         loop = asyncio.get_running_loop()
         while batch := self.waiting.next_batch():
             started = time.perf_counter()
-            found = await loop.run_in_executor(self._running, _run, batch)
+            found = await loop.run_in_executor(self._running, self._run, batch)
             self._count(sum(row.tokens for row in batch), time.perf_counter() - started)
             for row, outputs in zip(batch, found, strict=True):
                 self._deliver(row, outputs)
+
+    def _run(self, batch: list[Row]) -> list[Arrays | Exception]:
+        self._memory.give_back()
+        return _run(batch)
 
     def _count(self, tokens: int, seconds: float) -> None:
         pace = tokens / max(seconds, 1e-6)
