@@ -93,7 +93,8 @@ def fitted(batch: Arrays, task: TrainingTask, rows: int) -> Arrays:
         rows: that it is to have; those of embeddings, which are all compared, stay as many as they are.
 
     Returns:
-        The batch with int32 for int64, longer rows, and more of them; with ``rows``, how many they were, and of embeddings with ``texts`` (k B,), the same number for the same text.
+        The batch with int32 for int64, longer rows, and more of them; with ``rows``, how many they were, and of
+        embeddings with ``texts`` (k B,), the same number for the same text.
     """
     ids = batch["input_ids"]
     width = ids.shape[-1]

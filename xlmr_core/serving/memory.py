@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Callable
+from contextlib import suppress
 
 __all__ = ["FreeMemory"]
 
@@ -18,10 +20,9 @@ class FreeMemory:
     """Gives back what is free, at most every few seconds; where the C library has no such call, does nothing."""
 
     def __init__(self) -> None:
-        try:
+        self._trim: Callable[[int], int] | None = None
+        with suppress(AttributeError, OSError, TypeError):
             self._trim = ctypes.CDLL(None).malloc_trim  # of glibc
-        except (AttributeError, OSError, TypeError):
-            self._trim = None
         self._last = time.monotonic()
 
     def give_back(self) -> None:
