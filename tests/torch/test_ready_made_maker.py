@@ -6,12 +6,13 @@ import json
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from weights.maker import bags, channels, delta, languages, pieces
+from weights.maker import bags, channels, delta, languages, parallel, pieces
 from weights.maker.ready import READY, recipe_of
 from xlmr_core import hub
 from xlmr_core.training.task import Feature
@@ -157,6 +158,19 @@ def test_a_classifier_starts_with_what_the_channels_tell(tmp_path: Path) -> None
     assert not model.classifier.out_proj.weight[:, 3:].any() and model.classifier.dense.weight[3:].any()
 
 
+def test_a_head_begins_with_looking_for_the_same_piece(tmp_path: Path) -> None:
+    vectors = values(0, vectors=(32000, 16))["vectors"]
+    channels.write_start(vectors, np.ones(32000, np.int64), tmp_path / "start", matching=True)
+    model = XLMRobertaModel.from_pretrained(
+        tmp_path / "start", add_pooling_layer=False, attn_implementation="eager"
+    ).eval()
+    text = torch.tensor([[0, 500, 600, 2, 2, 700, 800, 600, 900, 2]])
+    with torch.no_grad():
+        found = model(input_ids=text, output_attentions=True).attentions
+    looks = torch.stack([layer[0, :, 2, 7] for layer in found])  # from a word of the question to that of the text
+    assert (looks[: channels.MATCHING].max(dim=1).values > 0.4).all() and looks[channels.MATCHING :].max() < 0.4
+
+
 def test_channels_are_an_adapter_of_low_rank(tmp_path: Path) -> None:
     vectors, counts = values(0, vectors=(32000, 3))["vectors"], np.ones(32000, np.int64)
     after = start_with(vectors, counts, tmp_path / "start")
@@ -189,6 +203,79 @@ def test_lines_for_the_encoder_have_the_shares_of_the_data(tmp_path: Path, monke
     assert max(len(row["text"]) for row in rows) == languages.LONGEST
     assert (tmp_path / languages.OTHERS_FILE).read_text() == ""
     assert (tmp_path / "start" / "model.safetensors").is_file()
+
+
+def test_lines_are_aligned_in_their_order() -> None:
+    gain = np.full((6, 5), -1.0, np.float32)
+    right = [(0, 0), (2, 1), (3, 3), (5, 4)]
+    for place in right:
+        gain[place] = 5
+    gain[4, 0] = 9  # not in the order of all others
+    gain[1, 2] = parallel.CHANCE / 2
+    assert parallel.aligned(gain) == right
+    assert parallel.aligned(np.full((2, 3), -1.0, np.float32)) == []
+
+
+def test_translations_are_found_in_lines_of_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["Ada Lovelace", "Berlin 1871", "Kilimanjaro", "COVID-19", "Mozart 1756", "Titanic", "Everest 8848"]
+    lines = {
+        "en": ["not a translation", *(f"This sentence is about {name}." for name in names), "GitHub has a guide."],
+        "de": ["", *(f"Dieser Satz handelt von {name}." for name in names[1:]), "GitHub has a guide."],
+    }
+    places = {"train": {"sources": [{"source": "tico19", "first_line": 1, "end_line": 9}]}}
+    places["train"]["sources"].append({"source": "common_voice", "first_line": 0, "end_line": 1})
+    monkeypatch.setattr(parallel.corpus, "lines", lambda path: lines[path.name[:2]])
+    question = {"id": "7", "lang": "de", "question": "Wo?", "src": "xquad"}
+    monkeypatch.setattr(languages, "rows_of", lambda path: [question, {**question, "src": "drcd"}])
+    (tmp_path / "pretrain").mkdir()
+    (tmp_path / "pretrain" / "manifest.json").write_text(json.dumps({"langs": {"de": places, "en": places}}))
+    parallel.write_parallel(tmp_path, tmp_path / "rows", np.zeros((32000, 2), np.float32))
+    rows = [json.loads(line) for line in (tmp_path / "rows").read_text(encoding="utf-8").splitlines()]
+    assert rows[0] == {"id": "xquad 7", "lang": "de", "text": "Wo?"} and len(rows) == 1 + 8 + 6
+    english = {row["id"]: row["text"] for row in rows if row["lang"] == "en"}
+    german = [row for row in rows[1:] if row["lang"] == "de"]
+    # What was not translated is no translation.
+    assert [row["text"].rpartition(" von ")[2] for row in german] == [f"{name}." for name in names[1:]]
+    assert all(english[row["id"]].endswith(row["text"].rpartition(" von ")[2]) for row in german)
+
+
+def test_translations_get_vectors_that_are_alike(tmp_path: Path) -> None:
+    words = {"en": ["sun", "rain", "snow", "wind", "stone"], "de": ["Sonne", "Regen", "Schnee", "Wind", "Stein"]}
+    rows = [{"id": str(n), "lang": code, "text": text[n % 5]} for n in range(400) for code, text in words.items()]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({**row, "id": str(n // 2 % 5)}) + "\n" for n, row in enumerate(rows)))
+    recipe = recipe_of(READY["sentences"], tmp_path, tmp_path).replace(train=[file], test=())
+    vectors, counts = pieces.of_parallel(recipe, 8, steps=60)
+    pieces.write_vectors(tmp_path / "kept.npz", vectors, counts)
+    again, _ = pieces.read_vectors(tmp_path / "kept.npz")
+    units = torch.nn.functional.normalize(
+        torch.stack([pieces.sums(torch.from_numpy(again), languages.ids_of(own)[0]) for own in words.values()]), dim=-1
+    )
+    assert (units[0] @ units[1].T).argmax(dim=1).tolist() == [0, 1, 2, 3, 4]
+    assert counts.sum() > 0 and not vectors[counts == 0].any()
+
+
+def test_the_words_around_which_those_of_the_question_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    def feature(question: list[int], context: list[int], start: int = 0, end: int = 0) -> Feature:
+        ids = np.array([0, *question, 2, 2, *context, 2])
+        return Feature({"input_ids": ids, "start_positions": np.array(start), "end_positions": np.array(end)})
+
+    context = [*range(300, 330), 100, 101, 7, 8, 102, *range(330, 350)]
+    rows = [feature([100, 101, 102], context, 5, 6), feature([5], [9, 5, 9], 4, 5), *[feature([5], [9])] * 7]
+    seen: list[dict[str, np.ndarray]] = []
+
+    class Judging:
+        def __init__(self, *given: object) -> None: ...
+
+        def measured(self, test: object, predict: Any) -> None:
+            seen.append(predict({"input_ids": np.stack([row.arrays["input_ids"] for row in rows[:1]])}))
+
+    monkeypatch.setattr(bags, "Judge", Judging)
+    monkeypatch.setattr(bags, "_all", lambda features: rows)
+    bags.words_of_question(SimpleNamespace(batches=SimpleNamespace(features=()), recipe=None, task=None))(None)
+    (sides,) = seen
+    first = 1 + 3 + 2 + 32
+    assert [int(side.argmax()) for side in sides.values()] == [first, first + 1]
 
 
 def test_pieces_are_counted_without_order_and_by_side() -> None:

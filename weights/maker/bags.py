@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 
-from weights.maker import languages, pieces
+from weights.maker import languages, parallel, pieces
 from xlmr_core.training.batches import Evaluation
+from xlmr_core.training.judging import Judge
 from xlmr_core.training.metrics import Measured, kind_of, measure
 from xlmr_core.training.run import Run
 from xlmr_core.training.task import Answers, Feature
 
+AROUND = 8  # pieces on either side of an answer
 STRENGTH, ROUNDS = 10.0, 100  # of the regression: the inverse of its penalty, and its steps at most
 
 Beside: TypeAlias = Callable[[Evaluation], Measured]
@@ -103,6 +106,48 @@ def tag_of_word(run: Run) -> Beside:
     return measured
 
 
+def bag_of_sentences(run: Run) -> Beside:
+    """Sums of vectors of pieces, which were trained as the model beside it was: what that starts from."""
+    vectors_VF = torch.from_numpy(pieces.read_vectors(run.folder.parent / parallel.VECTORS)[0])
+
+    def measured(test: Evaluation) -> Measured:
+        sides = [[pieces.inner(ids) for ids in row.kept["texts"]] for row in _all(test.features)]
+        predicted = [pieces.sums(vectors_VF, pair).numpy() for pair in sides]
+        gold = [[one["text"], one["other"]] for one in test.features.examples]
+        return _measured(test, predicted, gold)
+
+    return measured
+
+
+def words_of_question(run: Run) -> Beside:
+    """So many pieces as answers have, near which most of the question's stand, rare and near ones for more, and which
+    have none of these themselves.
+    """
+    rows = _all(run.batches.features)
+    seen_V = np.bincount(np.concatenate([np.unique(row.arrays["input_ids"]) for row in rows]))
+    spans = [(int(row.arrays["start_positions"]), int(row.arrays["end_positions"])) for row in rows]
+    usual = int(np.median([end - start + 1 for start, end in spans if start]))
+    nearness = np.bartlett(usual + 2 * AROUND + 2)[1:-1]
+
+    def predict(batch: Any) -> dict[str, Any]:
+        ids_BS = batch["input_ids"]
+        sides = {name: np.full(ids_BS.shape, -1.0, np.float32) for name in ("start_logits", "end_logits")}
+        for row, ids_S in enumerate(ids_BS):
+            first, second, last = np.flatnonzero(ids_S == pieces.END)[:3]
+            context = ids_S[second + 1 : last]
+            rare = np.log(len(rows) / (1 + np.take(seen_V, context, mode="clip")))
+            shared = np.where(np.isin(context, ids_S[1:first]), rare, 0)
+            inside = np.convolve(shared, np.ones(usual), mode="valid")
+            around = np.convolve(shared, nearness)[AROUND + usual - 1 :][: len(inside)]
+            if len(inside):
+                best = int((around - 3 * inside).argmax())
+                place = second + 1 + best
+                sides["start_logits"][row, place] = sides["end_logits"][row, place + usual - 1] = around[best]
+        return sides
+
+    return lambda test: Judge(run.recipe, run.task).measured(test, predict)
+
+
 def _all(features: Any) -> list[Feature]:
     return list(features.take(range(len(features))))
 
@@ -121,5 +166,7 @@ BASELINES: dict[str, tuple[str, Callable[[Run], Beside] | None]] = {
     "bag": ("a bag of pieces with one linear layer, which learned from the same rows", bag_of_pieces),
     "lines": ("a bag of pieces with one linear layer, which learned from the same rows and lines", bag_of_lines),
     "word": ("the tag that each word usually has in the same rows", tag_of_word),
+    "sentences": ("a bag of pieces, which learned from the same rows", bag_of_sentences),
+    "question": ("the words around which most words of the question stand", words_of_question),
     "base": ("`xlmr-mini` without this training", None),
 }

@@ -33,6 +33,8 @@ WRITE = ("attention.output.dense", "output.dense")
 STRAIGHT = 0.3  # spread of what the classifier bends, which is nearly straight there
 ROUNDS, RATE = 300, 0.3  # of the regression
 GATHERED = 4.0  # times the mean of a text, in which the vectors of pieces cancel each other out
+# Of the first layers, whose head looks for pieces that are alike; how much more a piece looks at itself than at others.
+MATCHING, ALIKE = 2, 8.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,11 @@ class Labelled:
 
 
 def write_start(
-    vectors_VF: NDArray[np.float32], counts_V: NDArray[np.int64], folder: Path, labelled: Labelled | None = None
+    vectors_VF: NDArray[np.float32],
+    counts_V: NDArray[np.int64],
+    folder: Path,
+    labelled: Labelled | None = None,
+    matching: bool = False,
 ) -> None:
     """Write the built-in model with vectors in channels.
 
@@ -65,6 +71,7 @@ def write_start(
         counts_V: how often texts have each, by which lengths are compared.
         folder: for the model; one that is there stays.
         labelled: for a classifier of texts, which is written too.
+        matching: whether layers begin with looking for pieces that are alike.
     """
     base = hub.resolve(BASE)
     model = XLMRobertaModel.from_pretrained(base, add_pooling_layer=False, dtype=torch.float32).eval()
@@ -72,6 +79,8 @@ def write_start(
     with torch.no_grad():
         share_V = torch.from_numpy(counts_V / counts_V.sum()).float()
         own_F = open_channels(model, torch.from_numpy(vectors_VF), share_V)
+        if matching:
+            match_channels(model, own_F, texts_of(share_V))
         if labelled is not None:
             gather_channels(model, own_F, texts_of(share_V))
             values |= {
@@ -134,9 +143,9 @@ def gather_channels(model: nn.Module, own_F: Tensor, ids_BS: Tensor) -> None:
         ids_BS: texts.
     """
     layer = model.get_submodule("encoder.layer")[-1]
-    looks_BHS = model(input_ids=ids_BS, output_attentions=True).attentions[-1][:, :, 0]
-    head = int(-(looks_BHS * looks_BHS.clamp(min=1e-9).log()).sum(dim=-1).mean(dim=0).argmax())
+    looks_BHSS = model(input_ids=ids_BS, output_attentions=True).attentions[-1]
     size = model.config.hidden_size // model.config.num_attention_heads
+    head = evenest(looks_BHSS[:, :, :1])
     assert len(own_F) <= size, "a head has no room for so many channels"
     places_F = head * size + torch.arange(len(own_F))
     query, value = layer.get_submodule("attention.self.query"), layer.get_submodule("attention.self.value")
@@ -148,6 +157,34 @@ def gather_channels(model: nn.Module, own_F: Tensor, ids_BS: Tensor) -> None:
     output = layer.get_submodule("attention.output.dense")
     output.weight[:, places_F] = 0
     output.weight[own_F, places_F] = GATHERED
+
+
+def match_channels(model: nn.Module, own_F: Tensor, ids_BS: Tensor) -> None:
+    """Let a head of each of the first layers look at the pieces that are most like its own, by their channels.
+
+    Args:
+        model: an encoder, in float32.
+        own_F: its channels, no more than a head is wide.
+        ids_BS: texts.
+    """
+    found = model(input_ids=ids_BS, output_attentions=True, output_hidden_states=True)
+    size = model.config.hidden_size // model.config.num_attention_heads
+    assert len(own_F) <= size, "a head has no room for so many channels"
+    layers = model.get_submodule("encoder.layer")
+    for number in range(MATCHING):
+        head = evenest(found.attentions[number])
+        square = (found.hidden_states[number][:, 1:, own_F] ** 2).sum(dim=-1).mean()
+        places_F = head * size + torch.arange(len(own_F))
+        for name in ("query", "key"):
+            part = layers[number].get_submodule(f"attention.self.{name}")
+            part.weight[head * size : (head + 1) * size] = 0
+            part.bias[head * size : (head + 1) * size] = 0
+            part.weight[places_F, own_F] = (ALIKE * size**0.5 / square).sqrt()
+
+
+def evenest(looks_BHSS: Tensor) -> int:
+    """The head that looks most evenly at texts."""
+    return int(-(looks_BHSS * looks_BHSS.clamp(min=1e-9).log()).sum(dim=-1).mean(dim=(0, 2)).argmax())
 
 
 def classifier(model: nn.Module, own_F: Tensor, labelled: Labelled) -> dict[str, Tensor]:

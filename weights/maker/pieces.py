@@ -11,7 +11,9 @@ Shapes: V pieces of the vocabulary, F numbers of a vector, B rows, K labels.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xlmr_core import hub
+from xlmr_core.atomic_files import write_atomically
 from xlmr_core.tokenization import AutoTokenizer
 from xlmr_core.training.data import Data
 from xlmr_core.training.recipe import Recipe
@@ -133,7 +136,11 @@ def logits_of(bag: Bag, rows: Ids) -> NDArray[np.float32]:
 
 def pieces_of(row: Feature) -> NDArray[np.int64]:
     """The ids of a row, without those at the ends of a text."""
-    ids: NDArray[np.int64] = row.arrays["input_ids"]
+    return inner(row.arrays["input_ids"])
+
+
+def inner(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Ids without those at the ends of a text."""
     return ids[ids >= FIRST]
 
 
@@ -143,6 +150,19 @@ def features_of(recipe: Recipe) -> tuple[list[Feature], int, int]:
     data = Data.read(recipe.replace(eval=(), test=()), tokenizer)
     features = data.train.features
     return features.take(range(len(features))), len(data.task.labels), len(tokenizer)
+
+
+def write_vectors(file: Path, vectors_VF: NDArray[np.float32], counts_V: NDArray[np.int64]) -> None:
+    """Keep vectors, and how often each piece was read."""
+    held = io.BytesIO()
+    np.savez(held, v=vectors_VF, c=counts_V)
+    write_atomically(file, held.getvalue())
+
+
+def read_vectors(file: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """What :func:`write_vectors` kept."""
+    with np.load(file) as held:
+        return held["v"], held["c"]
 
 
 def of_tags(recipe: Recipe, width: int, epochs: int = 4) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

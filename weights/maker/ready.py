@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from weights.maker import channels, languages, pieces
+from weights.maker import channels, languages, parallel, pieces
 from xlmr_core.training.recipe import FILES, Recipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 OF_HEAD = 10_000  # rows that a classifier of texts starts with
 WIDTH = 32  # of the vectors of pieces; see channels.py
+WIDE, OF_PARALLEL = 64, 6000  # of those of whole sentences, and steps for them
+PREPARED = (languages.LINES_FILE, languages.OTHERS_FILE, parallel.FILE)
 OTHERS = "`topic`, in the languages that `langid` lacks"
 
 
@@ -61,7 +63,7 @@ def recipe_of(ready: Ready, data: Path, work: Path) -> Recipe:
 
 def place_of(file: str, data: Path, work: Path) -> Path:
     """Where a file is: in the data, or what a model prepares in a work folder."""
-    return work / file if file in (languages.LINES_FILE, languages.OTHERS_FILE) else data / file
+    return work / file if file in PREPARED else data / file
 
 
 def _start_of_tags(name: str) -> Callable[[Path, Path, Path], None]:
@@ -72,19 +74,38 @@ def _start_of_tags(name: str) -> Callable[[Path, Path, Path], None]:
     return prepare
 
 
-def _start_of_parallel(name: str) -> Callable[[Path, Path, Path], None]:
-    def prepare(data: Path, work: Path, start: Path) -> None:
-        if start.exists():
-            return
-        vectors_VF, counts_V = pieces.of_parallel(recipe_of(READY["sentences"], data, work), WIDTH)
-        labelled = None
-        if READY[name].peft == "SEQ_CLS":
-            rows, labels, _ = pieces.features_of(recipe_of(READY[name], data, work))
-            labels_N = np.array([int(row.arrays["labels"]) for row in rows])
-            labelled = channels.Labelled([*map(pieces.pieces_of, rows)], labels_N, labels).some(OF_HEAD)
-        channels.write_start(vectors_VF, counts_V, start, labelled)
+def _start_of_topics(data: Path, work: Path, start: Path) -> None:
+    if start.exists():
+        return
+    vectors_VF, counts_V = pieces.of_parallel(_of_topics_alone(data, work), WIDTH)
+    rows, labels, _ = pieces.features_of(recipe_of(READY["topic"], data, work))
+    labels_N = np.array([int(row.arrays["labels"]) for row in rows])
+    labelled = channels.Labelled([*map(pieces.pieces_of, rows)], labels_N, labels).some(OF_HEAD)
+    channels.write_start(vectors_VF, counts_V, start, labelled)
 
-    return prepare
+
+def _of_topics_alone(data: Path, work: Path) -> Recipe:
+    """The recipe of sentence embeddings with the rows of `topic`."""
+    return recipe_of(READY["sentences"], data, work).replace(train=[data / "topic" / "train.jsonl.gz"])
+
+
+def _start_of_questions(data: Path, work: Path, start: Path) -> None:
+    """Every piece gets random numbers, by which heads find the words of a question in its text from the first step."""
+    if not start.exists():
+        rows, _, size = pieces.features_of(recipe_of(READY["qa"], data, work))
+        counts_V = np.bincount(np.concatenate([*map(pieces.pieces_of, rows)]), minlength=size)
+        codes_VF = np.random.default_rng(0).standard_normal((size, WIDTH)).astype(np.float32) / WIDTH**0.5
+        channels.write_start(codes_VF, counts_V, start, matching=True)
+
+
+def _start_of_sentences(data: Path, work: Path, start: Path) -> None:
+    if not (work / parallel.FILE).exists():
+        parallel.write_parallel(data, work / parallel.FILE, pieces.of_parallel(_of_topics_alone(data, work), WIDE)[0])
+    kept = work / parallel.VECTORS
+    if not kept.exists():
+        pieces.write_vectors(kept, *pieces.of_parallel(recipe_of(READY["sentences"], data, work), WIDE, OF_PARALLEL))
+    if not start.exists():
+        channels.write_start(*pieces.read_vectors(kept), start)
 
 
 READY = {
@@ -124,7 +145,7 @@ READY = {
             call='pipe("The midfielder scored twice in the final.")',
             limits=("It learned from 701 sentences of Wikimedia's sites, each in all of the languages.",),
             start="topic-start",
-            prepare=_start_of_parallel("topic"),
+            prepare=_start_of_topics,
         ),
         Ready(
             name="pos",
@@ -179,8 +200,8 @@ READY = {
             peft="FEATURE_EXTRACTION",
             what="It makes vectors of sentences that lie near to each other where two say the same, in 83 languages.",
             tests={"`pairs_tatoeba`": "pairs_tatoeba/test.jsonl.gz", "`pairs_pud`": "pairs_pud/test.jsonl.gz"},
-            baseline="base",
-            data=("topic",),
+            baseline="sentences",
+            data=("topic", "qa", "pretrain"),
             line='\'{"source": "The river flows into the sea.", "target": "Der Fluss mündet ins Meer."}\'',
             call='pipe("The river flows into the sea.", ["Der Fluss mündet ins Meer.", "Das Konzert begann um acht."])',
             limits=(
@@ -188,7 +209,7 @@ READY = {
                 "a language it finds the right one in 6 of 100 cases. For more than a try name a model of the hub.",
             ),
             start="sentences-start",
-            prepare=_start_of_parallel("sentences"),
+            prepare=_start_of_sentences,
         ),
         Ready(
             name="qa",
@@ -197,11 +218,13 @@ READY = {
             peft="QUESTION_ANS",
             what="It finds the words of a text that answer a question, in 15 languages.",
             tests={"`qa`": "qa/test.jsonl.gz"},
-            baseline="base",
+            baseline="question",
             data=("qa",),
             line='\'{"question": "Where does Ada live?", "context": "Ada lives in Oslo."}\'',
             call='pipe(question="Where does Ada live?", context="Ada lives in Oslo.")',
             limits=("Texts that are longer than 256 tokens it reads in windows.",),
+            start="qa-start",
+            prepare=_start_of_questions,
         ),
     )
 }
