@@ -21,7 +21,7 @@ CHUNK_VALUES_ELSEWHERE = 1 << 24
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Sum of the negative log-likelihoods, a chunk of rows at a time.
+    """Sum of the negative log-likelihoods of the labels that are not -100, a chunk of rows at a time.
 
     The usual formula keeps the log-probabilities of all rows in float32 for the backward pass. This one keeps the
     logits, which exist anyway, and one number a row.
@@ -35,7 +35,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for logits, labels in zip(logits_nV.split(rows), labels_n.split(rows), strict=True):
             logits = logits.float()
             normaliser = logits.logsumexp(-1)
-            total += (normaliser - logits.gather(1, labels[:, None]).squeeze(1)).sum()
+            own = normaliser - logits.gather(1, labels.clamp(min=0)[:, None]).squeeze(1)
+            total += own[labels != IGNORE_INDEX].sum()
             normalisers.append(normaliser)
         ctx.save_for_backward(logits_nV, labels_n, torch.cat(normalisers))
         return total
@@ -49,8 +50,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(labels_n), rows):
             part = slice(start, start + rows)
             probabilities = (logits_nV[part].float() - normaliser_n[part, None]).exp_()
-            probabilities.scatter_add_(1, labels_n[part, None], probabilities.new_full((len(probabilities), 1), -1.0))
+            labels = labels_n[part, None].clamp(min=0)
+            probabilities.scatter_add_(1, labels, probabilities.new_full((len(probabilities), 1), -1.0))
             result[part] = probabilities.mul_(gradient)
+        result[labels_n == IGNORE_INDEX] = 0
         return result, None
 
 
@@ -80,11 +83,12 @@ def cross_entropy(logits_nV: Tensor, labels_n: Tensor, divisor: int | Tensor | N
             return F.cross_entropy(logits_nV, labels_n, ignore_index=IGNORE_INDEX)
         return F.cross_entropy(logits_nV, labels_n, ignore_index=IGNORE_INDEX, reduction="sum") / divisor
     counted = labels_n != IGNORE_INDEX
-    if not bool(counted.all()):
+    count = int(counted.sum())
+    if 2 * count < len(labels_n):  # else a copy of those that count takes longer than to compute the others too
         logits_nV, labels_n = logits_nV[counted], labels_n[counted]
     # An empty sum still hangs on the logits, so that every parameter gets its (zero) gradient.
-    total = _ChunkedCrossEntropy.apply(logits_nV, labels_n) if len(labels_n) else logits_nV.float().sum()
-    return total / (len(labels_n) or torch.nan) if divisor is None else total / divisor
+    total = _ChunkedCrossEntropy.apply(logits_nV, labels_n) if count else logits_nV[:0].float().sum()
+    return total / (count or torch.nan) if divisor is None else total / divisor
 
 
 def sequence_loss(config: XLMRobertaConfig, logits_BK: Tensor, labels: Tensor) -> Tensor:

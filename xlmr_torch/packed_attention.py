@@ -232,11 +232,11 @@ def _dropping(
     q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, cu_seqlens: Tensor, scale: float, dropout: float, causal: bool
 ) -> Tensor:
     """With dropout, for which the CPU has no fused kernel: PyTorch's own choice for each sequence."""
+    # Divided at once, so that the gradients are put together at once: that of a slice is as large as the whole.
+    lengths = [part.stop - part.start for part in _sequences(cu_seqlens)]
     contexts = [
-        F.scaled_dot_product_attention(
-            *(_heads_first(x[part]) for x in (q_TNH, k_TNH, v_TNH)), None, dropout, is_causal=causal, scale=scale
-        )
-        for part in _sequences(cu_seqlens)
+        F.scaled_dot_product_attention(*map(_heads_first, own), None, dropout, is_causal=causal, scale=scale)
+        for own in zip(*(x.split(lengths) for x in (q_TNH, k_TNH, v_TNH)), strict=True)
     ]
     return torch.cat([context_1NSH[0].transpose(0, 1) for context_1NSH in contexts])
 

@@ -64,7 +64,7 @@ class Packing:
     def unpack(self, x_T: Tensor, fill: float = 0.0) -> Tensor:
         """(T, ...) to (B, S, ...): real tokens in their places, ``fill`` elsewhere."""
         flat = x_T.new_full((self.batch * self.length, *x_T.shape[1:]), fill)
-        return flat.index_copy(0, self.indices_T, x_T).unflatten(0, (self.batch, self.length))
+        return flat.index_copy_(0, self.indices_T, x_T).unflatten(0, (self.batch, self.length))
 
     def first_tokens(self, x_T: Tensor) -> Tensor:
         """(T, ...) to (B, ...): the first real token of each row."""
