@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tests import small_runs
 from xlmr_core.errors import InputError
 from xlmr_core.training.batches import Batches, Evaluation, cut_by_tokens, language_quotas
 from xlmr_core.training.recipe import Recipe
@@ -194,3 +196,20 @@ def test_cutting_by_tokens_holds_every_row_once_with_little_padding() -> None:
     assert sum(padded) < 1.15 * lengths.sum() and max(padded) <= 256
     again = cut_by_tokens(lengths, 256, 3, pool=300)
     assert [batch.tolist() for batch in found] == [batch.tolist() for batch in again]
+
+
+@pytest.mark.parametrize("task", small_runs.TASKS)
+def test_ids_of_all_batches_are_known_but_where_they_are_drawn(task: str, tmp_path: Path) -> None:
+    run = small_runs.small_run(tmp_path, task, rows=40)
+    found = run.batches.features.ids()
+    if task == "masked-language-modeling":
+        assert found is None
+        return
+    assert found is not None and (np.diff(found) > 0).all()
+    for step in range(3 * len(run.batches)):  # with what is drawn
+        assert {*np.unique(run.batches[step]["input_ids"]).tolist()} <= {*found.tolist(), 1}
+
+
+def test_ids_of_rows_that_are_read_late_are_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xlmr_core.training.features.MOST_AT_ONCE", 0)
+    assert small_runs.small_run(tmp_path).batches.features.ids() is None
