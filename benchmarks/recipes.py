@@ -3,11 +3,10 @@
 Sixteen texts of natural lengths make a batch: of language modelling and classification a row each, of multiple choice
 two choices, of embeddings both texts of a pair, of a reranker a passage each. Both loops get the same batches and the
 same weights, with the dropout of the config, clipping and fused AdamW, each in a process of its own. What is timed is
-the way from the end of one step to the end of the next in either loop, whatever it does between. Our loop trains those
-rows of the embeddings that the texts of a run have: here 50 000, as if there were many more texts than are timed. For
-sentence embeddings, which the Trainer does
-not know, its ``compute_loss`` is overridden with our loss. The error is the difference of the losses of the first
-batch, without dropout.
+the way from the end of one step to the end of the next in either loop, whatever it does between. Our loop trains
+those rows of the embeddings that the texts of a run have: here 50 000, as if there were many more texts than are
+timed. For sentence embeddings, which the Trainer does not know, its ``compute_loss`` is overridden with our loss. The
+error is the difference of the losses of the first batch, without dropout.
 """
 
 from __future__ import annotations

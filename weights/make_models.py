@@ -12,7 +12,6 @@ import json
 import shutil
 import string
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +86,7 @@ def publish(ready: Ready, run: Run, outcome: Outcome, data: Path, work: Path, in
     judge, (called, fit) = Judge(run.recipe, run.task), bags.BASELINES[ready.baseline]
     model = predicting(run, folder)
     after = None if run.evaluation is None else judge.measured(run.evaluation, model).figures
-    beside = partial(judge.measured, predict=predicting(run, BASE)) if fit is None else fit(run)
+    beside = fit(run)
     figures = {}
     for title, file in ready.tests.items():
         test = evaluation_of(run, place_of(file, data, work))

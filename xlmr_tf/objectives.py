@@ -1,6 +1,6 @@
 """What a step trains, and what an evaluation reads.
 
-Sentence embeddings have a loss outside their model. An answer is looked for among real tokens alone, so that padding is
+Sentence embeddings have a loss outside their model. An answer is looked for among real tokens alone, so that padding can be
 left out; the published loss normalises over it too.
 """
 

@@ -35,7 +35,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for logits, labels in zip(logits_nV.split(rows), labels_n.split(rows), strict=True):
             logits = logits.float()
             normaliser = logits.logsumexp(-1)
-            own = normaliser - logits.gather(1, labels.clamp(min=0)[:, None]).squeeze(1)
+            own = normaliser - logits.gather(1, labels.masked_fill(labels == IGNORE_INDEX, 0)[:, None]).squeeze(1)
             total += own[labels != IGNORE_INDEX].sum()
             normalisers.append(normaliser)
         ctx.save_for_backward(logits_nV, labels_n, torch.cat(normalisers))
@@ -50,7 +50,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(labels_n), rows):
             part = slice(start, start + rows)
             probabilities = (logits_nV[part].float() - normaliser_n[part, None]).exp_()
-            labels = labels_n[part, None].clamp(min=0)
+            labels = labels_n[part, None]
+            labels = labels.masked_fill(labels == IGNORE_INDEX, 0)
             probabilities.scatter_add_(1, labels, probabilities.new_full((len(probabilities), 1), -1.0))
             result[part] = probabilities.mul_(gradient)
         result[labels_n == IGNORE_INDEX] = 0

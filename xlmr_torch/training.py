@@ -85,7 +85,7 @@ def train(
     with used_rows(trained, ids) as rows:
         called = together.wrap(trained, shard)
         optimizer = make_optimizer(trained, recipe, layers)
-        if rows is not None and isinstance(optimizer, torch.optim.AdamW):
+        if rows is not None:
             rows.follow(optimizer)
         scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
         autocast = torch.autocast(device.type, DTYPES[recipe.precision], enabled=recipe.precision != "float32")
@@ -107,8 +107,8 @@ def train(
 
         lead = Led(
             together,
-            load=lambda folder: read_state(folder, trained, optimizer, scaler),
-            save=lambda folder: write_state(folder, trained, optimizer, scaler, first),
+            load=lambda folder: read_state(folder, trained, optimizer, scaler, rows),
+            save=lambda folder: write_state(folder, trained, optimizer, scaler, first, rows),
             predict=predict,
             save_pretrained=save_pretrained,
         )

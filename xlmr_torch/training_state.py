@@ -1,7 +1,9 @@
 """What a run needs to go on, in the folder of a checkpoint: weights that are trained, moments, the scale of the loss.
 
-No generator outlives a step, so none is kept. The file is the same whether a model was sharded or not, and is read as
-either. It holds no weight that stands still, which comes from where the run began.
+No generator outlives a step, so none is kept. The file is the same whether a model was sharded or not, and whether all
+word embeddings were trained or the rows that a run has, and is read as any of these.
+
+It holds no weight that stands still, which comes from where the run began.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from xlmr_core.training.refusals import check_same_weights
+from xlmr_torch.used_rows import UsedRows
 
 __all__ = ["gathered", "read_state", "whole", "write_state"]
 
 STATE = "state.pt"
+OTHERS = "other rows"  # of the word embeddings: what they were multiplied by, where they were not trained
 
 
 def whole(value: Any) -> Any:
@@ -55,7 +59,9 @@ class _Kept(io.FileIO):
         return done
 
 
-def write_state(folder: Path, model: nn.Module, optimizer: Any, scaler: Any, writes: bool) -> None:
+def write_state(
+    folder: Path, model: nn.Module, optimizer: Any, scaler: Any, writes: bool, rows: UsedRows | None = None
+) -> None:
     """Write the state.
 
     Args:
@@ -63,11 +69,14 @@ def write_state(folder: Path, model: nn.Module, optimizer: Any, scaler: Any, wri
         model: whose parameters are named in it.
         optimizer, scaler: of the training.
         writes: whether this process writes; all take part.
+        rows: those of the word embeddings that are trained in place of all.
 
     Raises:
         OSError: if there is no room.
     """
     held = {"model": _trained(model), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
+    if rows is not None:
+        held = _with_whole_table(held, model, optimizer, rows)
     state = tree_map(lambda value: gathered(value.detach(), writes) if isinstance(value, Tensor) else value, held)
     if not writes:
         return
@@ -78,7 +87,26 @@ def write_state(folder: Path, model: nn.Module, optimizer: Any, scaler: Any, wri
             raise file.error or error from error
 
 
-def read_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any) -> None:
+def _with_whole_table(held: dict[str, Any], model: nn.Module, optimizer: Any, rows: UsedRows) -> dict[str, Any]:
+    """The state of a run that trains some rows, as that of one that trains all of them."""
+    number = next(number for number, own in enumerate(_order(optimizer)) if own is rows.weight)
+    moments = {
+        place: {name: rows.spread(value) if value.ndim else value for name, value in own.items()}
+        if place == number
+        else own
+        for place, own in held["optimizer"]["state"].items()
+    }
+    return {
+        **held,
+        "model": {**held["model"], _name_of(model, rows): rows.whole()},
+        "optimizer": {**held["optimizer"], "state": moments},
+        OTHERS: rows.others,
+    }
+
+
+def read_state(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, rows: UsedRows | None = None
+) -> None:
     """Read what :func:`write_state` wrote, into a model and an optimizer that were made in the same way.
 
     Raises:
@@ -88,20 +116,36 @@ def read_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
     state = torch.load(folder / STATE, map_location="cpu", weights_only=True, mmap=True)
     places = _trained(model)
     shapes = {name: tuple(place.shape) for name, place in places.items()}
+    table = None if rows is None else _name_of(model, rows)
+    if rows is not None and table is not None:
+        shapes[table] = (rows.num_embeddings, rows.embedding_dim)
     stored = {name: tuple(value.shape) for name, value in state["model"].items()}
     check_same_weights(folder, shapes, stored)
+    if rows is not None and table is not None:
+        rows.read(state["model"][table], state.get(OTHERS))
+        del places[table]
     with torch.no_grad():
         for name, place in places.items():
             place.copy_(_like(state["model"][name], place))
     # Moments lie as the parameters do, which the optimizer numbers in the order of its groups.
-    order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    order = _order(optimizer)
     moments = state["optimizer"]["state"]
     for number, own in moments.items():
         for name, value in own.items():
+            if rows is not None and order[number] is rows.weight and value.ndim:
+                value = rows.rows_of(value)
             # A number of its own, as the file may go.
             own[name] = _like(value, order[number]) if value.shape == order[number].shape else value.clone()
     optimizer.load_state_dict(state["optimizer"])
     scaler.load_state_dict(state["scaler"])
+
+
+def _order(optimizer: Any) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _name_of(model: nn.Module, rows: UsedRows) -> str:
+    return next(name for name, own in model.named_parameters() if own is rows.weight)
 
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:

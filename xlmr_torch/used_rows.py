@@ -28,9 +28,11 @@ class UsedRows(nn.Module):
     Args:
         table: (V, D), which stays as it is.
         ids_U: which rows are trained.
-    """
 
-    others: Tensor
+    Attributes:
+        weight: those rows, (U, D).
+        others: what all others are multiplied by.
+    """
 
     def __init__(self, table: nn.Embedding, ids_U: NDArray[np.int64]) -> None:
         super().__init__()
@@ -41,38 +43,60 @@ class UsedRows(nn.Module):
         self._row_V[self._ids_U] = torch.arange(len(ids_U), device=values_VD.device)
         self._padding = None if table.padding_idx is None else int(self._row_V[table.padding_idx])
         self.weight = nn.Parameter(values_VD[self._ids_U])
-        # What the other rows are multiplied by; one step more or less is told from a state that is read.
-        self.register_buffer("others", torch.ones((), dtype=torch.float64, device=values_VD.device))
+        self.others = 1.0
 
     def forward(self, ids: Tensor) -> Tensor:
         """Embeddings (..., D) of ids (...).
 
         Raises:
-            InputError: in training, for an id whose row is not trained.
+            InputError: in training on a CPU, for an id whose row is not trained; other devices say so in their own way.
         """
         rows = self._row_V[ids]
-        known = rows >= 0
-        if known.all():
+        # The values of another device are not waited for.
+        if (self.training and rows.device.type != "cpu") or bool((rows >= 0).all()):
             return F.embedding(rows, self.weight, self._padding)
         if self.training:
-            unknown = ids[~known].unique().tolist()
+            unknown = ids[rows < 0].flatten().tolist()
             raise InputError(f"expected ids of the rows that the run trains on, received also {unknown[:5]}")
-        decayed = self._values_VD[ids] * self.others.to(self._values_VD.dtype)
-        return torch.where(known[..., None], F.embedding(rows.clamp(min=0), self.weight), decayed)
+        trained = F.embedding(rows.clamp(min=0), self.weight)
+        return torch.where(rows[..., None] >= 0, trained, self._values_VD[ids] * self.others)
 
     def whole(self) -> Tensor:
         """The table as it is now, (V, D)."""
-        found: Tensor = self._values_VD * self.others.to(self._values_VD.dtype)
+        found = self._values_VD * self.others
         found[self._ids_U] = self.weight.detach()
         return found
 
-    def follow(self, optimizer: torch.optim.AdamW) -> None:
-        """Let the other rows decay in each step of the optimizer of these."""
+    def spread(self, moment_UD: Tensor) -> Tensor:
+        """A moment of an optimizer as it has it of the whole table, (V, D)."""
+        found = torch.zeros_like(self._values_VD)
+        found[self._ids_U] = moment_UD
+        return found
+
+    def rows_of(self, whole_VD: Tensor) -> Tensor:
+        """The rows that are trained, of a table or a moment of all, (U, D)."""
+        return whole_VD[self._ids_U.to(whole_VD.device)].to(self._values_VD.device)
+
+    @torch.no_grad()
+    def read(self, whole_VD: Tensor, others: float | None) -> None:
+        """Go on with a table.
+
+        Args:
+            whole_VD: what :meth:`whole` gave.
+            others: the number that belongs to it; ``None``: it was not trained by rows.
+        """
+        self.weight.copy_(self.rows_of(whole_VD))
+        if others is None:
+            self._values_VD = whole_VD.to(self._values_VD.device, copy=True)
+        self.others = 1.0 if others is None else others
+
+    def follow(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let the other rows decay in each step of the AdamW that has these."""
 
         def decay(*_: Any) -> None:
             for group in optimizer.param_groups:
                 if any(own is self.weight for own in group["params"]):
-                    self.others.mul_(1 - group["lr"] * group["weight_decay"])
+                    self.others *= 1 - group["lr"] * group["weight_decay"]
 
         optimizer.register_step_post_hook(decay)
 
@@ -89,16 +113,13 @@ def used_rows(model: Any, ids_U: NDArray[np.int64] | None) -> Iterator[UsedRows 
         ids_U: every id that is trained on, rising; ``None``: it is not known.
 
     Yields:
-        The rows, or ``None`` where the whole table is trained: its ids are not known, or an output layer has it too; or
+        The rows, or ``None`` where the whole table is trained, as its ids are not known or it is no plain table; or
         where nothing of it is.
     """
     table = model.get_input_embeddings()
-    shared = model.get_output_embeddings()
-    whole = ids_U is None or type(table) is not nn.Embedding or not table.weight.requires_grad
-    if whole or (shared is not None and shared.weight is table.weight):
+    if ids_U is None or not _is_plain(table, model):
         yield None
         return
-    assert ids_U is not None
     padding = [] if table.padding_idx is None else [table.padding_idx]
     rows = UsedRows(table, np.union1d(ids_U, np.array(padding, np.int64)))
     model.set_input_embeddings(rows)
@@ -108,3 +129,16 @@ def used_rows(model: Any, ids_U: NDArray[np.int64] | None) -> Iterator[UsedRows 
         with torch.no_grad():
             table.weight.copy_(rows.whole())
         model.set_input_embeddings(table)
+
+
+def _is_plain(table: nn.Module, model: nn.Module) -> bool:
+    """Whether a table is trained, in float32, by nothing but its gradient, and no other layer has it too."""
+    if type(table) is not nn.Embedding:
+        return False
+    weight = table.weight
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    looks_on = any(getattr(table, name) for name in hooks) or weight._backward_hooks
+    looks_on = looks_on or getattr(weight, "_post_accumulate_grad_hooks", None)
+    places = sum(own is weight for _, own in model.named_parameters(remove_duplicate=False))
+    changed = table.max_norm is not None or table.scale_grad_by_freq or table.sparse
+    return weight.requires_grad and weight.dtype is torch.float32 and places == 1 and not (looks_on or changed)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A batch of five rows is no multiple of two; of a single row the second process has none.
 CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "masked-language-modeling": ({}, ("copies", "shards")),
-    "text-classification": ({"batch_size": 1}, ("shards",)),  # interrupted, and gone on with
+    "text-classification": ({"batch_size": 1}, ("copies", "shards")),  # interrupted, and gone on with
     "sentence-embedding": ({"matryoshka": [8], "clip_norm": 0.0, "learning_rate": 0.1}, ("copies",)),
 }
 
@@ -108,8 +108,9 @@ def test_two_processes_train_as_one(task: str, together: Path) -> None:
             torch.testing.assert_close(value.data, expected[name], rtol=0, atol=1e-3, msg=f"{way} {name}")
 
 
-def test_a_checkpoint_of_shards_is_one_of_copies(together: Path) -> None:
-    folder = together / "masked-language-modeling"
+@pytest.mark.parametrize("task", [task for task, (_, ways) in CASES.items() if len(ways) > 1])
+def test_a_checkpoint_of_shards_is_one_of_copies(task: str, together: Path) -> None:
+    folder = together / task
     one, other = (
         torch.load(folder / way / "checkpoints" / "step-4" / "state.pt", weights_only=True)
         for way in ("copies", "shards")

@@ -135,14 +135,15 @@ def words_of_question(run: Run) -> Beside:
         for row, ids_S in enumerate(ids_BS):
             first, second, last = np.flatnonzero(ids_S == pieces.END)[:3]
             context = ids_S[second + 1 : last]
+            if len(context) < usual:
+                continue
             rare = np.log(len(rows) / (1 + np.take(seen_V, context, mode="clip")))
             shared = np.where(np.isin(context, ids_S[1:first]), rare, 0)
             inside = np.convolve(shared, np.ones(usual), mode="valid")
             around = np.convolve(shared, nearness)[AROUND + usual - 1 :][: len(inside)]
-            if len(inside):
-                best = int((around - 3 * inside).argmax())
-                place = second + 1 + best
-                sides["start_logits"][row, place] = sides["end_logits"][row, place + usual - 1] = around[best]
+            best = int((around - 3 * inside).argmax())
+            place = second + 1 + best
+            sides["start_logits"][row, place] = sides["end_logits"][row, place + usual - 1] = around[best]
         return sides
 
     return lambda test: Judge(run.recipe, run.task).measured(test, predict)
@@ -161,12 +162,11 @@ def _measured(test: Evaluation, predicted: list[Any], gold: list[Any]) -> Measur
     return measure(kind_of(test.task), Answers(predicted, gold, spoken), test.task.labels)
 
 
-# By name: what to call it, and the function; without one it is the model that training starts from.
-BASELINES: dict[str, tuple[str, Callable[[Run], Beside] | None]] = {
+# By name: what to call it, and the function.
+BASELINES: dict[str, tuple[str, Callable[[Run], Beside]]] = {
     "bag": ("a bag of pieces with one linear layer, which learned from the same rows", bag_of_pieces),
     "lines": ("a bag of pieces with one linear layer, which learned from the same rows and lines", bag_of_lines),
     "word": ("the tag that each word usually has in the same rows", tag_of_word),
     "sentences": ("a bag of pieces, which learned from the same rows", bag_of_sentences),
     "question": ("the words around which most words of the question stand", words_of_question),
-    "base": ("`xlmr-mini` without this training", None),
 }

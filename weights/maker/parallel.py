@@ -32,15 +32,14 @@ Floats = NDArray[np.float32]
 
 
 def write_parallel(data: Path, file: Path, vectors_VF: Floats) -> None:
-    """Write rows that share an ``id`` across languages, all or nothing; what is there stays.
+    """Write rows that share an ``id`` across languages, all or nothing.
 
     Args:
         data: the folder of the data.
         file: for the rows.
         vectors_VF: of the pieces, by which lines are compared.
     """
-    if not file.exists():
-        languages.write_rows(file, [*_questions(data), *_translations(data, vectors_VF)])
+    languages.write_rows(file, [*_questions(data), *_translations(data, vectors_VF)])
 
 
 def _questions(data: Path) -> Iterator[dict[str, Any]]:
@@ -59,10 +58,9 @@ def _translations(data: Path, vectors_VF: Floats) -> Iterator[dict[str, Any]]:
             if source in of_middle:
                 pairs = aligned(likeness(of_middle[source], texts, vectors_VF))
                 print(f"{source}: {len(pairs)} of {len(texts)} lines in {language} found in {MIDDLE}")
-                others = (
-                    (n, texts[m]) for n, m in pairs if texts[m] != of_middle[source][n]
-                )  # those are not translated
-                yield from ({"id": f"{source} {n}", "lang": language, "text": text} for n, text in others)
+                for n, m in pairs:
+                    if texts[m] != of_middle[source][n]:  # else nobody translated it
+                        yield {"id": f"{source} {n}", "lang": language, "text": texts[m]}
 
 
 def _parts(data: Path, language: str, sources: Any) -> dict[str, list[str]]:
@@ -84,9 +82,10 @@ def likeness(first: Sequence[str], second: Sequence[str], vectors_VF: Floats) ->
     rare_V = np.log(1 + (len(first) + len(second)) / (1 + seen_V)).astype(np.float32)
     units = [_units(pieces.sums(torch.from_numpy(vectors_VF), side).numpy()) for side in ids]
     near_NM = units[0] @ units[1].T + (_counts(ids[0], rare_V) @ _counts(ids[1], rare_V).T).toarray()
-    found: Floats = sum(
-        (near_NM - near_NM.mean(axis, keepdims=True)) / near_NM.std(axis, keepdims=True) for axis in (0, 1)
-    )
+    found = np.zeros_like(near_NM)
+    for axis in (0, 1):
+        spread = np.maximum(near_NM.std(axis, keepdims=True), 1e-9)
+        found += (near_NM - near_NM.mean(axis, keepdims=True)) / spread
     return found / np.sqrt(2, dtype=np.float32)
 
 

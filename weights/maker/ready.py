@@ -100,7 +100,8 @@ def _start_of_questions(data: Path, work: Path, start: Path) -> None:
 
 def _start_of_sentences(data: Path, work: Path, start: Path) -> None:
     if not (work / parallel.FILE).exists():
-        parallel.write_parallel(data, work / parallel.FILE, pieces.of_parallel(_of_topics_alone(data, work), WIDE)[0])
+        vectors_VF, _ = pieces.of_parallel(_of_topics_alone(data, work), WIDE)
+        parallel.write_parallel(data, work / parallel.FILE, vectors_VF)
     kept = work / parallel.VECTORS
     if not kept.exists():
         pieces.write_vectors(kept, *pieces.of_parallel(recipe_of(READY["sentences"], data, work), WIDE, OF_PARALLEL))

@@ -25,9 +25,12 @@ class FreeMemory:
             self._trim = ctypes.CDLL(None).malloc_trim  # of glibc
         self._last = time.monotonic()
 
+    def is_due(self) -> bool:
+        """Whether it is time."""
+        return self._trim is not None and time.monotonic() - self._last >= SECONDS
+
     def give_back(self) -> None:
-        """To be called between two batches."""
-        now = time.monotonic()
-        if self._trim is not None and now - self._last >= SECONDS:
+        """Give it back now."""
+        if self._trim is not None:
             self._trim(0)
-            self._last = now
+        self._last = time.monotonic()

@@ -108,14 +108,12 @@ class Worker:
         loop = asyncio.get_running_loop()
         while batch := self.waiting.next_batch():
             started = time.perf_counter()
-            found = await loop.run_in_executor(self._running, self._run, batch)
+            found = await loop.run_in_executor(self._running, _run, batch)
             self._count(sum(row.tokens for row in batch), time.perf_counter() - started)
             for row, outputs in zip(batch, found, strict=True):
                 self._deliver(row, outputs)
-
-    def _run(self, batch: list[Row]) -> list[Arrays | Exception]:
-        self._memory.give_back()
-        return _run(batch)
+            if self._memory.is_due():
+                await loop.run_in_executor(self._running, self._memory.give_back)
 
     def _count(self, tokens: int, seconds: float) -> None:
         pace = tokens / max(seconds, 1e-6)

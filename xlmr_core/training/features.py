@@ -70,8 +70,8 @@ class Features:
         return [several[0] for several in encoded]
 
     def ids(self) -> NDArray[np.int64] | None:
-        """All ids that batches can have, rising; ``None`` where that is known of no row, or not before it is read."""
-        found: NDArray[np.int64] = np.zeros(0, np.int64)
+        """All ids that batches can have, rising; ``None`` where others are drawn, or rows are read late."""
+        found: NDArray[np.int64] = np.array([self._task.tokenizer.pad_token_id], np.int64)
         if self._encoded is None:
             return None
         for begin in range(0, len(self._encoded), ENCODED_TOGETHER):
