@@ -1,8 +1,8 @@
 """What a step trains, and what an evaluation reads, as pure functions of parameters; and batches of few shapes.
 
-An answer is looked for among real tokens alone, so that padding can be left out; the published loss normalises over it too.
-A program is compiled for each shape that it meets. So rows are made as long as one of few lengths, and as many as
-others of the run; nothing of what is added counts in any loss.
+An answer is looked for among real tokens alone, so that padding can be left out; the published loss normalises over
+it too. A program is compiled for each shape that it meets. So rows are made as long as one of few lengths, and as
+many as others of the run; nothing of what is added counts in any loss.
 """
 
 from __future__ import annotations

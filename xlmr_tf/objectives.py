@@ -1,7 +1,7 @@
 """What a step trains, and what an evaluation reads.
 
-Sentence embeddings have a loss outside their model. An answer is looked for among real tokens alone, so that padding can be
-left out; the published loss normalises over it too.
+Sentence embeddings have a loss outside their model. An answer is looked for among real tokens alone, so that padding
+can be left out; the published loss normalises over it too.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a step trains, and what an evaluation reads: of a batch, or of the parts that several processes have of it.
 
 Sentence embeddings have a loss outside their model. It compares all texts of a batch, so each process computes it of
-all vectors, those of the others as numbers. An answer is looked for among real tokens alone, so that padding can be left
-out; the published loss normalises over it too.
+all vectors, those of the others as numbers. An answer is looked for among real tokens alone, so that padding can be
+left out; the published loss normalises over it too.
 """
 
 from __future__ import annotations
