@@ -186,7 +186,7 @@ def card(ready: Ready, run: Run, evaluation: dict[str, Any], folder: Path, rank:
         rank=rank,
         lost=round(100 * evaluation["left away by the cut"], 1),
         limits="\n".join(f"- {limit}" for limit in ready.limits),
-        labels=f"\n\nIts labels: {', '.join(f'`{label}`' for label in labels)}." if len(labels) < MANY else "",
+        labels=f"\n\nIts labels: {', '.join(f'`{label}`' for label in labels)}." if 0 < len(labels) < MANY else "",
     )
 
 

@@ -20,7 +20,14 @@ __all__ = ["BUILT_IN", "DEFAULT_MODEL", "MODEL_FILES", "resolve"]
 
 # The one that the others are made of, and all that are in the package; which task takes which is in `tasks`.
 DEFAULT_MODEL = "xlmr-mini"
-BUILT_IN = (DEFAULT_MODEL, "xlmr-mini-langid", "xlmr-mini-topic", "xlmr-mini-pos", "xlmr-mini-ner")
+BUILT_IN = (
+    DEFAULT_MODEL,
+    "xlmr-mini-langid",
+    "xlmr-mini-topic",
+    "xlmr-mini-pos",
+    "xlmr-mini-ner",
+    "xlmr-mini-sentences",
+)
 
 # What a model consists of: other frameworks' weights, which a repository may hold as well, are left where they are.
 MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt")

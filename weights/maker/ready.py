@@ -206,8 +206,10 @@ READY = {
             line='\'{"source": "The river flows into the sea.", "target": "Der Fluss mündet ins Meer."}\'',
             call='pipe("The river flows into the sea.", ["Der Fluss mündet ins Meer.", "Das Konzert begann um acht."])',
             limits=(
-                "It learned from 701 sentences, each in all of the languages: of those of "
-                "a language it finds the right one in 6 of 100 cases. For more than a try name a model of the hub.",
+                "Among some 900 sentences of news and encyclopedias (`pairs_pud`) it finds the translation of 48 in "
+                "100, among as many short ones of every day (`pairs_tatoeba`) that of 11 in 100: words such as those "
+                "are hardly in what it learned from. For more than a try name a model of the hub.",
+                "A bag of pieces that learned from the same rows is about as good: order and context add little yet.",
             ),
             start="sentences-start",
             prepare=_start_of_sentences,

@@ -133,6 +133,7 @@ TASKS: dict[str, TaskRow] = {
             place="xlmr_core.tasks.sentence_similarity:SentenceSimilarity",
             summary="how alike two texts are",
             example="xlmr run --task sentence-similarity --model MODEL < pairs.tsv",
+            model="xlmr-mini-sentences",
             hub=("BAAI/bge-m3", "intfloat/multilingual-e5-base"),
             arguments={"add_pooling_layer": False},
         ),
