@@ -210,8 +210,8 @@ READY = {
                 "100, among as many short ones of every day (`pairs_tatoeba`) that of 11 in 100: words such as those "
                 "are hardly in what it learned from. For more than a try name a model of the hub.",
                 "How long it is trained was chosen after test figures of shorter runs had been seen (160 steps: 0.110 "
-                "and 0.464), and starts were compared on test rows of four languages of `pairs_pud`: these figures are a "
-                "little too good.",
+                "and 0.464), and starts were compared on test rows of four languages of `pairs_pud`: these figures are "
+                "a little too good.",
                 "A bag of pieces that learned from the same rows is about as good: order and context add little yet.",
             ),
             start="sentences-start",
