@@ -17,7 +17,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -139,10 +139,6 @@ class Job:
     def __call__(self) -> Numbers:
         return {"seconds": self._loop.ask(True)}
 
-    def close(self) -> None:
-        """End the process."""
-        self._loop.close()
-
 
 # ---- The contestants
 
@@ -185,7 +181,6 @@ def ours(options: Options, task: str) -> Loop:
 def trainer(options: Options, task: str) -> Loop:
     """transformers' Trainer."""
     hf: Any = peers.peer("transformers", options)
-    peers.installed("accelerate")
     run = run_of(options, task)
     kind = getattr(hf, run.task.auto)
     bare = {"add_pooling_layer": False} if task == EMBEDDING else {}
@@ -249,19 +244,21 @@ def stand(name: str, task: str, work: str, tiny: bool) -> None:
     turn, loss = CONTESTANTS[name](Options(work=Path(work), tiny=tiny), task)
 
     def answer(trains: bool) -> float:
-        ends = turn() if trains else []
-        return (ends[-1] - ends[0]) / (len(ends) - 1) if trains else loss
+        if not trains:
+            return loss
+        ends = turn()
+        return (ends[-1] - ends[0]) / (len(ends) - 1)
 
     serve(answer)
 
 
-def standing(name: str, task: str, options: Options) -> Job:
-    """A contestant's process."""
+def standing(name: str, task: str, options: Options, processes: ExitStack) -> Job:
+    """A contestant's process, which ends with the others."""
     if name != OURS:
         peers.peer(name, options)
         peers.installed("accelerate")
     given = f"{name!r}, {task!r}, {str(options.work)!r}, {options.tiny}"
-    return Job(Standing(f"from benchmarks import recipes; recipes.stand({given})"))
+    return Job(processes.enter_context(closing(Standing(f"from benchmarks import recipes; recipes.stand({given})"))))
 
 
 def cases(options: Options) -> Iterator[Case]:
@@ -269,23 +266,16 @@ def cases(options: Options) -> Iterator[Case]:
     for task in ROWS:
         mask = run_of(options, task).batches[0]["attention_mask"]
         tokens = int(mask.sum())
-        with closing_all() as started:
+        with ExitStack() as processes:
             yield Case(
                 task,
-                {name: functools.partial(started, name, task, options) for name in CONTESTANTS},
+                {name: functools.partial(standing, name, task, options, processes) for name in CONTESTANTS},
                 tuple(CONTESTANTS),
                 facts={"rows": mask.size // mask.shape[-1], "tokens": tokens, "pad": mask.size / tokens},
                 compare=lambda expected, found: {"error of the loss": abs(found - expected)},
                 rounds=min(3, options.rounds),
                 warmup=0,  # each turn has a step that is not timed
             )
-
-
-@contextmanager
-def closing_all() -> Iterator[Callable[..., Job]]:
-    """Starts contestants' processes, which end with the block."""
-    with ExitStack() as stack:
-        yield lambda *given: stack.enter_context(closing(standing(*given)))
 
 
 if __name__ == "__main__":

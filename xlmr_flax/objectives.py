@@ -26,7 +26,6 @@ from xlmr_flax.losses import sequence_loss, span_loss
 
 __all__ = ["answers", "fitted", "trimmed", "width_of"]
 
-LOGITS = ("start_logits", "end_logits")
 # Lengths of rows are this one, and two in each octave above it.
 SHORTEST = 32
 # What stands in places that are added, where it is not the padding token: a position so large is outside any row.
@@ -62,9 +61,9 @@ def answers(
     if "start_positions" in batch:
         output = call()
         padding_BS = batch["attention_mask"] == 0
-        for name in LOGITS:
+        for name in task.outputs:
             output[name] = jnp.where(padding_BS, MASKED_SCORE, output[name])
-        loss = span_loss(*(output[name] for name in LOGITS), batch["start_positions"], batch["end_positions"])
+        loss = span_loss(*(output[name] for name in task.outputs), batch["start_positions"], batch["end_positions"])
     elif is_integer(batch["labels"]):
         output = call(labels=batch["labels"])
         loss = output.loss

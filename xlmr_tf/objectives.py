@@ -20,8 +20,6 @@ from xlmr_tf.losses import span_loss
 
 __all__ = ["answers", "given", "loss_of"]
 
-LOGITS = ("start_logits", "end_logits")
-
 
 def given(task: TrainingTask, batch: Arrays) -> Arrays:
     """A batch as :func:`loss_of` and :func:`answers` take it: of embeddings with a number for each text."""
@@ -37,7 +35,7 @@ def loss_of(model: Any, task: TrainingTask, part: Mapping[str, tf.Tensor]) -> tf
         part: tensors by name, see :func:`given`.
     """
     if task.name != EMBEDDING:
-        return tf.cast(_output(model, part, training=True)["loss"], tf.float32)
+        return tf.cast(_output(model, task, part, training=True)["loss"], tf.float32)
     return _embedding_loss(task, _vectors(model, task, part, training=True), part)
 
 
@@ -53,20 +51,20 @@ def answers(model: Any, task: TrainingTask, batch: Mapping[str, tf.Tensor]) -> d
     if task.name == EMBEDDING:
         vectors = _vectors(model, task, batch, training=False)
         return {"embeddings": vectors, "loss": _embedding_loss(task, vectors, batch)}
-    output = _output(model, batch, training=False)
+    output = _output(model, task, batch, training=False)
     return {name: tf.cast(output[name], tf.float32) for name in dict.fromkeys([*task.outputs, "loss"])}
 
 
-def _output(model: Any, batch: Mapping[str, tf.Tensor], training: bool) -> Any:
+def _output(model: Any, task: TrainingTask, batch: Mapping[str, tf.Tensor], training: bool) -> Any:
     """What a model gives for a batch, with its loss; of answers that over the real tokens."""
     if "start_positions" not in batch:
         return model(**batch, training=training)
     places = {name: batch[name] for name in ("start_positions", "end_positions")}
     output = model(**{name: value for name, value in batch.items() if name not in places}, training=training)
     padding_BS = batch["attention_mask"] == 0
-    for name in LOGITS:
+    for name in task.outputs:
         output[name] = tf.where(padding_BS, tf.cast(MASKED_SCORE, output[name].dtype), output[name])
-    output["loss"] = span_loss(*(output[name] for name in LOGITS), *places.values())
+    output["loss"] = span_loss(*(output[name] for name in task.outputs), *places.values())
     return output
 
 

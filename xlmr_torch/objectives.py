@@ -23,8 +23,6 @@ from xlmr_torch.processes import Processes
 
 __all__ = ["answers", "loss_of"]
 
-LOGITS = ("start_logits", "end_logits")
-
 
 def loss_of(model: Any, task: TrainingTask, part: Arrays, batch: Arrays, together: Processes) -> Tensor:
     """The loss of a part of a batch.
@@ -38,7 +36,7 @@ def loss_of(model: Any, task: TrainingTask, part: Arrays, batch: Arrays, togethe
     """
     inputs = _tensors(part, together.device)
     if task.name != EMBEDDING:
-        loss: Tensor = _output(model, inputs)["loss"]
+        loss: Tensor = _output(model, task, inputs)["loss"]
         return loss
     pairs = rows_in(batch)
     vectors_knD = _vectors(model, task, inputs).unflatten(0, (len(batch["input_ids"]) // pairs, -1))
@@ -63,23 +61,23 @@ def answers(model: Any, task: TrainingTask, batch: Arrays, device: torch.device)
         vectors = _vectors(model, task, inputs)
         texts = torch.from_numpy(texts_in(batch)).to(device)
         return {"embeddings": vectors, "loss": _embedding_loss(task, vectors, {**inputs, "texts": texts})}
-    output = _output(model, inputs)
+    output = _output(model, task, inputs)
     if task.counted(batch):
         return {name: output[name] for name in dict.fromkeys([*task.outputs, "loss"])}
     # The mean over no label is no number; as nothing is counted, it is 0.
     return {name: torch.zeros(()) if name == "loss" else output[name] for name in task.outputs}
 
 
-def _output(model: Any, inputs: dict[str, Tensor]) -> Any:
+def _output(model: Any, task: TrainingTask, inputs: dict[str, Tensor]) -> Any:
     """What a model gives for a batch, with its loss; of answers that over the real tokens."""
     if "start_positions" not in inputs:
         return model(**inputs)
     places = {name: inputs[name] for name in ("start_positions", "end_positions")}
     output = model(**{name: value for name, value in inputs.items() if name not in places})
     padding_BS = inputs["attention_mask"] == 0
-    for name in LOGITS:
+    for name in task.outputs:
         output[name] = output[name].masked_fill(padding_BS, MASKED_SCORE)
-    output["loss"] = span_loss(*(output[name] for name in LOGITS), *places.values())
+    output["loss"] = span_loss(*(output[name] for name in task.outputs), *places.values())
     return output
 
 

@@ -81,8 +81,7 @@ def train(
     freeze(trained.to(device), recipe, layers)
     # What other optimizers, and steps that are left out, make of rows without gradients is not known here.
     known = make_optimizer is optimizer_of and recipe.precision != "float16" and not (shard or recipe.lora_rank)
-    ids = run.batches.features.ids() if known else None
-    with used_rows(trained, ids) as rows:
+    with used_rows(trained, run.batches.features if known else None) as rows:
         called = together.wrap(trained, shard)
         optimizer = make_optimizer(trained, recipe, layers)
         if rows is not None:

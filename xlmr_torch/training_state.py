@@ -1,9 +1,8 @@
 """What a run needs to go on, in the folder of a checkpoint: weights that are trained, moments, the scale of the loss.
 
 No generator outlives a step, so none is kept. The file is the same whether a model was sharded or not, and whether all
-word embeddings were trained or the rows that a run has, and is read as any of these.
-
-It holds no weight that stands still, which comes from where the run began.
+word embeddings were trained or the rows that a run has, and is read as any of these. It holds no weight that stands
+still, which comes from where the run began.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ def write_state(
         OSError: if there is no room.
     """
     held = {"model": _trained(model), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-    if rows is not None:
+    if rows is not None and writes:  # they are whole in each process
         held = _with_whole_table(held, model, optimizer, rows)
     state = tree_map(lambda value: gathered(value.detach(), writes) if isinstance(value, Tensor) else value, held)
     if not writes:
@@ -89,13 +88,10 @@ def write_state(
 
 def _with_whole_table(held: dict[str, Any], model: nn.Module, optimizer: Any, rows: UsedRows) -> dict[str, Any]:
     """The state of a run that trains some rows, as that of one that trains all of them."""
-    number = next(number for number, own in enumerate(_order(optimizer)) if own is rows.weight)
-    moments = {
-        place: {name: rows.spread(value) if value.ndim else value for name, value in own.items()}
-        if place == number
-        else own
-        for place, own in held["optimizer"]["state"].items()
-    }
+    order, moments = _order(optimizer), dict(held["optimizer"]["state"])
+    for number, own in moments.items():
+        if order[number] is rows.weight:
+            moments[number] = {name: rows.spread(value) if value.ndim else value for name, value in own.items()}
     return {
         **held,
         "model": {**held["model"], _name_of(model, rows): rows.whole()},
@@ -116,12 +112,12 @@ def read_state(
     state = torch.load(folder / STATE, map_location="cpu", weights_only=True, mmap=True)
     places = _trained(model)
     shapes = {name: tuple(place.shape) for name, place in places.items()}
-    table = None if rows is None else _name_of(model, rows)
-    if rows is not None and table is not None:
+    if rows is not None:
+        table = _name_of(model, rows)
         shapes[table] = (rows.num_embeddings, rows.embedding_dim)
     stored = {name: tuple(value.shape) for name, value in state["model"].items()}
     check_same_weights(folder, shapes, stored)
-    if rows is not None and table is not None:
+    if rows is not None:
         rows.read(state["model"][table], state.get(OTHERS))
         del places[table]
     with torch.no_grad():

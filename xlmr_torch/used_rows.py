@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xlmr_core.errors import InputError
+
+if TYPE_CHECKING:
+    from xlmr_core.training.features import Features
 
 __all__ = ["UsedRows", "used_rows"]
 
@@ -105,19 +108,21 @@ class UsedRows(nn.Module):
 
 
 @contextmanager
-def used_rows(model: Any, ids_U: NDArray[np.int64] | None) -> Iterator[UsedRows | None]:
+def used_rows(model: Any, features: Features | None) -> Iterator[UsedRows | None]:
     """While the block runs the model trains only these rows of its word embeddings; afterwards it has all of them.
 
     Args:
         model: where it will be trained; what of it is frozen is known.
-        ids_U: every id that is trained on, rising; ``None``: it is not known.
+        features: whose ids are trained on; ``None`` for the whole table.
 
     Yields:
-        The rows, or ``None`` where the whole table is trained, as its ids are not known or it is no plain table; or
+        The rows, or ``None`` where the whole table is trained, as the ids are not known or it is no plain table; or
         where nothing of it is.
     """
     table = model.get_input_embeddings()
-    if ids_U is None or not _is_plain(table, model):
+    # Ids are counted for a table that can use them alone.
+    ids_U = features.ids() if features is not None and _is_plain(table, model) else None
+    if ids_U is None:
         yield None
         return
     padding = [] if table.padding_idx is None else [table.padding_idx]

@@ -78,7 +78,7 @@ def test_all_weights_are_those_of_the_whole_table(task: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("task", OF_ALL)
 def test_a_table_that_predicts_too_is_trained_whole(task: str, tmp_path: Path) -> None:
     run = small_run(tmp_path, task)
-    with used_rows(model_for(run), run.batches.features.ids()) as rows:
+    with used_rows(model_for(run), run.batches.features) as rows:
         assert rows is None
 
 
@@ -101,10 +101,10 @@ OWN_WAYS: dict[str, Any] = {
 def test_a_table_that_is_more_than_trained_is_left_whole(way: str, tmp_path: Path) -> None:
     run = small_run(tmp_path)
     model = model_for(run)
-    with used_rows(model, run.batches.features.ids()) as rows:
+    with used_rows(model, run.batches.features) as rows:
         assert rows is not None
     OWN_WAYS[way](model)
-    with used_rows(model, run.batches.features.ids()) as rows:
+    with used_rows(model, run.batches.features) as rows:
         assert rows is None
 
 

@@ -144,9 +144,8 @@ def gather_channels(model: nn.Module, own_F: Tensor, ids_BS: Tensor) -> None:
     """
     layer = model.get_submodule("encoder.layer")[-1]
     looks_BHSS = model(input_ids=ids_BS, output_attentions=True).attentions[-1]
-    size = model.config.hidden_size // model.config.num_attention_heads
+    size = size_of_heads(model, own_F)
     head = evenest(looks_BHSS[:, :, :1])
-    assert len(own_F) <= size, "a head has no room for so many channels"
     places_F = head * size + torch.arange(len(own_F))
     query, value = layer.get_submodule("attention.self.query"), layer.get_submodule("attention.self.value")
     query.weight[head * size : (head + 1) * size] = 0  # evenly
@@ -168,8 +167,7 @@ def match_channels(model: nn.Module, own_F: Tensor, ids_BS: Tensor) -> None:
         ids_BS: texts.
     """
     found = model(input_ids=ids_BS, output_attentions=True, output_hidden_states=True)
-    size = model.config.hidden_size // model.config.num_attention_heads
-    assert len(own_F) <= size, "a head has no room for so many channels"
+    size = size_of_heads(model, own_F)
     layers = model.get_submodule("encoder.layer")
     for number in range(MATCHING):
         head = evenest(found.attentions[number])
@@ -180,6 +178,13 @@ def match_channels(model: nn.Module, own_F: Tensor, ids_BS: Tensor) -> None:
             part.weight[head * size : (head + 1) * size] = 0
             part.bias[head * size : (head + 1) * size] = 0
             part.weight[places_F, own_F] = (ALIKE * size**0.5 / square).sqrt()
+
+
+def size_of_heads(model: nn.Module, own_F: Tensor) -> int:
+    """How wide a head is, which has room for the channels."""
+    size: int = model.config.hidden_size // model.config.num_attention_heads
+    assert len(own_F) <= size, "a head has no room for so many channels"
+    return size
 
 
 def evenest(looks_BHSS: Tensor) -> int:

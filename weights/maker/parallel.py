@@ -76,11 +76,13 @@ def _parts(data: Path, language: str, sources: Any) -> dict[str, list[str]]:
 
 def likeness(first: Sequence[str], second: Sequence[str], vectors_VF: Floats) -> Floats:
     """(N, M): by how many standard deviations two lines are more alike than either is to all others."""
+    from sklearn.preprocessing import normalize
+
     ids = [languages.ids_of(side)[0] for side in (first, second)]
     size = len(vectors_VF)
     seen_V = np.bincount(np.concatenate([np.unique(row) for side in ids for row in side]), minlength=size)
     rare_V = np.log(1 + (len(first) + len(second)) / (1 + seen_V)).astype(np.float32)
-    units = [_units(pieces.sums(torch.from_numpy(vectors_VF), side).numpy()) for side in ids]
+    units = [normalize(pieces.sums(torch.from_numpy(vectors_VF), side).numpy()) for side in ids]
     near_NM = units[0] @ units[1].T + (_counts(ids[0], rare_V) @ _counts(ids[1], rare_V).T).toarray()
     found = np.zeros_like(near_NM)
     for axis in (0, 1):
@@ -97,10 +99,6 @@ def _counts(rows: pieces.Ids, rare_V: Floats) -> Any:
     own = [np.unique(row) for row in rows]
     ends, columns = np.cumsum([0, *map(len, own)]), np.concatenate(own)
     return normalize(csr_matrix((rare_V[columns], columns, ends), shape=(len(rows), len(rare_V))))
-
-
-def _units(vectors_NF: Floats) -> Floats:
-    return vectors_NF / np.maximum(np.linalg.norm(vectors_NF, axis=1, keepdims=True), 1e-9)
 
 
 def aligned(gain_NM: Floats) -> list[tuple[int, int]]:

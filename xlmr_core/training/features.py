@@ -72,14 +72,11 @@ class Features:
     def ids(self) -> NDArray[np.int64] | None:
         """All ids that batches can have, rising; ``None`` where others are drawn, or rows are read late."""
         found: NDArray[np.int64] = np.array([self._task.tokenizer.pad_token_id], np.int64)
-        if self._encoded is None:
+        if self._encoded is None or self._task.draws_ids:
             return None
         for begin in range(0, len(self._encoded), ENCODED_TOGETHER):
-            rows = [self._task.ids(feature) for feature in self._encoded[begin : begin + ENCODED_TOGETHER]]
-            if any(row is None for row in rows):
-                return None
-            parts = [own.ravel() for row in rows if row is not None for own in row]
-            found = np.unique(np.concatenate([found, *parts]))
+            rows = self._encoded[begin : begin + ENCODED_TOGETHER]
+            found = np.unique(np.concatenate([found, *(own.ravel() for row in rows for own in self._task.ids(row))]))
         return found
 
     def windows(self, example: int) -> int:

@@ -58,6 +58,7 @@ class MaskedLanguageModeling(_Lines):
 
     name = "masked-language-modeling"
     auto = "AutoModelForMaskedLM"
+    draws_ids = True  # a token in ten that are hidden becomes any other one
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -71,10 +72,6 @@ class MaskedLanguageModeling(_Lines):
     @cached_property
     def _opens(self) -> NDArray[np.int64]:
         return self.vocabulary.openings(self.tokenizer)
-
-    def ids(self, feature: Feature) -> None:
-        """A token in ten that are hidden becomes any other one."""
-        return None
 
     def has_label(self, feature: Feature) -> bool:
         """Special tokens, such as those of a text of signs that are not known, are never hidden."""

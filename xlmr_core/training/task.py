@@ -116,6 +116,8 @@ class TrainingTask(ABC):
     """Whether it reads running text, whose lines can be put together until a blank one."""
     numbered: ClassVar[Mapping[str, str]] = {}
     """The pattern of columns that hold one thing each of a list, with its number as group 1."""
+    draws_ids: ClassVar[bool] = False
+    """Whether batches have other ids than the rows that they are made of."""
     by_batch: ClassVar[bool] = False
     """Whether an evaluation has one answer for a batch, and not one for each example."""
 
@@ -173,8 +175,8 @@ class TrainingTask(ABC):
         """
         return features.take(numbers)
 
-    def ids(self, feature: Feature) -> Sequence[NDArray[np.int64]] | None:
-        """All ids that batches can have of a row; ``None`` where others are drawn."""
+    def ids(self, feature: Feature) -> Sequence[NDArray[np.int64]]:
+        """All ids that batches can have of a row."""
         return [feature.arrays["input_ids"]]
 
     def has_label(self, feature: Feature) -> bool:
